@@ -1,0 +1,42 @@
+# make run, make test, make e2e, make bench; `make lock` after changing dependencies in pyproject.toml.
+
+PYTHON ?= python3
+BIN := .venv/bin
+SOURCES := responder migrations tests
+
+.PHONY: run test check unit e2e bench lock clean
+
+run: .venv/installed
+	@PATH="$(CURDIR)/$(BIN):$$PATH" sh config/dev.sh
+
+test: check
+	$(BIN)/pytest --cov --cov-report=term-missing:skip-covered
+
+check: .venv/installed
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+e2e: .venv/installed
+	$(BIN)/pytest -m e2e
+
+bench: .venv/installed
+	$(BIN)/python -m tests.bench
+
+# Everything is pinned by hash; nothing but PyPI and this directory is read.
+.venv/installed: requirements-dev.txt pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements-dev.txt
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+lock:
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url \
+	    pyproject.toml -o requirements.txt
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url \
+	    --group dev pyproject.toml -o requirements-dev.txt
+
+clean:
+	rm -rf .venv .dev dist .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis bench.json

@@ -1,0 +1,1 @@
+"""Authoritative DNS for ACME dns-01 challenges, with tokens that can do one thing."""

@@ -1,0 +1,213 @@
+"""
+What a token is and what it may touch.
+
+A token holds grants; a grant is one hostname together with the one challenge name in our zone that it may write.
+Nothing here looks anything up: the store finds tokens, this module decides.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from dataclasses import dataclass, field
+from datetime import datetime
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from typing import Any, NewType
+from uuid import UUID
+
+import idna
+from publicsuffixlist import PublicSuffixList
+
+from responder.errors import InvalidHostname, InvalidName, NotCovered, Unauthenticated, WrongNetwork
+from responder.names import Name
+
+Secret = NewType("Secret", str)
+"""The text of a token, as its holder knows it: shown once, never stored, never logged."""
+
+Digest = NewType("Digest", bytes)
+"""SHA-256 of a secret: what is stored and looked up."""
+
+Network = IPv4Network | IPv6Network
+Address = IPv4Address | IPv6Address
+
+PREFIX = "rsp_"
+"""Starts every secret, so that secret scanners can find leaks."""
+
+SECRET_BYTES = 32
+"""256 bits of entropy: beyond guessing, so a fast digest is enough (a slow one is a lever for CPU floods)."""
+
+CHALLENGE_LABEL = b"_acme-challenge"
+"""RFC 8555, section 8.4."""
+
+# Hundreds of thousands of comparisons in pure Python at import would be felt; the list is read on first use.
+_suffixes: list[PublicSuffixList] = []
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grant:
+    """One hostname, and the one name in our zone that publishes its challenge values."""
+
+    hostname: Name
+    challenge_name: Name
+
+    @property
+    def delegated_name(self) -> Name:
+        """The name a CA asks for, and that a CNAME sends to the challenge name (RFC 8555, section 8.4)."""
+        return Name.from_labels([CHALLENGE_LABEL, *self.hostname.labels])
+
+    @property
+    def cname(self) -> str | None:
+        """The record to put in the hostname's own zone, as zone text; None where the name is ours already."""
+        if self.delegated_name == self.challenge_name:
+            return None
+        return f"{self.delegated_name.fqdn} 300 IN CNAME {self.challenge_name.fqdn}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Token:
+    """A bearer credential as the store knows it, without its secret."""
+
+    id: UUID
+    description: str | None
+    grants: tuple[Grant, ...]
+    created_at: datetime
+    expires_at: datetime | None = None
+    last_used_at: datetime | None = None
+    revoked_at: datetime | None = None
+    allow_from: tuple[Network, ...] = ()
+    account_thumbprint: str | None = None
+    _by_name: dict[Name, Grant] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        by_name = {grant.delegated_name: grant for grant in self.grants}
+        by_name |= {grant.challenge_name: grant for grant in self.grants}
+        object.__setattr__(self, "_by_name", by_name)
+
+    def admit(self, client: str, *, now: datetime) -> None:
+        """
+        Check that this token may be used now and from the address *client*.
+
+        Raises `Unauthenticated` or `WrongNetwork`.
+        """
+        if self.revoked_at is not None:
+            raise Unauthenticated("this token was revoked: ask your platform team for a new one")
+        if self.expires_at is not None and self.expires_at <= now:
+            raise Unauthenticated("this token has expired: ask your platform team for a new one")
+        if self.allow_from and not any(_address(client) in network for network in self.allow_from):
+            raise WrongNetwork(
+                f"this token may not be used from your address: it is limited to {', '.join(map(str, self.allow_from))}"
+            )
+
+    def grant_for(self, name: Name) -> Grant:
+        """
+        The grant that covers *name*: a challenge name, or a hostname's own `_acme-challenge` name.
+
+        Raises `NotCovered`, telling the caller nothing but what this very token covers.
+        """
+        grant = self._by_name.get(name)
+        if grant is None:
+            covered = ", ".join(str(grant.hostname) for grant in self.grants[:10]) or "no hostname"
+            more = f" and {len(self.grants) - 10} more" if len(self.grants) > 10 else ""
+            raise NotCovered(f"this token does not cover {name}: it covers {covered}{more}")
+        return grant
+
+
+def describe(token: Token) -> dict[str, Any]:
+    """What a token may do, for its holder and its administrator, as JSON has it."""
+    return {
+        "id": str(token.id),
+        "description": token.description,
+        "hostnames": [
+            {
+                "hostname": str(grant.hostname),
+                "challenge_name": str(grant.challenge_name),
+                "cname": grant.cname,
+            }
+            for grant in token.grants
+        ],
+        "expires_at": token.expires_at.isoformat() if token.expires_at else None,
+        "allow_from": [str(network) for network in token.allow_from],
+        "account_thumbprint": token.account_thumbprint,
+    }
+
+
+def mint_secret() -> Secret:
+    """A new secret from the operating system's random source."""
+    return Secret(PREFIX + secrets.token_urlsafe(SECRET_BYTES))
+
+
+def digest(secret: str) -> Digest:
+    """
+    What the store keeps of a secret.
+
+    Looking a digest up in an index leaks, by its timing, at most something about SHA-256 of a guess, which helps
+    nobody to guess 256 bits; the comparison that decides is `secrets.compare_digest`, where the store finds a row.
+    """
+    return Digest(hashlib.sha256(secret.encode("utf-8", "surrogatepass")).digest())
+
+
+def parse_hostname(text: str) -> Name:
+    """
+    Read a hostname that a certificate may name; a leading `*.` is dropped, U-labels become A-labels (IDNA 2008).
+
+    Raises `InvalidHostname` for what no token should be minted for: IP addresses, public suffixes and single labels
+    (a grant for `com` or `co.uk` is never meant), `.onion` names (RFC 7686: not in the DNS), malformed names.
+    """
+    bare = text.strip().removeprefix("*.").removesuffix(".").lower()
+    if _is_address(bare):
+        raise InvalidHostname(f"{text!r} is an IP address: dns-01 validates names only (RFC 8738, section 7)")
+    try:
+        name = Name.parse(idna.encode(bare, uts46=True).decode("ascii"))
+        Name.from_labels([CHALLENGE_LABEL, *name.labels])  # the name a CA asks for must exist, too
+    except (idna.IDNAError, InvalidName) as fault:
+        raise InvalidHostname(f"{text[:80]!r} is not a hostname: {fault}") from None
+    labels = name.labels
+    if labels[-1].isdigit():  # only now: the mapping turns full-width digits and dots into plain ones
+        raise InvalidHostname(f"{text!r} ends in a number, as only IP addresses do: write the name of a host")
+    if labels[-1] == b"onion":
+        raise InvalidHostname(f"{text!r} is an .onion name: the DNS does not resolve those (RFC 7686)")
+    if len(labels) < 2 or _is_public_suffix(str(name)):
+        raise InvalidHostname(f"{text!r} is a public suffix: a token for it would be a token for everybody below it")
+    return name
+
+
+def challenge_name(hostname: Name, apex: Name) -> Name:
+    """
+    The name below *apex* that publishes the challenge values of *hostname*.
+
+    Inside the zone the name is the hostname's own; a hostname below the zone's parent keeps its relative part; any
+    other is appended whole, so that two hostnames never meet. Raises `InvalidName` if the result is too long.
+    """
+    if hostname.is_within(apex):
+        return Name.from_labels([CHALLENGE_LABEL, *hostname.labels])
+    parent = apex.parent
+    if hostname.is_within(parent) and hostname != parent:
+        relative = hostname.relative_to(parent)
+    else:
+        relative = hostname.labels
+    return Name.from_labels([CHALLENGE_LABEL, *relative, *apex.labels])
+
+
+def home_zone(hostname: Name, apexes: list[Name]) -> Name:
+    """The zone, of those we serve, whose challenge name for *hostname* is the shortest; the first if all are equal."""
+    return min(apexes, key=lambda apex: len(challenge_name(hostname, apex).wire) - len(apex.wire))
+
+
+def _address(text: str) -> Address:
+    """A client address; an IPv4 address that came in over an IPv6 socket counts as what it is (RFC 4291, 2.5.5.2)."""
+    address = ip_address(text.partition("%")[0])
+    return getattr(address, "ipv4_mapped", None) or address
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text.strip("[]"))
+    except ValueError:
+        return False
+    return True
+
+
+def _is_public_suffix(hostname: str) -> bool:
+    if not _suffixes:
+        _suffixes.append(PublicSuffixList())
+    return bool(_suffixes[0].is_public(hostname))

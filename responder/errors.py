@@ -1,0 +1,114 @@
+"""
+Every exception this project raises on purpose, and nothing else.
+
+    ResponderError
+    ├── Invalid                   what you sent makes no sense
+    │   ├── InvalidName             not a domain name
+    │   ├── InvalidHostname         a domain name no certificate token may be minted for
+    │   ├── InvalidValue            not a challenge value
+    │   ├── InvalidRequest          a request body with faults
+    │   ├── InvalidZone             zone text or zone settings with faults
+    │   └── InvalidConfiguration    settings with faults
+    ├── Refused                   what you sent makes sense, and you may not
+    │   ├── Unauthenticated         no token, or one that is unknown, expired or revoked
+    │   ├── NotCovered              the token has no grant for that name
+    │   ├── WrongNetwork            the token may not be used from that address
+    │   ├── TooManyValues           the name holds as many values as it may
+    │   └── NameTaken               another hostname already owns that challenge name
+    ├── NotFound                  there is no such thing
+    └── Unavailable               our fault, try again
+        ├── StoreUnavailable        the database does not answer, or cannot be used
+        ├── StoreOutdated           the database schema is not the one this version needs
+        └── CannotStart             a socket, file or process that the service needs cannot be had
+
+The text of an exception is for the person who has to mend it. It is stable: no times, ids or ports of ours in it,
+because clients such as cert-manager retry at once whenever the text changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+class ResponderError(Exception):
+    """Never raised itself: catch it to catch everything below."""
+
+
+class Invalid(ResponderError):
+    """What was sent makes no sense, whoever sent it."""
+
+
+class InvalidName(Invalid):
+    """The text or bytes are not a domain name (RFC 1035, section 2.3.4)."""
+
+
+class InvalidHostname(Invalid):
+    """A domain name, but not one that a certificate token can be minted for."""
+
+
+class InvalidValue(Invalid):
+    """Not a challenge value: printable ASCII of 1 to 255 characters."""
+
+
+class _Faults(Invalid):
+    """Several faults, reported together so that one round of mending is enough."""
+
+    def __init__(self, faults: Iterable[str]) -> None:
+        self.faults = tuple(faults)
+        super().__init__("; ".join(self.faults))
+
+
+class InvalidRequest(_Faults):
+    """The body of a request is malformed; *faults* names everything that is wrong with it."""
+
+
+class InvalidZone(_Faults):
+    """The settings or zone text of one zone are malformed."""
+
+
+class InvalidConfiguration(_Faults):
+    """The settings are malformed; *faults* names everything that is wrong with them."""
+
+
+class Refused(ResponderError):
+    """What was sent makes sense, but this caller may not do it."""
+
+
+class Unauthenticated(Refused):
+    """There is no token, or it is unknown, expired or revoked."""
+
+
+class NotCovered(Refused):
+    """The token is good, but none of its grants covers the name."""
+
+
+class WrongNetwork(Refused):
+    """The token is good, but it may not be used from the caller's address."""
+
+
+class TooManyValues(Refused):
+    """The challenge name already holds as many values as it may."""
+
+
+class NameTaken(Refused):
+    """Another hostname already owns the challenge name."""
+
+
+class NotFound(ResponderError):
+    """There is no token, value or zone of that description."""
+
+
+class Unavailable(ResponderError):
+    """We cannot do it now. Nothing was changed; trying again later may succeed."""
+
+
+class StoreUnavailable(Unavailable):
+    """The database does not answer, or is no database of ours."""
+
+
+class StoreOutdated(Unavailable):
+    """The database schema is older or newer than this version of the program needs."""
+
+
+class CannotStart(Unavailable):
+    """A socket, directory or child process that the service needs cannot be had."""
