@@ -1,0 +1,54 @@
+"""
+The resource record set: one owner, one type, one TTL, and rdata in wire form (RFC 2181, section 5).
+
+No text here: `zonetext` reads and prints records, `wire` puts them into messages.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+from responder.names import Name
+
+CLASS_IN = 1
+CLASS_CH = 3
+
+
+class RRType(IntEnum):
+    """The types this server gives a meaning of its own; every other is just a number to it (RFC 3597)."""
+
+    A = 1
+    NS = 2
+    CNAME = 5
+    SOA = 6
+    TXT = 16
+    AAAA = 28
+    DNAME = 39
+    OPT = 41
+    NXNAME = 128
+    TKEY = 249
+    TSIG = 250
+    IXFR = 251
+    AXFR = 252
+    MAILB = 253
+    MAILA = 254
+    ANY = 255
+    CAA = 257
+
+
+@dataclass(frozen=True, slots=True)
+class RRset:
+    """Records of one owner and type. *ttl* is in seconds; each of *rdatas* is uncompressed wire form."""
+
+    owner: Name
+    type: int
+    ttl: int
+    rdatas: tuple[bytes, ...]
+
+
+def txt_rdata(value: str) -> bytes:
+    """The rdata of a TXT record, cut into character-strings of 255 octets (RFC 1035, section 3.3.14)."""
+    octets = value.encode("ascii")
+    chunks = [octets[at : at + 255] for at in range(0, len(octets), 255)] or [b""]
+    return b"".join(bytes((len(chunk),)) + chunk for chunk in chunks)

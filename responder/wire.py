@@ -1,0 +1,288 @@
+"""
+Messages: bytes to `Query`, `Answer` to bytes. The only home of header bits, EDNS and truncation (RFC 1035, 6891).
+
+An `Answer` is compiled once, when the records behind it change: everything that follows the question, with owner
+names compressed against it. `render` then only puts pieces together. Nothing here knows zones, sockets or clients.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum, IntEnum
+
+from responder.names import MAX_LABEL, MAX_NAME
+from responder.rrset import CLASS_IN, RRset, RRType
+
+HEADER = 12
+"""Octets of the header; the question's name starts right behind it (RFC 1035, section 4.1.1)."""
+
+UDP_CEILING = 1232
+"""Octets of the largest UDP reply we send: fits the smallest IPv6 MTU, so never a fragment (RFC 9715)."""
+
+UDP_FLOOR = 512
+"""Octets every client takes; smaller EDNS sizes count as this (RFC 6891, section 6.2.3)."""
+
+TCP_CEILING = 65_535
+"""Octets the two-octet length prefix can announce (RFC 1035, section 4.2.2)."""
+
+QR, AA, TC, RD = 0x8000, 0x0400, 0x0200, 0x0100
+DO = 0x8000
+_OPCODE = 0x7800
+
+
+class Transport(Enum):
+    """How a message came, which decides how long its reply may be."""
+
+    UDP = "udp"
+    TCP = "tcp"
+
+
+class Opcode(IntEnum):
+    """RFC 6895, section 2.2; those that need telling apart."""
+
+    QUERY = 0
+    NOTIFY = 4
+    UPDATE = 5
+
+
+class Rcode(IntEnum):
+    """RFC 6895, section 2.3; those that this server sends."""
+
+    NOERROR = 0
+    FORMERR = 1
+    SERVFAIL = 2
+    NXDOMAIN = 3
+    NOTIMP = 4
+    REFUSED = 5
+    NOTAUTH = 9
+    BADVERS = 16
+
+
+class ExtendedError(IntEnum):
+    """RFC 8914, section 4; those that this server sends."""
+
+    NOT_READY = 14
+    PROHIBITED = 18
+    NOT_AUTHORITATIVE = 20
+    INVALID_QUERY_TYPE = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Edns:
+    """
+    What a query's OPT record asks of its reply.
+
+    *limit* is the octets that the client takes over UDP, held between our floor and ceiling; *opt* is the OPT that
+    goes into a reply without options, empty if the query had none (RFC 6891, section 6.1.1).
+    """
+
+    opt: bytes
+    limit: int
+    version: int = 0
+    do: bool = False
+    nsid: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A well-formed query. *question* is as it came, letter case included; *qname* is its name in lower case."""
+
+    id: bytes
+    recursion_desired: bool
+    opcode: int
+    question: bytes
+    qname: bytes
+    qtype: int
+    qclass: int
+    edns: Edns
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """
+    A compiled reply without what belongs to one query: its id, its question, its OPT.
+
+    *heads* are octets 2 to 11 of the header, for a query that (0) has neither, (1) desires recursion, (2) has an OPT,
+    (3) both; *body* are the three sections.
+    """
+
+    rcode: int
+    heads: tuple[bytes, bytes, bytes, bytes]
+    body: bytes
+
+
+def parse(packet: bytes) -> Query | bytes | None:
+    """
+    Read a message: a `Query` to answer, the reply to send at once to a faulty one, or None for silence.
+
+    Parsing costs little whatever comes: one question, no pointers in its name, at most one OPT. Trailing octets are
+    ignored, as NSD and BIND do.
+    """
+    if len(packet) < HEADER or packet[2] & 0x80:  # a response: answering it could make two servers talk for ever
+        return None
+    flags, qdcount, ancount, nscount, arcount = _HEAD.unpack_from(packet, 2)
+    opcode = (flags & _OPCODE) >> 11
+    if opcode not in (Opcode.QUERY, Opcode.NOTIFY):
+        return header_only(packet, Rcode.NOTIMP)
+    end = _skip_name(packet)
+    if qdcount != 1 or end is None or len(packet) < end + 4:  # RFC 9619: exactly one question
+        return header_only(packet, Rcode.FORMERR)
+    qtype, qclass = _TYPE_CLASS.unpack_from(packet, end)
+    edns = NO_EDNS
+    if opcode == Opcode.QUERY and qtype != RRType.IXFR:  # those two carry records of their own, and are refused anyway
+        if ancount or nscount:
+            return header_only(packet, Rcode.FORMERR)
+        additional = _parse_additional(packet, end + 4, arcount)
+        if isinstance(additional, Rcode):
+            return header_only(packet, additional)
+        edns = additional
+    qname = packet[HEADER:end].lower()
+    return Query(packet[:2], bool(flags & RD), opcode, packet[HEADER : end + 4], qname, qtype, qclass, edns)
+
+
+def compile_answer(
+    qname: bytes,
+    rcode: int,
+    *,
+    answer: Sequence[RRset] = (),
+    authority: Sequence[RRset] = (),
+    additional: Sequence[RRset] = (),
+    authoritative: bool = True,
+) -> Answer:
+    """Lay out the sections of a reply to a question for *qname* (wire form), their owners compressed against it."""
+    sections = (answer, authority, additional)
+    body = b"".join(_pack(rrset, qname) for section in sections for rrset in section)
+    ancount, nscount, arcount = (sum(len(rrset.rdatas) for rrset in section) for section in sections)
+    flags = QR | (AA if authoritative else 0) | (rcode & 0xF)
+    plain, desired, opt, both = (
+        _HEAD.pack(flags | rd, 1, ancount, nscount, arcount + opt) for opt in (0, 1) for rd in (0, RD)
+    )
+    return Answer(rcode, (plain, desired, opt, both), body)
+
+
+def render(query: Query, answer: Answer, transport: Transport, options: bytes = b"") -> bytes:
+    """
+    The reply to *query*, with *options* (see `option`) in its OPT if it had one.
+
+    Over UDP, one that does not fit is cut to its question with TC set (RFC 2181, section 9). The OPT stays: a client
+    must learn our buffer size and errors from every reply (RFC 6891, section 7).
+    """
+    opt = query.edns.opt
+    if opt and (options or answer.rcode > 0xF):
+        opt = _opt_record(do=query.edns.do, extended_rcode=answer.rcode >> 4, options=options)
+    head = answer.heads[query.recursion_desired + (2 if opt else 0)]
+    reply = query.id + head + query.question + answer.body + opt
+    if len(reply) > (query.edns.limit if transport is Transport.UDP else TCP_CEILING):
+        flags = int.from_bytes(head[:2], "big") | TC
+        return query.id + _HEAD.pack(flags, 1, 0, 0, bool(opt)) + query.question + opt
+    return reply
+
+
+def header_only(packet: bytes, rcode: Rcode) -> bytes:
+    """Twelve octets for a message that cannot or will not be read further, as NSD and BIND answer it."""
+    flags = int.from_bytes(packet[2:4], "big")
+    kept = flags & (_OPCODE if flags & _OPCODE else RD)  # other opcodes may give the remaining bits other meanings
+    return packet[:2] + _HEAD.pack(QR | kept | rcode, 0, 0, 0, 0)
+
+
+def option(code: int, data: bytes) -> bytes:
+    """One EDNS option (RFC 6891, section 6.1.2)."""
+    return _CODE_LENGTH.pack(code, len(data)) + data
+
+
+def extended_error(code: ExtendedError) -> bytes:
+    """The option that says why (RFC 8914). Without extra text, which could only leak."""
+    return option(_EDE, int(code).to_bytes(2, "big"))
+
+
+_HEAD = struct.Struct("!HHHHH")
+_TYPE_CLASS = struct.Struct("!HH")
+_CODE_LENGTH = struct.Struct("!HH")
+_RECORD = struct.Struct("!HHIH")
+_EDE, _NSID = 15, 3
+
+
+def _opt_record(*, do: bool, extended_rcode: int = 0, options: bytes = b"") -> bytes:
+    """Our OPT: version 0, DO as the client sent it (RFC 3225, section 3), every other flag clear."""
+    ttl = extended_rcode << 24 | (DO if do else 0)
+    return b"\0" + _RECORD.pack(RRType.OPT, UDP_CEILING, ttl, len(options)) + options
+
+
+NO_EDNS = Edns(b"", UDP_FLOOR)
+_OPTS = (_opt_record(do=False), _opt_record(do=True))
+
+
+def _skip_name(packet: bytes) -> int | None:
+    """Where the name at octet 12 ends; None if it is cut off, too long, or holds anything but plain labels."""
+    at = HEADER
+    size = len(packet)
+    while at < size and at - HEADER < MAX_NAME:
+        length = packet[at]
+        at += 1 + length
+        if not length:
+            return at
+        if length > MAX_LABEL:  # a pointer could only point forward or into the header (RFC 1035, section 4.1.4)
+            return None
+    return None
+
+
+def _parse_additional(packet: bytes, at: int, arcount: int) -> Edns | Rcode:
+    """The OPT of a query, alone allowed in its additional section (RFC 6891, section 6.1.1); or the rcode it earns."""
+    if arcount == 0:
+        return NO_EDNS
+    if packet[at : at + 1] != b"\0" or len(packet) < at + 1 + _RECORD.size:
+        return Rcode.FORMERR
+    rrtype, size, ttl, length = _RECORD.unpack_from(packet, at + 1)
+    options = packet[at + 1 + _RECORD.size : at + 1 + _RECORD.size + length]
+    if rrtype != RRType.OPT or arcount > 1 or len(options) != length:
+        return Rcode.FORMERR
+    limit = min(max(size, UDP_FLOOR), UDP_CEILING)
+    version, do = ttl >> 16 & 0xFF, bool(ttl & DO)
+    if version:  # options of a version unknown to us are not ours to read (RFC 6891, section 6.1.3)
+        return Edns(_OPTS[do], limit, version, do)
+    codes = _option_codes(options)
+    if codes is None:
+        return Rcode.FORMERR
+    return Edns(_OPTS[do], limit, version, do, nsid=_NSID in codes)
+
+
+def _option_codes(options: bytes) -> set[int] | None:
+    """The codes of well-formed options, unknown ones included (they are ignored); None if a length runs over."""
+    codes, at = set(), 0
+    while at < len(options):
+        if at + _CODE_LENGTH.size > len(options):
+            return None
+        code, length = _CODE_LENGTH.unpack_from(options, at)
+        codes.add(code)
+        at += _CODE_LENGTH.size + length
+        if at > len(options):
+            return None
+    return codes
+
+
+def _pack(rrset: RRset, qname: bytes) -> bytes:
+    owner = _compress(rrset.owner.wire, qname)
+    fixed = owner + _RECORD.pack(rrset.type, CLASS_IN, rrset.ttl, 0)[:-2]
+    return b"".join(fixed + len(rdata).to_bytes(2, "big") + rdata for rdata in rrset.rdatas)
+
+
+def _compress(owner: bytes, qname: bytes) -> bytes:
+    """*owner* with its longest suffix that ends the question's name replaced by a pointer into the question."""
+    at = 0
+    while owner[at]:
+        suffix = owner[at:]
+        start = len(qname) - len(suffix)
+        if start >= 0 and qname.endswith(suffix) and _is_label_start(qname, start):
+            return owner[:at] + (0xC000 | HEADER + start).to_bytes(2, "big")
+        at += 1 + owner[at]
+    return owner
+
+
+def _is_label_start(name: bytes, offset: int) -> bool:
+    """Whether a label begins at *offset*, and it is not just the middle of one that looks like it."""
+    at = 0
+    while at < offset:
+        at += 1 + name[at]
+    return at == offset

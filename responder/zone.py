@@ -1,0 +1,266 @@
+"""
+Zones in memory: which names exist, what they hold, and the compiled answer to every question about them.
+
+A zone is its static records (from the configuration), the granted challenge names, and the values at them. It is
+changed only by `Zone.apply`, one committed change at a time, and asked by `Zone.lookup`. No I/O, no clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from responder.errors import InvalidValue
+from responder.names import Name
+from responder.rrset import RRset, RRType, txt_rdata
+from responder.wire import Answer, Rcode, compile_answer
+
+MAX_VALUE = 255
+"""Characters of a challenge value: one character-string (RFC 1035, section 3.3)."""
+
+SERIAL_MODULUS = 1 << 32
+"""Serials are 32 bits on the wire (RFC 1982); the store counts on without wrapping."""
+
+MAX_CNAME_CHAIN = 8
+"""CNAMEs followed inside one zone. Configuration has no honest use for more, and a loop must end."""
+
+NO_ANSWERS: Mapping[bytes, Answer] = {}
+"""Shared by every name without records, so that a million granted names cost a table entry each and no more."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Static:
+    """What the configuration says of a zone: its apex, its records (SOA included), the TTL of its TXT in seconds."""
+
+    apex: Name
+    rrsets: tuple[RRset, ...]
+    txt_ttl: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """
+    What became of some challenge names of one zone: the values each holds now, or None where it no longer exists.
+
+    It carries states, not steps, so that applying a later change makes up for an earlier one. *previous* is the
+    serial before it, *serial* the one that it makes.
+    """
+
+    apex: Name
+    previous: int
+    serial: int
+    names: Mapping[Name, tuple[str, ...] | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """
+    A name that exists: what it holds, and why it exists.
+
+    *answers* are keyed by the four octets of type and class that end a question. A name exists while it is *granted*,
+    holds an answer, or has *children* right below it (RFC 8020: an empty non-terminal is not an NXDOMAIN).
+    """
+
+    answers: Mapping[bytes, Answer]
+    granted: bool
+    children: int
+
+
+def parse_value(text: str) -> str:
+    """
+    Check a challenge value. Raises `InvalidValue` unless it is 1 to 255 printable ASCII characters.
+
+    dns-01 digests are 43 base64url characters, but other challenge types and test suites publish other text.
+    """
+    if not 1 <= len(text) <= MAX_VALUE or not text.isascii() or not text.isprintable():
+        raise InvalidValue(f"a challenge value is 1 to {MAX_VALUE} printable ASCII characters")
+    return text
+
+
+class Zones:
+    """All zones served. *nodes* is the one table from wire-form name to node that answers most queries by itself."""
+
+    def __init__(self, statics: Iterable[Static] = ()) -> None:
+        self.nodes: dict[bytes, Node] = {}
+        self._zones = {static.apex.wire: Zone(static, self.nodes) for static in statics}
+
+    def __iter__(self) -> Iterator[Zone]:
+        return iter(self._zones.values())
+
+    def find(self, qname: bytes) -> Zone | None:
+        """The zone that *qname* (lower-cased wire form) is in; the deepest, should several fit."""
+        at = 0
+        while True:
+            zone = self._zones.get(qname[at:])
+            if zone is not None or not qname[at]:
+                return zone
+            at += 1 + qname[at]
+
+    def apply(self, change: Change) -> None:
+        """Let *change* take effect. Changes to a zone not served here are none of our business."""
+        zone = self._zones.get(change.apex.wire)
+        if zone is not None:
+            zone.apply(change)
+
+
+class Zone:
+    """One zone. Its nodes live in the table shared by all of them."""
+
+    def __init__(self, static: Static, nodes: dict[bytes, Node]) -> None:
+        self.apex = static.apex
+        self.serial = 0
+        self._txt_ttl = static.txt_ttl
+        self._nodes = nodes
+        self._static: dict[bytes, dict[int, RRset]] = {}
+        self._values: dict[bytes, tuple[str, ...]] = {}
+        self._negatives: dict[tuple[Rcode, int], Answer] = {}
+        for rrset in static.rrsets:
+            self._static.setdefault(rrset.owner.wire, {})[rrset.type] = rrset
+        for owner in self._static:
+            self._set_node(owner, granted=False)
+
+    def lookup(self, qname: bytes, qtype: int) -> Answer:
+        """The answer to a question of class IN for *qname* (lower-cased wire form), which is in this zone."""
+        node = self._nodes.get(qname)
+        if node is None:
+            return self._negative(Rcode.NXDOMAIN, qname)
+        answer = node.answers.get(_key(qtype))
+        if answer is not None:
+            return answer
+        if qtype == RRType.ANY and node.answers:
+            return next(iter(node.answers.values()))  # RFC 8482, section 4.1: one RRset is enough
+        if _key(RRType.CNAME) in node.answers:
+            return self._chase(qname, qtype)
+        return self._negative(Rcode.NOERROR, qname)
+
+    def apply(self, change: Change) -> None:
+        """Take over the state that *change* carries, and its serial."""
+        for name, values in change.names.items():
+            self._set_values(name.wire, values)
+        self.serial = change.serial
+        self._negatives.clear()
+        self._set_node(self.apex.wire, granted=self._nodes[self.apex.wire].granted)
+
+    def rrsets(self) -> Iterator[RRset]:
+        """Everything in the zone, the SOA first, as zone text would list it."""
+        for owner, types in self._static.items():
+            for rrtype in types:
+                yield self._rrset(owner, rrtype)
+        for owner in self._values:
+            if RRType.TXT not in self._static.get(owner, {}):
+                yield self._rrset(owner, RRType.TXT)
+
+    def _rrset(self, owner: bytes, rrtype: int) -> RRset:
+        """The RRset of that *owner* and type as it stands now. Raises `KeyError` if there is none."""
+        static = self._static.get(owner, {}).get(rrtype)
+        if rrtype == RRType.SOA and static is not None:
+            return replace(static, rdatas=(_with_serial(static.rdatas[0], self.serial),))
+        if rrtype == RRType.TXT and owner in self._values:
+            values = tuple(txt_rdata(value) for value in self._values[owner])
+            return RRset(Name(owner), RRType.TXT, self._txt_ttl, (*(static.rdatas if static else ()), *values))
+        if static is None:
+            raise KeyError(owner, rrtype)
+        return static
+
+    def _negative(self, rcode: Rcode, qname: bytes) -> Answer:
+        """NXDOMAIN or NODATA with the SOA (RFC 2308, section 2); compiled, only the name's length matters."""
+        answer = self._negatives.get((rcode, len(qname)))
+        if answer is None:
+            answer = compile_answer(qname, rcode, authority=(self._negative_soa(),))
+            self._negatives[rcode, len(qname)] = answer
+        return answer
+
+    def _negative_soa(self) -> RRset:
+        soa = self._rrset(self.apex.wire, RRType.SOA)
+        minimum = int.from_bytes(soa.rdatas[0][-4:], "big")
+        return replace(soa, ttl=min(soa.ttl, minimum))  # RFC 2308, section 3
+
+    def _chase(self, qname: bytes, qtype: int) -> Answer:
+        """Follow CNAMEs as far as they stay in this zone (RFC 1034, section 4.3.2, step 3a)."""
+        chain: list[RRset] = []
+        owner = qname
+        while RRType.CNAME in self._static.get(owner, {}) and len(chain) < MAX_CNAME_CHAIN:
+            chain.append(self._rrset(owner, RRType.CNAME))
+            owner = chain[-1].rdatas[0].lower()
+        if not Name(owner).is_within(self.apex):
+            return compile_answer(qname, Rcode.NOERROR, answer=chain)
+        try:
+            return compile_answer(qname, Rcode.NOERROR, answer=[*chain, self._rrset(owner, qtype)])
+        except KeyError:
+            rcode = Rcode.NOERROR if owner in self._nodes else Rcode.NXDOMAIN  # RFC 2308, section 2.1: of the last name
+            return compile_answer(qname, rcode, answer=chain, authority=(self._negative_soa(),))
+
+    def _set_values(self, owner: bytes, values: tuple[str, ...] | None) -> None:
+        if owner == self.apex.wire or not Name(owner).is_within(self.apex):
+            return
+        if values:
+            self._values[owner] = values
+        else:
+            self._values.pop(owner, None)
+        self._set_node(owner, granted=values is not None)
+
+    def _set_node(self, owner: bytes, *, granted: bool) -> None:
+        """Compile what *owner* holds now; let it, and the empty non-terminals above, begin or cease to exist."""
+        old = self._nodes.get(owner)
+        node = _node(self._compile(owner), granted, old.children if old else 0)
+        if node is not _ABSENT:
+            self._nodes[owner] = node
+            if old is None and owner != self.apex.wire:
+                self._count_child(_parent(owner), 1)
+        elif old is not None:
+            del self._nodes[owner]
+            self._count_child(_parent(owner), -1)
+
+    def _count_child(self, owner: bytes, step: int) -> None:
+        old = self._nodes.get(owner)
+        if old is None:
+            self._nodes[owner] = _node(NO_ANSWERS, False, 1)  # an empty non-terminal
+        else:
+            node = _node(old.answers, old.granted, old.children + step)
+            if node is not _ABSENT:
+                self._nodes[owner] = node
+                return
+            del self._nodes[owner]
+        if owner != self.apex.wire:
+            self._count_child(_parent(owner), step)
+
+    def _compile(self, owner: bytes) -> Mapping[bytes, Answer]:
+        types = dict.fromkeys(self._static.get(owner, {}))
+        if owner in self._values and RRType.CNAME not in types:
+            types[RRType.TXT] = None
+        if not types:
+            return NO_ANSWERS
+        return {_key(rrtype): self._compile_rrset(self._rrset(owner, rrtype)) for rrtype in types}
+
+    def _compile_rrset(self, rrset: RRset) -> Answer:
+        glue = [
+            address
+            for target in (rrset.rdatas if rrset.type == RRType.NS else ())
+            for rrtype, address in self._static.get(target.lower(), {}).items()
+            if rrtype in (RRType.A, RRType.AAAA)
+        ]
+        return compile_answer(rrset.owner.wire, Rcode.NOERROR, answer=(rrset,), additional=glue)
+
+
+_SHARED = {(granted, count): Node(NO_ANSWERS, granted, count) for granted in (False, True) for count in range(16)}
+_ABSENT = _SHARED[False, 0]
+
+
+def _node(answers: Mapping[bytes, Answer], granted: bool, children: int) -> Node:  # noqa: FBT001
+    """A node; those without answers are shared, and `_ABSENT` is the one that has no reason to exist."""
+    if answers is NO_ANSWERS and children < 16:
+        return _SHARED[granted, children]
+    return Node(answers, granted, children)
+
+
+def _key(rrtype: int) -> bytes:
+    """The last four octets of a question for *rrtype* in class IN."""
+    return rrtype.to_bytes(2, "big") + b"\0\1"
+
+
+def _parent(wire: bytes) -> bytes:
+    return wire[1 + wire[0] :]
+
+
+def _with_serial(soa: bytes, serial: int) -> bytes:
+    return soa[:-20] + (serial % SERIAL_MODULUS).to_bytes(4, "big") + soa[-16:]
