@@ -1,0 +1,80 @@
+"""
+What every child of the supervisor has in common: its lifeline, its signals, its event loop.
+
+The lifeline is a socket on file descriptor 0. The supervisor sends the child's orders down it (one JSON document, so
+that no secret ever stands in an argument list or an environment), the child reports that it is ready, and its end
+means that the supervisor is gone: then the child goes too, whatever it is doing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import struct
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+READY = b"R"
+
+
+class Lifeline:
+    """A child's end of the socket to its supervisor."""
+
+    def __init__(self) -> None:
+        self._socket = socket.socket(fileno=os.dup(0))
+
+    def orders(self) -> Any:
+        """The JSON document that the supervisor sent. Blocks until all of it is here; call it once, first of all."""
+        (length,) = struct.unpack("!I", self._receive(4))
+        return json.loads(self._receive(length))
+
+    def ready(self) -> None:
+        """Report that the work has begun."""
+        self._socket.send(READY)
+
+    async def ended(self) -> None:
+        """Return when the supervisor is gone."""
+        self._socket.setblocking(False)
+        await asyncio.get_running_loop().sock_recv(self._socket, 1)
+
+    def _receive(self, count: int) -> bytes:
+        data = self._socket.recv(count, socket.MSG_WAITALL)
+        if len(data) < count:
+            raise SystemExit("the supervisor went away")
+        return data
+
+
+def run(main: Callable[[Any, Lifeline, asyncio.Event], Awaitable[None]]) -> None:
+    """
+    Run *main* with the orders, the lifeline, and an event that is set when it shall come to an end.
+
+    SIGTERM and SIGINT ask for the end. The end of the lifeline does not ask: it kills, for nobody is left to wait.
+    """
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])  # the supervisor blocks its own signals, and we inherited that
+    lifeline = Lifeline()
+    asyncio.run(_run(main, lifeline.orders(), lifeline))
+
+
+async def _run(
+    main: Callable[[Any, Lifeline, asyncio.Event], Awaitable[None]], orders: Any, lifeline: Lifeline
+) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    watching = asyncio.create_task(_die_with(lifeline))
+    await main(orders, lifeline, stop)
+    watching.cancel()
+
+
+async def _die_with(lifeline: Lifeline) -> None:
+    await lifeline.ended()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def send_orders(lifeline: socket.socket, orders: bytes) -> None:
+    """The supervisor's side of `Lifeline.orders`."""
+    lifeline.sendall(struct.pack("!I", len(orders)) + orders)

@@ -1,0 +1,364 @@
+"""
+Zone changes from the control process to the nameserver processes, and their acknowledgements back.
+
+A Unix stream socket carries frames: four octets of length, then JSON. A nameserver that connects is sent a snapshot
+(`Begin`, changes that carry all names, `End`) and then each change as it is committed; it acknowledges every frame by
+its number. Only public data travels here: what DNS shows anyway.
+
+The promise kept here: when `Publisher.publish` returns, no nameserver process answers from before the change. One
+that does not acknowledge in time is killed (the supervisor starts it afresh), because a stale nameserver is worse
+than a missing one: resolvers retry elsewhere on silence, but take a stale answer as final.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import struct
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+
+from responder.names import Name
+from responder.rrset import RRset
+from responder.zone import Change, Static, Zones
+
+ACK_DEADLINE = 3.0
+"""Seconds a serving nameserver may take to acknowledge a frame. It needs a millisecond; cert-manager waits 30 s."""
+
+GATHER_DEADLINE = 5.0
+"""Seconds a new control process waits for the nameservers that outlived the old one to come back to it."""
+
+RECONNECT_DELAY = 0.1
+"""Seconds between a nameserver's attempts to find the control process again."""
+
+MAX_FRAME = 64 << 20
+"""Octets of one frame: far above what 512 full names need, so only a broken peer ever meets it."""
+
+MAX_PENDING = 10_000
+"""Changes kept for a nameserver that is still loading; beyond that it is quicker to begin its snapshot anew."""
+
+SnapshotSource = Callable[[], AsyncIterator[Change]]
+"""Yields changes that together carry every zone's serial and names, all of one instant."""
+
+_log = structlog.get_logger("feed")
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """A snapshot follows: forget nothing yet, but collect what comes into new zones."""
+
+    statics: tuple[Static, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """The snapshot is complete: serve it from now on."""
+
+
+Frame = Begin | Change | End
+
+
+class Publisher:
+    """The control process's end: tells every nameserver, and knows when all of them serve a change."""
+
+    def __init__(self, statics: Iterable[Static], snapshot: SnapshotSource, *, nameservers: int) -> None:
+        self._statics = tuple(statics)
+        self._snapshot = snapshot
+        self._expected = nameservers
+        self._peers: set[_Peer] = set()
+        self._gathered = asyncio.Event()
+        self._server: asyncio.Server | None = None
+
+    async def start(self, listener: socket.socket) -> None:
+        """Accept nameservers on *listener*, a Unix stream socket that the supervisor keeps open."""
+        self._server = await asyncio.start_unix_server(self._attend, sock=listener)
+        asyncio.get_running_loop().call_later(GATHER_DEADLINE, self._gathered.set)
+
+    async def stop(self) -> None:
+        """Let go of the nameservers; they go on answering."""
+        if self._server is not None:
+            self._server.close()
+        for peer in self._peers:
+            peer.leave()
+
+    async def publish(self, changes: Sequence[Change]) -> None:
+        """Make *changes* live. Returns once every nameserver that answers queries answers from them."""
+        if not changes:
+            return
+        await self._gathered.wait()
+        peers = [peer for peer in self._peers if peer.send_changes(changes)]
+        await asyncio.gather(*(self._confirm(peer) for peer in peers))
+
+    async def reload(self) -> None:
+        """Have every nameserver take a new snapshot. Returns once they all serve it."""
+        peers, self._peers = self._peers, set()
+        self._gathered.clear()
+        asyncio.get_running_loop().call_later(GATHER_DEADLINE, self._gathered.set)
+        for peer in peers:
+            peer.leave()  # it comes back at once
+        await self._gathered.wait()
+        await asyncio.gather(*(self._confirm(peer) for peer in self._peers))
+
+    async def _confirm(self, peer: _Peer) -> None:
+        """Wait until *peer* has acknowledged everything sent so far, or make an end of it."""
+        target: int | None = None
+        while not peer.gone:
+            if target is None and not peer.loading:
+                target = peer.sent
+            if target is not None and peer.acknowledged >= target:
+                return
+            seen = peer.acknowledged
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(ACK_DEADLINE):
+                    await peer.wait_progress()
+            if seen == peer.acknowledged < peer.sent and not peer.gone:
+                _log.error("nameserver does not acknowledge; killing it so that it starts afresh", pid=peer.pid)
+                peer.kill()
+
+    async def _attend(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        pid, uid = _credentials(writer)
+        if uid not in (os.getuid(), 0):
+            _log.error("stranger on the feed socket turned away", pid=pid, uid=uid)
+            writer.close()
+            return
+        try:
+            peer = _Peer(pid, writer, serving=bool((await _read(reader))["serving"]))
+        except (asyncio.IncompleteReadError, ConnectionError, ValueError, KeyError):
+            writer.close()
+            return
+        self._peers.add(peer)
+        if len(self._peers) >= self._expected:
+            self._gathered.set()
+        loading = asyncio.create_task(self._load(peer))
+        try:
+            while True:
+                peer.acknowledge(int((await _read(reader))["ack"]))
+        except (asyncio.IncompleteReadError, ConnectionError, ValueError, KeyError):
+            # It never hangs up by itself: it is dead, or as good as dead, and must not answer from old data.
+            if not peer.leaving:
+                peer.kill()
+        finally:
+            self._peers.discard(peer)
+            loading.cancel()
+            peer.close()
+
+    async def _load(self, peer: _Peer) -> None:
+        """Send *peer* the snapshot, then what was committed meanwhile, and let it take part."""
+        try:
+            peer.send(Begin(self._statics))
+            serials: dict[Name, int] = {}
+            async for change in self._snapshot():
+                serials[change.apex] = change.serial
+                peer.send(change)
+                await peer.drain()
+            peer.send(End())
+            peer.finish_loading(serials)
+        except (ConnectionError, asyncio.CancelledError):
+            raise
+        except Exception:  # noqa: BLE001  # the store failed us; the nameserver will connect again and ask anew
+            _log.exception("snapshot failed")
+            peer.abandon()
+
+
+@dataclass(eq=False)
+class _Peer:
+    """One connected nameserver: what it was sent and what it has acknowledged, both counted in frames."""
+
+    pid: int
+    writer: asyncio.StreamWriter
+    serving: bool
+    sent: int = 0
+    acknowledged: int = 0
+    gone: bool = False
+    leaving: bool = False
+    _pending: list[Change] | None = field(default_factory=list)
+    _progress: asyncio.Event = field(default_factory=asyncio.Event)
+    _pidfd: int = -1
+
+    def __post_init__(self) -> None:
+        with contextlib.suppress(OSError, AttributeError):  # a pidfd cannot hit a stranger that got the same pid
+            self._pidfd = os.pidfd_open(self.pid)
+
+    def send(self, frame: Frame) -> None:
+        self.sent += 1
+        self.writer.write(render_frame(self.sent, frame))
+
+    @property
+    def loading(self) -> bool:
+        return self._pending is not None
+
+    def send_changes(self, changes: Sequence[Change]) -> bool:
+        """
+        Send *changes*, now or behind the snapshot. Returns whether the nameserver answers queries meanwhile.
+
+        One that is loading answers only if it outlived an earlier control process, and then from old data.
+        """
+        if self._pending is None:
+            for change in changes:
+                self.send(change)
+        else:
+            self._pending.extend(changes)
+            if len(self._pending) > MAX_PENDING:
+                self.abandon()
+        return self.serving
+
+    def finish_loading(self, serials: dict[Name, int]) -> None:
+        """Send what came while the snapshot went out and is not part of it."""
+        pending, self._pending = self._pending or [], None
+        self.serving = True
+        for change in pending:
+            if change.serial > serials.get(change.apex, 0):
+                self.send(change)
+        self._progress.set()
+
+    async def drain(self) -> None:
+        await self.writer.drain()
+
+    def acknowledge(self, count: int) -> None:
+        self.acknowledged = count
+        self._progress.set()
+
+    async def wait_progress(self) -> None:
+        self._progress.clear()
+        await self._progress.wait()
+
+    def kill(self) -> None:
+        if self._pidfd >= 0:
+            with contextlib.suppress(OSError):
+                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+        self.abandon()
+
+    def leave(self) -> None:
+        """Hang up because *we* stop: the nameserver is fine and goes on."""
+        self.leaving = True
+        self.abandon()
+
+    def abandon(self) -> None:
+        self.gone = True
+        self._progress.set()
+        self.writer.transport.abort()
+
+    def close(self) -> None:
+        self.abandon()
+        if self._pidfd >= 0:
+            os.close(self._pidfd)
+            self._pidfd = -1
+
+
+async def follow(path: str, install: Callable[[Zones], None]) -> None:
+    """
+    The nameserver's end: keep zones as the control process publishes them, for ever.
+
+    *install* is called with each complete snapshot; later changes are applied to that very object. While the control
+    process is away the zones stay as they are.
+    """
+    serving: Zones | None = None
+    while True:
+        try:
+            reader, writer = await asyncio.open_unix_connection(path)
+        except OSError:
+            await asyncio.sleep(RECONNECT_DELAY)
+            continue
+        try:
+            writer.write(_pack({"serving": serving is not None}))
+            async for zones in _receive(reader, writer, serving):
+                serving = zones
+                install(zones)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            _log.warning("control process is away; answering from memory")
+        finally:
+            writer.transport.abort()
+        await asyncio.sleep(RECONNECT_DELAY)
+
+
+async def _receive(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, serving: Zones | None
+) -> AsyncIterator[Zones]:
+    """Apply frames as they come and acknowledge each. Yields the new zones whenever a snapshot is complete."""
+    collecting = serving or Zones()
+    while True:
+        number, frame = parse_frame(await _read(reader))
+        match frame:
+            case Begin():
+                collecting = Zones(frame.statics)
+            case Change():
+                collecting.apply(frame)
+            case End():
+                yield collecting
+        writer.write(_pack({"ack": number}))
+        await asyncio.sleep(0)  # a long snapshot must let queries through between its frames
+
+
+def render_frame(number: int, frame: Frame) -> bytes:
+    """One frame with its length in front."""
+    match frame:
+        case Begin():
+            body: object = {"zones": [_render_static(static) for static in frame.statics]}
+        case Change():
+            names = {name.wire.hex(): values for name, values in frame.names.items()}
+            body = {
+                "apex": str(frame.apex),
+                "previous": frame.previous,
+                "serial": frame.serial,
+                "names": names,
+            }
+        case End():
+            body = None
+    return _pack({"n": number, type(frame).__name__: body})
+
+
+def parse_frame(message: dict[str, Any]) -> tuple[int, Frame]:
+    """The number and frame of a decoded message, which comes from our own control process."""
+    match message:
+        case {"n": int(number), "Begin": {"zones": list(statics)}}:
+            return number, Begin(tuple(map(_parse_static, statics)))
+        case {
+            "n": int(number),
+            "Change": {"apex": apex, "previous": previous, "serial": serial, "names": names},
+        }:
+            values = {Name(bytes.fromhex(wire)): None if v is None else tuple(v) for wire, v in names.items()}
+            return number, Change(apex=Name.parse(apex), previous=previous, serial=serial, names=values)
+        case {"n": int(number), "End": None}:
+            return number, End()
+        case _:
+            raise ValueError("not a feed frame")
+
+
+def _render_static(static: Static) -> dict[str, object]:
+    rrsets = [(str(r.owner), r.type, r.ttl, [rdata.hex() for rdata in r.rdatas]) for r in static.rrsets]
+    return {"apex": str(static.apex), "txt_ttl": static.txt_ttl, "rrsets": rrsets}
+
+
+def _parse_static(data: dict[str, list[tuple[str, int, int, list[str]]]]) -> Static:
+    rrsets = tuple(RRset(Name.parse(o), t, ttl, tuple(map(bytes.fromhex, d))) for o, t, ttl, d in data["rrsets"])
+    return Static(apex=Name.parse(str(data["apex"])), rrsets=rrsets, txt_ttl=int(str(data["txt_ttl"])))
+
+
+def _pack(message: dict[str, object]) -> bytes:
+    body = json.dumps(message, separators=(",", ":")).encode()
+    return struct.pack("!I", len(body)) + body
+
+
+async def _read(reader: asyncio.StreamReader) -> dict[str, Any]:
+    """The next message. Raises `asyncio.IncompleteReadError` at the end, `ValueError` for what is none."""
+    (length,) = struct.unpack("!I", await reader.readexactly(4))
+    if length > MAX_FRAME:
+        raise ValueError("frame too long")
+    message = json.loads(await reader.readexactly(length))
+    if not isinstance(message, dict):
+        raise ValueError("not a feed message")
+    return message
+
+
+def _credentials(writer: asyncio.StreamWriter) -> tuple[int, int]:
+    """Process and user id at the other end of a Unix socket, as the kernel vouches for them."""
+    peer: socket.socket = writer.get_extra_info("socket")
+    pid, uid, _ = struct.unpack("3i", peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
+    return pid, uid

@@ -1,0 +1,292 @@
+"""
+The first process: binds every socket, starts the others, restarts what dies, forwards signals. Nothing else.
+
+It outlives its children, so it keeps the sockets: what arrives while a child restarts waits in the kernel. To stay
+small it imports next to nothing; the command line reads the configuration and then becomes this program (`become`),
+handing over a plan in an anonymous file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from responder.child import READY, send_orders
+
+STOP_CONTROL = 3.0
+"""Seconds the control process may take to finish what it acknowledged half; the nameservers wait for it."""
+
+STOP_NAMESERVERS = 1.0
+"""Seconds for the nameservers after that. Together below the 5 s that we promise, and the 10 s that Docker waits."""
+
+SHORT_LIFE = 1.0
+"""Seconds: a child that lived shorter than this is restarted with growing delays, any other at once."""
+
+MAX_DELAY = 5.0
+"""Seconds between two starts of a child that keeps dying."""
+
+UDP_RECEIVE_BUFFER = 4 << 20
+"""Octets asked of the kernel for waiting datagrams: a burst, or the second that a restart takes."""
+
+TCP_BACKLOG = 1024
+
+KEPT_FOR_NAMESERVERS = ("PATH", "LANG", "LC_ALL", "TZ", "PYTHONPATH", "PYTHONHOME", "PYTHONUNBUFFERED")
+"""The only environment variables a nameserver process sees."""
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
+
+Address = tuple[str, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What to bind, and the settings that the control process gets (they hold secrets: never printed)."""
+
+    dns: list[Address]
+    api: list[Address]
+    admin: list[Address]
+    processes: int
+    settings: dict[str, Any]
+
+
+def become(plan: Plan) -> NoReturn:
+    """Replace this process by a supervisor that carries out *plan*."""
+    file = tempfile.TemporaryFile()  # noqa: SIM115  # it has to stay open across the exec
+    file.write(json.dumps(asdict(plan)).encode())
+    file.seek(0)
+    os.set_inheritable(file.fileno(), True)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execv(sys.executable, [sys.executable, "-P", "-m", "responder.supervisor", str(file.fileno())])  # noqa: S606
+
+
+def main() -> int:
+    """Carry out the plan in the file descriptor that is named by the only argument."""
+    with os.fdopen(int(sys.argv[1]), "rb") as file:
+        plan = Plan(**json.load(file))
+    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    directory = os.environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]
+    if directory:
+        return _supervise(plan, Path(directory))
+    with tempfile.TemporaryDirectory(prefix="responder-") as temporary:
+        return _supervise(plan, Path(temporary))
+
+
+def _supervise(plan: Plan, directory: Path) -> int:
+    sockets, faults = bind_all(plan)
+    feed = directory / "feed.sock"
+    try:
+        sockets["feed"] = [_bind_feed(feed)]
+    except OSError as fault:
+        faults.append(f"cannot create {feed}: {fault.strerror}")
+    if faults:
+        for fault_text in faults:
+            _say(fault_text)
+        return 1
+    control_sockets = {purpose: _numbers(sockets[purpose]) for purpose in ("api", "admin", "feed")}
+    control = Child("control", "responder.control", control_sockets, {"settings": plan.settings})
+    share = len(sockets["udp"]) // plan.processes
+    nameservers = [
+        Child(
+            f"nameserver {n + 1}",
+            "responder.nameserver",
+            {"udp": _numbers(sockets["udp"][n * share : (n + 1) * share]), "tcp": _numbers(sockets["tcp"])},
+            {"feed": str(feed), "log": plan.settings.get("log", {})},
+            bare=True,
+        )
+        for n in range(plan.processes)
+    ]
+    return Supervisor(control, nameservers).run()
+
+
+@dataclass(slots=True)
+class Child:
+    """A child process: how to start it, and how it fared."""
+
+    name: str
+    module: str
+    sockets: dict[str, list[int]]
+    orders: dict[str, Any]
+    bare: bool = False
+    process: subprocess.Popen[bytes] | None = None
+    was_ready: bool = False
+    due: float | None = 0.0
+    _lifeline: socket.socket | None = None
+    _started: float = 0.0
+    _delay: float = 0.0
+
+    def start(self) -> None:
+        """Start it, with nothing open but its sockets and its lifeline."""
+        ours, theirs = socket.socketpair()
+        environment = {k: v for k, v in os.environ.items() if not self.bare or k in KEPT_FOR_NAMESERVERS}
+        with theirs:
+            self.process = subprocess.Popen(
+                [sys.executable, "-P", "-m", self.module],
+                stdin=theirs.fileno(),
+                pass_fds=[number for numbers in self.sockets.values() for number in numbers],
+                env=environment,
+            )
+        self._lifeline, self._started, self.due = ours, time.monotonic(), None
+        with contextlib.suppress(OSError):  # it died at birth; SIGCHLD tells the rest
+            send_orders(ours, json.dumps(self.orders | {"sockets": self.sockets}).encode())
+
+    def bury(self) -> None:
+        """Note that it died, whether it ever was ready, and when it may live again."""
+        assert self.process is not None  # noqa: S101
+        self.note_ready()
+        if self._lifeline is not None:
+            self._lifeline.close()
+        short = time.monotonic() - self._started < SHORT_LIFE
+        self._delay = min(max(2 * self._delay, 0.1), MAX_DELAY) if short else 0.0
+        self.due = time.monotonic() + self._delay
+        self.process = None
+
+    def note_ready(self) -> None:
+        """Look whether it reported that it is ready."""
+        if self._lifeline is not None and not self.was_ready:
+            try:
+                self.was_ready = self._lifeline.recv(1, socket.MSG_DONTWAIT) == READY
+            except OSError:
+                return
+
+    def signal(self, number: int) -> None:
+        if self.process is not None:
+            self.process.send_signal(number)
+
+
+class Supervisor:
+    """Keeps the children running until it is told to stop."""
+
+    def __init__(self, control: Child, nameservers: list[Child]) -> None:
+        self._control = control
+        self._nameservers = nameservers
+        self._children = [control, *nameservers]
+
+    def run(self) -> int:
+        """Returns the exit status: 0 when told to stop, 1 when the control process never came up."""
+        while True:
+            for child in self._children:
+                if child.due is not None and child.due <= time.monotonic():
+                    child.start()
+            due = min((child.due for child in self._children if child.due is not None), default=None)
+            received = signal.sigtimedwait(_SIGNALS, max(0.0, due - time.monotonic()) if due is not None else 3600.0)
+            if received is None:
+                continue
+            if received.si_signo in (signal.SIGTERM, signal.SIGINT):
+                self._stop()
+                return 0
+            if received.si_signo == signal.SIGHUP:
+                self._control.signal(signal.SIGHUP)
+            self._reap()
+            if self._control.process is None and not self._control.was_ready:
+                _say("the control process could not start: see its message above")
+                self._stop()
+                return 1
+
+    def _reap(self) -> list[Child]:
+        """Bury the dead; report the untimely ones."""
+        dead = [child for child in self._children if child.process is not None and child.process.poll() is not None]
+        for child in dead:
+            status = child.process.returncode if child.process is not None else 0
+            cause = f"was killed by signal {-status}" if status < 0 else f"exited with status {status}"
+            child.bury()
+            _say(f"{child.name} {cause}; starting it again" if child.was_ready else f"{child.name} {cause}")
+        return dead
+
+    def _stop(self) -> None:
+        """First the control process, whose callers wait for the nameservers; then those; by force what is left."""
+        for group, seconds in (([self._control], STOP_CONTROL), (self._nameservers, STOP_NAMESERVERS)):
+            for child in group:
+                child.signal(signal.SIGTERM)
+            deadline = time.monotonic() + seconds
+            for child in group:
+                if child.process is not None:
+                    try:
+                        child.process.wait(max(0.0, deadline - time.monotonic()))
+                    except subprocess.TimeoutExpired:
+                        _say(f"{child.name} does not stop; killing it")
+                        child.process.kill()
+                        child.process.wait()
+
+
+def bind_all(plan: Plan) -> tuple[dict[str, list[socket.socket]], list[str]]:
+    """Bind everything in *plan*; returns the sockets by purpose, and what could not be bound, one line each."""
+    sockets: dict[str, list[socket.socket]] = {"udp": [], "tcp": [], "api": [], "admin": []}
+    faults: list[str] = []
+
+    def bind(purpose: str, kind: socket.SocketKind, address: Address, *, shared: bool = False) -> None:
+        try:
+            sockets[purpose].append(_bind(kind, address, shared=shared))
+        except OSError as fault:
+            key = "dns" if purpose in ("udp", "tcp") else purpose
+            host, port = address
+            text = f"cannot listen on {'[' + host + ']' if ':' in host else host}:{port} ({purpose}, {key}.listen)"
+            faults.append(f"{text}: {fault.strerror}{_mend(fault)}")
+
+    for _ in range(plan.processes):
+        for address in plan.dns:
+            bind("udp", socket.SOCK_DGRAM, address, shared=plan.processes > 1)
+    for purpose, addresses in (("tcp", plan.dns), ("api", plan.api), ("admin", plan.admin)):
+        for address in addresses:
+            bind(purpose, socket.SOCK_STREAM, address)
+    return sockets, list(dict.fromkeys(faults))
+
+
+def _bind(kind: socket.SocketKind, address: Address, *, shared: bool) -> socket.socket:
+    family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+    sock = socket.socket(family, kind)
+    try:
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # so that [::] and 0.0.0.0 live side by side
+        if kind == socket.SOCK_STREAM:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        else:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, UDP_RECEIVE_BUFFER)
+        if shared:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        sock.bind(tuple(address))
+        if kind == socket.SOCK_STREAM:
+            sock.listen(TCP_BACKLOG)
+        sock.setblocking(False)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _bind_feed(path: Path) -> socket.socket:
+    path.unlink(missing_ok=True)  # left by a supervisor that was killed
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock.bind(str(path))
+    path.chmod(0o600)
+    sock.listen(TCP_BACKLOG)
+    sock.setblocking(False)
+    return sock
+
+
+def _mend(fault: OSError) -> str:
+    if isinstance(fault, PermissionError):
+        return " (ports below 1024 need root, CAP_NET_BIND_SERVICE, or net.ipv4.ip_unprivileged_port_start)"
+    return ""
+
+
+def _numbers(sockets: list[socket.socket]) -> list[int]:
+    return [sock.fileno() for sock in sockets]
+
+
+def _say(text: str) -> None:
+    print(f"responder: {text}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
