@@ -1,0 +1,221 @@
+"""
+Where the settings come from: one TOML file and the environment, which wins.
+
+Every fault, of the file, of the variables and of the values, is found and reported at once.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
+from itertools import combinations
+from pathlib import Path
+from typing import Any, cast
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, EnvSettingsSource
+
+from responder.config.settings import Endpoint, Faults, Settings, ZoneSettings
+from responder.errors import Invalid, InvalidConfiguration
+from responder.names import Name
+
+PREFIX = "RESPONDER_"
+"""Starts the name of every environment variable of ours."""
+
+OTHER_VARIABLES = frozenset({f"{PREFIX}CONFIG", f"{PREFIX}REQUIRE_ALL"})
+"""Variables of ours that are no settings: where the file is, and whether tests may be skipped."""
+
+PLACES = (Path("responder.toml"), Path("/etc/responder/responder.toml"))
+"""Where the file is looked for if neither the command line nor the environment names one."""
+
+EXAMPLE = "config/responder.example.toml"
+
+
+def load(path: Path | None, environ: Mapping[str, str]) -> Settings:
+    """
+    Read the settings from the file at *path*, or else where `RESPONDER_CONFIG` or `PLACES` say, and from *environ*.
+
+    Raises `InvalidConfiguration` with everything that is wrong with them.
+    """
+    variables = _Variables(environ)
+    raw = _merge(_read_file(_find_file(path, environ)), variables())
+    faults = variables.faults + _overlapping_zones(raw) + _repeated_endpoints(raw)
+    try:
+        settings = Settings.model_validate(raw)
+    except ValidationError as error:
+        described = (fault for details in error.errors() for fault in _describe(details, environ))
+        raise InvalidConfiguration([*described, *faults]) from None
+    if faults:
+        raise InvalidConfiguration(faults)
+    return settings
+
+
+def _find_file(path: Path | None, environ: Mapping[str, str]) -> Path | None:
+    """The file to read; None if there is none, and the environment alone has to do."""
+    if path is not None:
+        return path
+    if variable := environ.get(f"{PREFIX}CONFIG"):
+        return Path(variable)
+    found = next((place for place in PLACES if not _is_missing(place)), None)
+    if found is None and f"{PREFIX}ZONES" not in environ:
+        places = " or ".join(map(str, PLACES))
+        raise InvalidConfiguration([f"there is no {places}: copy {EXAMPLE} there, or name a file with --config"])
+    return found
+
+
+def _is_missing(place: Path) -> bool:
+    try:
+        place.stat()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False  # there, but not for us: reading it will say why
+    return False
+
+
+def _read_file(path: Path | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        fault = f"cannot be read: {error.strerror}"
+    except UnicodeDecodeError:
+        fault = "is not UTF-8 text"
+    except tomllib.TOMLDecodeError as error:
+        fault = f"is not TOML: {error}"
+    raise InvalidConfiguration([f"{path}: {fault}"])
+
+
+def _merge(file: dict[str, Any], variables: dict[str, Any]) -> dict[str, Any]:
+    """*file* with the keys of *variables* put over its own, section by section."""
+    merged = dict(file)
+    for section, values in variables.items():
+        both = isinstance(values, dict) and isinstance(file.get(section), dict)
+        merged[section] = {**file[section], **values} if both else values
+    return merged
+
+
+class _Variables(EnvSettingsSource):
+    """The settings in *environ*, in the shape of the file; *faults* names variables that are none of ours."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        names = {f"{PREFIX}{section}".upper(): None for section in Settings.model_fields}
+        for section, model in _SECTIONS.items():
+            names |= {f"{PREFIX}{section}__{key}".upper(): None for key in model.model_fields}
+        ours = [name for name in environ if name.startswith(PREFIX) and name not in OTHER_VARIABLES]
+        self.faults = [
+            f"{name}: there is no such setting{_suggestion(name, names)}"
+            for name in sorted(ours)
+            if name not in names and not _SERVICE_LINK.fullmatch(name)
+        ]
+        self._known = {name.lower(): environ[name] for name in ours if name in names}
+        super().__init__(cast("type[BaseSettings]", Settings), env_prefix=PREFIX.lower(), env_nested_delimiter="__")
+
+    def _load_env_vars(self) -> Mapping[str, str | None]:
+        return self._known
+
+    def decode_complex_value(self, field_name: str, field: Any, value: Any) -> Any:
+        try:
+            return super().decode_complex_value(field_name, field, value)
+        except ValueError:
+            return value  # no JSON: text is not what the field takes, which its validation says
+
+
+_SECTIONS: dict[str, type[BaseModel]] = {
+    name: type(field.default) for name, field in Settings.model_fields.items() if isinstance(field.default, BaseModel)
+}
+
+_SERVICE_LINK = re.compile(
+    rf"{PREFIX}(?!\w*__)(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
+)
+"""What Kubernetes puts into every container once a Service is called "responder" or "responder-dns"; `__` is ours."""
+
+
+def _suggestion(word: str, known: Mapping[str, object]) -> str:
+    close = get_close_matches(word, known, n=1, cutoff=0.75)
+    return f": did you mean {close[0]}?" if close else f": see {EXAMPLE}"
+
+
+def _describe(details: ErrorDetails, environ: Mapping[str, str]) -> Iterator[str]:
+    """The faults that one error of pydantic stands for, in our words."""
+    where = _path(details["loc"])
+    section, *key = (str(part).upper() for part in details["loc"][:2])
+    for variable in (f"{PREFIX}{section}__{''.join(key)}", f"{PREFIX}{section}"):
+        if variable in environ:
+            where = f"{variable} ({where})"
+            break
+    error = details.get("ctx", {}).get("error")
+    for fault in error.faults if isinstance(error, Faults) else [_text(details)]:
+        yield f"{where}: {fault}"
+
+
+def _path(loc: tuple[int | str, ...]) -> str:
+    """Where something stands, as `zones[0].nameservers."ns1.example.com"[0]`."""
+    parts = (part for part in loc if part != "[key]")
+    text = "".join(
+        f"[{part}]" if isinstance(part, int) else f".{part}" if part.isidentifier() else f'."{part}"' for part in parts
+    )
+    return text.removeprefix(".")
+
+
+def _text(details: ErrorDetails) -> str:
+    section = details["loc"][0]
+    match details["type"]:
+        case "missing" if section == "zones" and len(details["loc"]) == 1:
+            return f"there is no zone: write [[zones]] as in {EXAMPLE}"
+        case "missing":
+            return "is missing"
+        case "extra_forbidden":
+            model = Settings if len(details["loc"]) == 1 else _SECTIONS.get(str(section), ZoneSettings)
+            return f"there is no such setting{_suggestion(str(details['loc'][-1]), model.model_fields)}"
+        case "literal_error" if details["loc"] == ("api", "tls"):
+            return 'must be "off" in this version: let a proxy in front of the API speak TLS'
+        case "tuple_type" if details["loc"] == ("zones",):
+            return f"must be [[zones]] as in {EXAMPLE}; in the environment, a list in JSON"
+        case "tuple_type":
+            return 'must be a list, as in ["..."]; in the environment, in JSON'
+        case "model_type" | "dict_type":
+            return "must be a table"
+        case "value_error":
+            return str(details["ctx"]["error"])
+        case _:
+            return details["msg"].replace("Input should be", "must be")
+
+
+def _overlapping_zones(raw: Mapping[str, Any]) -> list[str]:
+    """Zones that are the same or one inside another, even where the rest of them is faulty."""
+    zones = raw.get("zones")
+    names = []
+    for index, zone in enumerate(zones if isinstance(zones, list | tuple) else ()):
+        try:
+            names.append((index, Name.parse(zone["name"])))
+        except (Invalid, TypeError, KeyError, AttributeError):
+            continue  # reported where the field is validated
+    return [
+        f"zones[{second}].name: {inner} overlaps {outer} of zones[{first}]: one of them must go"
+        for (first, outer), (second, inner) in combinations(names, 2)
+        if inner.is_within(outer) or outer.is_within(inner)
+    ]
+
+
+def _repeated_endpoints(raw: Mapping[str, Any]) -> list[str]:
+    """Addresses that would be listened on twice, defaults included; port 0 is a new port each time."""
+    faults = []
+    first: dict[Endpoint, str] = {}
+    for section in ("dns", "api", "admin"):
+        values = raw.get(section, {})
+        default = Settings.model_fields[section].default.listen
+        listen = values.get("listen", default) if isinstance(values, Mapping) else ()
+        for index, text in enumerate(listen if isinstance(listen, list | tuple) else ()):
+            try:
+                endpoint = Endpoint.parse(str(text))
+            except Invalid:
+                continue  # reported where the field is validated
+            where = f"{section}.listen[{index}]"
+            if endpoint.port and first.setdefault(endpoint, where) != where:
+                faults.append(f'{where}: "{endpoint}" is {first[endpoint]} already: change or remove one')
+    return faults
