@@ -32,11 +32,14 @@ bench: .venv/installed
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
 	@touch $@
 
+LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+    --no-emit-index-url pyproject.toml
+
 lock:
-	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url \
-	    pyproject.toml -o requirements.txt
-	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url \
-	    --group dev pyproject.toml -o requirements-dev.txt
+	$(LOCK) -o requirements.txt
+	$(LOCK) --group dev -o requirements-dev.txt
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+	    --no-emit-index-url --group build -o requirements-build.txt
 
 clean:
 	rm -rf .venv .dev dist .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis bench.json

@@ -1,14 +1,20 @@
 """
-One packet in, one packet or silence out. Pure: no sockets, no clock, no state but the zones it is handed.
+One packet in, one packet or silence out. No sockets, no database, nothing awaited.
 
-`respond` is the hot path of the whole service. Its first half answers the common query (a name we hold, a type it
-holds, no EDNS options) with four table look-ups; anything else falls through to the second half, which is the
-definition of what is right. A test holds the first half to the second.
+`Exchange.respond` is the hot path of the whole service. Its first half answers the common query (an ordinary type, in
+a zone of ours, with an OPT seen before or none) with a handful of table look-ups; anything else falls through to the
+second half, which is the definition of what is right. A test holds the first half to the second.
 """
 
 from __future__ import annotations
 
-from responder.rrset import CLASS_IN, RRType
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from responder.cookies import Cookies
+from responder.names import Name
+from responder.ratelimit import RateLimit, Verdict
+from responder.rrset import CLASS_CH, CLASS_IN, RRset, RRType, txt_rdata
 from responder.wire import (
     NO_EDNS,
     RD,
@@ -20,81 +26,175 @@ from responder.wire import (
     Rcode,
     Transport,
     compile_answer,
+    cookie,
+    cut,
+    extend_opt,
     extended_error,
     header_only,
+    keepalive,
+    nsid,
     parse,
     render,
 )
 from responder.zone import Zones
 
-MAX_REMEMBERED_OPTS = 1024
-"""Distinct plain OPT records remembered in their parsed form. Real clients send a few dozen; a flood starts afresh."""
-
-_AD, _CD = 0x20, 0x10
-
-# Octets 2 to 11 of an ordinary query's header: opcode QUERY, one question, perhaps one additional record; mapped to
-# which of an answer's heads fits. RD, AD and CD come in every mixture; all that is rarer takes the second half.
-_HEADS = {
-    (rd | bits).to_bytes(2, "big") + bytes((0, 1, 0, 0, 0, 0, 0, opt)): (rd == RD) + 2 * opt
-    for rd in (0, RD)
-    for bits in (0, _AD, _CD, _AD | _CD)
-    for opt in (0, 1)
-}
-_opts: dict[bytes, Edns] = {}
-_PLAIN_OPT = 11
-"""Octets of an OPT record without options."""
+MAX_REMEMBERED_OPTS = 4096
+"""Distinct OPT records remembered in their parsed form, in each of two tables. A flood of others starts them afresh."""
 
 
-def respond(zones: Zones, packet: bytes, transport: Transport) -> bytes | None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
     """
-    The reply to *packet*, or None for silence. Never raises: whatever comes in is answered as the RFCs say.
+    What the server tells of itself, nothing by default: *nsid* to who asks by that option (RFC 5001), *version* and
+    *hostname* as `version.bind` and `id.server` in class CHAOS (RFC 4892).
     """
-    head = _HEADS.get(packet[2:12])
-    if head is not None:
-        # Lower-casing leaves label lengths alone (at most 63, and "A" is 65). A zero octet inside a label would end
-        # the name early, but then what was cut off is no well-formed name and so no key of the table.
-        end = packet.find(0, 12) + 1
-        node = zones.nodes.get(packet[12:end].lower())
-        if node is not None:
-            answer = node.answers.get(packet[end : end + 4])
-            edns = _opts.get(packet[end + 4 :]) if head & 2 else NO_EDNS
-            if answer is not None and edns is not None:
-                reply = packet[:2] + answer.heads[head] + packet[12 : end + 4] + answer.body + edns.opt
-                if len(reply) <= edns.limit:
-                    return reply
-    query = parse(packet)
-    if not isinstance(query, Query):
-        return query
-    if query.opcode == Opcode.NOTIFY:  # we are primary of all we serve: nobody has news for us (RFC 1996, 3.10)
-        return header_only(packet, Rcode.REFUSED if zones.find(query.qname) else Rcode.NOTAUTH)
-    _remember_opt(packet, query)
-    answer, why = _resolve(zones, query, transport)
-    return render(query, answer, transport, extended_error(why) if why is not None else b"")
+
+    nsid: str = ""
+    version: str = ""
+    hostname: str = ""
 
 
-def _resolve(zones: Zones, query: Query, transport: Transport) -> tuple[Answer, ExtendedError | None]:
-    """What is right to say to a well-formed query, and why if it is a refusal."""
-    zone = zones.find(query.qname)
-    if query.edns.version != 0:
-        return _BADVERS, None
-    if query.qclass != CLASS_IN or zone is None:
-        return _REFUSED, ExtendedError.NOT_AUTHORITATIVE
-    if query.qtype in _TRANSFERS:
-        return _REFUSED, ExtendedError.PROHIBITED
-    if query.qtype in _NOT_QUESTIONS:
-        return _FORMERR, ExtendedError.INVALID_QUERY_TYPE
-    if query.qtype in _OBSOLETE:
-        return _NOTIMP, None
-    return zone.lookup(query.qname, query.qtype), None
+class Exchange:
+    """Answers packets from *zones*, which may be replaced at any time. *tcp_idle* is told to who asks, in seconds."""
+
+    __slots__ = ("_chaos", "_cookie_opts", "_keepalive", "_limit", "_nsid", "_opts", "cookies", "zones")
+
+    def __init__(
+        self,
+        zones: Zones | None = None,
+        *,
+        identity: Identity | None = None,
+        cookies: Cookies | None = None,
+        limit: RateLimit | None = None,
+        tcp_idle: float = 10.0,
+    ) -> None:
+        identity = identity or Identity()
+        self.zones = zones or Zones()
+        self.cookies = cookies
+        self._limit = limit
+        self._nsid = nsid(identity.nsid.encode()) if identity.nsid else b""
+        self._chaos = _chaos_answers(identity)
+        self._keepalive = keepalive(tcp_idle)
+        self._opts: dict[bytes, Edns] = {}
+        self._cookie_opts: dict[tuple[str, bytes], Edns] = {}
+
+    def respond(self, packet: bytes, transport: Transport, client: str) -> bytes | None:
+        """The reply to *packet* from the address *client*, or None for silence."""
+        head = _HEADS.get(packet[2:12])
+        if head is not None:
+            # Lower-casing leaves label lengths alone (at most 63, and "A" is 65). A zero octet inside a label would
+            # end the name early, but then what was cut off is no well-formed name, and no table has it.
+            end = packet.find(0, 12) + 1
+            qname = packet[12:end].lower()
+            key = packet[end : end + 4]
+            node = self.zones.nodes.get(qname)
+            answer = node.answers.get(key) if node is not None else None
+            if answer is None and key in _ORDINARY:
+                answer = self.zones.negative(qname, node)
+            if answer is not None:
+                edns: Edns | None = NO_EDNS
+                if head & _HAS_OPT:
+                    tail = packet[end + 4 :]
+                    edns = self._opts.get(tail) or self._cookie_opts.get((client, tail))
+                if edns is not None:
+                    reply = packet[:2] + answer.heads[head] + packet[12 : end + 4] + answer.body + edns.opt
+                    if len(reply) <= edns.limit:
+                        if transport is Transport.TCP or self._limit is None or edns.verified:
+                            return reply
+                        return self._limited(reply, packet[12 : end + 4], edns, client)
+        return self._respond(packet, transport, client)
+
+    def forget_cookies(self) -> None:
+        """Have every cookie checked and renewed at its next use. Call it every minute, and when the keys change."""
+        self._cookie_opts.clear()
+
+    def _respond(self, packet: bytes, transport: Transport, client: str) -> bytes | None:
+        """What is right to say, whatever comes."""
+        query = parse(packet)
+        if query is None:
+            return None
+        if isinstance(query, Query):
+            query = self._with_cookie(packet, query, client)
+            reply, question, edns = self._answer(packet, query, transport), query.question, query.edns
+        else:
+            reply, question, edns = query, b"", NO_EDNS
+        if transport is Transport.TCP or self._limit is None or edns.verified:
+            return reply
+        return self._limited(reply, question, edns, client)
+
+    def _answer(self, packet: bytes, query: Query, transport: Transport) -> bytes:
+        """The reply to a well-formed query."""
+        if query.opcode == Opcode.NOTIFY:  # we are primary of all we serve: nobody has news for us (RFC 1996, 3.10)
+            return header_only(packet, Rcode.REFUSED if self.zones.find(query.qname) else Rcode.NOTAUTH)
+        if not query.question:  # it only wants a cookie (RFC 7873, section 5.4)
+            if self.cookies is None:
+                return header_only(packet, Rcode.FORMERR)
+            return query.id + _NO_QUESTION[query.recursion_desired] + query.edns.opt
+        answer, why = self._resolve(query)
+        options = extended_error(why) if why is not None else b""
+        if query.edns.nsid:
+            options += self._nsid
+        if query.edns.keepalive and transport is Transport.TCP:
+            options += self._keepalive
+        return render(query, answer, transport, options)
+
+    def _resolve(self, query: Query) -> tuple[Answer, ExtendedError | None]:
+        """The answer to a question, and why if it is a refusal."""
+        if query.edns.version != 0:
+            return _BADVERS, None
+        if query.qclass == CLASS_CH:
+            return self._chaos.get((query.qname, query.qtype), _REFUSED), None
+        zone = self.zones.find(query.qname)
+        if query.qclass != CLASS_IN or zone is None:
+            return _REFUSED, ExtendedError.NOT_AUTHORITATIVE
+        if query.qtype in _TRANSFERS:
+            return _REFUSED, ExtendedError.PROHIBITED
+        if query.qtype in _NOT_QUESTIONS:
+            return _FORMERR, ExtendedError.INVALID_QUERY_TYPE
+        if query.qtype in _OBSOLETE:
+            return _NOTIMP, None
+        return zone.lookup(query.qname, query.qtype), None
+
+    def _with_cookie(self, packet: bytes, query: Query, client: str) -> Query:
+        """
+        The query, with the client's cookie checked and a fresh one in the OPT of its reply.
+
+        An OPT whose reply depends on nothing else is remembered, for the first half of `respond`.
+        """
+        edns = query.edns
+        if not edns.opt or edns.version != 0:
+            return query
+        if edns.cookie and self.cookies is not None:
+            granted = cookie(edns.cookie[:8], self.cookies.grant(edns.cookie, client))
+            verified = self.cookies.is_ours(edns.cookie, client)
+            edns = replace(edns, opt=extend_opt(edns.opt, granted), verified=verified)
+        if query.question and not edns.nsid and not edns.keepalive:
+            tail = packet[12 + len(query.question) :]
+            if edns.cookie:
+                _remember(self._cookie_opts, (client, tail), edns)
+            else:
+                _remember(self._opts, tail, edns)
+        return replace(query, edns=edns)
+
+    def _limited(self, reply: bytes, question: bytes, edns: Edns, client: str) -> bytes | None:
+        """What becomes of a UDP reply to a client that may not be who it says."""
+        assert self._limit is not None  # noqa: S101
+        match self._limit.judge(client):
+            case Verdict.SEND:
+                return reply
+            case Verdict.SLIP:
+                return cut(reply, question, edns.opt)
+            case Verdict.DROP:
+                return None
 
 
-def _remember_opt(packet: bytes, query: Query) -> None:
-    """Let the first half know this OPT, if it has no options: then its reply depends on nothing else."""
-    tail = packet[12 + len(query.question) :]
-    if query.edns.opt and query.edns.version == 0 and len(tail) == _PLAIN_OPT and tail not in _opts:
-        if len(_opts) >= MAX_REMEMBERED_OPTS:
-            _opts.clear()
-        _opts[tail] = query.edns
+K = TypeVar("K")
+
+
+def _remember(table: dict[K, Edns], key: K, edns: Edns) -> None:
+    if len(table) >= MAX_REMEMBERED_OPTS:
+        table.clear()
+    table[key] = edns
 
 
 def _refusal(rcode: Rcode) -> Answer:
@@ -104,7 +204,47 @@ def _refusal(rcode: Rcode) -> Answer:
 _REFUSED, _FORMERR = _refusal(Rcode.REFUSED), _refusal(Rcode.FORMERR)
 _BADVERS, _NOTIMP = _refusal(Rcode.BADVERS), _refusal(Rcode.NOTIMP)
 
+_AD, _CD = 0x20, 0x10
+_HAS_OPT = 2
+
+# Octets 2 to 11 of an ordinary query's header: opcode QUERY, one question, perhaps one additional record; mapped to
+# which of an answer's heads fits. RD, AD and CD come in every mixture; all that is rarer takes the second half.
+_HEADS = {
+    (rd | bits).to_bytes(2, "big") + bytes((0, 1, 0, 0, 0, 0, 0, opt)): (rd == RD) + _HAS_OPT * opt
+    for rd in (0, RD)
+    for bits in (0, _AD, _CD, _AD | _CD)
+    for opt in (0, 1)
+}
+
+# Type and class of questions whose negative answer depends on nothing but whether the name exists.
+_ORDINARY = frozenset(
+    rrtype.to_bytes(2, "big") + b"\0\1"
+    for rrtype in (RRType.A, RRType.NS, RRType.SOA, RRType.MX, RRType.TXT, RRType.AAAA, RRType.SRV, RRType.DS,
+                   RRType.DNSKEY, RRType.SVCB, RRType.HTTPS, RRType.CAA)
+)  # fmt: skip
+
+_NO_QUESTION = tuple(header_only(bytes((0, 0, rd, 0)), Rcode.NOERROR)[2:11] + b"\1" for rd in (0, 1))
+
 _TRANSFERS = {RRType.AXFR, RRType.IXFR}
 _NOT_QUESTIONS = {RRType.OPT, RRType.NXNAME, RRType.TKEY, RRType.TSIG}
 """Types that are never data, so never asked for (RFC 6895, section 3.1; RFC 9824, section 3.5)."""
 _OBSOLETE = {RRType.MAILA, RRType.MAILB}
+
+
+def _chaos_answers(identity: Identity) -> dict[tuple[bytes, int], Answer]:
+    """The answers of class CHAOS, by name and type."""
+    texts = {
+        "version.bind": identity.version,
+        "version.server": identity.version,
+        "hostname.bind": identity.hostname,
+        "id.server": identity.hostname,
+    }
+    answers = {}
+    for text, told in texts.items():
+        if told:
+            name = Name.parse(text)
+            rrset = RRset(name, RRType.TXT, 0, (txt_rdata(told),))
+            answers[name.wire, int(RRType.TXT)] = compile_answer(
+                name.wire, Rcode.NOERROR, answer=(rrset,), rclass=CLASS_CH
+            )
+    return answers

@@ -18,7 +18,7 @@ from typing import Any
 import structlog
 
 from responder.child import Lifeline, run
-from responder.exchange import respond
+from responder.exchange import Exchange
 from responder.feed import follow
 from responder.wire import Transport
 from responder.zone import Zones
@@ -49,20 +49,20 @@ _log = structlog.get_logger("nameserver")
 
 @dataclass(slots=True)
 class Nameserver:
-    """The zones being served, and the one question asked of them."""
+    """The exchange that answers, and the edge that keeps its faults from costing more than one packet."""
 
-    zones: Zones = field(default_factory=Zones)
+    exchange: Exchange = field(default_factory=Exchange)
 
     def install(self, zones: Zones) -> None:
         """Serve *zones* from the next packet on."""
-        self.zones = zones
+        self.exchange.zones = zones
         # The tables live as long as the process: keep the collector from walking a million names every now and then.
         gc.freeze()
 
-    def reply(self, packet: bytes, transport: Transport) -> bytes | None:
+    def reply(self, packet: bytes, transport: Transport, client: str) -> bytes | None:
         """Never raises: a packet that brings out a fault of ours costs its own answer and nothing more."""
         try:
-            return respond(self.zones, packet, transport)
+            return self.exchange.respond(packet, transport, client)
         except Exception:  # noqa: BLE001  # the edge of a packet
             _log.exception("a packet brought out a fault", packet=packet[:512].hex())
             return None
@@ -78,7 +78,7 @@ def drain(server: Nameserver, udp: socket.socket) -> None:
             return
         except OSError:  # an ICMP error that an earlier reply came back with; the next datagram is waiting
             continue
-        answer = reply(packet, transport)
+        answer = reply(packet, transport, client[0])
         if answer is not None and client[1] != 0 and len(packet) <= MAX_UDP_QUERY:
             try:
                 send(answer, client)
@@ -146,7 +146,7 @@ class TCPConnection(asyncio.Protocol):
             end = 2 + int.from_bytes(buffer[:2], "big")
             if len(buffer) < end:
                 break
-            reply = self._server.reply(bytes(buffer[2:end]), Transport.TCP)
+            reply = self._server.reply(bytes(buffer[2:end]), Transport.TCP, self.address)
             del buffer[:end]
             answered += 1
             if reply is None or self._transport is None or self._transport.is_closing():

@@ -22,10 +22,16 @@ class RRType(IntEnum):
     NS = 2
     CNAME = 5
     SOA = 6
+    MX = 15
     TXT = 16
     AAAA = 28
+    SRV = 33
     DNAME = 39
     OPT = 41
+    DS = 43
+    DNSKEY = 48
+    SVCB = 64
+    HTTPS = 65
     NXNAME = 128
     TKEY = 249
     TSIG = 250

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, IntEnum
 
 from responder.names import MAX_LABEL, MAX_NAME
@@ -83,6 +83,10 @@ class Edns:
     version: int = 0
     do: bool = False
     nsid: bool = False
+    cookie: bytes = b""
+    keepalive: bool = False
+    verified: bool = False
+    """Whether the client proved, with a cookie that we gave it, that it is where it says (RFC 7873)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +130,8 @@ def parse(packet: bytes) -> Query | bytes | None:
     opcode = (flags & _OPCODE) >> 11
     if opcode not in (Opcode.QUERY, Opcode.NOTIFY):
         return header_only(packet, Rcode.NOTIMP)
+    if qdcount == 0 and opcode == Opcode.QUERY and arcount == 1 and not ancount and not nscount:
+        return _parse_cookie_request(packet)
     end = _skip_name(packet)
     if qdcount != 1 or end is None or len(packet) < end + 4:  # RFC 9619: exactly one question
         return header_only(packet, Rcode.FORMERR)
@@ -150,10 +156,11 @@ def compile_answer(
     authority: Sequence[RRset] = (),
     additional: Sequence[RRset] = (),
     authoritative: bool = True,
+    rclass: int = CLASS_IN,
 ) -> Answer:
     """Lay out the sections of a reply to a question for *qname* (wire form), their owners compressed against it."""
     sections = (answer, authority, additional)
-    body = b"".join(_pack(rrset, qname) for section in sections for rrset in section)
+    body = b"".join(_pack(rrset, qname, rclass) for section in sections for rrset in section)
     ancount, nscount, arcount = (sum(len(rrset.rdatas) for rrset in section) for section in sections)
     flags = QR | (AA if authoritative else 0) | (rcode & 0xF)
     plain, desired, opt, both = (
@@ -171,13 +178,24 @@ def render(query: Query, answer: Answer, transport: Transport, options: bytes = 
     """
     opt = query.edns.opt
     if opt and (options or answer.rcode > 0xF):
-        opt = _opt_record(do=query.edns.do, extended_rcode=answer.rcode >> 4, options=options)
+        opt = extend_opt(opt, options, extended_rcode=answer.rcode >> 4)
     head = answer.heads[query.recursion_desired + (2 if opt else 0)]
     reply = query.id + head + query.question + answer.body + opt
     if len(reply) > (query.edns.limit if transport is Transport.UDP else TCP_CEILING):
-        flags = int.from_bytes(head[:2], "big") | TC
-        return query.id + _HEAD.pack(flags, 1, 0, 0, bool(opt)) + query.question + opt
+        return cut(reply, query.question, opt)
     return reply
+
+
+def cut(reply: bytes, question: bytes, opt: bytes) -> bytes:
+    """*reply* without its sections, and with TC set: the client shall ask again over TCP."""
+    flags = int.from_bytes(reply[2:4], "big") | TC
+    return reply[:2] + _HEAD.pack(flags, bool(question), 0, 0, bool(opt)) + question + opt
+
+
+def extend_opt(opt: bytes, options: bytes, *, extended_rcode: int = 0) -> bytes:
+    """*opt* with more *options* and the upper bits of the rcode (RFC 6891, section 6.1.3)."""
+    length = len(opt) - _OPT_FIXED + len(options)
+    return opt[:5] + bytes((extended_rcode,)) + opt[6:9] + length.to_bytes(2, "big") + opt[_OPT_FIXED:] + options
 
 
 def header_only(packet: bytes, rcode: Rcode) -> bytes:
@@ -192,6 +210,21 @@ def option(code: int, data: bytes) -> bytes:
     return _CODE_LENGTH.pack(code, len(data)) + data
 
 
+def nsid(identifier: bytes) -> bytes:
+    """The option that tells which of several servers answered (RFC 5001)."""
+    return option(_NSID, identifier)
+
+
+def cookie(client_cookie: bytes, server_cookie: bytes) -> bytes:
+    """The option that gives a client its cookie (RFC 7873, section 4)."""
+    return option(_COOKIE, client_cookie + server_cookie)
+
+
+def keepalive(seconds: float) -> bytes:
+    """The option that tells how long we leave an idle TCP connection open (RFC 7828: in units of 100 ms)."""
+    return option(_KEEPALIVE, int(seconds * 10).to_bytes(2, "big"))
+
+
 def extended_error(code: ExtendedError) -> bytes:
     """The option that says why (RFC 8914). Without extra text, which could only leak."""
     return option(_EDE, int(code).to_bytes(2, "big"))
@@ -201,17 +234,14 @@ _HEAD = struct.Struct("!HHHHH")
 _TYPE_CLASS = struct.Struct("!HH")
 _CODE_LENGTH = struct.Struct("!HH")
 _RECORD = struct.Struct("!HHIH")
-_EDE, _NSID = 15, 3
-
-
-def _opt_record(*, do: bool, extended_rcode: int = 0, options: bytes = b"") -> bytes:
-    """Our OPT: version 0, DO as the client sent it (RFC 3225, section 3), every other flag clear."""
-    ttl = extended_rcode << 24 | (DO if do else 0)
-    return b"\0" + _RECORD.pack(RRType.OPT, UDP_CEILING, ttl, len(options)) + options
+_NSID, _COOKIE, _KEEPALIVE, _EDE = 3, 10, 11, 15
 
 
 NO_EDNS = Edns(b"", UDP_FLOOR)
-_OPTS = (_opt_record(do=False), _opt_record(do=True))
+
+# Our OPT: version 0, DO as the client sent it (RFC 3225, section 3), every other flag clear.
+_OPTS = tuple(b"\0" + _RECORD.pack(RRType.OPT, UDP_CEILING, flags, 0) for flags in (0, DO))
+_OPT_FIXED = len(_OPTS[0])
 
 
 def _skip_name(packet: bytes) -> int | None:
@@ -242,29 +272,39 @@ def _parse_additional(packet: bytes, at: int, arcount: int) -> Edns | Rcode:
     version, do = ttl >> 16 & 0xFF, bool(ttl & DO)
     if version:  # options of a version unknown to us are not ours to read (RFC 6891, section 6.1.3)
         return Edns(_OPTS[do], limit, version, do)
-    codes = _option_codes(options)
-    if codes is None:
-        return Rcode.FORMERR
-    return Edns(_OPTS[do], limit, version, do, nsid=_NSID in codes)
+    return _parse_options(options, Edns(_OPTS[do], limit, version, do))
 
 
-def _option_codes(options: bytes) -> set[int] | None:
-    """The codes of well-formed options, unknown ones included (they are ignored); None if a length runs over."""
-    codes, at = set(), 0
+def _parse_options(options: bytes, edns: Edns) -> Edns | Rcode:
+    """*edns* with what its options ask for. Unknown ones are ignored (RFC 6891, section 6.1.2)."""
+    at, found = 0, {}
     while at < len(options):
         if at + _CODE_LENGTH.size > len(options):
-            return None
+            return Rcode.FORMERR
         code, length = _CODE_LENGTH.unpack_from(options, at)
-        codes.add(code)
         at += _CODE_LENGTH.size + length
         if at > len(options):
-            return None
-    return codes
+            return Rcode.FORMERR
+        found[code] = options[at - length : at]
+    client_cookie = found.get(_COOKIE, b"")
+    if _COOKIE in found and len(client_cookie) != 8 and not 16 <= len(client_cookie) <= 40:  # RFC 7873, section 5.2.2
+        return Rcode.FORMERR
+    if not found:
+        return edns
+    return replace(edns, nsid=_NSID in found, cookie=client_cookie, keepalive=_KEEPALIVE in found)
 
 
-def _pack(rrset: RRset, qname: bytes) -> bytes:
+def _parse_cookie_request(packet: bytes) -> Query | bytes:
+    """A query without a question, whose only wish is a cookie (RFC 7873, section 5.4)."""
+    edns = _parse_additional(packet, HEADER, 1)
+    if isinstance(edns, Rcode) or not edns.cookie:
+        return header_only(packet, Rcode.FORMERR)
+    return Query(packet[:2], bool(packet[2] & 1), Opcode.QUERY, b"", b"", 0, CLASS_IN, edns)
+
+
+def _pack(rrset: RRset, qname: bytes, rclass: int) -> bytes:
     owner = _compress(rrset.owner.wire, qname)
-    fixed = owner + _RECORD.pack(rrset.type, CLASS_IN, rrset.ttl, 0)[:-2]
+    fixed = owner + _RECORD.pack(rrset.type, rclass, rrset.ttl, 0)[:-2]
     return b"".join(fixed + len(rdata).to_bytes(2, "big") + rdata for rdata in rrset.rdatas)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from responder.errors import InvalidValue
-from responder.names import Name
+from responder.names import MAX_LABEL, MAX_NAME, Name
 from responder.rrset import RRset, RRType, txt_rdata
 from responder.wire import Answer, Rcode, compile_answer
 
@@ -96,6 +96,22 @@ class Zones:
                 return zone
             at += 1 + qname[at]
 
+    def negative(self, qname: bytes, node: Node | None) -> Answer | None:
+        """
+        NXDOMAIN or NODATA for an ordinary type that *node*, found at *qname*, does not hold.
+
+        None if *qname* is in no zone, is no well-formed name, or holds something that answers for other types.
+        """
+        at = 0
+        while (zone := self._zones.get(qname[at:])) is None:
+            length = qname[at] if at < len(qname) else 0
+            if not length or length > MAX_LABEL:
+                return None
+            at += 1 + length
+        if node is None:
+            return zone.negative(Rcode.NXDOMAIN, qname) if len(qname) <= MAX_NAME else None
+        return zone.negative(Rcode.NOERROR, qname) if _CNAME not in node.answers else None
+
     def apply(self, change: Change) -> None:
         """Let *change* take effect. Changes to a zone not served here are none of our business."""
         zone = self._zones.get(change.apex.wire)
@@ -123,15 +139,15 @@ class Zone:
         """The answer to a question of class IN for *qname* (lower-cased wire form), which is in this zone."""
         node = self._nodes.get(qname)
         if node is None:
-            return self._negative(Rcode.NXDOMAIN, qname)
+            return self.negative(Rcode.NXDOMAIN, qname)
         answer = node.answers.get(_key(qtype))
         if answer is not None:
             return answer
         if qtype == RRType.ANY and node.answers:
             return next(iter(node.answers.values()))  # RFC 8482, section 4.1: one RRset is enough
-        if _key(RRType.CNAME) in node.answers:
+        if _CNAME in node.answers:
             return self._chase(qname, qtype)
-        return self._negative(Rcode.NOERROR, qname)
+        return self.negative(Rcode.NOERROR, qname)
 
     def apply(self, change: Change) -> None:
         """Take over the state that *change* carries, and its serial."""
@@ -162,7 +178,7 @@ class Zone:
             raise KeyError(owner, rrtype)
         return static
 
-    def _negative(self, rcode: Rcode, qname: bytes) -> Answer:
+    def negative(self, rcode: Rcode, qname: bytes) -> Answer:
         """NXDOMAIN or NODATA with the SOA (RFC 2308, section 2); compiled, only the name's length matters."""
         answer = self._negatives.get((rcode, len(qname)))
         if answer is None:
@@ -244,6 +260,7 @@ class Zone:
 
 _SHARED = {(granted, count): Node(NO_ANSWERS, granted, count) for granted in (False, True) for count in range(16)}
 _ABSENT = _SHARED[False, 0]
+_CNAME = RRType.CNAME.to_bytes(2, "big") + b"\0\1"
 
 
 def _node(answers: Mapping[bytes, Answer], granted: bool, children: int) -> Node:  # noqa: FBT001

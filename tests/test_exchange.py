@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from responder import exchange
-from responder.exchange import respond
+from responder.exchange import Exchange
 from responder.wire import Opcode, Query, Transport, parse
-from tests.zones import zones
+from tests.zones import CLIENT, zones
 
-SERVED = zones()
-KNOWN = [wire for wire in SERVED.nodes]
+SERVED = Exchange(zones())
+KNOWN = list(SERVED.zones.nodes)
 
 
 def scramble(wire: bytes, cases: list[bool]) -> bytes:
@@ -68,7 +68,7 @@ def slowly(packet: bytes, transport: Transport) -> bytes | None:
     """The reply of the defining half alone: no header is taken for an ordinary one."""
     heads, exchange._HEADS = exchange._HEADS, {}
     try:
-        return respond(SERVED, packet, transport)
+        return SERVED.respond(packet, transport, CLIENT)
     finally:
         exchange._HEADS = heads
 
@@ -79,15 +79,15 @@ def test_fast_half_agrees(packet: bytes, transport: Transport) -> None:
     """Whatever comes, both halves answer alike, whether or not the OPT was seen before."""
     expected = slowly(packet, transport)
 
-    assert expected == respond(SERVED, packet, transport)
-    assert expected == respond(SERVED, packet, transport)
+    assert expected == SERVED.respond(packet, transport, CLIENT)
+    assert expected == SERVED.respond(packet, transport, CLIENT)
 
 
 @settings(max_examples=2000, deadline=None)
 @given(PACKETS, st.sampled_from(Transport))
 def test_silence_or_a_reply_to_this_question(packet: bytes, transport: Transport) -> None:
     """The only outcomes: silence, twelve octets of refusal, or a well-formed reply that echoes this very question."""
-    reply = respond(SERVED, packet, transport)
+    reply = SERVED.respond(packet, transport, CLIENT)
 
     if reply is None:
         assert len(packet) < 12 or packet[2] & 0x80
@@ -109,7 +109,7 @@ def test_a_zero_inside_a_label_is_not_the_end_of_a_name() -> None:
     name = b"\x05ac\0me\x04acme\x07example\x03com\0"
     packet = struct.pack("!HHHHHH", 7, 0, 1, 0, 0, 0) + name + b"\0\x10\0\x01"
 
-    reply = respond(SERVED, packet, Transport.UDP)
+    reply = SERVED.respond(packet, Transport.UDP, CLIENT)
 
     assert reply is not None
     assert 3 == reply[3] & 0xF
@@ -121,9 +121,9 @@ def test_remembered_opts_are_bounded() -> None:
     question = b"\x04acme\x07example\x03com\0\0\x06\0\x01"
     for size in range(3 * exchange.MAX_REMEMBERED_OPTS):
         opt = b"\0" + struct.pack("!HHIH", 41, size, 0, 0)
-        respond(SERVED, struct.pack("!HHHHHH", 7, 0, 1, 0, 0, 1) + question + opt, Transport.UDP)
+        SERVED.respond(struct.pack("!HHHHHH", 7, 0, 1, 0, 0, 1) + question + opt, Transport.UDP, CLIENT)
 
-    assert len(exchange._opts) <= exchange.MAX_REMEMBERED_OPTS
+    assert len(SERVED._opts) <= exchange.MAX_REMEMBERED_OPTS
 
 
 @pytest.mark.parametrize("length", [1, 50, 200])
@@ -131,4 +131,4 @@ def test_garbage_of_every_kind_is_survived(length: int) -> None:
     """A header of every opcode with every count in front of junk: never an exception."""
     for flags in range(0, 0x8000, 0x0100):
         for counts in ((0, 0, 0, 0), (1, 0, 0, 0), (1, 1, 1, 1), (65535,) * 4):
-            respond(SERVED, struct.pack("!HHHHHH", 7, flags, *counts) + b"\x01a" * length, Transport.UDP)
+            SERVED.respond(struct.pack("!HHHHHH", 7, flags, *counts) + b"\x01a" * length, Transport.UDP, CLIENT)

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from responder.exchange import respond
+from responder.exchange import Exchange
 from responder.names import Name
 from responder.rrset import RRset, RRType, txt_rdata
 from responder.wire import TCP_CEILING, UDP_CEILING, Query, Rcode, Transport, compile_answer, option, parse, render
-from tests.zones import ask, zones
+from tests.zones import CLIENT, ask, zones
 
 NAME = b"\x04AcMe\x07eXample\x03COM\0"
 SOA_IN = b"\0\x06\0\x01"
@@ -35,7 +35,7 @@ def opt(options: bytes = b"", *, size: int = 1232, version: int = 0, flags: int 
 
 
 def reply_to(message: bytes, transport: Transport = Transport.UDP) -> bytes:
-    reply = respond(zones(), message, transport)
+    reply = Exchange(zones()).respond(message, transport, CLIENT)
     assert reply is not None
     return reply
 
@@ -48,7 +48,7 @@ def head(reply: bytes) -> str:
 @pytest.mark.parametrize("message", [b"", b"\x12\x34", packet()[:11], packet(flags=0x8000), packet(flags=0x8005)])
 def test_silence(message: bytes) -> None:
     """What has no header, or is a response itself, gets no answer: two servers must never talk for ever."""
-    assert respond(zones(), message, Transport.UDP) is None
+    assert Exchange(zones()).respond(message, Transport.UDP, CLIENT) is None
 
 
 @pytest.mark.parametrize(
@@ -140,10 +140,10 @@ def test_ixfr_may_carry_its_soa() -> None:
 
 def test_every_type_has_an_answer() -> None:
     """All 65,536 types get a well-formed answer with a known rcode."""
-    served = zones()
+    served = Exchange(zones())
     rcodes = set()
     for rrtype in range(65_536):
-        reply = respond(served, packet(NAME + struct.pack("!HH", rrtype, 1)), Transport.UDP)
+        reply = served.respond(packet(NAME + struct.pack("!HH", rrtype, 1)), Transport.UDP, CLIENT)
         assert reply is not None
         rcodes.add(reply[3] & 0xF)
 

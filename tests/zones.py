@@ -6,7 +6,7 @@ import dns.message
 import dns.rdatatype
 import dns.rrset
 
-from responder.exchange import respond
+from responder.exchange import Exchange
 from responder.names import Name
 from responder.wire import Transport
 from responder.zone import Change, Static, Zones
@@ -17,6 +17,7 @@ APEX = Name.parse("acme.example.com")
 VALUE = "LHDhK3oGRvkiefQnx7OOczTY5Tic_xZ6HcMOc_gmtoM"
 OTHER = "2cz0TfnF9OOczTY5Tic_xZ6HcMOc_gmtoMLHDhK3oGR"
 SERIAL = 7
+CLIENT = "192.0.2.7"
 
 SOA = "acme.example.com. 5 IN SOA ns1.acme.example.com. hostmaster.example.com. 7 14400 3600 1209600 5"
 NS = "acme.example.com. 3600 IN NS ns1.acme.example.com."
@@ -62,7 +63,7 @@ def ask(
 ) -> dns.message.Message:
     """Ask as a client would, and read the reply with somebody else's parser."""
     query = dns.message.make_query(name, rrtype, use_edns=edns)
-    reply = respond(served, query.to_wire(), transport)
+    reply = Exchange(served).respond(query.to_wire(), transport, CLIENT)
     assert reply is not None
     message = dns.message.from_wire(reply)
     assert query.is_response(message)

@@ -1,0 +1,60 @@
+"""
+DNS cookies: proof, without state, that a client is where its datagrams say it is (RFC 7873).
+
+The interoperable algorithm of RFC 9018, so that all nameservers behind an address understand each other's cookies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from hmac import compare_digest
+from ipaddress import ip_address
+
+from siphash24 import siphash24
+
+MAX_AGE = 3600
+"""Seconds a server cookie is good for (RFC 9018, section 4.3)."""
+
+MAX_AHEAD = 300
+"""Seconds that another node's clock may be ahead of ours (RFC 9018, section 4.3)."""
+
+KEY_OCTETS = 16
+"""SipHash-2-4 takes 128 bits."""
+
+_SERIAL_MODULUS = 1 << 32
+
+
+@dataclass(frozen=True, slots=True)
+class Cookies:
+    """
+    Makes and checks server cookies. *keys* are the current one and those still honoured; *clock* gives Unix seconds.
+    """
+
+    keys: tuple[bytes, ...]
+    clock: Callable[[], float]
+
+    def grant(self, client_cookie: bytes, client: str) -> bytes:
+        """A server cookie for the client at that address, under the current key."""
+        return self._make(client_cookie[:8], int(self.clock()), client, self.keys[0])
+
+    def is_ours(self, cookie: bytes, client: str) -> bool:
+        """Whether *cookie* (client and server part) is one that we gave that client lately."""
+        if len(cookie) != 24 or cookie[8:12] != _VERSION:
+            return False
+        made = int.from_bytes(cookie[12:16], "big")
+        age = (int(self.clock()) - made) % _SERIAL_MODULUS  # serial arithmetic, RFC 1982
+        if not (age <= MAX_AGE or age >= _SERIAL_MODULUS - MAX_AHEAD):
+            return False
+        return any(compare_digest(cookie[8:], self._make(cookie[:8], made, client, key)) for key in self.keys)
+
+    @staticmethod
+    def _make(client_cookie: bytes, made: int, client: str, key: bytes) -> bytes:
+        head = _VERSION + made.to_bytes(4, "big")
+        address = ip_address(client.partition("%")[0]).packed
+        digest: bytes = siphash24(client_cookie + head + address, key=key).digest()
+        return head + digest
+
+
+_VERSION = b"\1\0\0\0"
+"""Version 1 and three reserved octets (RFC 9018, section 4.1)."""
