@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import struct
+from typing import Any
 
+import dns.flags
 import dns.message
+import dns.rcode
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from responder import exchange
-from responder.exchange import Exchange
+from responder.cookies import Cookies
+from responder.exchange import Exchange, Identity
+from responder.ratelimit import RateLimit
 from responder.wire import Opcode, Query, Transport, parse
 from tests.zones import CLIENT, zones
 
-SERVED = Exchange(zones())
+SERVED = Exchange(zones(), identity=Identity(nsid="x"), cookies=Cookies((b"k" * 16,), lambda: 1000))
 KNOWN = list(SERVED.zones.nodes)
 
 
@@ -73,7 +78,7 @@ def slowly(packet: bytes, transport: Transport) -> bytes | None:
         exchange._HEADS = heads
 
 
-@settings(max_examples=2000, deadline=None)
+@settings(max_examples=1000, deadline=None)
 @given(PACKETS, st.sampled_from(Transport))
 def test_fast_half_agrees(packet: bytes, transport: Transport) -> None:
     """Whatever comes, both halves answer alike, whether or not the OPT was seen before."""
@@ -83,7 +88,7 @@ def test_fast_half_agrees(packet: bytes, transport: Transport) -> None:
     assert expected == SERVED.respond(packet, transport, CLIENT)
 
 
-@settings(max_examples=2000, deadline=None)
+@settings(max_examples=1000, deadline=None)
 @given(PACKETS, st.sampled_from(Transport))
 def test_silence_or_a_reply_to_this_question(packet: bytes, transport: Transport) -> None:
     """The only outcomes: silence, twelve octets of refusal, or a well-formed reply that echoes this very question."""
@@ -132,3 +137,169 @@ def test_garbage_of_every_kind_is_survived(length: int) -> None:
     for flags in range(0, 0x8000, 0x0100):
         for counts in ((0, 0, 0, 0), (1, 0, 0, 0), (1, 1, 1, 1), (65535,) * 4):
             SERVED.respond(struct.pack("!HHHHHH", 7, flags, *counts) + b"\x01a" * length, Transport.UDP, CLIENT)
+
+
+def with_options(options: bytes, *, name: str = "acme.example.com", rrtype: str = "SOA") -> bytes:
+    query = dns.message.make_query(name, rrtype)
+    opt = b"\0" + struct.pack("!HHIH", 41, 1232, 0, len(options)) + options
+    return query.to_wire()[:10] + b"\0\1" + query.to_wire()[12:] + opt
+
+
+def cookie_option(cookie: bytes) -> bytes:
+    return struct.pack("!HH", 10, len(cookie)) + cookie
+
+
+def served_cookie(reply: bytes | None) -> bytes:
+    """The cookie in a reply, as somebody else's parser reads it."""
+    assert reply is not None
+    (found,) = (option for option in dns.message.from_wire(reply).options if option.otype == 10)
+    return bytes(found.to_wire())
+
+
+def test_cookie_is_granted_and_recognised() -> None:
+    """A client with a cookie of its own gets ours with it, on every kind of answer; sent back, it is recognised."""
+    cookies = Cookies((b"k" * 16,), lambda: 1000)
+    served = Exchange(zones(), cookies=cookies)
+    for name in ("acme.example.com", "nope.acme.example.com", "example.org"):
+        for _ in range(2):
+            cookie = served_cookie(
+                served.respond(with_options(cookie_option(b"c" * 8), name=name), Transport.UDP, CLIENT)
+            )
+            assert b"c" * 8 == cookie[:8]
+            assert cookies.is_ours(cookie, CLIENT)
+
+
+def test_cookies_of_two_clients_do_not_mix() -> None:
+    """The fast half never gives one client's cookie to another that sent the same octets."""
+    cookies = Cookies((b"k" * 16,), lambda: 1000)
+    served = Exchange(zones(), cookies=cookies)
+    packet = with_options(cookie_option(b"c" * 8))
+    first = served_cookie(served.respond(packet, Transport.UDP, "192.0.2.7"))
+    second = served_cookie(served.respond(packet, Transport.UDP, "192.0.2.8"))
+
+    assert first != second
+    assert cookies.is_ours(second, "192.0.2.8")
+
+
+@pytest.mark.parametrize("length", [0, 1, 7, 9, 15, 41])
+def test_malformed_cookies(length: int) -> None:
+    """A cookie of an impossible length is FORMERR (RFC 7873, section 5.2.2)."""
+    reply = Exchange(zones()).respond(with_options(cookie_option(b"c" * length)), Transport.UDP, CLIENT)
+
+    assert reply is not None
+    assert 1 == reply[3] & 0xF
+
+
+def test_cookie_without_question() -> None:
+    """A query without a question that asks for a cookie gets just that (RFC 7873, section 5.4), if we give any."""
+    packet = struct.pack("!HHHHHH", 7, 0x0100, 0, 0, 0, 1) + with_options(cookie_option(b"c" * 8))[12 + 22 :]
+    cookies = Cookies((b"k" * 16,), lambda: 1000)
+
+    reply = Exchange(zones(), cookies=cookies).respond(packet, Transport.UDP, CLIENT)
+
+    assert cookies.is_ours(served_cookie(reply), CLIENT)
+    assert reply is not None
+    assert bytes.fromhex("8100 0000 0000 0000 0001") == reply[2:12]
+    refused = Exchange(zones()).respond(packet, Transport.UDP, CLIENT)
+    assert refused is not None
+    assert 1 == refused[3]
+
+
+def limited(**options: Any) -> Exchange:
+    limit = RateLimit(per_second=1, slip=2, exempt=(), clock=lambda: 0.0)
+    return Exchange(zones(), limit=limit, **options)
+
+
+@pytest.mark.parametrize(
+    "packet",
+    [
+        with_options(b""),
+        with_options(b"", name="nope.acme.example.com"),
+        with_options(b"", name="example.org"),
+        with_options(b"", rrtype="TYPE65280"),
+    ],
+)
+def test_rate_limit(packet: bytes) -> None:
+    """Above the limit replies are cut, then dropped, positive or negative; over TCP there is none."""
+    served = limited()
+    first, second, third = (served.respond(packet, Transport.UDP, CLIENT) for _ in range(3))
+
+    assert first is not None
+    assert not first[2] & 0x02
+    assert second is not None
+    cut = dns.message.from_wire(second)
+    assert cut.flags & dns.flags.TC
+    assert (0, []) == (cut.edns, cut.answer + cut.authority + cut.additional)
+    assert dns.message.from_wire(packet).question == cut.question
+    assert third is None
+    assert first == served.respond(packet, Transport.TCP, CLIENT)
+
+
+def test_rate_limit_covers_refused_messages() -> None:
+    """Twelve octets of FORMERR count too: they can be sent in somebody's name like any other."""
+    served = limited()
+    replies = [served.respond(b"\0\7\1\0" + bytes(8), Transport.UDP, CLIENT) for _ in range(3)]
+
+    assert [12, 12, None] == [reply and len(reply) for reply in replies]
+
+
+def test_verified_clients_are_not_limited() -> None:
+    """Who shows a cookie of ours is who it says, and is answered without limit; a cookie that is not ours helps nobody."""
+    served = limited(cookies=Cookies((b"k" * 16,), lambda: 1000))
+    cookie = served_cookie(served.respond(with_options(cookie_option(b"c" * 8)), Transport.UDP, CLIENT))
+
+    good = [served.respond(with_options(cookie_option(cookie)), Transport.UDP, CLIENT) for _ in range(9)]
+    assert all(reply is not None and not reply[2] & 0x02 for reply in good)
+    forged = [served.respond(with_options(cookie_option(cookie[:-1] + b"x")), Transport.UDP, CLIENT) for _ in range(9)]
+    assert None in forged
+
+
+def test_forgetting_cookies() -> None:
+    """After `forget_cookies` a remembered cookie is checked anew, and an old one no longer counts."""
+    now = [1000]
+    served = limited(cookies=Cookies((b"k" * 16,), lambda: now[0]))
+    cookie = served_cookie(served.respond(with_options(cookie_option(b"c" * 8)), Transport.UDP, CLIENT))
+    assert served.respond(with_options(cookie_option(cookie)), Transport.UDP, CLIENT) is not None
+    now[0] += 7200
+
+    served.forget_cookies()
+
+    assert None in [served.respond(with_options(cookie_option(cookie)), Transport.UDP, CLIENT) for _ in range(3)]
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("version.bind", "9"),
+        ("VERSION.server", "9"),
+        ("id.server", "ns1"),
+        ("hostname.bind", "ns1"),
+        ("other.bind", None),
+    ],
+)
+def test_chaos(name: str, told: str | None) -> None:
+    """Class CHAOS tells what is configured, and is refused otherwise (RFC 4892)."""
+    query = dns.message.make_query(name, "TXT", "CH")
+    served = Exchange(zones(), identity=Identity(version="9", hostname="ns1"))
+
+    answered = dns.message.from_wire(served.respond(query.to_wire(), Transport.UDP, CLIENT) or b"")
+    refused = dns.message.from_wire(Exchange(zones()).respond(query.to_wire(), Transport.UDP, CLIENT) or b"")
+
+    assert dns.rcode.REFUSED == refused.rcode()
+    if told is None:
+        assert dns.rcode.REFUSED == answered.rcode()
+    else:
+        assert f'{name} 0 CH TXT "{told}"' == answered.answer[0].to_text().replace(". 0", " 0")
+
+
+def test_nsid_and_keepalive() -> None:
+    """NSID is told to who asks, the idle time-out to who asks over TCP; neither to anybody else."""
+    served = Exchange(zones(), identity=Identity(nsid="ns1"), tcp_idle=10.0)
+    packet = with_options(b"\0\3\0\0\0\x0b\0\0")
+
+    over_udp, over_tcp = (dns.message.from_wire(served.respond(packet, t, CLIENT) or b"") for t in Transport)
+
+    assert [(3, b"ns1")] == [(option.otype, option.to_wire()) for option in over_udp.options]
+    assert [(3, b"ns1"), (11, b"\0\x64")] == [(option.otype, option.to_wire()) for option in over_tcp.options]
+    plain = dns.message.from_wire(served.respond(with_options(b""), Transport.TCP, CLIENT) or b"")
+    assert () == tuple(plain.options)

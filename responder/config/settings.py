@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -115,6 +115,19 @@ def _parse_address(text: str) -> Address:
     return address
 
 
+def _parse_network(text: str) -> IPv4Network | IPv6Network:
+    try:
+        return ip_network(text)
+    except ValueError:
+        raise Invalid(f'"{text}" is not a network: write one like "192.0.2.0/24" or "2001:db8::/32"') from None
+
+
+def _parse_identifier(text: str) -> str:
+    if len(text) > 255 or not text.isascii() or not text.isprintable():
+        raise Invalid("must be at most 255 printable ASCII characters")
+    return text
+
+
 def _parse_apex(text: str) -> Name:
     name = Name.parse(text)
     if not name.labels or name.labels[0] == b"*":
@@ -162,6 +175,8 @@ _Text = PlainSerializer(str)
 _Name = Annotated[Name, _read_by(Name.parse, Name), _Text]
 _Apex = Annotated[Name, _read_by(_parse_apex, Name), _Text]
 _Address = Annotated[Address, _read_by(_parse_address, IPv4Address, IPv6Address), _Text]
+_Network = Annotated[IPv4Network | IPv6Network, _read_by(_parse_network, IPv4Network, IPv6Network), _Text]
+_Identifier = Annotated[str, _read_by(_parse_identifier)]
 _Hostmaster = Annotated[str, _read_by(_parse_hostmaster)]
 _Url = Annotated[str, _read_by(_parse_url)]
 _Count = Annotated[int, _read_by(_parse_count, int, expected="a number")]
@@ -230,11 +245,24 @@ class ZoneSettings(_Section):
                     yield RRset(name, rrtype, self.static_ttl, tuple(rdatas))
 
 
+class RateLimitSettings(_Section):
+    """How many UDP replies a client network gets in a second. 0 replies: no limit."""
+
+    replies_per_second: Annotated[_Count, Field(ge=0, le=1_000_000)] = 500
+    slip: Annotated[_Count, Field(ge=0, le=100)] = 2
+    exempt: tuple[_Network, ...] = ()
+
+
 class DnsSettings(_Section):
-    """Where DNS is answered, UDP and TCP, and by how many nameserver processes."""
+    """Where DNS is answered, UDP and TCP, by how many nameserver processes, and what they tell of themselves."""
 
     listen: Annotated[tuple[_Dns, ...], _NOT_EMPTY] = (Endpoint("0.0.0.0", 53), Endpoint("::", 53))
     processes: Annotated[_Count, Field(ge=1, le=64)] = 1
+    cookies: bool = True
+    nsid: _Identifier = ""
+    version: _Identifier = ""
+    hostname: _Identifier = ""
+    rate_limit: RateLimitSettings = RateLimitSettings()
 
 
 class ApiSettings(_Section):
