@@ -68,10 +68,8 @@ class Name:
 
     def is_within(self, ancestor: Name) -> bool:
         """Whether this is *ancestor* or a name below it."""
-        name = self
-        while len(name.wire) > len(ancestor.wire):
-            name = name.parent
-        return name == ancestor
+        start = len(self.wire) - len(ancestor.wire)
+        return start >= 0 and self.wire.endswith(ancestor.wire) and is_label_start(self.wire, start)
 
     def relative_to(self, ancestor: Name) -> list[bytes]:
         """The labels left of *ancestor*, which this name must be within."""
@@ -90,6 +88,14 @@ class Name:
     def __str__(self) -> str:
         """Presentation form without a trailing dot (the root is a lone dot)."""
         return ".".join(_escape(label) for label in self.labels) or "."
+
+
+def is_label_start(wire: bytes, offset: int) -> bool:
+    """Whether a label of the name *wire* begins at *offset*: octets inside a label can look like labels."""
+    at = 0
+    while at < offset:
+        at += 1 + wire[at]
+    return at == offset
 
 
 def _split(text: str) -> list[bytes]:

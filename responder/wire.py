@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum, IntEnum
 
-from responder.names import MAX_LABEL, MAX_NAME
+from responder.names import MAX_LABEL, MAX_NAME, is_label_start
 from responder.rrset import CLASS_IN, RRset, RRType
 
 HEADER = 12
@@ -314,15 +314,8 @@ def _compress(owner: bytes, qname: bytes) -> bytes:
     while owner[at]:
         suffix = owner[at:]
         start = len(qname) - len(suffix)
-        if start >= 0 and qname.endswith(suffix) and _is_label_start(qname, start):
+        if start >= 0 and qname.endswith(suffix) and is_label_start(qname, start):
             return owner[:at] + (0xC000 | HEADER + start).to_bytes(2, "big")
         at += 1 + owner[at]
     return owner
 
-
-def _is_label_start(name: bytes, offset: int) -> bool:
-    """Whether a label begins at *offset*, and it is not just the middle of one that looks like it."""
-    at = 0
-    while at < offset:
-        at += 1 + name[at]
-    return at == offset

@@ -241,11 +241,11 @@ class Zone:
             self._count_child(_parent(owner), step)
 
     def _compile(self, owner: bytes) -> Mapping[bytes, Answer]:
+        if owner not in self._values and owner not in self._static:
+            return NO_ANSWERS
         types = dict.fromkeys(self._static.get(owner, {}))
         if owner in self._values and RRType.CNAME not in types:
             types[RRType.TXT] = None
-        if not types:
-            return NO_ANSWERS
         return {_key(rrtype): self._compile_rrset(self._rrset(owner, rrtype)) for rrtype in types}
 
     def _compile_rrset(self, rrset: RRset) -> Answer:

@@ -1,4 +1,4 @@
-"""`respond` as a whole: its fast half agrees with the half that defines it, and hostile bytes bring out nothing else."""
+"""`respond` as a whole: its fast half agrees with the one that defines it, and hostile bytes bring out nothing else."""
 
 from __future__ import annotations
 
@@ -244,7 +244,7 @@ def test_rate_limit_covers_refused_messages() -> None:
 
 
 def test_verified_clients_are_not_limited() -> None:
-    """Who shows a cookie of ours is who it says, and is answered without limit; a cookie that is not ours helps nobody."""
+    """Who shows a cookie of ours is answered without limit; one that is not ours helps nobody."""
     served = limited(cookies=Cookies((b"k" * 16,), lambda: 1000))
     cookie = served_cookie(served.respond(with_options(cookie_option(b"c" * 8)), Transport.UDP, CLIENT))
 

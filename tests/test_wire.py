@@ -215,7 +215,6 @@ def test_tcp_is_not_truncated(size: int) -> None:
 
 def test_sizes_between() -> None:
     """A reply that fits the client's size is not cut, one octet less cuts it."""
-    served = zones()
     query = dns.message.make_query("acme.example.com", "NS", use_edns=0, payload=1232)
     parsed = parse(query.to_wire())
     assert isinstance(parsed, Query)
@@ -226,7 +225,6 @@ def test_sizes_between() -> None:
 
     assert UDP_CEILING == len(render(parsed, compile_answer(parsed.qname, 0, answer=(exact,)), Transport.UDP))
     assert len(render(parsed, compile_answer(parsed.qname, 0, answer=(over,)), Transport.UDP)) < 100
-    assert served
 
 
 def test_tcp_has_a_ceiling_too() -> None:

@@ -8,10 +8,10 @@ import dns.rrset
 
 from responder.exchange import Exchange
 from responder.names import Name
+from responder.rrset import RRset, RRType
 from responder.wire import Transport
 from responder.zone import Change, Static, Zones
 from responder.zonetext import parse_records, soa_rdata
-from responder.rrset import RRset, RRType
 
 APEX = Name.parse("acme.example.com")
 VALUE = "LHDhK3oGRvkiefQnx7OOczTY5Tic_xZ6HcMOc_gmtoM"
