@@ -1,0 +1,210 @@
+"""
+The store: every transaction on the database, and the only place that knows SQL.
+
+Domain types go in and come out, never rows. Each method is one transaction: done completely and on disk, or not at
+all. What the database does not let us do is `StoreUnavailable`, with a text that says what to do; a schema that
+this program cannot use is `StoreOutdated`. It decides nothing about requests: see `access` and `challenges`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Sequence
+from datetime import datetime, timedelta
+from typing import Self
+from uuid import UUID
+
+from sqlalchemy import Connection, make_url, select
+from sqlalchemy.exc import ArgumentError
+
+from responder.access import Digest, Token
+from responder.errors import StoreUnavailable
+from responder.names import Name
+from responder.store import audit, journal, migration, schema, tokens, values
+from responder.store.audit import Action, AuditEvent, Verdict
+from responder.store.batch import MAX_VALUES, Applied, Cleanup, Operation, Outcome, Present
+from responder.store.database import Database
+from responder.store.migration import SchemaState
+from responder.store.postgresql import PostgreSQL
+from responder.store.sqlite import SQLite
+from responder.store.tokens import NewToken
+from responder.store.values import LiveValue
+from responder.zone import Change
+
+__all__ = [
+    "MAX_VALUES",
+    "Action",
+    "Applied",
+    "AuditEvent",
+    "Cleanup",
+    "LiveValue",
+    "NewToken",
+    "Operation",
+    "Outcome",
+    "Present",
+    "SchemaState",
+    "Store",
+    "Verdict",
+]
+
+PRUNE_EVERY = timedelta(minutes=10)
+"""Between two looks at the length of the journal."""
+
+
+class Store:
+    """An open database with the schema that this program needs. Get one from `Store.open`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._prune_at: datetime | None = None
+
+    @classmethod
+    async def open(cls, url: str, *, auto_upgrade: bool = False) -> Self:
+        """
+        Connect to *url*; an empty database gets its tables, an older one is changed only if *auto_upgrade*.
+
+        Any number of processes may do so at once. Raises `StoreUnavailable` or `StoreOutdated`.
+        """
+        database = _database(url)
+        try:
+            await database.create()
+            if await database.read(migration.schema_state) is not SchemaState.CURRENT:
+                await database.migrate(migration.bring_up, upgrade=auto_upgrade)
+        except BaseException:
+            await database.close()
+            raise
+        return cls(database)
+
+    @staticmethod
+    async def upgrade(url: str) -> SchemaState:
+        """Bring the schema at *url* up to date and return what it was. Raises as `open` does."""
+        database = _database(url)
+        try:
+            await database.create()
+            return await database.migrate(migration.bring_up, upgrade=True)
+        finally:
+            await database.close()
+
+    @staticmethod
+    async def check(url: str) -> SchemaState:
+        """What `open` would find at *url*; nothing is created or changed. Raises `StoreUnavailable`."""
+        database = _database(url)
+        try:
+            if not await database.exists():
+                return SchemaState.ABSENT
+            return await database.read(migration.schema_state)
+        finally:
+            await database.close()
+
+    async def close(self) -> None:
+        """Give every connection back."""
+        await self._database.close()
+
+    async def ping(self) -> None:
+        """Prove that the database answers, with the smallest read there is."""
+        await self._database.read(_ping)
+
+    async def register_zones(self, apexes: Iterable[Name], *, now: datetime) -> None:
+        """Make sure that there is a serial for each zone; a new one starts at *now* in seconds."""
+        await self._database.write(journal.register, apexes, now=now)
+
+    async def mint(self, token: NewToken) -> Token:
+        """
+        Write a new token down. Names that nobody was granted before begin to exist.
+
+        Raises `NameTaken` if another hostname has the challenge name or the hostname has another, `NotFound` for a
+        zone that was not registered.
+        """
+        return await self._database.write(tokens.mint, token)
+
+    async def find_token(self, digest: Digest) -> Token | None:
+        """The token with this digest, or None. It may be revoked or expired: `Token.admit` decides."""
+        return await self._database.read(tokens.find, digest)
+
+    async def token(self, token_id: UUID) -> Token:
+        """The token with this id. Raises `NotFound`."""
+        return await self._database.read(tokens.by_id, token_id)
+
+    async def tokens(self) -> list[Token]:
+        """All tokens, those revoked or expired too, oldest first."""
+        return await self._database.read(tokens.every)
+
+    async def revoke(self, token_id: UUID, *, at: datetime) -> None:
+        """
+        End a token now: the values it presented are removed, names that nobody else is granted cease to exist.
+
+        Revoking it again does nothing. Raises `NotFound`.
+        """
+        await self._database.write(tokens.revoke, token_id, at=at)
+
+    async def apply(self, batch: Sequence[Operation], *, now: datetime) -> Applied:
+        """
+        Carry out presents and cleanups, in order, in one transaction of a constant number of statements.
+
+        An operation that is refused (`Unauthenticated`, `NotCovered`, `TooManyValues`) has that error as its outcome
+        and does not hinder the others. Meant for batches of up to some thousands.
+        """
+        return await self._database.write(values.apply, batch, now=now)
+
+    async def expire(self, *, now: datetime) -> list[Change]:
+        """Remove values whose time is over, a limited number at once: call again until nothing comes back."""
+        changes = await self._database.write(values.expire, now=now)
+        if self._prune_at is None or now >= self._prune_at:
+            self._prune_at = now + PRUNE_EVERY
+            await self._database.write(journal.prune)
+        return changes
+
+    async def clear(self, challenge_name: Name, value: str | None = None, *, now: datetime) -> list[str]:
+        """Remove one value, or all, from a name and return what was removed. Raises `NotFound` if nothing was."""
+        return await self._database.write(values.clear, challenge_name, value, now=now)
+
+    async def values(self, token_id: UUID | None = None) -> list[LiveValue]:
+        """All values in place, or those at the names that a token is granted, by hostname and age."""
+        return await self._database.read(values.live, token_id)
+
+    async def serials(self) -> dict[Name, int]:
+        """The serial of every zone: a cheap way to see whether anything changed."""
+        return await self._database.read(journal.serials)
+
+    async def changes_since(self, apex: Name, serial: int) -> Change | None:
+        """
+        The state of every name of a zone that changed after *serial*, as one change; None: take a `snapshot`.
+
+        Raises `NotFound` for a zone that was not registered.
+        """
+        return await self._database.read(journal.changes_since, apex, serial)
+
+    def snapshot(self) -> AsyncIterator[Change]:
+        """
+        Everything that exists, at one moment, in pieces of bounded size: first an empty change for each zone with
+        its serial, then its names. A `contextlib.aclosing` around it is due if you may leave it early.
+        """
+        return self._database.stream(journal.snapshot)
+
+    async def record(self, events: Sequence[AuditEvent]) -> None:
+        """Write down what the store did not see itself, such as requests that were refused before they came here."""
+        await self._database.write(audit.record, events)
+
+    async def audit(self, since: datetime, hostname: Name | None = None) -> list[AuditEvent]:
+        """What happened at or after *since*, to *hostname* if given, oldest first."""
+        return await self._database.read(audit.events, since, hostname)
+
+
+def _database(url: str) -> Database:
+    try:
+        parsed = make_url(url)
+        backend = parsed.get_backend_name()
+    except (ArgumentError, ValueError):
+        # Its text would show the URL, and with it the password.
+        backend = ""
+    if backend == "sqlite":
+        return SQLite(parsed)
+    if backend == "postgresql":
+        return PostgreSQL(parsed)
+    raise StoreUnavailable(
+        "database.url is no URL of a database we know: write sqlite+aiosqlite:////absolute/path.db "
+        "or postgresql+asyncpg://user@host/name"
+    )
+
+
+def _ping(connection: Connection) -> None:
+    connection.execute(select(schema.zones.c.id).limit(1))

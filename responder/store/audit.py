@@ -1,0 +1,90 @@
+"""Who did what, when, from where, and what was refused. Written in the same transaction as what it tells of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from uuid import UUID
+
+from sqlalchemy import Connection, insert, select
+
+from responder.names import Name
+from responder.store.schema import audit
+
+
+class Action(StrEnum):
+    """What was done or tried."""
+
+    MINT = "mint"
+    REVOKE = "revoke"
+    AUTHENTICATE = "authenticate"
+    PRESENT = "present"
+    CLEANUP = "cleanup"
+    EVICT = "evict"
+    EXPIRE = "expire"
+    CLEAR = "clear"
+
+
+class Verdict(StrEnum):
+    """What came of it."""
+
+    DONE = "done"
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditEvent:
+    """One thing that was done or refused. *reason* is the text that a refused caller got."""
+
+    at: datetime
+    action: Action
+    verdict: Verdict = Verdict.DONE
+    token_id: UUID | None = None
+    hostname: Name | None = None
+    value: str | None = None
+    client: str | None = None
+    reason: str | None = None
+
+
+_RECORD = insert(audit)
+
+
+def record(connection: Connection, events: Iterable[AuditEvent]) -> None:
+    """Write *events* down."""
+    rows = [
+        {
+            "at": event.at,
+            "action": event.action.value,
+            "outcome": event.verdict.value,
+            "token_id": event.token_id,
+            "hostname": event.hostname,
+            "value": event.value,
+            "client": event.client,
+            "reason": event.reason,
+        }
+        for event in events
+    ]
+    if rows:
+        connection.execute(_RECORD, rows)
+
+
+def events(connection: Connection, since: datetime, hostname: Name | None) -> list[AuditEvent]:
+    """What happened at or after *since*, to *hostname* if given, oldest first."""
+    query = select(audit).where(audit.c.at >= since).order_by(audit.c.at, audit.c.id)
+    if hostname is not None:
+        query = query.where(audit.c.hostname == hostname)
+    return [
+        AuditEvent(
+            at=row.at,
+            action=Action(row.action),
+            verdict=Verdict(row.outcome),
+            token_id=row.token_id,
+            hostname=row.hostname,
+            value=row.value,
+            client=row.client,
+            reason=row.reason,
+        )
+        for row in connection.execute(query)
+    ]

@@ -1,0 +1,86 @@
+"""
+Which schema a database has, and how it gets the one that this program needs. The steps themselves are in
+`migrations/`, which travels inside the installed package.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import assert_never
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, inspect
+
+import responder
+from responder.errors import StoreOutdated, StoreUnavailable
+
+
+class SchemaState(Enum):
+    """How the schema of a database compares to the one that this program needs."""
+
+    ABSENT = "empty: its tables will be created on first use"
+    CURRENT = "up to date"
+    BEHIND = "older than this program"
+    AHEAD = "newer than this program"
+    FOREIGN = "of another program"
+
+
+def schema_state(connection: Connection) -> SchemaState:
+    """Look at the database, change nothing."""
+    heads = set(MigrationContext.configure(connection).get_current_heads())
+    if not heads:
+        # A lone version table is what a migration leaves that was undone completely.
+        tables = set(inspect(connection).get_table_names()) - {"alembic_version"}
+        return SchemaState.FOREIGN if tables else SchemaState.ABSENT
+    scripts = ScriptDirectory.from_config(_config(connection))
+    if heads == set(scripts.get_heads()):
+        return SchemaState.CURRENT
+    known = {script.revision for script in scripts.walk_revisions()}
+    return SchemaState.BEHIND if heads <= known else SchemaState.AHEAD
+
+
+def bring_up(connection: Connection, *, upgrade: bool) -> SchemaState:
+    """
+    Make the schema current and return what it was: a new one is always created, an old one changed if *upgrade*.
+
+    Raises `StoreOutdated` if it is not ours to change, or newer than this program.
+    """
+    state = schema_state(connection)
+    match state:
+        case SchemaState.CURRENT:
+            pass
+        case SchemaState.ABSENT:
+            command.upgrade(_config(connection), "head")
+        case SchemaState.BEHIND:
+            if not upgrade:
+                raise StoreOutdated("the database is older than this program; run: responder db upgrade")
+            command.upgrade(_config(connection), "head")
+        case SchemaState.AHEAD:
+            raise StoreOutdated(
+                "this program is older than the database: install the version that last used it, or a newer one"
+            )
+        case SchemaState.FOREIGN:
+            raise StoreUnavailable(
+                "the database holds the tables of another program: give this one a database of its own"
+            )
+        case _:
+            assert_never(state)
+    return state
+
+
+def _config(connection: Connection) -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(_scripts()).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    return config
+
+
+def _scripts() -> Path:
+    """Inside an installed package; in a checkout, beside it."""
+    package = Path(responder.__file__).parent
+    installed = package / "migrations"
+    return installed if installed.exists() else package.parent / "migrations"

@@ -1,0 +1,136 @@
+"""
+PostgreSQL: for several nodes on one database.
+
+Work runs on SQLAlchemy's asynchronous engine, which lets ordinary functions wait for asyncpg.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from inspect import signature
+from typing import Any, ParamSpec, TypeVar
+
+from asyncpg import InterfaceError, PostgresError, connect  # type: ignore[import-untyped]
+from sqlalchemy import URL, NullPool, text
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from responder.errors import StoreUnavailable
+from responder.store.database import Database, Work
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+CONNECT_TIMEOUT = 5.0
+"""Seconds to wait for a connection, from the server or from our own pool."""
+
+STATEMENT_TIMEOUT = 30.0
+"""Seconds to wait for one statement, locks of other nodes included. Migrations may take as long as they need."""
+
+MIGRATION_LOCK = 0x7265_7370_6F6E_6465
+"""Key of the advisory lock that one migrating process holds: "responde" in ASCII."""
+
+_OPTIONS = signature(connect).parameters.keys() | {"prepared_statement_cache_size"}
+"""What may follow the question mark of a URL: the parameters of `asyncpg.connect`, and one of SQLAlchemy's."""
+
+_FAULTS = {
+    "25006": "it is a read-only standby: write the primary server into database.url",
+    "28": "it refuses the login: check user and password in database.url, and pg_hba.conf",
+    "3D000": "there is no such database: create it (createdb)",
+    "42501": "permission denied: make this user the owner of the database",
+    "53100": "its disk is full: make room on it",
+    "53300": "it has too many connections: raise max_connections",
+    "53": "it has run out of resources: see its log",
+    "55P03": "another process keeps it locked: find and stop that process",
+    "57": "it is starting or shutting down: try again",
+    "08": "the connection was lost: try again",
+}
+"""What to do about SQLSTATEs and their classes (PostgreSQL documentation, appendix A)."""
+
+
+class PostgreSQL(Database):
+    """The database that *url* names; it must exist, its tables need not."""
+
+    def __init__(self, url: URL) -> None:
+        if unknown := url.query.keys() - _OPTIONS:
+            raise StoreUnavailable(
+                f"database.url has an option that asyncpg does not know: {min(unknown)} "
+                "(what libpq calls sslmode is ssl here)"
+            )
+        self._url = url.set(drivername="postgresql+asyncpg")
+        self._where = f"{url.database or url.username} on {url.host or url.query.get('host') or 'localhost'}"
+        self._engine = create_async_engine(
+            self._url,
+            pool_size=5,
+            pool_timeout=CONNECT_TIMEOUT,
+            # A server that was restarted meanwhile costs nobody a failed request.
+            pool_pre_ping=True,
+            hide_parameters=True,
+            connect_args=_connect_args(command_timeout=STATEMENT_TIMEOUT),
+        )
+        # Several statements of one reader must see one state.
+        self._reading = self._engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+
+    async def create(self) -> None:
+        """Nothing: creating a database on a server needs rights that this program should not have."""
+
+    async def exists(self) -> bool:
+        return True
+
+    async def read(self, work: Work[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        with self._explaining():
+            async with self._reading.connect() as connection:
+                return await connection.run_sync(work, *args, **kwargs)
+
+    async def write(self, work: Work[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        with self._explaining():
+            async with self._engine.begin() as connection:
+                return await connection.run_sync(work, *args, **kwargs)
+
+    async def migrate(self, work: Work[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        engine = create_async_engine(self._url, poolclass=NullPool, hide_parameters=True, connect_args=_connect_args())
+        with self._explaining():
+            async with engine.begin() as connection:
+                await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK})
+                return await connection.run_sync(work, *args, **kwargs)
+
+    async def stream(self, work: Work[[], Iterator[T]]) -> AsyncIterator[T]:
+        with self._explaining():
+            async with self._reading.connect() as connection:
+                results = work(connection.sync_connection)  # type: ignore[arg-type]  # not None while connected
+                while (result := await connection.run_sync(lambda _: next(results, None))) is not None:
+                    yield result
+
+    async def close(self) -> None:
+        await self._engine.dispose()
+
+    @contextmanager
+    def _explaining(self) -> Iterator[None]:
+        """Turn the errors of drivers and operating system into one line that says what to do."""
+        try:
+            yield
+        except (SQLAlchemyError, PostgresError, InterfaceError, OSError) as error:
+            raise StoreUnavailable(f"cannot use the database {self._where}: {_explain(error)}") from error
+
+
+def _connect_args(**more: Any) -> dict[str, Any]:
+    return {"timeout": CONNECT_TIMEOUT, "server_settings": {"application_name": "responder"}, **more}
+
+
+def _explain(error: Exception) -> str:
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    state: str | None = getattr(cause, "sqlstate", None)
+    for length in (5, 2):
+        if state and state[:length] in _FAULTS:
+            return _FAULTS[state[:length]]
+    if state:
+        return f"a statement failed (SQLSTATE {state}): report this as a fault of the program"
+    if isinstance(cause, PoolTimeoutError):
+        return "all connections are busy: try again"
+    if isinstance(cause, TimeoutError):
+        return "it does not answer in time: check that PostgreSQL is well, and the network"
+    if isinstance(cause, OSError):
+        return "nothing answers there: check that PostgreSQL runs, and database.url"
+    return f"the connection failed ({type(cause).__name__}): check that PostgreSQL runs, and database.url"

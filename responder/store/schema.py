@@ -1,0 +1,202 @@
+"""
+The tables, and how domain types lie in them. Alembic makes them (see `migrations/`); a test proves that both agree.
+
+No statement is written here, and no table is created from here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from ipaddress import ip_network
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Column,
+    Dialect,
+    ForeignKey,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+from sqlalchemy.types import TypeDecorator
+
+from responder.access import Network
+from responder.names import Name
+
+
+class Instant(TypeDecorator[datetime]):
+    """A moment as whole seconds since 1970, exact in every database; an aware UTC `datetime` in Python."""
+
+    impl = BigInteger
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:
+        return None if value is None else int(value.timestamp())
+
+    def process_result_value(self, value: int | None, dialect: Dialect) -> datetime | None:
+        return None if value is None else datetime.fromtimestamp(value, UTC)
+
+
+class Deadline(Instant):
+    """An instant at which something ends: rounded up, because nobody may lose what they were promised."""
+
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:
+        return super().process_bind_param(None if value is None else round_up(value), dialect)
+
+
+class NameText(TypeDecorator[Name]):
+    """A domain name in presentation form, lower-cased and without its trailing dot, so that people can read tables."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: Name | None, dialect: Dialect) -> str | None:
+        return None if value is None else _write_name(value)
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> Name | None:
+        return None if value is None else read_name(value)
+
+
+class UuidText(TypeDecorator[UUID]):
+    """A UUID in its usual 36 characters."""
+
+    impl = String(36)
+    cache_ok = True
+
+    def process_bind_param(self, value: UUID | None, dialect: Dialect) -> str | None:
+        return None if value is None else str(value)
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> UUID | None:
+        return None if value is None else UUID(value)
+
+
+class Networks(TypeDecorator[tuple[Network, ...]]):
+    """Networks as a JSON list of their text."""
+
+    impl = JSON
+    cache_ok = True
+
+    def process_bind_param(self, value: Sequence[Network] | None, dialect: Dialect) -> Any:
+        return [str(network) for network in value or ()]
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> tuple[Network, ...]:
+        return tuple(ip_network(text) for text in value)
+
+
+def round_up(at: datetime) -> datetime:
+    """*at*, or the next whole second after it: the resolution of the database."""
+    return at.replace(microsecond=0) + timedelta(seconds=1) if at.microsecond else at
+
+
+def read_name(text: str) -> Name:
+    """The name that `NameText` wrote as *text*: nothing needs checking, and a snapshot reads a million of them."""
+    if "\\" in text or text == ".":
+        return Name.parse(text)
+    return Name(b"".join(bytes((len(label),)) + label for label in text.encode().split(b".")) + b"\0")
+
+
+@lru_cache(maxsize=10_000)
+def _write_name(name: Name) -> str:
+    # One transaction writes the same name several times, and a cleanup follows each present.
+    return str(name)
+
+
+metadata = MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+    }
+)
+
+# SQLite counts rows by itself only in a column of exactly this type.
+_Id = BigInteger().with_variant(Integer, "sqlite")
+
+zones = Table(
+    "zones",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("apex", NameText, nullable=False, unique=True),
+    # Only grows; 64 bits here, cut to 32 on the wire (RFC 1982).
+    Column("serial", BigInteger, nullable=False),
+)
+
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("id", UuidText, primary_key=True),
+    Column("digest", LargeBinary(32), nullable=False, unique=True),
+    Column("description", Text),
+    Column("created_at", Instant, nullable=False),
+    Column("expires_at", Deadline),
+    Column("last_used_at", Instant),
+    Column("revoked_at", Instant),
+    Column("allow_from", Networks, nullable=False),
+    Column("account_thumbprint", Text),
+)
+
+hostnames = Table(
+    "hostnames",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("hostname", NameText, nullable=False, unique=True),
+    Column("zone_id", ForeignKey("zones.id"), nullable=False),
+    Column("challenge_name", NameText, nullable=False, unique=True),
+)
+
+grants = Table(
+    "grants",
+    metadata,
+    Column("token_id", ForeignKey("tokens.id", ondelete="CASCADE"), primary_key=True),
+    # Its own index answers "does this name exist", asked for every name of a snapshot.
+    Column("hostname_id", ForeignKey("hostnames.id", ondelete="CASCADE"), primary_key=True, index=True),
+)
+
+challenge_values = Table(
+    "challenge_values",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("hostname_id", ForeignKey("hostnames.id", ondelete="CASCADE"), nullable=False),
+    Column("value", Text, nullable=False),
+    Column("token_id", ForeignKey("tokens.id"), nullable=False),
+    Column("presented_at", Instant, nullable=False),
+    Column("expires_at", Deadline, nullable=False, index=True),
+    UniqueConstraint("hostname_id", "value"),
+)
+
+# The journal: which names changed at which serial. What became of them is read from the other tables.
+changes = Table(
+    "changes",
+    metadata,
+    Column("zone_id", ForeignKey("zones.id"), primary_key=True),
+    Column("serial", BigInteger, primary_key=True, autoincrement=False),
+    Column("name", NameText, primary_key=True),
+)
+
+# No foreign key: what happened stays true when its token or hostname is gone.
+audit = Table(
+    "audit",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("at", Instant, nullable=False, index=True),
+    Column("action", Text, nullable=False),
+    Column("outcome", Text, nullable=False),
+    Column("token_id", UuidText),
+    Column("hostname", NameText),
+    Column("value", Text),
+    Column("client", Text),
+    Column("reason", Text),
+)

@@ -1,0 +1,302 @@
+"""
+Challenge values: the transactions that add, remove and list them.
+
+What a batch does is decided in `batch`; this is how it is read from and written to the tables, with a number of
+statements that does not grow with the batch.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import Connection, Text, bindparam, delete, insert, literal, select, type_coerce, update
+
+from responder.errors import NotCovered, NotFound, Refused, Unauthenticated
+from responder.names import Name
+from responder.store import journal
+from responder.store.audit import Action, AuditEvent, Verdict, record
+from responder.store.batch import Applied, Effect, Held, Operation, Outcome, Present, settle
+from responder.store.schema import Instant, challenge_values, grants, hostnames, read_name, tokens
+from responder.zone import Change
+
+MAX_EXPIRED = 1000
+"""Values removed by one call of `expire`, so that it never keeps a present waiting for long."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiveValue:
+    """A value in place, and whom it belongs to."""
+
+    hostname: Name
+    challenge_name: Name
+    value: str
+    token_id: UUID
+    presented_at: datetime
+    expires_at: datetime
+
+
+def apply(connection: Connection, batch: Sequence[Operation], *, now: datetime) -> Applied:
+    """Settle *batch* and write down what came of it."""
+    if not batch:
+        return Applied(outcomes=[], changes=[])
+    zones = journal.lock_zones(connection)
+    places = _places(connection, {operation.challenge_name for operation in batch})
+    permits = _Permits(connection, batch, places, now)
+    effects, after = settle(batch, {name: place.values for name, place in places.items()}, permits.check, now=now)
+    _write(connection, places, after)
+    _mark_used(connection, permits.used, now)
+    changes = journal.advance(connection, zones, _visible(places, after), now=now)
+    record(connection, _events(batch, effects, places, now))
+    serials = {zone.id: zone.serial for zone in zones.values()}
+    serials |= {zone.id: change.serial for change in changes for zone in zones.values() if zone.apex == change.apex}
+    return Applied(
+        outcomes=[
+            _outcome(effect, serials[places[operation.challenge_name].zone_id])
+            if isinstance(effect, Effect)
+            else effect
+            for operation, effect in zip(batch, effects, strict=True)
+        ],
+        changes=changes,
+    )
+
+
+def expire(connection: Connection, *, now: datetime) -> list[Change]:
+    """Remove values whose time is over, the oldest first, at most `MAX_EXPIRED`."""
+    zones = journal.lock_zones(connection)
+    rows = connection.execute(
+        select(challenge_values.c.id, challenge_values.c.value, challenge_values.c.token_id, hostnames.c.hostname)
+        .add_columns(hostnames.c.challenge_name)
+        .join(hostnames, hostnames.c.id == challenge_values.c.hostname_id)
+        # Not as a `Deadline`: that would round the present moment up, too.
+        .where(challenge_values.c.expires_at <= literal(now, Instant))
+        .order_by(challenge_values.c.expires_at)
+        .limit(MAX_EXPIRED)
+    ).all()
+    remove(connection, (row.id for row in rows))
+    record(
+        connection,
+        (
+            AuditEvent(at=now, action=Action.EXPIRE, token_id=row.token_id, hostname=row.hostname, value=row.value)
+            for row in rows
+        ),
+    )
+    return journal.advance_names(connection, zones, dict.fromkeys(row.challenge_name for row in rows), now=now)
+
+
+def clear(connection: Connection, challenge_name: Name, value: str | None, *, now: datetime) -> list[str]:
+    """Remove *value*, or every value, at *challenge_name* and return what was removed."""
+    zones = journal.lock_zones(connection)
+    query = (
+        select(challenge_values.c.id, challenge_values.c.value, hostnames.c.hostname)
+        .join(hostnames, hostnames.c.id == challenge_values.c.hostname_id)
+        .where(hostnames.c.challenge_name == challenge_name)
+    )
+    if value is not None:
+        query = query.where(challenge_values.c.value == value)
+    rows = connection.execute(query).all()
+    if not rows:
+        raise NotFound(f"{challenge_name} holds no {'value' if value is None else 'such value'}")
+    remove(connection, (row.id for row in rows))
+    record(
+        connection,
+        (AuditEvent(at=now, action=Action.CLEAR, hostname=row.hostname, value=row.value) for row in rows),
+    )
+    journal.advance_names(connection, zones, [challenge_name], now=now)
+    return sorted(row.value for row in rows)
+
+
+def live(connection: Connection, token_id: UUID | None) -> list[LiveValue]:
+    """All values, or those at the names that a token is granted."""
+    query = (
+        select(hostnames.c.hostname, hostnames.c.challenge_name, challenge_values)
+        .join(hostnames, hostnames.c.id == challenge_values.c.hostname_id)
+        .order_by(hostnames.c.hostname, challenge_values.c.presented_at, challenge_values.c.id)
+    )
+    if token_id is not None:
+        mine = select(grants.c.hostname_id).where(grants.c.token_id == token_id)
+        query = query.where(challenge_values.c.hostname_id.in_(mine))
+    return [
+        LiveValue(
+            hostname=row.hostname,
+            challenge_name=row.challenge_name,
+            value=row.value,
+            token_id=row.token_id,
+            presented_at=row.presented_at,
+            expires_at=row.expires_at,
+        )
+        for row in connection.execute(query)
+    ]
+
+
+def remove(connection: Connection, ids: Iterable[int]) -> None:
+    """Delete the values of these row ids."""
+    query = delete(challenge_values).where(challenge_values.c.id.in_(bindparam("ids", expanding=True)))
+    for chunk in journal.chunks(ids):
+        connection.execute(query, {"ids": chunk})
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """A hostname's row, with the values at its challenge name."""
+
+    id: int
+    zone_id: int
+    hostname: Name
+    values: dict[str, Held]
+
+
+# Every row repeats the names, so they come as plain text and become a `Name` once.
+_PLACES = (
+    select(hostnames.c.id, hostnames.c.zone_id)
+    .add_columns(type_coerce(hostnames.c.hostname, Text).label("hostname"))
+    .add_columns(type_coerce(hostnames.c.challenge_name, Text).label("challenge_name"))
+    .add_columns(challenge_values.c.value, challenge_values.c.token_id)
+    .add_columns(challenge_values.c.presented_at, challenge_values.c.expires_at)
+    .outerjoin(challenge_values, challenge_values.c.hostname_id == hostnames.c.id)
+    .where(hostnames.c.challenge_name.in_(bindparam("names", expanding=True)))
+)
+
+_PERMITS = (
+    select(tokens.c.id, tokens.c.revoked_at, tokens.c.expires_at, grants.c.hostname_id)
+    .outerjoin(
+        grants,
+        (grants.c.token_id == tokens.c.id) & grants.c.hostname_id.in_(bindparam("hostname_ids", expanding=True)),
+    )
+    .where(tokens.c.id.in_(bindparam("token_ids", expanding=True)))
+)
+
+_MINE = (challenge_values.c.hostname_id == bindparam("at_hostname")) & (
+    challenge_values.c.value == bindparam("at_value")
+)
+_DELETE = delete(challenge_values).where(_MINE)
+_RENEW = update(challenge_values).where(_MINE)
+_INSERT = insert(challenge_values)
+
+_USED = (
+    update(tokens)
+    .where(tokens.c.id.in_(bindparam("used", expanding=True)))
+    .values(last_used_at=bindparam("now", type_=tokens.c.last_used_at.type))
+)
+
+
+def _places(connection: Connection, names: set[Name]) -> dict[Name, _Place]:
+    places: dict[Name, _Place] = {}
+    by_text: dict[str, _Place] = {}
+    for row in connection.execute(_PLACES, {"names": list(names)}):
+        place = by_text.get(row.challenge_name)
+        if place is None:
+            place = by_text[row.challenge_name] = _Place(row.id, row.zone_id, read_name(row.hostname), {})
+            places[read_name(row.challenge_name)] = place
+        if row.value is not None:
+            place.values[row.value] = Held(
+                token_id=row.token_id, presented_at=row.presented_at, expires_at=row.expires_at
+            )
+    return places
+
+
+class _Permits:
+    """
+    Which tokens may do what, as it stands inside the transaction.
+
+    The caller checked already, but perhaps from memory, and a token may have been revoked since.
+    """
+
+    def __init__(
+        self, connection: Connection, batch: Sequence[Operation], places: Mapping[Name, _Place], now: datetime
+    ) -> None:
+        self.used: set[UUID] = set()
+        self._places = places
+        self._good: set[UUID] = set()
+        self._granted: set[tuple[UUID, int]] = set()
+        rows = connection.execute(
+            _PERMITS,
+            {
+                "token_ids": list({operation.token_id for operation in batch}),
+                "hostname_ids": [place.id for place in places.values()],
+            },
+        )
+        for row in rows:
+            if row.revoked_at is None and (row.expires_at is None or row.expires_at > now):
+                self._good.add(row.id)
+                self._granted.add((row.id, row.hostname_id))
+
+    def check(self, operation: Operation) -> None:
+        """Raise `Unauthenticated` or `NotCovered` unless the operation's token may do it."""
+        if operation.token_id not in self._good:
+            raise Unauthenticated(
+                "this token is unknown, was revoked or has expired: ask your platform team for a new one"
+            )
+        self.used.add(operation.token_id)
+        place = self._places.get(operation.challenge_name)
+        if place is None or (operation.token_id, place.id) not in self._granted:
+            raise NotCovered(f"this token does not cover {operation.challenge_name}")
+
+
+def _write(connection: Connection, places: Mapping[Name, _Place], after: Mapping[Name, Mapping[str, Held]]) -> None:
+    """Write the differences between the values in *places* and *after*."""
+    before = {(place.id, value): held for place in places.values() for value, held in place.values.items()}
+    wanted = {(places[name].id, value): held for name, values in after.items() for value, held in values.items()}
+    if gone := before.keys() - wanted.keys():
+        connection.execute(
+            _DELETE,
+            [{"at_hostname": hostname_id, "at_value": value} for hostname_id, value in gone],
+        )
+    if renewed := [key for key in wanted.keys() & before.keys() if wanted[key] != before[key]]:
+        connection.execute(
+            _RENEW,
+            [{"at_hostname": key[0], "at_value": key[1], **_columns(wanted[key])} for key in renewed],
+        )
+    if new := [key for key in wanted if key not in before]:
+        connection.execute(
+            _INSERT,
+            [{"hostname_id": key[0], "value": key[1], **_columns(wanted[key])} for key in new],
+        )
+
+
+def _columns(held: Held) -> dict[str, object]:
+    return {"token_id": held.token_id, "presented_at": held.presented_at, "expires_at": held.expires_at}
+
+
+def _mark_used(connection: Connection, token_ids: Iterable[UUID], now: datetime) -> None:
+    if used := list(token_ids):
+        connection.execute(_USED, {"used": used, "now": now})
+
+
+def _visible(
+    places: Mapping[Name, _Place], after: Mapping[Name, Mapping[str, Held]]
+) -> dict[int, dict[Name, journal.State]]:
+    """The new states of the names whose values are not the same as before, by zone."""
+    states: defaultdict[int, dict[Name, journal.State]] = defaultdict(dict)
+    for name, place in places.items():
+        if place.values.keys() != after[name].keys():
+            states[place.zone_id][name] = tuple(sorted(after[name]))
+    return states
+
+
+def _events(
+    batch: Sequence[Operation], effects: Sequence[Effect | Refused], places: Mapping[Name, _Place], now: datetime
+) -> Iterator[AuditEvent]:
+    for operation, effect in zip(batch, effects, strict=True):
+        place = places.get(operation.challenge_name)
+        event = AuditEvent(
+            at=now,
+            action=Action.PRESENT if isinstance(operation, Present) else Action.CLEANUP,
+            token_id=operation.token_id,
+            hostname=None if place is None else place.hostname,
+            value=operation.value,
+            client=operation.client,
+        )
+        if isinstance(effect, Refused):
+            yield replace(event, verdict=Verdict.REFUSED, reason=str(effect))
+            continue
+        if effect.evicted is not None:
+            yield replace(event, action=Action.EVICT, value=effect.evicted)
+        yield event
+
+
+def _outcome(effect: Effect, serial: int) -> Outcome:
+    return Outcome(serial=serial, expires_at=effect.expires_at, changed=effect.changed)

@@ -1,0 +1,509 @@
+"""What the transactions of the store do, on both databases."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from datetime import timedelta
+from ipaddress import ip_network
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import event
+
+from responder.access import Digest, Grant, Token
+from responder.errors import NameTaken, NotCovered, NotFound, TooManyValues, Unauthenticated
+from responder.names import Name
+from responder.store import (
+    MAX_VALUES,
+    Action,
+    AuditEvent,
+    LiveValue,
+    Outcome,
+    Present,
+    Store,
+    Verdict,
+    batch,
+    journal,
+    values,
+)
+from responder.store.batch import Held, settle
+from responder.store.postgresql import PostgreSQL
+from responder.store.sqlite import SQLite
+from responder.zone import Change
+from tests.postgres import database_url, postgres_server
+from tests.stores import (
+    APEX,
+    DAY,
+    NOW,
+    OTHER_APEX,
+    SECOND,
+    START,
+    cleanup,
+    grant,
+    name,
+    new_token,
+    present,
+    shown,
+    store,
+)
+
+__all__ = ["database_url", "postgres_server", "store"]
+
+# Zones and serials
+
+
+async def test_a_zone_starts_at_the_time_and_keeps_its_serial(store: Store) -> None:
+    """Registering a zone again changes nothing."""
+    await store.mint(new_token("a"))
+    await store.register_zones([OTHER_APEX, APEX, APEX], now=NOW + DAY)
+    assert await store.serials() == {APEX: START + 1, OTHER_APEX: START}
+
+
+async def test_many_may_register_a_zone_at_once(database_url: str) -> None:
+    """One of them makes the row; none of them fails."""
+    several = [await Store.open(database_url) for _ in range(5)]
+    await asyncio.gather(*(one.ping() for one in several))
+    await asyncio.gather(*(one.register_zones([APEX], now=NOW) for one in several))
+    assert await several[0].serials() == {APEX: START}
+    for one in several:
+        await one.close()
+
+
+async def test_a_serial_is_never_behind_the_clock(store: Store) -> None:
+    """A change a day later jumps to that time, so a restored backup cannot repeat serials."""
+    token = await store.mint(new_token("a"))
+    applied = await store.apply([present(token, "a", "x")], now=NOW + DAY)
+    assert applied.changes == [Change(apex=APEX, previous=START + 1, serial=START + 86_400, names={name("a"): ("x",)})]
+
+
+# Tokens
+
+
+async def test_what_is_minted_is_what_is_found(store: Store) -> None:
+    """A token comes back whole by digest, by id and in the list, instants to the second, its end rounded up."""
+    half = timedelta(milliseconds=500)
+    new = replace(
+        new_token("a", "b"),
+        description="for cluster x",
+        expires_at=NOW + DAY + half,
+        allow_from=(ip_network("192.0.2.0/24"), ip_network("2001:db8::/32")),
+        account_thumbprint="thumb",
+        created_at=NOW + half,
+    )
+    expected = Token(
+        id=new.id,
+        description="for cluster x",
+        grants=(grant("a")[0], grant("b")[0]),
+        created_at=NOW,
+        expires_at=NOW + DAY + SECOND,
+        allow_from=new.allow_from,
+        account_thumbprint="thumb",
+    )
+    assert await store.mint(new) == expected
+    assert await store.find_token(new.digest) == expected
+    assert await store.token(new.id) == expected
+    later = await store.mint(new_token("b", at=NOW + SECOND))
+    bare = await store.mint(new_token(at=NOW + 2 * SECOND))
+    assert await store.tokens() == [expected, later, bare]
+
+
+async def test_unknown_tokens_are_not_found(store: Store) -> None:
+    """None by digest, `NotFound` by id."""
+    assert await store.find_token(Digest(b"\0" * 32)) is None
+    with pytest.raises(NotFound, match="responder token list"):
+        await store.token(uuid4())
+    with pytest.raises(NotFound, match="responder token list"):
+        await store.revoke(uuid4(), at=NOW)
+
+
+async def test_a_challenge_name_belongs_to_one_hostname(store: Store) -> None:
+    """Another hostname cannot have it, and nothing of the refused token remains."""
+    await store.mint(new_token("a"))
+    thief = Grant(hostname=Name.parse("b.example.com"), challenge_name=name("a"))
+    new = replace(new_token("c"), grants=(grant("c"), (thief, APEX)))
+    with pytest.raises(NameTaken, match=r"_acme-challenge\.a\.acme\.example\.com already belongs to a\.example\.com"):
+        await store.mint(new)
+    assert await store.find_token(new.digest) is None
+    assert await shown(store) == {name("a"): ()}
+
+
+async def test_two_hostnames_of_one_token_cannot_share_a_name(store: Store) -> None:
+    """A clash inside one mint is the same clash."""
+    thief = Grant(hostname=Name.parse("b.example.com"), challenge_name=name("a"))
+    with pytest.raises(NameTaken, match=r"already belongs to a\.example\.com"):
+        await store.mint(replace(new_token("a"), grants=(grant("a"), (thief, APEX))))
+
+
+async def test_a_hostname_has_one_challenge_name(store: Store) -> None:
+    """Minting it with another alias is refused, naming the one it has."""
+    await store.mint(new_token("a"))
+    alias = Grant(hostname=Name.parse("a.example.com"), challenge_name=Name.parse("alias.acme.example.com"))
+    with pytest.raises(NameTaken, match=r"use --alias _acme-challenge\.a\.acme\.example\.com"):
+        await store.mint(replace(new_token(), grants=((alias, APEX),)))
+
+
+async def test_a_name_nobody_is_granted_any_more_can_be_handed_on(store: Store) -> None:
+    """After revocation a hostname may get an alias, and another hostname the name that it left."""
+    old = await store.mint(new_token("a"))
+    await store.revoke(old.id, at=NOW)
+    alias = Grant(hostname=Name.parse("a.example.com"), challenge_name=Name.parse("alias.acme.example.com"))
+    heir = Grant(hostname=Name.parse("b.example.com"), challenge_name=name("a"))
+    serial = (await store.serials())[APEX]
+    await store.mint(replace(new_token(), grants=((alias, APEX),)))
+    assert await shown(store) == {alias.challenge_name: ()}
+    await store.mint(replace(new_token(), grants=((heir, APEX),)))
+    assert await shown(store) == {alias.challenge_name: (), name("a"): ()}
+    change = await store.changes_since(APEX, serial)
+    assert change is not None
+    assert change.names == {alias.challenge_name: (), name("a"): ()}
+
+
+async def test_minting_needs_a_registered_zone(store: Store) -> None:
+    """A grant in a zone that is not served is refused."""
+    with pytest.raises(NotFound, match=r"there is no zone acme\.example\.org"):
+        await store.mint(replace(new_token(), grants=(grant("a", Name.parse("acme.example.org")),)))
+
+
+async def test_revocation_ends_names_and_values(store: Store) -> None:
+    """Values that the token presented go, names that nobody else is granted cease to exist, others stay."""
+    one = await store.mint(new_token("a", "b"))
+    two = await store.mint(new_token("b"))
+    await store.apply([present(one, "a", "x"), present(one, "b", "y"), present(two, "b", "z")], now=NOW)
+    before = await store.serials()
+    await store.revoke(one.id, at=NOW)
+    assert await shown(store) == {name("b"): ("z",)}
+    change = await store.changes_since(APEX, before[APEX])
+    assert change == Change(
+        apex=APEX,
+        previous=before[APEX],
+        serial=before[APEX] + 1,
+        names={name("a"): None, name("b"): ("z",)},
+    )
+    assert await store.token(one.id) == replace(one, revoked_at=NOW, last_used_at=NOW)
+    after = await store.serials()
+    await store.revoke(one.id, at=NOW + DAY)
+    assert await store.serials() == after
+    assert (await store.token(one.id)).revoked_at == NOW
+
+
+async def test_an_expired_token_still_keeps_its_names(store: Store) -> None:
+    """A name exists until the last token is revoked, not until it expires."""
+    await store.mint(replace(new_token("a"), expires_at=NOW))
+    assert await store.expire(now=NOW + DAY) == []
+    assert await shown(store) == {name("a"): ()}
+
+
+# Present and cleanup
+
+
+async def test_present_and_cleanup(store: Store) -> None:
+    """Both answer with the serial after the commit and publish what the name holds."""
+    token = await store.mint(new_token("a"))
+    applied = await store.apply([present(token, "a", "x")], now=NOW)
+    assert applied.outcomes == [Outcome(serial=START + 2, expires_at=NOW + DAY, changed=True)]
+    assert applied.changes == [Change(apex=APEX, previous=START + 1, serial=START + 2, names={name("a"): ("x",)})]
+    assert await store.values() == [
+        LiveValue(
+            hostname=Name.parse("a.example.com"),
+            challenge_name=name("a"),
+            value="x",
+            token_id=token.id,
+            presented_at=NOW,
+            expires_at=NOW + DAY,
+        )
+    ]
+    assert (await store.token(token.id)).last_used_at == NOW
+    applied = await store.apply([cleanup(token, "a", "x")], now=NOW + SECOND)
+    assert applied.outcomes == [Outcome(serial=START + 3, expires_at=None, changed=True)]
+    assert applied.changes == [Change(apex=APEX, previous=START + 2, serial=START + 3, names={name("a"): ()})]
+    assert await store.values() == []
+
+
+async def test_presenting_again_only_extends(store: Store) -> None:
+    """One value, the later of both ends, the same serial, nothing to publish; it belongs to who came last."""
+    token, other = await store.mint(new_token("a")), await store.mint(new_token("a"))
+    first = await store.apply([present(token, "a", "x")], now=NOW)
+    shorter = await store.apply([present(other, "a", "x", until=NOW + SECOND)], now=NOW)
+    assert shorter.changes == []
+    assert shorter.outcomes == [replace(first.outcomes[0], changed=False)]  # type: ignore[type-var]
+    longer = await store.apply([present(other, "a", "x", until=NOW + 2 * DAY)], now=NOW)
+    assert longer.outcomes == [Outcome(serial=START + 2, expires_at=NOW + 2 * DAY, changed=False)]
+    (value,) = await store.values()
+    assert (value.token_id, value.expires_at) == (other.id, NOW + 2 * DAY)
+    await store.revoke(token.id, at=NOW)
+    assert await shown(store) == {name("a"): ("x",)}
+
+
+async def test_a_batch_is_in_order_and_raises_each_serial_once(store: Store) -> None:
+    """What is presented and cleaned up in one batch was never visible."""
+    token = await store.mint(replace(new_token(), grants=(grant("a"), grant("b"), grant("c", OTHER_APEX))))
+    elsewhere = replace(present(token, "a", "z"), challenge_name=grant("c", OTHER_APEX)[0].challenge_name)
+    applied = await store.apply(
+        [
+            present(token, "a", "x"),
+            cleanup(token, "a", "x"),
+            cleanup(token, "a", "never there"),
+            present(token, "b", "y"),
+            elsewhere,
+        ],
+        now=NOW,
+    )
+    assert applied.outcomes == [
+        Outcome(serial=START + 2, expires_at=NOW + DAY, changed=True),
+        Outcome(serial=START + 2, expires_at=None, changed=True),
+        Outcome(serial=START + 2, expires_at=None, changed=False),
+        Outcome(serial=START + 2, expires_at=NOW + DAY, changed=True),
+        Outcome(serial=START + 2, expires_at=NOW + DAY, changed=True),
+    ]
+    assert sorted(applied.changes, key=lambda change: change.apex) == [
+        Change(apex=APEX, previous=START + 1, serial=START + 2, names={name("b"): ("y",)}),
+        Change(apex=OTHER_APEX, previous=START + 1, serial=START + 2, names={elsewhere.challenge_name: ("z",)}),
+    ]
+    assert (await store.apply([], now=NOW)).outcomes == []
+
+
+async def test_a_refused_operation_does_not_hinder_the_others(store: Store) -> None:
+    """Each error is the outcome of its own operation, and is written down with its text."""
+    token, gone = await store.mint(new_token("a")), await store.mint(new_token("a"))
+    expired = await store.mint(replace(new_token("a"), expires_at=NOW))
+    await store.mint(new_token("b"))
+    await store.revoke(gone.id, at=NOW)
+    stranger = replace(token, id=uuid4())
+    applied = await store.apply(
+        [
+            present(token, "b", "1"),
+            present(token, "unheard-of", "2"),
+            present(gone, "a", "3"),
+            cleanup(expired, "a", "4"),
+            present(stranger, "a", "5"),
+            present(token, "a", "6"),
+        ],
+        now=NOW,
+    )
+    errors = [type(outcome) for outcome in applied.outcomes]
+    assert errors == [NotCovered, NotCovered, Unauthenticated, Unauthenticated, Unauthenticated, Outcome]
+    assert (await shown(store))[name("a")] == ("6",)
+    refused = [audit for audit in await store.audit(NOW) if audit.verdict is Verdict.REFUSED]
+    assert [(one.value, one.reason) for one in refused] == [
+        (str(number), str(outcome)) for number, outcome in enumerate(applied.outcomes[:5], start=1)
+    ]
+    assert (await store.token(gone.id)).last_used_at is None
+
+
+async def test_a_full_name_takes_no_more(store: Store) -> None:
+    """The seventeenth value is refused, unless the oldest is to make room; an expired one always does."""
+    token = await store.mint(new_token("a"))
+    for number in range(MAX_VALUES):
+        until = NOW + (SECOND if number == 5 else DAY)
+        await store.apply([present(token, "a", f"v{number:02}", until=until)], now=NOW + number * SECOND / 100)
+    full = [f"v{number:02}" for number in range(MAX_VALUES)]
+    applied = await store.apply([present(token, "a", "more"), present(token, "a", "v03")], now=NOW)
+    assert [type(outcome) for outcome in applied.outcomes] == [TooManyValues, Outcome]
+    assert str(applied.outcomes[0]) == (
+        f"{name('a')} holds 16 values already: clean up those that are no longer needed"
+    )
+    await store.apply([present(token, "a", "after expiry")], now=NOW + SECOND)
+    assert set((await shown(store))[name("a")]) == {*full, "after expiry"} - {"v05"}
+    await store.apply([present(token, "a", "evicting", evict=True)], now=NOW + SECOND)
+    assert set((await shown(store))[name("a")]) == {*full, "after expiry", "evicting"} - {"v05", "v00"}
+    evictions = [one.value for one in await store.audit(NOW) if one.action is Action.EVICT]
+    assert evictions == ["v05", "v00"]
+
+
+def test_settling_takes_the_oldest_first() -> None:
+    """Among live values the one presented longest ago makes room."""
+    token_id = uuid4()
+    held = {
+        str(age): Held(token_id=token_id, presented_at=NOW - age * SECOND, expires_at=NOW + DAY)
+        for age in range(MAX_VALUES)
+    }
+    operation = Present(
+        token_id=token_id,
+        challenge_name=name("a"),
+        value="new",
+        expires_at=NOW + DAY + SECOND / 2,
+        client="192.0.2.1",
+        evict_oldest=True,
+    )
+    effects, after = settle([operation], {name("a"): held}, lambda _: None, now=NOW)
+    assert effects == [batch.Effect(changed=True, expires_at=NOW + DAY + SECOND, evicted="15")]
+    assert after[name("a")].keys() == held.keys() - {"15"} | {"new"}
+
+
+async def test_the_number_of_statements_does_not_grow_with_the_batch(store: Store) -> None:
+    """One present and sixty-four need the same few statements."""
+    labels = [f"h{number}" for number in range(64)]
+    token = await store.mint(new_token(*labels))
+    statements: list[list[str]] = []
+    database = store._database
+    assert isinstance(database, SQLite | PostgreSQL)
+    engine = database._engine if isinstance(database, SQLite) else database._engine.sync_engine
+    event.listen(engine, "before_cursor_execute", lambda *arguments: statements.append(arguments[2].split()[:3]))
+    await store.apply([present(token, "h0", "x")], now=NOW)
+    one = [*statements]
+    statements.clear()
+    await store.apply([present(token, label, "y") for label in labels], now=NOW)
+    assert one == statements
+    assert len([statement for statement in statements if statement[0] != "BEGIN"]) == 8
+
+
+# Expiry and clearing
+
+
+async def test_expired_values_are_swept(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The oldest first, a limited number at once, each written down; then nothing is left to do."""
+    monkeypatch.setattr(values, "MAX_EXPIRED", 2)
+    token = await store.mint(new_token("a", "b"))
+    await store.apply(
+        [present(token, "a", str(number), until=NOW + number * SECOND) for number in range(1, 5)], now=NOW
+    )
+    assert await store.expire(now=NOW) == []
+    later = NOW + 3 * SECOND
+    assert [change.names for change in await store.expire(now=later)] == [{name("a"): ("3", "4")}]
+    assert [change.names for change in await store.expire(now=later)] == [{name("a"): ("4",)}]
+    assert await store.expire(now=later) == []
+    swept = [audit.value for audit in await store.audit(later) if audit.action is Action.EXPIRE]
+    assert swept == ["1", "2", "3"]
+
+
+async def test_an_end_is_rounded_up(store: Store) -> None:
+    """A value promised until a fraction of a second is served for at least that long."""
+    token = await store.mint(new_token("a"))
+    applied = await store.apply([present(token, "a", "x", until=NOW + SECOND / 2)], now=NOW)
+    assert applied.outcomes == [Outcome(serial=START + 2, expires_at=NOW + SECOND, changed=True)]
+    assert await store.expire(now=NOW + SECOND * 0.9) == []
+    assert len(await store.expire(now=NOW + SECOND)) == 1
+
+
+async def test_clearing_by_hand(store: Store) -> None:
+    """One value or all; what is not there is `NotFound`."""
+    token = await store.mint(new_token("a"))
+    await store.apply([present(token, "a", value) for value in "xyz"], now=NOW)
+    assert await store.clear(name("a"), "y", now=NOW) == ["y"]
+    assert await store.clear(name("a"), now=NOW) == ["x", "z"]
+    with pytest.raises(NotFound, match="holds no value"):
+        await store.clear(name("a"), now=NOW)
+    with pytest.raises(NotFound, match="holds no such value"):
+        await store.clear(name("a"), "y", now=NOW)
+    assert await shown(store) == {name("a"): ()}
+
+
+async def test_values_of_one_token(store: Store) -> None:
+    """Those at the names that it is granted, whoever presented them."""
+    one, two = await store.mint(new_token("a", "b")), await store.mint(new_token("b", "c"))
+    await store.apply([present(one, "a", "x"), present(two, "b", "y"), present(two, "c", "z")], now=NOW)
+    assert [value.value for value in await store.values()] == ["x", "y", "z"]
+    assert [value.value for value in await store.values(one.id)] == ["x", "y"]
+
+
+# Journal and snapshot
+
+
+async def test_the_journal_tells_the_present_state(store: Store) -> None:
+    """All names touched since a serial, in one change; nothing if that is the present one."""
+    token = await store.mint(new_token("a", "b"))
+    since = (await store.serials())[APEX]
+    await store.apply([present(token, "a", "x")], now=NOW)
+    await store.apply([present(token, "b", "y")], now=NOW)
+    await store.apply([present(token, "a", "w")], now=NOW)
+    change = await store.changes_since(APEX, since)
+    names = {name("a"): ("w", "x"), name("b"): ("y",)}
+    assert change == Change(apex=APEX, previous=since, serial=since + 3, names=names)
+    assert await store.changes_since(APEX, since + 3) == Change(
+        apex=APEX, previous=since + 3, serial=since + 3, names={}
+    )
+
+
+async def test_serials_that_the_journal_does_not_know(store: Store) -> None:
+    """A serial from the future or from a database since replaced asks for a snapshot; so does one pruned."""
+    token = await store.mint(new_token("a"))
+    await store.apply([present(token, "a", "x")], now=NOW + DAY)
+    assert await store.changes_since(APEX, START + 2) is None
+    assert await store.changes_since(APEX, START + 2 * 86_400) is None
+    with pytest.raises(NotFound):
+        await store.changes_since(Name.parse("acme.example.org"), START)
+
+
+async def test_the_journal_is_pruned(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The newest rows stay, and a serial is kept whole."""
+    monkeypatch.setattr(journal, "MAX_JOURNAL", 3)
+    token = await store.mint(new_token("a", "b"))
+    for value in "uvwxyz":
+        await store.apply([present(token, label, value) for label in "ab"], now=NOW)
+    latest = (await store.serials())[APEX]
+    assert await store.changes_since(APEX, latest - 2) is not None
+    await store.expire(now=NOW)
+    assert await store.changes_since(APEX, latest - 2) is None
+    change = await store.changes_since(APEX, latest - 1)
+    assert change is not None
+    assert set(change.names) == {name("a"), name("b")}
+
+
+async def test_a_snapshot_comes_in_pieces_of_one_moment(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Serials first, then bounded chunks; what is committed meanwhile is not in it."""
+    monkeypatch.setattr(journal, "CHUNK", 3)
+    labels = [f"h{number}" for number in range(8)]
+    token = await store.mint(replace(new_token(*labels), grants=(*map(grant, labels), grant("o", OTHER_APEX))))
+    await store.apply([present(token, "h4", value) for value in "yx"], now=NOW)
+    serials = await store.serials()
+    pieces: list[Change] = []
+    async for change in store.snapshot():
+        if not pieces:
+            await store.apply([present(token, "h7", "late")], now=NOW)
+        pieces.append(change)
+    assert {change.apex: change.serial for change in pieces[:2]} == serials
+    assert [change.names for change in pieces[:2]] == [{}, {}]
+    assert max(len(change.names) for change in pieces) <= 3
+    names = {name: values for change in pieces for name, values in change.names.items()}
+    expected = {name(label): () for label in labels} | {name("h4"): ("x", "y")}
+    assert names == expected | {grant("o", OTHER_APEX)[0].challenge_name: ()}
+
+
+async def test_a_snapshot_may_be_left_early(store: Store) -> None:
+    """Closing it gives its connection back."""
+    await store.mint(new_token("a"))
+    for _ in range(20):
+        pieces = store.snapshot()
+        await anext(pieces)
+        await pieces.aclose()  # type: ignore[attr-defined]
+    await store.ping()
+
+
+# Audit
+
+
+async def test_audit_tells_who_did_what(store: Store) -> None:
+    """In order, by time and hostname; refusals that the store never saw can be added."""
+    token = await store.mint(new_token("a", "b"))
+    await store.apply([present(token, "a", "x")], now=NOW + SECOND)
+    refusal = AuditEvent(
+        at=NOW + 2 * SECOND,
+        action=Action.AUTHENTICATE,
+        verdict=Verdict.REFUSED,
+        client="192.0.2.9",
+        reason="no such token",
+    )
+    await store.record([refusal])
+    await store.record([])
+    await store.revoke(token.id, at=NOW + 3 * SECOND)
+    hostname = Name.parse("a.example.com")
+    events = await store.audit(NOW)
+    assert [event.action for event in events] == [
+        Action.MINT,
+        Action.MINT,
+        Action.PRESENT,
+        Action.AUTHENTICATE,
+        Action.REVOKE,
+    ]
+    assert events[3] == refusal
+    assert await store.audit(NOW + SECOND, hostname) == [
+        AuditEvent(
+            at=NOW + SECOND,
+            action=Action.PRESENT,
+            token_id=token.id,
+            hostname=hostname,
+            value="x",
+            client="192.0.2.1",
+        )
+    ]
