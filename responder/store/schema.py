@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
 from ipaddress import ip_network
 from typing import Any
 from uuid import UUID
@@ -62,10 +61,10 @@ class NameText(TypeDecorator[Name]):
     cache_ok = True
 
     def process_bind_param(self, value: Name | None, dialect: Dialect) -> str | None:
-        return None if value is None else _write_name(value)
+        return None if value is None else str(value)
 
     def process_result_value(self, value: str | None, dialect: Dialect) -> Name | None:
-        return None if value is None else read_name(value)
+        return None if value is None else Name.parse(value)
 
 
 class UuidText(TypeDecorator[UUID]):
@@ -97,19 +96,6 @@ class Networks(TypeDecorator[tuple[Network, ...]]):
 def round_up(at: datetime) -> datetime:
     """*at*, or the next whole second after it: the resolution of the database."""
     return at.replace(microsecond=0) + timedelta(seconds=1) if at.microsecond else at
-
-
-def read_name(text: str) -> Name:
-    """The name that `NameText` wrote as *text*: nothing needs checking, and a snapshot reads a million of them."""
-    if "\\" in text or text == ".":
-        return Name.parse(text)
-    return Name(b"".join(bytes((len(label),)) + label for label in text.encode().split(b".")) + b"\0")
-
-
-@lru_cache(maxsize=10_000)
-def _write_name(name: Name) -> str:
-    # One transaction writes the same name several times, and a cleanup follows each present.
-    return str(name)
 
 
 metadata = MetaData(

@@ -20,7 +20,7 @@ from responder.names import Name
 from responder.store import journal
 from responder.store.audit import Action, AuditEvent, Verdict, record
 from responder.store.batch import Applied, Effect, Held, Operation, Outcome, Present, settle
-from responder.store.schema import Instant, challenge_values, grants, hostnames, read_name, tokens
+from responder.store.schema import Instant, challenge_values, grants, hostnames, tokens
 from responder.zone import Change
 
 MAX_EXPIRED = 1000
@@ -189,8 +189,8 @@ def _places(connection: Connection, names: set[Name]) -> dict[Name, _Place]:
     for row in connection.execute(_PLACES, {"names": list(names)}):
         place = by_text.get(row.challenge_name)
         if place is None:
-            place = by_text[row.challenge_name] = _Place(row.id, row.zone_id, read_name(row.hostname), {})
-            places[read_name(row.challenge_name)] = place
+            place = by_text[row.challenge_name] = _Place(row.id, row.zone_id, Name.parse(row.hostname), {})
+            places[Name.parse(row.challenge_name)] = place
         if row.value is not None:
             place.values[row.value] = Held(
                 token_id=row.token_id, presented_at=row.presented_at, expires_at=row.expires_at
