@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from hmac import compare_digest
+from hmac import digest as hmac_digest
 from ipaddress import ip_address
 
 from siphash24 import siphash24
@@ -21,6 +22,9 @@ MAX_AHEAD = 300
 
 KEY_OCTETS = 16
 """SipHash-2-4 takes 128 bits."""
+
+DAY = 86_400
+"""Seconds that a key is the current one."""
 
 _SERIAL_MODULUS = 1 << 32
 
@@ -54,6 +58,19 @@ class Cookies:
         address = ip_address(client.partition("%")[0]).packed
         digest: bytes = siphash24(client_cookie + head + address, key=key).digest()
         return head + digest
+
+
+def daily_keys(master: bytes, now: float) -> tuple[bytes, ...]:
+    """
+    The key of the day and those of the days beside it, the same on every node that has *master*.
+
+    A cookie is good for an hour, so yesterday's key covers those made before midnight; tomorrow's is for nodes whose
+    clocks are a little ahead. *now* is Unix seconds.
+    """
+    today = int(now) // DAY
+    return tuple(
+        hmac_digest(master, b"dns cookie %d" % day, "sha256")[:KEY_OCTETS] for day in (today, today - 1, today + 1)
+    )
 
 
 _VERSION = b"\1\0\0\0"

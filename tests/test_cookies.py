@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from responder.cookies import MAX_AGE, MAX_AHEAD, Cookies
+from responder.cookies import DAY, MAX_AGE, MAX_AHEAD, Cookies, daily_keys
 
 KEY = bytes.fromhex("e5e973e5a6b2a43f48e7dc849e37bfcf")
 ROLLED = bytes.fromhex("445536bcd2513298075a5d379663c962")
@@ -74,3 +74,12 @@ def test_forgeries(change: str) -> None:
             cookie = cookie[:-1]
 
     assert not cookies.is_ours(bytes(cookie), address)
+
+
+def test_daily_keys() -> None:
+    """Keys change every day, and each day knows those of the days beside it; another master has other keys."""
+    first, second = daily_keys(b"m" * 32, 10 * DAY), daily_keys(b"m" * 32, 11 * DAY)
+
+    assert (first[2], first[0]) == second[:2]
+    assert {16} == {len(key) for key in first}
+    assert not set(first) & set(daily_keys(b"n" * 32, 10 * DAY))

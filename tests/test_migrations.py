@@ -11,6 +11,7 @@ import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, inspect, text
 
 from responder.errors import StoreOutdated, StoreUnavailable
@@ -162,12 +163,13 @@ def _fill(connection: Connection) -> None:
 
 def _add_step(directory: Path, monkeypatch: pytest.MonkeyPatch, then: str = "pass") -> None:
     """Let the program know one more migration than there is, which ends with the statement *then*."""
+    head = ScriptDirectory(str(migration._scripts())).get_current_head()
     (directory / "versions").mkdir(parents=True)
     for file in [*migration._scripts().glob("*.*"), *migration._scripts().glob("versions/*.py")]:
         (directory / file.relative_to(migration._scripts())).write_text(file.read_text())
     (directory / "versions" / "9998_afterthought.py").write_text(
         "import sqlalchemy as sa\nfrom alembic import op\n\n"
-        'revision = "9998"\ndown_revision = "0001"\n\n'
+        f'revision = "9998"\ndown_revision = "{head}"\n\n'
         "def upgrade():\n"
         '    op.create_table("afterthought", sa.Column("id", sa.Integer, primary_key=True))\n'
         f"    {then}\n"

@@ -507,3 +507,14 @@ async def test_audit_tells_who_did_what(store: Store) -> None:
             client="192.0.2.1",
         )
     ]
+
+
+async def test_key_is_made_once(store: Store, database_url: str) -> None:
+    """A key is made when first asked for, and the same for everybody from then on; another name has another key."""
+    first = await store.key("one")
+    again = await Store.open(database_url)
+
+    assert 32 == len(first)
+    assert first == await again.key("one")
+    assert first != await again.key("two")
+    await again.close()

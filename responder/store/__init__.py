@@ -19,7 +19,7 @@ from sqlalchemy.exc import ArgumentError
 from responder.access import Digest, Token
 from responder.errors import StoreUnavailable
 from responder.names import Name
-from responder.store import audit, journal, migration, schema, tokens, values
+from responder.store import audit, journal, keys, migration, schema, tokens, values
 from responder.store.audit import Action, AuditEvent, Verdict
 from responder.store.batch import MAX_VALUES, Applied, Cleanup, Operation, Outcome, Present
 from responder.store.database import Database
@@ -160,6 +160,10 @@ class Store:
     async def values(self, token_id: UUID | None = None) -> list[LiveValue]:
         """All values in place, or those at the names that a token is granted, by hostname and age."""
         return await self._database.read(values.live, token_id)
+
+    async def key(self, name: str) -> bytes:
+        """32 random octets by that name, the same for every process of every node."""
+        return await self._database.write(keys.key, name)
 
     async def serials(self) -> dict[Name, int]:
         """The serial of every zone: a cheap way to see whether anything changed."""

@@ -172,6 +172,13 @@ changes = Table(
     Column("name", NameText, primary_key=True),
 )
 
+keys = Table(
+    "keys",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("octets", LargeBinary(32), nullable=False),
+)
+
 # No foreign key: what happened stays true when its token or hostname is gone.
 audit = Table(
     "audit",
