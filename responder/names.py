@@ -95,6 +95,14 @@ class Name:
         return ".".join(_escape(label) for label in self.labels) or "."
 
 
+def name_end(wire: bytes) -> int:
+    """Where the uncompressed name that begins *wire* ends."""
+    at = 0
+    while wire[at]:
+        at += 1 + wire[at]
+    return at + 1
+
+
 def is_label_start(wire: bytes, offset: int) -> bool:
     """Whether a label of the name *wire* begins at *offset*: octets inside a label can look like labels."""
     at = 0

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum, IntEnum
 
-from responder.names import MAX_LABEL, MAX_NAME, is_label_start
+from responder.names import MAX_LABEL, MAX_NAME, is_label_start, name_end
 from responder.rrset import CLASS_IN, RRset, RRType
 
 HEADER = 12
@@ -305,7 +305,18 @@ def _parse_cookie_request(packet: bytes) -> Query | bytes:
 def _pack(rrset: RRset, qname: bytes, rclass: int) -> bytes:
     owner = _compress(rrset.owner.wire, qname)
     fixed = owner + _RECORD.pack(rrset.type, rclass, rrset.ttl, 0)[:-2]
-    return b"".join(fixed + len(rdata).to_bytes(2, "big") + rdata for rdata in rrset.rdatas)
+    rdatas = [_compress_rdata(rrset.type, rdata, qname) for rdata in rrset.rdatas]
+    return b"".join(fixed + len(rdata).to_bytes(2, "big") + rdata for rdata in rdatas)
+
+
+def _compress_rdata(rrtype: int, rdata: bytes, qname: bytes) -> bytes:
+    """*rdata* with its names compressed, for the types where every client expects that (RFC 3597, section 4)."""
+    if rrtype in (RRType.NS, RRType.CNAME):
+        return _compress(rdata, qname)
+    if rrtype == RRType.SOA:
+        mname, rname = rdata[: name_end(rdata)], rdata[name_end(rdata) : -20]
+        return _compress(mname, qname) + _compress(rname, qname) + rdata[-20:]
+    return rdata
 
 
 def _compress(owner: bytes, qname: bytes) -> bytes:
