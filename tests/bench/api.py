@@ -1,0 +1,181 @@
+"""
+The API: how many presents a second are made durable and served, and how long one alone takes.
+
+The control process has a core to itself; the nameserver and the load share the other. A round presents every value
+once, then makes sure by DNS that all of them are served, then cleans them up.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import dns.message
+
+from responder.names import Name
+from tests.bench import database
+from tests.bench.database import Holder, random_value
+from tests.bench.load import Outcome
+from tests.bench.machine import Cores, busy_seconds, cpu_seconds, percentile, pin, sync_times
+from tests.bench.servers import CONFIGURATION
+from tests.e2e.dns_client import values
+from tests.e2e.service import Responder
+
+CONCURRENCY = 64
+TOKENS = 64
+HOSTNAMES = 25
+"""Of each token."""
+VALUES = 4
+"""At each name, so that no name comes near the most that it may hold."""
+ALONE = 500
+"""Presents one after the other."""
+_PATIENCE = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Presented:
+    """One value for one name, and who presents it."""
+
+    holder: Holder
+    name: Name
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """What came of presenting all values at once, and of cleaning them up."""
+
+    presents: float
+    """A second."""
+    cleanups: float
+    """A second."""
+    p50: float
+    """Seconds that half of the presents took at most."""
+    p99: float
+    cpu: float
+    """Seconds of CPU time of the control process for each present."""
+    foreign: float
+    """Of its core's time, how much anybody else had: it should be next to nothing."""
+    missing: int
+    """Values that were acknowledged but not served."""
+
+
+@dataclass(frozen=True, slots=True)
+class Alone:
+    """One present after the other: seconds each took, and how many were not served when acknowledged."""
+
+    p50: float
+    p99: float
+    stale: int
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """Everything about the API, and the seconds that the disk takes to keep one page."""
+
+    rounds: list[Round]
+    alone: Alone
+    sync: float
+
+
+def measure(directory: Path, cores: Cores, *, rounds: int, say: Callable[[str], None]) -> Results:
+    """Fill a database, start the service on it, and load it."""
+    responder = Responder(directory, configuration=CONFIGURATION)
+    holders = database.fill(directory / "responder.db", tokens=TOKENS, hostnames=HOSTNAMES, with_values=False)
+    say(f"API: {rounds} rounds of {TOKENS * HOSTNAMES * VALUES} presents, then {ALONE} one by one")
+    try:
+        responder.start()
+        control = responder.child("control").pid
+        pin([control], cores.measured)
+        _load(responder, "/cleanup", _values(holders, 1), CONCURRENCY)  # warms everything up, changes nothing
+        measured = [_round(responder, control, _values(holders, VALUES), cores) for _ in range(rounds)]
+        alone = _load(responder, "/present", _values(holders, 1)[:ALONE], 1, check=True)
+        return Results(
+            measured,
+            Alone(percentile(alone["times"], 0.5), percentile(alone["times"], 0.99), alone["stale"]),
+            percentile(sync_times(directory), 0.5),
+        )
+    finally:
+        responder.stop()
+
+
+def _round(responder: Responder, control: int, presented: Sequence[Presented], cores: Cores) -> Round:
+    cpu, busy = cpu_seconds([control]), busy_seconds(cores.measured)
+    outcome = _load(responder, "/present", presented, CONCURRENCY)
+    cpu, busy = cpu_seconds([control]) - cpu, busy_seconds(cores.measured) - busy
+    missing = _missing(responder.dns, presented)
+    cleaned = _load(responder, "/cleanup", presented, CONCURRENCY)
+    return Round(
+        presents=len(presented) / outcome["seconds"],
+        cleanups=len(presented) / cleaned["seconds"],
+        p50=percentile(outcome["times"], 0.5),
+        p99=percentile(outcome["times"], 0.99),
+        cpu=cpu / len(presented),
+        foreign=max(0.0, busy - cpu) / outcome["seconds"],
+        missing=missing,
+    )
+
+
+def _values(holders: Sequence[Holder], each: int) -> list[Presented]:
+    """So many new values for *each* name; neighbours have different tokens and names."""
+    return [
+        Presented(holder, holder.challenge_names[n], random_value())
+        for _ in range(each)
+        for n in range(HOSTNAMES)
+        for holder in holders
+    ]
+
+
+def _missing(port: int, presented: Sequence[Presented]) -> int:
+    expected = defaultdict(set)
+    for one in presented:
+        expected[one.name].add(one.value)
+    return sum(len(wanted - values(port, str(name))) for name, wanted in expected.items())
+
+
+def _load(
+    responder: Responder, route: str, presented: Sequence[Presented], concurrency: int, *, check: bool = False
+) -> Outcome:
+    """Have the other process send it all; anything but success ends the benchmark."""
+    orders = {
+        "api": responder.api,
+        "dns": responder.dns if check else None,
+        "concurrency": concurrency,
+        "requests": [_request(route, one) for one in presented],
+    }
+    run = subprocess.run(
+        [sys.executable, "-m", "tests.bench.load"],
+        input=json.dumps(orders).encode(),
+        stdout=subprocess.PIPE,
+        check=True,
+        timeout=_PATIENCE,
+    )
+    outcome: Outcome = json.loads(run.stdout)
+    if outcome["statuses"] != {"200": len(presented)}:
+        raise SystemExit(f"{route} was not always answered with 200: {outcome['statuses']}")
+    return outcome
+
+
+def _request(route: str, one: Presented) -> dict[str, str]:
+    """A request as lego's httpreq sends it, and the query that shows whether it has taken effect."""
+    body = json.dumps({"fqdn": one.name.fqdn, "value": one.value})
+    head = (
+        f"POST {route} HTTP/1.1",
+        "Host: 127.0.0.1",
+        "User-Agent: responder-bench",
+        f"Content-Length: {len(body)}",
+        "Accept: application/json",
+        f"Authorization: Bearer {one.holder.secret}",
+        "Content-Type: application/json",
+        "Accept-Encoding: gzip",
+    )
+    return {
+        "octets": "\r\n".join((*head, "", body)),
+        "query": dns.message.make_query(one.name.fqdn, "TXT").to_wire().hex(),
+        "wanted": one.value,
+    }

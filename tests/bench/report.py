@@ -1,0 +1,99 @@
+"""
+What was measured, as Markdown tables. A ratio is ours to theirs of the same round; the spread is that of the rounds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from tests.bench.api import CONCURRENCY
+from tests.bench.api import Results as APIResults
+from tests.bench.dns import OURS, RATE, Measured, Round
+from tests.bench.dns import Results as DNSResults
+from tests.bench.machine import Spread
+
+_DISTURBED = 0.05
+"""Of the measured core's time, how much others may have before a round counts as disturbed."""
+
+
+def dns_table(results: DNSResults, versions: Mapping[str, str]) -> str:
+    """One row for each workload and server."""
+    head = (
+        "queries",
+        "server",
+        "queries/s",
+        "ours : it",
+        "CPU µs/query",
+        "ours : it",
+        "its core",
+        f"p50 µs at {RATE:,}/s",
+        "p99 µs",
+        "lost",
+        "disturbed",
+    )
+    rows = [
+        _dns_row(workload, name, measured, by_server[OURS])
+        for workload, by_server in results.items()
+        for name, measured in by_server.items()
+    ]
+    notes = f"Medians (and ranges) of {_count(results)} rounds. {'; '.join(versions.values())}."
+    return f"{_table(head, rows)}\n\n{notes}\n"
+
+
+def api_table(results: APIResults) -> str:
+    """One row for each figure."""
+    rounds = results.rounds
+    rows = [
+        (f"presents/s, {CONCURRENCY} at a time", _number(Spread.of(r.presents for r in rounds))),
+        (f"p50 ms, {CONCURRENCY} at a time", _number(Spread.of(r.p50 * 1e3 for r in rounds))),
+        (f"p99 ms, {CONCURRENCY} at a time", _number(Spread.of(r.p99 * 1e3 for r in rounds))),
+        ("CPU µs of the control process per present", _number(Spread.of(r.cpu * 1e6 for r in rounds))),
+        (f"cleanups/s, {CONCURRENCY} at a time", _number(Spread.of(r.cleanups for r in rounds))),
+        ("p50 ms, one at a time", f"{results.alone.p50 * 1e3:.2f}"),
+        ("p99 ms, one at a time", f"{results.alone.p99 * 1e3:.2f}"),
+        ("p50 ms of the disk's own fdatasync", f"{results.sync * 1e3:.2f}"),
+        ("acknowledged but not served", str(sum(r.missing for r in rounds) + results.alone.stale)),
+        ("disturbed rounds", _disturbed([r.foreign for r in rounds])),
+    ]
+    return f"{_table(('API', ''), rows)}\n\nMedians (and ranges) of {len(rounds)} rounds.\n"
+
+
+def _dns_row(workload: str, name: str, measured: Measured, ours: Measured) -> tuple[str, ...]:
+    def ratio(figure: Callable[[Round], float]) -> str:
+        return "" if name == OURS else _number(measured.ratio(ours, figure))
+
+    return (
+        workload,
+        name,
+        _number(measured.spread(lambda r: r.qps)),
+        ratio(lambda r: r.qps),
+        _number(measured.spread(lambda r: r.cpu * 1e6)),
+        ratio(lambda r: r.cpu),
+        f"{measured.spread(lambda r: r.share).median:.0%}",
+        _number(Spread.of(latency.p50 * 1e6 for latency in measured.latencies)),
+        _number(Spread.of(latency.p99 * 1e6 for latency in measured.latencies)),
+        str(sum(r.lost for r in measured.rounds)),
+        _disturbed([r.foreign for r in measured.rounds]),
+    )
+
+
+def _disturbed(shares: Sequence[float]) -> str:
+    return f"{sum(share > _DISTURBED for share in shares)} of {len(shares)}"
+
+
+def _count(results: DNSResults) -> int:
+    return len(next(iter(next(iter(results.values())).values())).rounds)
+
+
+def _number(spread: Spread) -> str:
+    digits = 0 if spread.median >= 100 else 1 if spread.median >= 10 else 2
+    median, low, high = (f"{figure:,.{digits}f}" for figure in (spread.median, spread.low, spread.high))
+    return f"{median} ({low}–{high})"  # noqa: RUF001
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    lines = [head, ["-" * width for width in widths], *rows]
+    return "\n".join(
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in lines
+    )
