@@ -1,19 +1,20 @@
 """
 What every child of the supervisor has in common: its lifeline, its signals, its event loop.
 
-The lifeline is a socket on file descriptor 0. The supervisor sends the child's orders down it (one JSON document, so
-that no secret ever stands in an argument list or an environment), the child reports that it is ready, and its end
-means that the supervisor is gone: then the child goes too, whatever it is doing.
+The lifeline is a socket on file descriptor 0. The supervisor sends the child's orders down it (a JSON document in an
+anonymous file, so that no secret ever stands in an argument list or an environment), the child reports that it is
+ready, and its end means that the supervisor is gone: then the child goes too, whatever it is doing.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
+import resource
 import signal
 import socket
-import struct
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -27,9 +28,12 @@ class Lifeline:
         self._socket = socket.socket(fileno=os.dup(0))
 
     def orders(self) -> Any:
-        """The JSON document that the supervisor sent. Blocks until all of it is here; call it once, first of all."""
-        (length,) = struct.unpack("!I", self._receive(4))
-        return json.loads(self._receive(length))
+        """The JSON document that the supervisor sent. Blocks until it is here; call it once, first of all."""
+        _, files, _, _ = socket.recv_fds(self._socket, 1, 1)
+        if not files:
+            raise SystemExit("the supervisor went away")
+        with os.fdopen(files[0], "rb") as file:
+            return json.load(file)
 
     def ready(self) -> None:
         """Report that the work has begun."""
@@ -38,13 +42,8 @@ class Lifeline:
     async def ended(self) -> None:
         """Return when the supervisor is gone."""
         self._socket.setblocking(False)
-        await asyncio.get_running_loop().sock_recv(self._socket, 1)
-
-    def _receive(self, count: int) -> bytes:
-        data = self._socket.recv(count, socket.MSG_WAITALL)
-        if len(data) < count:
-            raise SystemExit("the supervisor went away")
-        return data
+        with contextlib.suppress(ConnectionError):  # its end if the supervisor never looked at our report
+            await asyncio.get_running_loop().sock_recv(self._socket, 1)
 
 
 def run(main: Callable[[Any, Lifeline, asyncio.Event], Awaitable[None]]) -> None:
@@ -53,7 +52,10 @@ def run(main: Callable[[Any, Lifeline, asyncio.Event], Awaitable[None]]) -> None
 
     SIGTERM and SIGINT ask for the end. The end of the lifeline does not ask: it kills, for nobody is left to wait.
     """
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # for those who have a use for it
     signal.pthread_sigmask(signal.SIG_SETMASK, [])  # the supervisor blocks its own signals, and we inherited that
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # the customary 1024 are fewer than our connections
     lifeline = Lifeline()
     asyncio.run(_run(main, lifeline.orders(), lifeline))
 
@@ -76,5 +78,8 @@ async def _die_with(lifeline: Lifeline) -> None:
 
 
 def send_orders(lifeline: socket.socket, orders: bytes) -> None:
-    """The supervisor's side of `Lifeline.orders`."""
-    lifeline.sendall(struct.pack("!I", len(orders)) + orders)
+    """The supervisor's side of `Lifeline.orders`. Never blocks, however long they are and whatever the child does."""
+    with os.fdopen(os.memfd_create("orders"), "wb") as file:
+        file.write(orders)
+        file.seek(0)
+        socket.send_fds(lifeline, [b"O"], [file.fileno()])

@@ -19,8 +19,8 @@ import os
 import signal
 import socket
 import struct
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import structlog
@@ -39,13 +39,22 @@ RECONNECT_DELAY = 0.1
 """Seconds between a nameserver's attempts to find the control process again."""
 
 MAX_FRAME = 64 << 20
-"""Octets of one frame: far above what 512 full names need, so only a broken peer ever meets it."""
+"""Octets of one frame: far above what `MAX_NAMES` full names need, so only a broken peer ever meets it."""
 
-MAX_PENDING = 10_000
-"""Changes kept for a nameserver that is still loading; beyond that it is quicker to begin its snapshot anew."""
+SNAPSHOT_RETRY = 0.5
+"""Seconds until a snapshot that the store failed to give is asked for anew."""
+
+MAX_NAMES = 500
+"""Names in one frame: they take a nameserver 10 ms or so, in which it answers nobody."""
+
+MAX_MESSAGE = 256
+"""Octets of a message from a nameserver, which faces the internet and may not be itself any more."""
 
 SnapshotSource = Callable[[], AsyncIterator[Change]]
 """Yields changes that together carry every zone's serial and names, all of one instant."""
+
+_BROKEN = (asyncio.IncompleteReadError, ConnectionError, ValueError, KeyError, TypeError, OverflowError)
+"""What reading from a peer raises that is dead, or no nameserver of ours."""
 
 _log = structlog.get_logger("feed")
 
@@ -74,17 +83,21 @@ class Publisher:
         self._expected = nameservers
         self._peers: set[_Peer] = set()
         self._gathered = asyncio.Event()
+        self._gathering: asyncio.TimerHandle | None = None
         self._server: asyncio.Server | None = None
 
     async def start(self, listener: socket.socket) -> None:
         """Accept nameservers on *listener*, a Unix stream socket that the supervisor keeps open."""
-        self._server = await asyncio.start_unix_server(self._attend, sock=listener)
-        asyncio.get_running_loop().call_later(GATHER_DEADLINE, self._gathered.set)
+        self._gather()
+        # Not `start_unix_server`: from Python 3.13 on, that one removes the socket's file when it stops.
+        self._server = await asyncio.start_server(self._attend, sock=listener)
 
     async def stop(self) -> None:
         """Let go of the nameservers; they go on answering."""
         if self._server is not None:
             self._server.close()
+        if self._gathering is not None:
+            self._gathering.cancel()
         for peer in self._peers:
             peer.leave()
 
@@ -99,12 +112,18 @@ class Publisher:
     async def reload(self) -> None:
         """Have every nameserver take a new snapshot. Returns once they all serve it."""
         peers, self._peers = self._peers, set()
-        self._gathered.clear()
-        asyncio.get_running_loop().call_later(GATHER_DEADLINE, self._gathered.set)
+        self._gather()
         for peer in peers:
             peer.leave()  # it comes back at once
         await self._gathered.wait()
         await asyncio.gather(*(self._confirm(peer) for peer in self._peers))
+
+    def _gather(self) -> None:
+        """From now on, wait with changes until all nameservers are here, or have had the time to come."""
+        self._gathered.clear()
+        if self._gathering is not None:
+            self._gathering.cancel()
+        self._gathering = asyncio.get_running_loop().call_later(GATHER_DEADLINE, self._gathered.set)
 
     async def _confirm(self, peer: _Peer) -> None:
         """Wait until *peer* has acknowledged everything sent so far, or make an end of it."""
@@ -119,8 +138,7 @@ class Publisher:
                 async with asyncio.timeout(ACK_DEADLINE):
                     await peer.wait_progress()
             if seen == peer.acknowledged < peer.sent and not peer.gone:
-                _log.error("nameserver does not acknowledge; killing it so that it starts afresh", pid=peer.pid)
-                peer.kill()
+                peer.put_down()
 
     async def _attend(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         pid, uid = _credentials(writer)
@@ -129,8 +147,8 @@ class Publisher:
             writer.close()
             return
         try:
-            peer = _Peer(pid, writer, serving=bool((await _read(reader))["serving"]))
-        except (asyncio.IncompleteReadError, ConnectionError, ValueError, KeyError):
+            peer = _Peer(pid, writer, serving=bool((await _read(reader, MAX_MESSAGE))["serving"]))
+        except _BROKEN:
             writer.close()
             return
         self._peers.add(peer)
@@ -139,8 +157,8 @@ class Publisher:
         loading = asyncio.create_task(self._load(peer))
         try:
             while True:
-                peer.acknowledge(int((await _read(reader))["ack"]))
-        except (asyncio.IncompleteReadError, ConnectionError, ValueError, KeyError):
+                peer.acknowledge(int((await _read(reader, MAX_MESSAGE))["ack"]))
+        except _BROKEN:
             # It never hangs up by itself: it is dead, or as good as dead, and must not answer from old data.
             if not peer.leaving:
                 peer.kill()
@@ -151,20 +169,26 @@ class Publisher:
 
     async def _load(self, peer: _Peer) -> None:
         """Send *peer* the snapshot, then what was committed meanwhile, and let it take part."""
-        try:
-            peer.send(Begin(self._statics))
-            serials: dict[Name, int] = {}
-            async for change in self._snapshot():
-                serials[change.apex] = change.serial
-                peer.send(change)
-                await peer.drain()
-            peer.send(End())
-            peer.finish_loading(serials)
-        except (ConnectionError, asyncio.CancelledError):
-            raise
-        except Exception:  # noqa: BLE001  # the store failed us; the nameserver will connect again and ask anew
-            _log.exception("snapshot failed")
-            peer.abandon()
+        while True:
+            try:
+                peer.finish_loading(await self._send_snapshot(peer))
+            except Exception:  # noqa: BLE001  # the store failed us; what the nameserver holds is better than nothing
+                if peer.writer.is_closing():  # no, it died itself, which `_attend` sees as well
+                    return
+                _log.exception("snapshot failed; beginning it anew")
+                await asyncio.sleep(SNAPSHOT_RETRY)
+            else:
+                return
+
+    async def _send_snapshot(self, peer: _Peer) -> dict[Name, int]:
+        """All but the end of it; returns the serial that each zone has in it."""
+        peer.send(Begin(self._statics))
+        serials: dict[Name, int] = {}
+        async for change in self._snapshot():
+            serials[change.apex] = change.serial
+            peer.send(change)
+            await peer.drain()
+        return serials
 
 
 @dataclass(eq=False)
@@ -178,7 +202,8 @@ class _Peer:
     acknowledged: int = 0
     gone: bool = False
     leaving: bool = False
-    _pending: list[Change] | None = field(default_factory=list)
+    _serials: dict[Name, int] = field(default_factory=dict)
+    _pending: dict[Name, Change] | None = field(default_factory=dict)
     _progress: asyncio.Event = field(default_factory=asyncio.Event)
     _pidfd: int = -1
 
@@ -200,26 +225,39 @@ class _Peer:
 
         One that is loading answers only if it outlived an earlier control process, and then from old data.
         """
-        if self._pending is None:
-            for change in changes:
-                self.send(change)
-        else:
-            self._pending.extend(changes)
-            if len(self._pending) > MAX_PENDING:
-                self.abandon()
+        for change in changes:
+            if self._pending is None:
+                self._send_news(change)
+            else:
+                earlier = self._pending.get(change.apex)
+                self._pending[change.apex] = _join(earlier, change) if earlier is not None else change
         return self.serving
 
     def finish_loading(self, serials: dict[Name, int]) -> None:
-        """Send what came while the snapshot went out and is not part of it."""
-        pending, self._pending = self._pending or [], None
+        """Send what came while the snapshot went out and is not part of it, and only then let it be served."""
+        self._serials = serials
+        pending, self._pending = self._pending or {}, None
+        for change in pending.values():
+            self._send_news(change)
+        self.send(End())
         self.serving = True
-        for change in pending:
-            if change.serial > serials.get(change.apex, 0):
-                self.send(change)
         self._progress.set()
 
+    def _send_news(self, change: Change) -> None:
+        """Send *change* in pieces, unless it is older than what was sent before."""
+        if change.serial > self._serials.get(change.apex, 0):
+            self._serials[change.apex] = change.serial
+            for piece in _pieces(change):
+                self.send(piece)
+
     async def drain(self) -> None:
-        await self.writer.drain()
+        """Wait until it takes more. One that hangs must not keep a transaction of the store open for ever."""
+        try:
+            async with asyncio.timeout(ACK_DEADLINE):
+                await self.writer.drain()
+        except TimeoutError:
+            self.put_down()
+            raise ConnectionAbortedError from None
 
     def acknowledge(self, count: int) -> None:
         self.acknowledged = count
@@ -228,6 +266,11 @@ class _Peer:
     async def wait_progress(self) -> None:
         self._progress.clear()
         await self._progress.wait()
+
+    def put_down(self) -> None:
+        """Kill it because it hangs."""
+        _log.error("nameserver does not acknowledge; killing it so that it starts afresh", pid=self.pid)
+        self.kill()
 
     def kill(self) -> None:
         if self._pidfd >= 0:
@@ -284,7 +327,7 @@ async def _receive(
     """Apply frames as they come and acknowledge each. Yields the new zones whenever a snapshot is complete."""
     collecting = serving or Zones()
     while True:
-        number, frame = parse_frame(await _read(reader))
+        number, frame = parse_frame(await _read(reader, MAX_FRAME))
         match frame:
             case Begin():
                 collecting = Zones(frame.statics)
@@ -331,6 +374,18 @@ def parse_frame(message: dict[str, Any]) -> tuple[int, Frame]:
             raise ValueError("not a feed frame")
 
 
+def _join(earlier: Change, later: Change) -> Change:
+    """One change of a zone that has the effect of both."""
+    return replace(later, previous=earlier.previous, names={**earlier.names, **later.names})
+
+
+def _pieces(change: Change) -> Iterator[Change]:
+    """*change*, cut so that no frame keeps a nameserver busy for long."""
+    names = list(change.names.items())
+    for at in range(0, max(len(names), 1), MAX_NAMES):
+        yield replace(change, names=dict(names[at : at + MAX_NAMES]))
+
+
 def _render_static(static: Static) -> dict[str, object]:
     rrsets = [(str(r.owner), r.type, r.ttl, [rdata.hex() for rdata in r.rdatas]) for r in static.rrsets]
     return {"apex": str(static.apex), "txt_ttl": static.txt_ttl, "rrsets": rrsets}
@@ -346,10 +401,10 @@ def _pack(message: dict[str, object]) -> bytes:
     return struct.pack("!I", len(body)) + body
 
 
-async def _read(reader: asyncio.StreamReader) -> dict[str, Any]:
+async def _read(reader: asyncio.StreamReader, limit: int) -> dict[str, Any]:
     """The next message. Raises `asyncio.IncompleteReadError` at the end, `ValueError` for what is none."""
     (length,) = struct.unpack("!I", await reader.readexactly(4))
-    if length > MAX_FRAME:
+    if length > limit:
         raise ValueError("frame too long")
     message = json.loads(await reader.readexactly(length))
     if not isinstance(message, dict):

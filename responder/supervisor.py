@@ -8,7 +8,8 @@ handing over a plan in an anonymous file.
 
 from __future__ import annotations
 
-import contextlib
+import fcntl
+import itertools
 import json
 import os
 import signal
@@ -61,13 +62,13 @@ class Plan:
 
 def become(plan: Plan) -> NoReturn:
     """Replace this process by a supervisor that carries out *plan*."""
-    file = tempfile.TemporaryFile()  # noqa: SIM115  # it has to stay open across the exec
-    file.write(json.dumps(asdict(plan)).encode())
-    file.seek(0)
-    os.set_inheritable(file.fileno(), True)
+    number = os.memfd_create("plan", 0)  # stays open across the exec
+    with os.fdopen(number, "wb", closefd=False) as file:
+        file.write(json.dumps(asdict(plan)).encode())
+        file.seek(0)
     sys.stdout.flush()
     sys.stderr.flush()
-    os.execv(sys.executable, [sys.executable, "-P", "-m", "responder.supervisor", str(file.fileno())])  # noqa: S606
+    os.execv(sys.executable, [sys.executable, "-P", "-m", "responder.supervisor", str(number)])  # noqa: S606
 
 
 def main() -> int:
@@ -87,12 +88,21 @@ def _supervise(plan: Plan, directory: Path) -> int:
     feed = directory / "feed.sock"
     try:
         sockets["feed"] = [_bind_feed(feed)]
+    except BlockingIOError:
+        faults.append(f"another responder is running with RUNTIME_DIRECTORY={directory}: give each its own")
     except OSError as fault:
-        faults.append(f"cannot create {feed}: {fault.strerror}")
-    if faults:
+        faults.append(f"cannot create {feed}: {fault.strerror or fault}")
+    try:
         for fault_text in faults:
             _say(fault_text)
-        return 1
+        return 1 if faults else _start(plan, sockets, feed).run()
+    finally:
+        for sock in itertools.chain(*sockets.values()):
+            sock.close()
+
+
+def _start(plan: Plan, sockets: dict[str, list[socket.socket]], feed: Path) -> Supervisor:
+    """The supervisor of *plan*, none of whose children lives yet."""
     control_sockets = {purpose: _numbers(sockets[purpose]) for purpose in ("api", "admin", "feed")}
     control = Child("control", "responder.control", control_sockets, {"settings": plan.settings})
     share = len(sockets["udp"]) // plan.processes
@@ -106,7 +116,7 @@ def _supervise(plan: Plan, directory: Path) -> int:
         )
         for n in range(plan.processes)
     ]
-    return Supervisor(control, nameservers).run()
+    return Supervisor(control, nameservers)
 
 
 @dataclass(slots=True)
@@ -126,30 +136,36 @@ class Child:
     _delay: float = 0.0
 
     def start(self) -> None:
-        """Start it, with nothing open but its sockets and its lifeline."""
-        ours, theirs = socket.socketpair()
+        """Start it, with nothing open but its sockets and its lifeline; later, if the system has no process to give."""
+        self._started, self.due = time.monotonic(), None
         environment = {k: v for k, v in os.environ.items() if not self.bare or k in KEPT_FOR_NAMESERVERS}
-        with theirs:
-            self.process = subprocess.Popen(
-                [sys.executable, "-P", "-m", self.module],
-                stdin=theirs.fileno(),
-                pass_fds=[number for numbers in self.sockets.values() for number in numbers],
-                env=environment,
-            )
-        self._lifeline, self._started, self.due = ours, time.monotonic(), None
-        with contextlib.suppress(OSError):  # it died at birth; SIGCHLD tells the rest
-            send_orders(ours, json.dumps(self.orders | {"sockets": self.sockets}).encode())
+        try:
+            self._lifeline, theirs = socket.socketpair()
+            with theirs:
+                send_orders(self._lifeline, json.dumps(self.orders | {"sockets": self.sockets}).encode())
+                self.process = subprocess.Popen(
+                    [sys.executable, "-P", "-m", self.module],
+                    stdin=theirs.fileno(),
+                    pass_fds=[number for numbers in self.sockets.values() for number in numbers],
+                    env=environment,
+                    process_group=0,  # a terminal's Ctrl-C is for the supervisor, which stops all in the right order
+                )
+        except OSError as fault:
+            _say(f"cannot start {self.name}: {fault.strerror}")
+            self._retire()
 
     def bury(self) -> None:
         """Note that it died, whether it ever was ready, and when it may live again."""
-        assert self.process is not None  # noqa: S101
         self.note_ready()
+        self._retire()
+
+    def _retire(self) -> None:
         if self._lifeline is not None:
             self._lifeline.close()
         short = time.monotonic() - self._started < SHORT_LIFE
         self._delay = min(max(2 * self._delay, 0.1), MAX_DELAY) if short else 0.0
         self.due = time.monotonic() + self._delay
-        self.process = None
+        self._lifeline = self.process = None
 
     def note_ready(self) -> None:
         """Look whether it reported that it is ready."""
@@ -200,7 +216,8 @@ class Supervisor:
             status = child.process.returncode if child.process is not None else 0
             cause = f"was killed by signal {-status}" if status < 0 else f"exited with status {status}"
             child.bury()
-            _say(f"{child.name} {cause}; starting it again" if child.was_ready else f"{child.name} {cause}")
+            ends_all = child is self._control and not child.was_ready
+            _say(f"{child.name} {cause}" if ends_all else f"{child.name} {cause}; starting it again")
         return dead
 
     def _stop(self) -> None:
@@ -265,12 +282,18 @@ def _bind(kind: socket.SocketKind, address: Address, *, shared: bool) -> socket.
 
 
 def _bind_feed(path: Path) -> socket.socket:
+    # The directory is ours for as long as this process lives, and the socket in it: nameservers know it by its path.
+    fcntl.flock(os.open(path.parent, os.O_RDONLY), fcntl.LOCK_EX | fcntl.LOCK_NB)
     path.unlink(missing_ok=True)  # left by a supervisor that was killed
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    sock.bind(str(path))
-    path.chmod(0o600)
-    sock.listen(TCP_BACKLOG)
-    sock.setblocking(False)
+    try:
+        sock.bind(str(path))
+        path.chmod(0o600)
+        sock.listen(TCP_BACKLOG)
+        sock.setblocking(False)
+    except BaseException:
+        sock.close()
+        raise
     return sock
 
 

@@ -1,0 +1,35 @@
+"""What tests of processes and sockets share: waiting for what has to come about, and other processes' lives."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+PATIENCE = 20.0
+"""Seconds until something that takes milliseconds is given up, even on a busy machine."""
+
+
+async def eventually(condition: Callable[[], object], what: str) -> None:
+    """Let the event loop turn until *condition* holds; fails the test, naming *what*, if it never does."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        if time.monotonic() > deadline:
+            pytest.fail(f"never came about: {what}")
+        await asyncio.sleep(0.001)
+
+
+def wait_until(condition: Callable[[], object], what: str) -> None:
+    """As `eventually`, for what other processes do."""
+    asyncio.run(eventually(condition, what))
+
+
+def is_alive(pid: int) -> bool:
+    """Whether the process runs; one that has ended and was not yet asked for its status does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except FileNotFoundError:
+        return False

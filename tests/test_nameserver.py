@@ -1,0 +1,578 @@
+"""A nameserver's sockets: what gets an answer, who has to go, and that nobody can keep the others waiting."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import socket
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from unittest.mock import Mock
+
+import dns.message
+import dns.rcode
+import pytest
+import pytest_asyncio
+import structlog
+
+from responder import feed, nameserver
+from responder.exchange import Exchange
+from responder.feed import Publisher
+from responder.nameserver import Connections, Nameserver, TCPConnection, drain, serve
+from responder.wire import Transport
+from responder.zone import Change
+from tests.processes import PATIENCE, eventually
+from tests.zones import APEX, CLIENT, SERIAL, SOA, VALUE, challenge, static, text, zones
+
+ONE = challenge("one")
+LOOPBACK = {"IPv4": "127.0.0.1", "IPv6": "::1"}
+Address = tuple[str, int]
+
+
+def query(name: str = "acme.example.com", rrtype: str = "SOA", number: int = 1) -> bytes:
+    return dns.message.make_query(name, rrtype, id=number).to_wire()
+
+
+def framed(message: bytes) -> bytes:
+    return len(message).to_bytes(2, "big") + message
+
+
+@dataclass
+class Client:
+    """Somebody at the other end of a TCP connection."""
+
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+
+    def send(self, data: bytes) -> None:
+        self.writer.write(data)
+
+    async def answer(self) -> dns.message.Message:
+        async with asyncio.timeout(PATIENCE):
+            length = int.from_bytes(await self.reader.readexactly(2), "big")
+            return dns.message.from_wire(await self.reader.readexactly(length))
+
+    async def ask(self) -> dns.message.Message:
+        self.send(framed(query()))
+        return await self.answer()
+
+    async def is_cut_off(self) -> bool:
+        """Wait until the server hangs up without another word."""
+        async with asyncio.timeout(PATIENCE):
+            try:
+                return await self.reader.read() == b""
+            except ConnectionError:
+                return True
+
+    def close(self) -> None:
+        self.writer.transport.abort()
+
+
+@dataclass
+class Service:
+    """A nameserver in this process, its feed, and its clients."""
+
+    path: Path
+    udp: dict[str, socket.socket]
+    tcp: dict[str, socket.socket]
+    stop: asyncio.Event = field(default_factory=asyncio.Event)
+    is_ready: asyncio.Event = field(default_factory=asyncio.Event)
+    gate: asyncio.Event = field(default_factory=asyncio.Event)
+    loads: int = 0
+    task: asyncio.Task[None] | None = None
+    clients: list[Client] = field(default_factory=list)
+
+    async def snapshot(self) -> AsyncIterator[Change]:
+        self.loads += 1
+        await self.gate.wait()
+        yield Change(apex=APEX, previous=SERIAL, serial=SERIAL, names={ONE: (VALUE,)})
+
+    def start(self) -> None:
+        udp, tcp = [*self.udp.values()], [*self.tcp.values()]
+        self.task = asyncio.create_task(serve(udp, tcp, str(self.path), self.stop, self.is_ready.set))
+
+    async def connect(self, family: str = "IPv4", source: str | None = None) -> Client:
+        local = (source, 0) if source else None
+        address = self.tcp[family].getsockname()[:2]
+        client = Client(*await asyncio.open_connection(*address, local_addr=local))
+        self.clients.append(client)
+        return client
+
+    def send(self, message: bytes, family: str = "IPv4") -> socket.socket:
+        """A new UDP socket that *message* was sent from."""
+        sock = socket.socket(self.udp[family].family, socket.SOCK_DGRAM)
+        sock.setblocking(False)
+        sock.connect(self.udp[family].getsockname()[:2])
+        sock.send(message)
+        return sock
+
+    async def receive(self, sock: socket.socket) -> dns.message.Message:
+        with sock:
+            async with asyncio.timeout(PATIENCE):
+                return dns.message.from_wire(await asyncio.get_running_loop().sock_recv(sock, 65535))
+
+    async def ask(self, family: str = "IPv4") -> dns.message.Message:
+        return await self.receive(self.send(query(), family))
+
+
+@pytest.fixture(autouse=True)
+def logged(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[structlog.typing.EventDict]]:
+    """What the log says, kept from the terminal. Nobody is killed or frozen in the process that tests run in."""
+    monkeypatch.setattr(feed._Peer, "kill", feed._Peer.abandon)
+    monkeypatch.setattr("gc.freeze", lambda: None)
+    with structlog.testing.capture_logs() as events:
+        yield events
+
+
+@pytest_asyncio.fixture
+async def loading(tmp_path: Path) -> AsyncIterator[Service]:
+    """A nameserver whose first snapshot waits for the service's *gate*."""
+    with contextlib.ExitStack() as stack:
+        service = Service(tmp_path / "feed.sock", {}, {})
+        for family, host in LOOPBACK.items():
+            kind = socket.AF_INET6 if ":" in host else socket.AF_INET
+            service.udp[family] = stack.enter_context(socket.socket(kind, socket.SOCK_DGRAM))
+            service.tcp[family] = stack.enter_context(socket.socket(kind, socket.SOCK_STREAM))
+            for sock in (service.udp[family], service.tcp[family]):
+                sock.setblocking(False)
+                sock.bind((host, 0))
+            service.tcp[family].listen()
+        listener = stack.enter_context(socket.socket(socket.AF_UNIX))
+        listener.bind(str(service.path))
+        listener.listen()
+        publisher = Publisher([static()], service.snapshot, nameservers=1)
+        await publisher.start(listener)
+        service.start()
+        await eventually(lambda: service.loads, "it asks for a snapshot")
+        yield service
+        service.stop.set()
+        assert service.task is not None
+        await asyncio.wait([service.task])
+        for client in service.clients:
+            client.close()
+        await publisher.stop()
+        await eventually(lambda: not publisher._peers, "the feed has let go")
+
+
+@pytest_asyncio.fixture
+async def service(loading: Service) -> Service:
+    """A nameserver that answers."""
+    loading.gate.set()
+    await loading.is_ready.wait()
+    return loading
+
+
+@pytest.fixture
+def connections(monkeypatch: pytest.MonkeyPatch) -> list[TCPConnection]:
+    """The server's ends of all connections that are made from now on."""
+    made: list[TCPConnection] = []
+    original = TCPConnection.connection_made
+
+    def connection_made(self: TCPConnection, transport: asyncio.BaseTransport) -> None:
+        made.append(self)
+        original(self, transport)
+
+    monkeypatch.setattr(TCPConnection, "connection_made", connection_made)
+    return made
+
+
+@pytest.mark.parametrize("family", LOOPBACK)
+async def test_answers_over_udp(service: Service, family: str) -> None:
+    """A query over UDP is answered, over IPv4 and IPv6."""
+    assert [SOA] == text((await service.ask(family)).answer)
+
+
+@pytest.mark.parametrize("family", LOOPBACK)
+async def test_answers_over_tcp(service: Service, family: str) -> None:
+    """A query over TCP is answered, over IPv4 and IPv6, and so is the next on the same connection."""
+    client = await service.connect(family)
+
+    assert [SOA] == text((await client.ask()).answer)
+    assert [SOA] == text((await client.ask()).answer)
+
+
+async def test_nothing_before_the_first_snapshot(loading: Service) -> None:
+    """What comes in before there are zones waits, and is answered from them."""
+    sock = loading.send(query())
+    client = await loading.connect()
+    client.send(framed(query()))
+    await asyncio.sleep(0)
+    assert not loading.is_ready.is_set()
+    with pytest.raises(BlockingIOError):
+        sock.recv(1)
+
+    loading.gate.set()
+
+    assert [SOA] == text((await loading.receive(sock)).answer)
+    assert [SOA] == text((await client.answer()).answer)
+
+
+async def test_stop_before_the_first_snapshot(loading: Service) -> None:
+    """A nameserver that is told to stop before it has zones has said nothing by then, not even that it is ready."""
+    with loading.send(query()) as sock:
+        loading.stop.set()
+        assert loading.task is not None
+        await asyncio.wait_for(loading.task, PATIENCE)
+
+        assert not loading.is_ready.is_set()
+        with pytest.raises(BlockingIOError):
+            sock.recv(1)
+
+
+async def test_stop_hangs_up(service: Service) -> None:
+    """A nameserver that stops closes its connections, and leaves its sockets to the supervisor."""
+    client = await service.connect()
+    await client.ask()
+
+    service.stop.set()
+
+    assert await client.is_cut_off()
+
+
+async def test_a_feed_gone_mad_ends_the_process(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fault in following the feed comes out, so that the log has it and the supervisor starts a new process."""
+    monkeypatch.setattr(feed, "RECONNECT_DELAY", 3600)
+    other = Service(service.path.with_name("other.sock"), {}, {})
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(other.path))
+        listener.listen()
+        listener.setblocking(False)
+        other.start()
+        connection, _ = await asyncio.get_running_loop().sock_accept(listener)
+        with connection:
+            connection.send(b"\0\0\0\x04null")
+            assert other.task is not None
+            with pytest.raises(ValueError, match="not a feed message"):
+                await asyncio.wait_for(other.task, PATIENCE)
+
+
+@pytest.mark.parametrize("count", [2, 5, 1000])
+async def test_many_queries_in_one_segment(service: Service, count: int) -> None:
+    """However many queries come at once, each is answered, in order."""
+    client = await service.connect()
+
+    client.send(b"".join(framed(query(number=number)) for number in range(count)))
+
+    assert [*range(count)] == [(await client.answer()).id for _ in range(count)]
+    assert [SOA] == text((await client.ask()).answer)
+
+
+async def test_nobody_holds_the_loop(
+    service: Service, connections: list[TCPConnection], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    Clients that send thousands of queries at once get a batch per turn of the event loop answered, all of them
+    together; meanwhile nothing more is read from them.
+    """
+    answered, longest, buffered = 0, 0, 0
+    size = len(framed(Exchange(zones()).respond(query(), Transport.TCP, CLIENT) or b""))
+    original = Nameserver.reply
+
+    def reply(self: Nameserver, packet: bytes, transport: Transport, client: str) -> bytes | None:
+        nonlocal answered, buffered
+        answered += 1
+        buffered = max(buffered, *(len(connection._buffer) for connection in connections))
+        return original(self, packet, transport, client)
+
+    async def watch() -> None:
+        nonlocal longest
+        while True:
+            before = answered
+            await asyncio.sleep(0)
+            longest = max(longest, answered - before)
+
+    async def flood() -> None:
+        client = await service.connect()
+        client.send(framed(query()) * 1000)
+        await asyncio.wait_for(client.reader.readexactly(1000 * size), PATIENCE)
+
+    monkeypatch.setattr(Nameserver, "reply", reply)
+    monkeypatch.setattr(nameserver, "MAX_UNSENT", 1 << 30)
+    async with asyncio.TaskGroup() as group:
+        watching = group.create_task(watch())
+        await asyncio.gather(*(group.create_task(flood()) for _ in range(4)))
+        watching.cancel()
+
+    assert 4 * 1000 == answered
+    assert longest <= nameserver.TCP_BATCH + 4
+    assert buffered <= nameserver.TCP_RECEIVE + 2 + 65535
+
+
+async def test_a_byte_at_a_time(service: Service) -> None:
+    """A query may come in as many segments as it has octets."""
+    client = await service.connect()
+    sock = client.writer.get_extra_info("socket")
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    for octet in framed(query()):
+        client.send(bytes((octet,)))
+        await asyncio.sleep(0)
+
+    assert [SOA] == text((await client.answer()).answer)
+
+
+async def test_half_close(service: Service) -> None:
+    """A client that sends its queries and closes its sending side gets all answers, and then the end."""
+    client = await service.connect()
+
+    client.send(framed(query(number=1)) + framed(query(number=2)) * 98 + framed(query(number=100)))
+    client.writer.write_eof()
+
+    assert [1, *[2] * 98, 100] == [(await client.answer()).id for _ in range(100)]
+    assert await client.is_cut_off()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\0\0",
+        framed(b"\0\1"),
+        framed(query()[:11]),
+        framed(query()[:2] + b"\x80" + query()[3:]),
+    ],
+    ids=["empty", "two octets", "eleven octets", "a response"],
+)
+async def test_garbage_ends_a_connection(service: Service, data: bytes) -> None:
+    """Whoever sends over TCP what deserves no answer is cut off, also behind a good query."""
+    client, other = await service.connect(), await service.connect()
+
+    client.send(data)
+    other.send(framed(query()) + data + framed(query()))
+
+    assert await client.is_cut_off()
+    with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+        assert [SOA] == text((await other.answer()).answer)
+    assert await other.is_cut_off()
+
+
+async def test_silent_clients_are_cut_off(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new connection without a query does not live long."""
+    monkeypatch.setattr(nameserver, "TCP_FIRST_MESSAGE", 0.02)
+
+    client = await service.connect()
+
+    assert await client.is_cut_off()
+
+
+@pytest.mark.parametrize("greeting", [b"", framed(query())])
+async def test_slow_clients_are_cut_off(service: Service, monkeypatch: pytest.MonkeyPatch, greeting: bytes) -> None:
+    """A query that trickles in does not buy more time with every octet, be it the first or a later one."""
+    monkeypatch.setattr(nameserver, "TCP_FIRST_MESSAGE", 0.05)
+    client = await service.connect()
+    client.send(greeting + b"\xff\xff")
+    if greeting:
+        await client.answer()
+
+    async with asyncio.timeout(PATIENCE):
+        while not client.reader.at_eof() and client.reader.exception() is None:
+            client.send(b"x")
+            await asyncio.sleep(0.001)
+
+
+async def test_idle_clients_are_cut_off(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection that had its answers is closed after a while."""
+    monkeypatch.setattr(nameserver, "TCP_IDLE", 0.02)
+    client = await service.connect()
+    await client.ask()
+
+    assert await client.is_cut_off()
+
+
+async def test_connections_of_one_address(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One address has so many connections; for one more, the one of its own goes that is idle for longest."""
+    monkeypatch.setattr(nameserver, "MAX_CONNECTIONS_PER_ADDRESS", 3)
+    stranger = await service.connect(source="127.0.0.2")
+    await stranger.ask()
+    clients = [await service.connect() for _ in range(3)]
+    for client in (clients[1], clients[2], clients[0]):
+        await client.ask()
+
+    fourth = await service.connect()
+    await fourth.ask()
+
+    assert await clients[1].is_cut_off()
+    for client in (clients[0], clients[2], fourth, stranger):
+        assert [SOA] == text((await client.ask()).answer)
+
+
+async def test_connections_in_all(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There are so many connections in all; for one more, the one goes that is idle for longest."""
+    monkeypatch.setattr(nameserver, "MAX_CONNECTIONS", 3)
+    clients = [await service.connect(source=f"127.0.0.{number}") for number in (2, 3, 4)]
+    for client in (clients[1], clients[2], clients[0]):
+        await client.ask()
+
+    fourth = await service.connect(source="127.0.0.5")
+    await fourth.ask()
+
+    assert await clients[1].is_cut_off()
+    for client in (clients[0], clients[2], fourth):
+        assert [SOA] == text((await client.ask()).answer)
+
+
+async def test_a_rush_stays_within_bounds(
+    service: Service, connections: list[TCPConnection], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Connections that come in all at once are counted like any others."""
+    monkeypatch.setattr(nameserver, "MAX_CONNECTIONS", 5)
+    await asyncio.gather(*(service.connect(source=f"127.0.0.{number}") for number in range(2, 42)))
+    await eventually(lambda: len(connections) == 40, "all were accepted")
+    await asyncio.sleep(0)
+
+    assert 5 == sum(not (c._transport is None or c._transport.is_closing()) for c in connections)
+
+
+async def test_idle_connections_keep_nobody_out(service: Service) -> None:
+    """Three hundred connections that do nothing do not keep out one that asks, though it is of the same address."""
+    for _ in range(300):
+        await service.connect()
+
+    client = await service.connect()
+
+    assert [SOA] == text((await client.ask()).answer)
+
+
+async def test_clients_that_never_read(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that asks and asks and reads nothing is cut off before its answers fill the memory."""
+    monkeypatch.setattr(nameserver, "MAX_UNSENT", 4096)
+    loop = asyncio.get_running_loop()
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock.setblocking(False)
+        await loop.sock_connect(sock, service.tcp["IPv4"].getsockname())
+
+        async def ask_for_ever() -> None:
+            while True:
+                await loop.sock_sendall(sock, framed(query("big.acme.example.com", "TXT")) * 100)
+
+        with pytest.raises(ConnectionError):
+            await asyncio.wait_for(ask_for_ever(), PATIENCE)
+
+    assert [SOA] == text((await service.ask()).answer)
+
+
+async def test_clients_that_reset(service: Service, connections: list[TCPConnection]) -> None:
+    """A client that goes away with its queries half answered costs nothing."""
+    client = await service.connect()
+    client.send(framed(query()) * 5000)
+    await client.answer()
+
+    client.close()
+
+    await eventually(lambda: connections[0] not in connections[0]._connections._by_idleness, "it is forgotten")
+    assert {} == connections[0]._connections._by_address
+    assert [SOA] == text((await service.ask()).answer)
+
+
+async def test_udp_clients_that_are_gone(service: Service) -> None:
+    """An answer that nobody is there to receive, and the ICMP message that says so, harm nothing."""
+    for family in LOOPBACK:
+        for _ in range(5):
+            service.send(query(), family).close()
+        assert [SOA] == text((await service.ask(family)).answer)
+
+
+@pytest.mark.parametrize(
+    "message", [b"", b"\0", query()[:11], query()[:2] + b"\x80" + query()[3:], query() + bytes(4096)]
+)
+async def test_datagrams_without_an_answer(service: Service, message: bytes) -> None:
+    """What is no query, or larger than any, is not answered, and the next is."""
+    with service.send(message) as sock:
+        assert [SOA] == text((await service.ask()).answer)
+
+        with pytest.raises(BlockingIOError):
+            sock.recv(1)
+
+
+def test_a_batch_of_datagrams() -> None:
+    """A flood over UDP lets the event loop turn after a batch."""
+    udp = Mock(spec=socket.socket)
+    udp.recvfrom.return_value = (query(), (CLIENT, 1024))
+
+    drain(Nameserver(Exchange(zones())), udp)
+
+    assert nameserver.UDP_BATCH == udp.recvfrom.call_count == udp.sendto.call_count
+
+
+def test_faults_of_the_udp_socket() -> None:
+    """An error that an earlier answer came back with, or one in sending, costs no other query its answer."""
+    udp = Mock(spec=socket.socket)
+    good = (query(), (CLIENT, 1024))
+    refused, full = OSError(errno.ECONNREFUSED, "refused"), OSError(errno.ENOBUFS, "full")
+    udp.recvfrom.side_effect = [refused, good, good, BlockingIOError]
+    udp.sendto.side_effect = [full, None]
+
+    drain(Nameserver(Exchange(zones())), udp)
+
+    assert 2 == udp.sendto.call_count
+
+
+def test_nobody_is_at_port_zero() -> None:
+    """A query that claims to come from port 0 is not answered: no client is there, but a reflection might be."""
+    udp = Mock(spec=socket.socket)
+    udp.recvfrom.side_effect = [(query(), (CLIENT, 0)), BlockingIOError]
+
+    drain(Nameserver(Exchange(zones())), udp)
+
+    udp.sendto.assert_not_called()
+
+
+async def test_tcp_answers_in_one_piece() -> None:
+    """An answer and its length go out in one write, so that they fit into one segment (RFC 7766, section 8)."""
+    transport = Mock(spec=asyncio.Transport)
+    transport.is_closing.return_value = False
+    transport.get_extra_info.return_value = None
+    connections = Connections()
+    connection = TCPConnection(Nameserver(Exchange(zones())), connections)
+    connection.connection_made(transport)
+
+    message = framed(query())
+    connection.get_buffer(-1)[: len(message)] = message
+    connection.buffer_updated(len(message))
+
+    (sent,) = transport.write.call_args.args
+    assert 1 == transport.write.call_count
+    assert [SOA] == text(dns.message.from_wire(sent[2:]).answer)
+    connection.connection_lost(None)
+    connection.connection_lost(None)
+
+
+def test_connections_lost_before_they_were_made() -> None:
+    """A connection that is given up before the loop came to it is no reason to stumble."""
+    connection = TCPConnection(Nameserver(), Connections())
+
+    connection.abort()
+    connection.connection_lost(None)
+
+    assert not connection.answer()
+
+
+async def test_a_fault_costs_one_answer(
+    service: Service, monkeypatch: pytest.MonkeyPatch, logged: list[structlog.typing.EventDict]
+) -> None:
+    """A packet that brings out a fault of ours is logged and not answered; over TCP its connection ends."""
+    original = Exchange.respond
+
+    def respond(self: Exchange, packet: bytes, transport: Transport, client: str) -> bytes | None:
+        if packet[:2] == b"\xde\xad":
+            raise ZeroDivisionError
+        return original(self, packet, transport, client)
+
+    monkeypatch.setattr(Exchange, "respond", respond)
+    client = await service.connect()
+    client.send(framed(query(number=0xDEAD)))
+    with service.send(query(number=0xDEAD)):
+        assert await client.is_cut_off()
+        assert [SOA] == text((await service.ask()).answer)
+
+    assert ["a packet brought out a fault"] * 2 == [event["event"] for event in logged]
+
+
+async def test_values_from_the_feed(service: Service) -> None:
+    """What is answered is what the feed brought."""
+    message = await service.receive(service.send(query(str(ONE), "TXT")))
+
+    assert dns.rcode.NOERROR == message.rcode()
+    assert [f'{ONE.fqdn} 1 IN TXT "{VALUE}"'] == text(message.answer)
