@@ -16,6 +16,7 @@ from responder.names import Name
 from responder.ratelimit import RateLimit, Verdict
 from responder.rrset import CLASS_CH, CLASS_IN, RRset, RRType, txt_rdata
 from responder.wire import (
+    HEADER,
     NO_EDNS,
     RD,
     Answer,
@@ -40,6 +41,9 @@ from responder.zone import Zones
 
 MAX_REMEMBERED_OPTS = 4096
 """Distinct OPT records remembered in their parsed form, in each of two tables. A flood of others starts them afresh."""
+
+MAX_REMEMBERED_OPT = 128
+"""Octets of an OPT record worth remembering: more than real clients send, and a bound on what strangers can store."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,8 +172,9 @@ class Exchange:
             granted = cookie(edns.cookie[:8], self.cookies.grant(edns.cookie, client))
             verified = self.cookies.is_ours(edns.cookie, client)
             edns = replace(edns, opt=extend_opt(edns.opt, granted), verified=verified)
-        if query.question and not edns.nsid and not edns.keepalive:
-            tail = packet[12 + len(query.question) :]
+        tail = packet[12 + len(query.question) :]
+        ordinary = query.question and query.qtype != RRType.IXFR and not edns.nsid and not edns.keepalive
+        if ordinary and len(tail) <= MAX_REMEMBERED_OPT:
             if edns.cookie:
                 _remember(self._cookie_opts, (client, tail), edns)
             else:
@@ -183,7 +188,8 @@ class Exchange:
             case Verdict.SEND:
                 return reply
             case Verdict.SLIP:
-                return cut(reply, question, edns.opt)
+                bare = len(reply) == HEADER  # a refusal without the question
+                return cut(reply, b"" if bare else question, b"" if bare else edns.opt)
             case Verdict.DROP:
                 return None
 

@@ -3,7 +3,8 @@ Zone changes from the control process to the nameserver processes, and their ack
 
 A Unix stream socket carries frames: four octets of length, then JSON. A nameserver that connects is sent a snapshot
 (`Begin`, changes that carry all names, `End`) and then each change as it is committed; it acknowledges every frame by
-its number. Only public data travels here: what DNS shows anyway.
+its number. What DNS shows anyway travels here, and the keys of
+DNS cookies.
 
 The promise kept here: when `Publisher.publish` returns, no nameserver process answers from before the change. One
 that does not acknowledge in time is killed (the supervisor starts it afresh), because a stale nameserver is worse
@@ -71,7 +72,14 @@ class End:
     """The snapshot is complete: serve it from now on."""
 
 
-Frame = Begin | Change | End
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """The keys of DNS cookies from now on: the current one, then those still honoured. None: give no cookies."""
+
+    keys: tuple[bytes, ...]
+
+
+Frame = Begin | Change | End | Keys
 
 
 class Publisher:
@@ -81,6 +89,7 @@ class Publisher:
         self._statics = tuple(statics)
         self._snapshot = snapshot
         self._expected = nameservers
+        self._keys = Keys(())
         self._peers: set[_Peer] = set()
         self._gathered = asyncio.Event()
         self._gathering: asyncio.TimerHandle | None = None
@@ -117,6 +126,12 @@ class Publisher:
             peer.leave()  # it comes back at once
         await self._gathered.wait()
         await asyncio.gather(*(self._confirm(peer) for peer in self._peers))
+
+    def rekey(self, keys: tuple[bytes, ...]) -> None:
+        """Have every nameserver, those yet to come included, make and check cookies with *keys*."""
+        self._keys = Keys(keys)
+        for peer in self._peers:
+            peer.send(self._keys)
 
     def _gather(self) -> None:
         """From now on, wait with changes until all nameservers are here, or have had the time to come."""
@@ -182,6 +197,8 @@ class Publisher:
 
     async def _send_snapshot(self, peer: _Peer) -> dict[Name, int]:
         """All but the end of it; returns the serial that each zone has in it."""
+        if self._keys.keys:
+            peer.send(self._keys)
         peer.send(Begin(self._statics))
         serials: dict[Name, int] = {}
         async for change in self._snapshot():
@@ -295,12 +312,12 @@ class _Peer:
             self._pidfd = -1
 
 
-async def follow(path: str, install: Callable[[Zones], None]) -> None:
+async def follow(path: str, install: Callable[[Zones], None], rekey: Callable[[tuple[bytes, ...]], None]) -> None:
     """
     The nameserver's end: keep zones as the control process publishes them, for ever.
 
-    *install* is called with each complete snapshot; later changes are applied to that very object. While the control
-    process is away the zones stay as they are.
+    *install* is called with each complete snapshot; later changes are applied to that very object. *rekey* is called
+    with the keys of DNS cookies. While the control process is away everything stays as it is.
     """
     serving: Zones | None = None
     while True:
@@ -311,7 +328,7 @@ async def follow(path: str, install: Callable[[Zones], None]) -> None:
             continue
         try:
             writer.write(_pack({"serving": serving is not None}))
-            async for zones in _receive(reader, writer, serving):
+            async for zones in _receive(reader, writer, serving, rekey):
                 serving = zones
                 install(zones)
         except (asyncio.IncompleteReadError, ConnectionError):
@@ -322,7 +339,10 @@ async def follow(path: str, install: Callable[[Zones], None]) -> None:
 
 
 async def _receive(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, serving: Zones | None
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    serving: Zones | None,
+    rekey: Callable[[tuple[bytes, ...]], None],
 ) -> AsyncIterator[Zones]:
     """Apply frames as they come and acknowledge each. Yields the new zones whenever a snapshot is complete."""
     collecting = serving or Zones()
@@ -335,6 +355,8 @@ async def _receive(
                 collecting.apply(frame)
             case End():
                 yield collecting
+            case Keys():
+                rekey(frame.keys)
         writer.write(_pack({"ack": number}))
         await asyncio.sleep(0)  # a long snapshot must let queries through between its frames
 
@@ -354,6 +376,8 @@ def render_frame(number: int, frame: Frame) -> bytes:
             }
         case End():
             body = None
+        case Keys():
+            body = [key.hex() for key in frame.keys]
     return _pack({"n": number, type(frame).__name__: body})
 
 
@@ -370,6 +394,8 @@ def parse_frame(message: dict[str, Any]) -> tuple[int, Frame]:
             return number, Change(apex=Name.parse(apex), previous=previous, serial=serial, names=values)
         case {"n": int(number), "End": None}:
             return number, End()
+        case {"n": int(number), "Keys": list(keys)}:
+            return number, Keys(tuple(map(bytes.fromhex, keys)))
         case _:
             raise ValueError("not a feed frame")
 

@@ -44,6 +44,9 @@ TCP_BACKLOG = 1024
 KEPT_FOR_NAMESERVERS = ("PATH", "LANG", "LC_ALL", "TZ", "PYTHONPATH", "PYTHONHOME", "PYTHONUNBUFFERED")
 """The only environment variables a nameserver process sees."""
 
+# linux/in.h and linux/in6.h; the socket module does not name them.
+_IP_MTU_DISCOVER, _IPV6_MTU_DISCOVER, _PMTUDISC_OMIT = 10, 23, 5
+
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 
 Address = tuple[str, int]
@@ -111,7 +114,7 @@ def _start(plan: Plan, sockets: dict[str, list[socket.socket]], feed: Path) -> S
             f"nameserver {n + 1}",
             "responder.nameserver",
             {"udp": _numbers(sockets["udp"][n * share : (n + 1) * share]), "tcp": _numbers(sockets["tcp"])},
-            {"feed": str(feed), "log": plan.settings.get("log", {})},
+            {"feed": str(feed), "log": plan.settings["log"], "dns": plan.settings["dns"]},
             bare=True,
         )
         for n in range(plan.processes)
@@ -269,6 +272,7 @@ def _bind(kind: socket.SocketKind, address: Address, *, shared: bool) -> socket.
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         else:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, UDP_RECEIVE_BUFFER)
+            _never_fragment(sock)
         if shared:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         sock.bind(tuple(address))
@@ -279,6 +283,14 @@ def _bind(kind: socket.SocketKind, address: Address, *, shared: bool) -> socket.
         sock.close()
         raise
     return sock
+
+
+def _never_fragment(sock: socket.socket) -> None:
+    """Ignore what forged ICMP says of the path: our replies fit every path as they are (RFC 9715)."""
+    if sock.family == socket.AF_INET6:
+        sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, _PMTUDISC_OMIT)
+    else:
+        sock.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _PMTUDISC_OMIT)
 
 
 def _bind_feed(path: Path) -> socket.socket:

@@ -27,6 +27,9 @@ UDP_FLOOR = 512
 TCP_CEILING = 65_535
 """Octets the two-octet length prefix can announce (RFC 1035, section 4.2.2)."""
 
+MAX_OPTIONS = 64
+"""EDNS options read in one query. There are not that many to send, but 64 KiB would hold 16,000."""
+
 QR, AA, TC, RD = 0x8000, 0x0400, 0x0200, 0x0100
 DO = 0x8000
 _OPCODE = 0x7800
@@ -136,15 +139,15 @@ def parse(packet: bytes) -> Query | bytes | None:
     if qdcount != 1 or end is None or len(packet) < end + 4:  # RFC 9619: exactly one question
         return header_only(packet, Rcode.FORMERR)
     qtype, qclass = _TYPE_CLASS.unpack_from(packet, end)
-    edns = NO_EDNS
-    if opcode == Opcode.QUERY and qtype != RRType.IXFR:  # those two carry records of their own, and are refused anyway
-        if ancount or nscount:
-            return header_only(packet, Rcode.FORMERR)
-        additional = _parse_additional(packet, end + 4, arcount)
-        if isinstance(additional, Rcode):
-            return header_only(packet, additional)
-        edns = additional
     qname = packet[HEADER:end].lower()
+    edns: Edns | Rcode = NO_EDNS
+    if opcode == Opcode.QUERY:
+        at = end + 4
+        if qtype == RRType.IXFR and nscount == 1:  # the SOA that the client has (RFC 1995, section 3)
+            at, nscount = _skip_record(packet, at), 0
+        edns = Rcode.FORMERR if ancount or nscount else _parse_additional(packet, at, arcount)
+    if isinstance(edns, Rcode):
+        return header_only(packet, edns)
     return Query(packet[:2], bool(flags & RD), opcode, packet[HEADER : end + 4], qname, qtype, qclass, edns)
 
 
@@ -244,11 +247,11 @@ _OPTS = tuple(b"\0" + _RECORD.pack(RRType.OPT, UDP_CEILING, flags, 0) for flags 
 _OPT_FIXED = len(_OPTS[0])
 
 
-def _skip_name(packet: bytes) -> int | None:
-    """Where the name at octet 12 ends; None if it is cut off, too long, or holds anything but plain labels."""
-    at = HEADER
+def _skip_name(packet: bytes, start: int = HEADER) -> int | None:
+    """Where the name at octet *start* ends; None if it is cut off, too long, or holds anything but plain labels."""
+    at = start
     size = len(packet)
-    while at < size and at - HEADER < MAX_NAME:
+    while at < size and at - start < MAX_NAME:
         length = packet[at]
         at += 1 + length
         if not length:
@@ -256,6 +259,17 @@ def _skip_name(packet: bytes) -> int | None:
         if length > MAX_LABEL:  # a pointer could only point forward or into the header (RFC 1035, section 4.1.4)
             return None
     return None
+
+
+def _skip_record(packet: bytes, at: int) -> int:
+    """Where the record at octet *at* ends, as far as it says; behind the end of the packet if it is cut off."""
+    if packet[at : at + 1] >= b"\xc0":
+        at += 2
+    else:
+        at = _skip_name(packet, at) or len(packet)
+    if at + _RECORD.size > len(packet):
+        return len(packet) + 1
+    return at + _RECORD.size + int.from_bytes(packet[at + 8 : at + 10], "big")
 
 
 def _parse_additional(packet: bytes, at: int, arcount: int) -> Edns | Rcode:
@@ -277,9 +291,10 @@ def _parse_additional(packet: bytes, at: int, arcount: int) -> Edns | Rcode:
 
 def _parse_options(options: bytes, edns: Edns) -> Edns | Rcode:
     """*edns* with what its options ask for. Unknown ones are ignored (RFC 6891, section 6.1.2)."""
-    at, found = 0, {}
+    at, count, found = 0, 0, {}
     while at < len(options):
-        if at + _CODE_LENGTH.size > len(options):
+        count += 1
+        if at + _CODE_LENGTH.size > len(options) or count > MAX_OPTIONS:
             return Rcode.FORMERR
         code, length = _CODE_LENGTH.unpack_from(options, at)
         at += _CODE_LENGTH.size + length
@@ -329,4 +344,3 @@ def _compress(owner: bytes, qname: bytes) -> bytes:
             return owner[:at] + (0xC000 | HEADER + start).to_bytes(2, "big")
         at += 1 + owner[at]
     return owner
-

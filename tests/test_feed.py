@@ -22,7 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from responder import feed
-from responder.feed import Begin, End, Frame, Publisher, follow, parse_frame, render_frame
+from responder.feed import Begin, End, Frame, Keys, Publisher, follow, parse_frame, render_frame
 from responder.names import Name
 from responder.rrset import RRset
 from responder.zone import Change, Static, Zones
@@ -124,6 +124,7 @@ class Follower:
 
     path: Path
     installed: list[Zones] = field(default_factory=list)
+    keys: list[tuple[bytes, ...]] = field(default_factory=list)
     task: asyncio.Task[None] | None = None
 
     @property
@@ -139,7 +140,7 @@ class Follower:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Follower]:
-        self.task = asyncio.create_task(follow(str(self.path), self.installed.append))
+        self.task = asyncio.create_task(follow(str(self.path), self.installed.append, self.keys.append))
         try:
             yield self
         finally:
@@ -238,6 +239,19 @@ async def test_snapshot_then_changes(start: Start, victim: object, path: Path) -
     assert list(enumerate(expected, 1)) == frames
 
 
+async def test_cookie_keys(start: Start, victim: object, path: Path) -> None:
+    """Keys reach the nameservers that are there, and those that come later before they answer anything."""
+    publisher = await start()
+    async with Follower(path).running() as early:
+        await early.loaded()
+        publisher.rekey((b"new", b"old"))
+        await eventually(lambda: early.keys, "the keys are there")
+        async with Follower(path).running() as late:
+            await late.loaded()
+
+    assert [(b"new", b"old")] == early.keys == late.keys
+
+
 async def test_publish_waits_for_everybody(start: Start, victim: object, path: Path) -> None:
     """`publish` returns when the slowest nameserver has acknowledged the last change, and no sooner."""
     publisher = await start()
@@ -331,7 +345,10 @@ async def test_large_changes_go_in_pieces(
 async def test_one_that_hangs_is_killed(start: Start, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A nameserver that stops to acknowledge is killed, and the change is live without it."""
     publisher = await start()
-    code = "import asyncio, sys; from responder.feed import follow; asyncio.run(follow(sys.argv[1], lambda _: None))"
+    code = (
+        "import asyncio, sys; from responder.feed import follow; "
+        "asyncio.run(follow(sys.argv[1], lambda _: None, lambda _: None))"
+    )
     with subprocess.Popen([sys.executable, "-c", code, path]) as child:  # noqa: ASYNC220
         await eventually(lambda: any(peer.acknowledged == 4 for peer in publisher._peers), "it serves")
         assert [child.pid] == [peer.pid for peer in publisher._peers]
@@ -586,7 +603,7 @@ async def test_credentials(path: Path, listener: socket.socket) -> None:
 
 async def test_nameserver_does_not_live_with_nonsense(path: Path, listener: socket.socket) -> None:
     """A frame that is none ends the nameserver's task, and with it the process: a fresh one may understand more."""
-    following = asyncio.create_task(follow(str(path), lambda _: None))
+    following = asyncio.create_task(follow(str(path), lambda _: None, lambda _: None))
     listener.setblocking(False)
     connection, _ = await asyncio.get_running_loop().sock_accept(listener)
     with connection:
@@ -607,7 +624,15 @@ CHANGES = st.builds(
 )
 
 
-@given(NUMBERS, st.one_of(st.builds(Begin, st.lists(STATICS, max_size=3).map(tuple)), CHANGES, st.just(End())))
+@given(
+    NUMBERS,
+    st.one_of(
+        st.builds(Begin, st.lists(STATICS, max_size=3).map(tuple)),
+        CHANGES,
+        st.just(End()),
+        st.builds(Keys, st.lists(st.binary()).map(tuple)),
+    ),
+)
 def test_frames_survive_the_journey(number: int, frame: Frame) -> None:
     """Whatever is in a frame, the other end reads the same."""
     data = render_frame(number, frame)

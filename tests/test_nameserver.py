@@ -17,10 +17,12 @@ import pytest
 import pytest_asyncio
 import structlog
 
-from responder import feed, nameserver
+from responder import feed
 from responder.exchange import Exchange
 from responder.feed import Publisher
-from responder.nameserver import Connections, Nameserver, TCPConnection, drain, serve
+from responder.nameserver import Nameserver, serve, tcp, udp
+from responder.nameserver.tcp import Connections, TCPConnection
+from responder.nameserver.udp import drain
 from responder.wire import Transport
 from responder.zone import Change
 from tests.processes import PATIENCE, eventually
@@ -90,8 +92,8 @@ class Service:
         yield Change(apex=APEX, previous=SERIAL, serial=SERIAL, names={ONE: (VALUE,)})
 
     def start(self) -> None:
-        udp, tcp = [*self.udp.values()], [*self.tcp.values()]
-        self.task = asyncio.create_task(serve(udp, tcp, str(self.path), self.stop, self.is_ready.set))
+        sockets = {"udp": [*self.udp.values()], "tcp": [*self.tcp.values()]}
+        self.task = asyncio.create_task(serve(Nameserver(), sockets, str(self.path), self.stop, self.is_ready.set))
 
     async def connect(self, family: str = "IPv4", source: str | None = None) -> Client:
         local = (source, 0) if source else None
@@ -268,9 +270,9 @@ async def test_nobody_holds_the_loop(
     """
     answered, longest, buffered = 0, 0, 0
     size = len(framed(Exchange(zones()).respond(query(), Transport.TCP, CLIENT) or b""))
-    original = Nameserver.reply
+    original = Exchange.respond
 
-    def reply(self: Nameserver, packet: bytes, transport: Transport, client: str) -> bytes | None:
+    def reply(self: Exchange, packet: bytes, transport: Transport, client: str) -> bytes | None:
         nonlocal answered, buffered
         answered += 1
         buffered = max(buffered, *(len(connection._buffer) for connection in connections))
@@ -288,16 +290,16 @@ async def test_nobody_holds_the_loop(
         client.send(framed(query()) * 1000)
         await asyncio.wait_for(client.reader.readexactly(1000 * size), PATIENCE)
 
-    monkeypatch.setattr(Nameserver, "reply", reply)
-    monkeypatch.setattr(nameserver, "MAX_UNSENT", 1 << 30)
+    monkeypatch.setattr(Exchange, "respond", reply)
+    monkeypatch.setattr(tcp, "MAX_UNSENT", 1 << 30)
     async with asyncio.TaskGroup() as group:
         watching = group.create_task(watch())
         await asyncio.gather(*(group.create_task(flood()) for _ in range(4)))
         watching.cancel()
 
     assert 4 * 1000 == answered
-    assert longest <= nameserver.TCP_BATCH + 4
-    assert buffered <= nameserver.TCP_RECEIVE + 2 + 65535
+    assert longest <= tcp.BATCH + 4
+    assert buffered <= tcp.RECEIVE + 2 + 65535
 
 
 async def test_a_byte_at_a_time(service: Service) -> None:
@@ -349,7 +351,7 @@ async def test_garbage_ends_a_connection(service: Service, data: bytes) -> None:
 
 async def test_silent_clients_are_cut_off(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     """A new connection without a query does not live long."""
-    monkeypatch.setattr(nameserver, "TCP_FIRST_MESSAGE", 0.02)
+    monkeypatch.setattr(tcp, "FIRST_MESSAGE", 0.02)
 
     client = await service.connect()
 
@@ -359,7 +361,7 @@ async def test_silent_clients_are_cut_off(service: Service, monkeypatch: pytest.
 @pytest.mark.parametrize("greeting", [b"", framed(query())])
 async def test_slow_clients_are_cut_off(service: Service, monkeypatch: pytest.MonkeyPatch, greeting: bytes) -> None:
     """A query that trickles in does not buy more time with every octet, be it the first or a later one."""
-    monkeypatch.setattr(nameserver, "TCP_FIRST_MESSAGE", 0.05)
+    monkeypatch.setattr(tcp, "FIRST_MESSAGE", 0.05)
     client = await service.connect()
     client.send(greeting + b"\xff\xff")
     if greeting:
@@ -373,7 +375,7 @@ async def test_slow_clients_are_cut_off(service: Service, monkeypatch: pytest.Mo
 
 async def test_idle_clients_are_cut_off(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     """A connection that had its answers is closed after a while."""
-    monkeypatch.setattr(nameserver, "TCP_IDLE", 0.02)
+    monkeypatch.setattr(tcp, "IDLE", 0.02)
     client = await service.connect()
     await client.ask()
 
@@ -382,7 +384,7 @@ async def test_idle_clients_are_cut_off(service: Service, monkeypatch: pytest.Mo
 
 async def test_connections_of_one_address(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     """One address has so many connections; for one more, the one of its own goes that is idle for longest."""
-    monkeypatch.setattr(nameserver, "MAX_CONNECTIONS_PER_ADDRESS", 3)
+    monkeypatch.setattr(tcp, "MAX_CONNECTIONS_PER_ADDRESS", 3)
     stranger = await service.connect(source="127.0.0.2")
     await stranger.ask()
     clients = [await service.connect() for _ in range(3)]
@@ -399,7 +401,7 @@ async def test_connections_of_one_address(service: Service, monkeypatch: pytest.
 
 async def test_connections_in_all(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     """There are so many connections in all; for one more, the one goes that is idle for longest."""
-    monkeypatch.setattr(nameserver, "MAX_CONNECTIONS", 3)
+    monkeypatch.setattr(tcp, "MAX_CONNECTIONS", 3)
     clients = [await service.connect(source=f"127.0.0.{number}") for number in (2, 3, 4)]
     for client in (clients[1], clients[2], clients[0]):
         await client.ask()
@@ -416,7 +418,7 @@ async def test_a_rush_stays_within_bounds(
     service: Service, connections: list[TCPConnection], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Connections that come in all at once are counted like any others."""
-    monkeypatch.setattr(nameserver, "MAX_CONNECTIONS", 5)
+    monkeypatch.setattr(tcp, "MAX_CONNECTIONS", 5)
     await asyncio.gather(*(service.connect(source=f"127.0.0.{number}") for number in range(2, 42)))
     await eventually(lambda: len(connections) == 40, "all were accepted")
     await asyncio.sleep(0)
@@ -436,7 +438,7 @@ async def test_idle_connections_keep_nobody_out(service: Service) -> None:
 
 async def test_clients_that_never_read(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     """A client that asks and asks and reads nothing is cut off before its answers fill the memory."""
-    monkeypatch.setattr(nameserver, "MAX_UNSENT", 4096)
+    monkeypatch.setattr(tcp, "MAX_UNSENT", 4096)
     loop = asyncio.get_running_loop()
     with socket.socket() as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -488,35 +490,35 @@ async def test_datagrams_without_an_answer(service: Service, message: bytes) -> 
 
 def test_a_batch_of_datagrams() -> None:
     """A flood over UDP lets the event loop turn after a batch."""
-    udp = Mock(spec=socket.socket)
-    udp.recvfrom.return_value = (query(), (CLIENT, 1024))
+    sock = Mock(spec=socket.socket)
+    sock.recvfrom.return_value = (query(), (CLIENT, 1024))
 
-    drain(Nameserver(Exchange(zones())), udp)
+    drain(Nameserver(Exchange(zones())).reply, sock)
 
-    assert nameserver.UDP_BATCH == udp.recvfrom.call_count == udp.sendto.call_count
+    assert udp.BATCH == sock.recvfrom.call_count == sock.sendto.call_count
 
 
 def test_faults_of_the_udp_socket() -> None:
     """An error that an earlier answer came back with, or one in sending, costs no other query its answer."""
-    udp = Mock(spec=socket.socket)
+    sock = Mock(spec=socket.socket)
     good = (query(), (CLIENT, 1024))
     refused, full = OSError(errno.ECONNREFUSED, "refused"), OSError(errno.ENOBUFS, "full")
-    udp.recvfrom.side_effect = [refused, good, good, BlockingIOError]
-    udp.sendto.side_effect = [full, None]
+    sock.recvfrom.side_effect = [refused, good, good, BlockingIOError]
+    sock.sendto.side_effect = [full, None]
 
-    drain(Nameserver(Exchange(zones())), udp)
+    drain(Nameserver(Exchange(zones())).reply, sock)
 
-    assert 2 == udp.sendto.call_count
+    assert 2 == sock.sendto.call_count
 
 
 def test_nobody_is_at_port_zero() -> None:
     """A query that claims to come from port 0 is not answered: no client is there, but a reflection might be."""
-    udp = Mock(spec=socket.socket)
-    udp.recvfrom.side_effect = [(query(), (CLIENT, 0)), BlockingIOError]
+    sock = Mock(spec=socket.socket)
+    sock.recvfrom.side_effect = [(query(), (CLIENT, 0)), BlockingIOError]
 
-    drain(Nameserver(Exchange(zones())), udp)
+    drain(Nameserver(Exchange(zones())).reply, sock)
 
-    udp.sendto.assert_not_called()
+    sock.sendto.assert_not_called()
 
 
 async def test_tcp_answers_in_one_piece() -> None:
@@ -525,7 +527,7 @@ async def test_tcp_answers_in_one_piece() -> None:
     transport.is_closing.return_value = False
     transport.get_extra_info.return_value = None
     connections = Connections()
-    connection = TCPConnection(Nameserver(Exchange(zones())), connections)
+    connection = TCPConnection(Nameserver(Exchange(zones())).reply, connections)
     connection.connection_made(transport)
 
     message = framed(query())
@@ -541,7 +543,7 @@ async def test_tcp_answers_in_one_piece() -> None:
 
 def test_connections_lost_before_they_were_made() -> None:
     """A connection that is given up before the loop came to it is no reason to stumble."""
-    connection = TCPConnection(Nameserver(), Connections())
+    connection = TCPConnection(Nameserver().reply, Connections())
 
     connection.abort()
     connection.connection_lost(None)
@@ -552,7 +554,7 @@ def test_connections_lost_before_they_were_made() -> None:
 async def test_a_fault_costs_one_answer(
     service: Service, monkeypatch: pytest.MonkeyPatch, logged: list[structlog.typing.EventDict]
 ) -> None:
-    """A packet that brings out a fault of ours is logged and not answered; over TCP its connection ends."""
+    """A packet that brings out a fault of ours is logged, once for many, and not answered; over TCP its connection ends."""
     original = Exchange.respond
 
     def respond(self: Exchange, packet: bytes, transport: Transport, client: str) -> bytes | None:
@@ -567,7 +569,7 @@ async def test_a_fault_costs_one_answer(
         assert await client.is_cut_off()
         assert [SOA] == text((await service.ask()).answer)
 
-    assert ["a packet brought out a fault"] * 2 == [event["event"] for event in logged]
+    assert ["a packet brought out a fault"] == [event["event"] for event in logged]
 
 
 async def test_values_from_the_feed(service: Service) -> None:
@@ -576,3 +578,43 @@ async def test_values_from_the_feed(service: Service) -> None:
 
     assert dns.rcode.NOERROR == message.rcode()
     assert [f'{ONE.fqdn} 1 IN TXT "{VALUE}"'] == text(message.answer)
+
+
+@pytest.mark.parametrize(("family", "host", "other"), [("IPv4", "0.0.0.0", "127.0.0.9"), ("IPv6", "::", "::1")])
+async def test_replies_leave_from_the_address_that_was_asked(
+    service: Service, family: str, host: str, other: str
+) -> None:
+    """A socket bound to every address answers each query from where it came to, as resolvers demand."""
+    kind = socket.AF_INET6 if family == "IPv6" else socket.AF_INET
+    with socket.socket(kind, socket.SOCK_DGRAM) as everywhere, socket.socket(kind, socket.SOCK_DGRAM) as client:
+        for sock in (everywhere, client):
+            sock.setblocking(False)
+            sock.bind((host, 0))
+        udp.watch(Nameserver(Exchange(zones())).reply, everywhere)
+        client.sendto(query(), (other, everywhere.getsockname()[1]))
+        async with asyncio.timeout(PATIENCE):
+            reply, source = await asyncio.get_running_loop().sock_recvfrom(client, 65535)
+        asyncio.get_running_loop().remove_reader(everywhere)
+
+    assert other == source[0]
+    assert [SOA] == text(dns.message.from_wire(reply).answer)
+
+
+def test_faults_of_a_socket_bound_everywhere() -> None:
+    """What cannot be received or sent costs no other query its answer there either."""
+    sock = Mock(spec=socket.socket)
+    good: tuple[object, ...] = (query(), [], 0, (CLIENT, 1024))
+    sock.recvmsg.side_effect = [OSError(errno.ECONNREFUSED, "refused"), good, good, BlockingIOError]
+    sock.sendmsg.side_effect = [OSError(errno.ENOBUFS, "full"), None]
+
+    udp.drain_any(Nameserver(Exchange(zones())).reply, sock)
+
+    assert 2 == sock.sendmsg.call_count
+
+
+def test_connections_fit_the_descriptors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With few descriptors there are few connections; with many, no more than are wanted."""
+    monkeypatch.setattr("resource.getrlimit", lambda _: (64, 64))
+    assert 8 == tcp.most_connections()
+    monkeypatch.setattr("resource.getrlimit", lambda _: (1 << 20, 1 << 20))
+    assert tcp.MAX_CONNECTIONS == tcp.most_connections()

@@ -420,7 +420,7 @@ def taken() -> Iterator[tuple[int, int]]:
 
 
 def plan(**differences: Any) -> Plan:
-    nothing: dict[str, Any] = {"dns": [], "api": [], "admin": [], "processes": 1, "settings": {}}
+    nothing: dict[str, Any] = {"dns": [], "api": [], "admin": [], "processes": 1, "settings": {"log": {}, "dns": {}}}
     return Plan(**nothing | differences)
 
 

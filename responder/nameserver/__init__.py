@@ -1,0 +1,134 @@
+"""
+A nameserver process: packets from its sockets through `exchange` and back, and zones from the feed.
+
+It faces the internet, so it is given sockets and the path of the feed, and has nothing else: no database, no tokens,
+no configuration, no environment. Between a packet and its answer nothing is awaited.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import socket
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+
+from responder.cookies import Cookies
+from responder.exchange import Exchange
+from responder.feed import follow
+from responder.logs import Seldom
+from responder.nameserver import tcp, udp
+from responder.wire import Transport
+from responder.zone import Zones
+
+COOKIE_REFRESH = 60.0
+"""Seconds after which a remembered cookie is checked anew: a cookie in a reply is at most that old."""
+
+FAULT_INTERVAL = 10.0
+"""Seconds between two reports of faults of one kind. Whoever finds a packet that brings one out sends it again."""
+
+_log = structlog.get_logger("nameserver")
+
+
+@dataclass(slots=True)
+class Nameserver:
+    """The exchange that answers, and the edge that keeps its faults from costing more than one packet."""
+
+    exchange: Exchange = field(default_factory=Exchange)
+    _faults: Seldom = field(default_factory=lambda: Seldom(FAULT_INTERVAL))
+
+    def install(self, zones: Zones) -> None:
+        """Serve *zones* from the next packet on."""
+        self.exchange.zones = zones
+        # The tables live as long as the process: keep the collector from walking a million names every now and then.
+        gc.freeze()
+
+    def rekey(self, keys: tuple[bytes, ...]) -> None:
+        """Make and check cookies with *keys*; none: give no cookies."""
+        self.exchange.cookies = Cookies(keys, time.time) if keys else None
+        self.exchange.forget_cookies()
+
+    def reply(self, packet: bytes, transport: Transport, client: str) -> bytes | None:
+        """Never raises: a packet that brings out a fault of ours costs its own answer and nothing more."""
+        try:
+            return self.exchange.respond(packet, transport, client)
+        except Exception as fault:  # noqa: BLE001  # the edge of a packet
+            if (unreported := self._faults.due(type(fault).__name__)) is not None:
+                _log.exception("a packet brought out a fault", packet=packet[:512].hex(), more=unreported)
+            return None
+
+
+async def serve(
+    server: Nameserver,
+    sockets: dict[str, list[socket.socket]],
+    feed: str,
+    stop: asyncio.Event,
+    ready: Callable[[], None],
+) -> None:
+    """
+    Answer on *sockets* ("udp" and "tcp": bound, listening, non-blocking) until *stop* is set; call *ready* when that
+    begins.
+
+    Nothing is read from the sockets before the first snapshot is here: what comes in until then waits in the kernel.
+    """
+    loaded = asyncio.Event()
+
+    def install(zones: Zones) -> None:
+        server.install(zones)
+        loaded.set()
+
+    following = asyncio.create_task(follow(feed, install, server.rekey))
+    stopping = asyncio.create_task(stop.wait())
+    loading = asyncio.create_task(loaded.wait())
+    await asyncio.wait([following, stopping, loading], return_when=asyncio.FIRST_COMPLETED)
+    if loaded.is_set():  # if not, there is nothing to answer from, not even REFUSED
+        await _answer(server, sockets, ready, [following, stopping])
+    for task in (following, stopping, loading):
+        task.cancel()
+    if following.done() and not following.cancelled():
+        following.result()  # it runs for ever: that it ended is a fault, and the traceback belongs in the log
+
+
+async def _answer(
+    server: Nameserver,
+    sockets: dict[str, list[socket.socket]],
+    ready: Callable[[], None],
+    tasks: Iterable[asyncio.Task[Any]],
+) -> None:
+    """Answer until one of *tasks* is done."""
+    loop, connections = asyncio.get_running_loop(), tcp.Connections()
+    loop.set_exception_handler(_Reporter())
+    for sock in sockets["udp"]:
+        udp.watch(server.reply, sock)
+    listeners = [await tcp.listen(server.reply, sock, connections) for sock in sockets["tcp"]]
+    refreshing = asyncio.create_task(_refresh_cookies(server.exchange))
+    ready()
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    refreshing.cancel()
+    for sock in sockets["udp"]:
+        loop.remove_reader(sock)
+    for listener in listeners:
+        listener.close()
+    connections.close()
+
+
+async def _refresh_cookies(exchange: Exchange) -> None:
+    while True:
+        await asyncio.sleep(COOKIE_REFRESH)
+        exchange.forget_cookies()
+
+
+class _Reporter:
+    """Logs what goes wrong in the event loop, such as a want of descriptors, without letting it fill the disk."""
+
+    def __init__(self) -> None:
+        self._seldom = Seldom(FAULT_INTERVAL)
+
+    def __call__(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        message = str(context["message"])
+        if (unreported := self._seldom.due(message)) is not None:
+            _log.error(message, reason=repr(context.get("exception")), more=unreported)

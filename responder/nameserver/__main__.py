@@ -1,0 +1,56 @@
+"""`python -m responder.nameserver`: the process that the supervisor starts."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import resource
+import socket
+import time
+from ipaddress import ip_network
+from typing import Any
+
+from responder import logs
+from responder.child import Lifeline, run
+from responder.exchange import Exchange, Identity
+from responder.nameserver import Nameserver, serve, tcp
+from responder.ratelimit import RateLimit
+
+_PR_SET_NO_NEW_PRIVS = 38  # linux/prctl.h
+
+
+async def main(orders: dict[str, Any], lifeline: Lifeline, stop: asyncio.Event) -> None:
+    """*orders* name its sockets (inherited, by number), the feed's path, and how to present itself."""
+    logs.configure(**orders["log"])
+    _give_up_what_is_not_needed()
+    sockets = {
+        purpose: [socket.socket(fileno=number) for number in numbers] for purpose, numbers in orders["sockets"].items()
+    }
+    await serve(Nameserver(_exchange(orders["dns"])), sockets, orders["feed"], stop, lifeline.ready)
+
+
+def _exchange(dns: dict[str, Any]) -> Exchange:
+    limit = dns["rate_limit"]
+    return Exchange(
+        identity=Identity(nsid=dns["nsid"], version=dns["version"], hostname=dns["hostname"]),
+        limit=RateLimit(
+            per_second=limit["replies_per_second"],
+            slip=limit["slip"],
+            exempt=map(ip_network, limit["exempt"]),
+            clock=time.monotonic,
+        )
+        if limit["replies_per_second"]
+        else None,
+        tcp_idle=tcp.IDLE,
+    )
+
+
+def _give_up_what_is_not_needed() -> None:
+    """No other program is ever run, no process made, no core written: whoever takes this one over cannot either."""
+    for limit in (resource.RLIMIT_NPROC, resource.RLIMIT_CORE):
+        resource.setrlimit(limit, (0, 0))
+    ctypes.CDLL(None).prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,83 @@
+"""
+UDP: what waits at a socket, answered in batches.
+
+One callback of the event loop answers many datagrams; a callback for each would cost as much as the answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+
+from responder.wire import Transport
+
+MAX_QUERY = 4096
+"""Octets read of a datagram. A real query with every option known fits into a tenth of it."""
+
+BATCH = 64
+"""Datagrams answered per readiness event, before the event loop may look at TCP and the feed: about 0.5 ms."""
+
+Reply = Callable[[bytes, Transport, str], bytes | None]
+
+_IP_PKTINFO = 8  # linux/in.h; the socket module does not name it before Python 3.14
+_ANCILLARY = socket.CMSG_SPACE(20)  # the larger of the two structures: an IPv6 address and an interface
+
+
+def watch(reply: Reply, sock: socket.socket) -> None:
+    """Answer what comes to *sock* by *reply*, which never raises."""
+    loop = asyncio.get_running_loop()
+    if sock.getsockname()[0] not in ("0.0.0.0", "::"):
+        loop.add_reader(sock, drain, reply, sock)
+        return
+    if sock.family == socket.AF_INET6:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+    else:
+        sock.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
+    loop.add_reader(sock, drain_any, reply, sock)
+
+
+def drain(reply: Reply, sock: socket.socket) -> None:
+    """Answer what waits at *sock*, which is bound to one address, at most a batch."""
+    receive, send, transport = sock.recvfrom, sock.sendto, Transport.UDP
+    for _ in range(BATCH):
+        try:
+            packet, client = receive(MAX_QUERY + 1)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:  # an ICMP error that an earlier reply came back with; the next datagram is waiting
+            continue
+        answer = reply(packet, transport, client[0])
+        if answer is not None and client[1] != 0 and len(packet) <= MAX_QUERY:
+            try:
+                send(answer, client)
+            except OSError:  # no buffer, no route: the resolver asks again
+                continue
+
+
+def drain_any(reply: Reply, sock: socket.socket) -> None:
+    """
+    As `drain`, for a socket that is bound to every address of the machine.
+
+    The reply must leave from the address that was asked, or resolvers drop it; the kernel would choose by route.
+    """
+    for _ in range(BATCH):
+        try:
+            packet, ancillary, _, client = sock.recvmsg(MAX_QUERY + 1, _ANCILLARY)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            continue
+        answer = reply(packet, Transport.UDP, client[0])
+        if answer is not None and client[1] != 0 and len(packet) <= MAX_QUERY:
+            try:
+                sock.sendmsg([answer], [_from_there(*item) for item in ancillary], 0, client)
+            except OSError:
+                continue
+
+
+def _from_there(level: int, kind: int, data: bytes) -> tuple[int, int, bytes]:
+    """The control message that sends from the address another one was received at."""
+    if level == socket.IPPROTO_IP:  # struct in_pktinfo: interface (0, for the route to decide), source, nothing
+        return level, kind, bytes(4) + data[4:8] + bytes(4)
+    return level, kind, data

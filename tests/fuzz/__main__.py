@@ -1,0 +1,26 @@
+"""
+Let atheris (libFuzzer) search for inputs that `respond.check` objects to, led by the branches they take.
+
+    python -m tests.fuzz -max_total_time=600 /tmp/found tests/fuzz/corpus
+
+Options and directories are libFuzzer's: what is new goes into the first directory, the others are only read.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Any
+
+
+def main() -> None:
+    """Fuzz until told to stop by an option, or by a finding: then the input is left in a file."""
+    atheris: Any = importlib.import_module("atheris")
+    with atheris.instrument_imports(include=["responder"]):
+        from tests.fuzz.respond import check
+    atheris.Setup(sys.argv, check)
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()

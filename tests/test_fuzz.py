@@ -1,0 +1,94 @@
+"""
+The fuzz target on its corpus and beyond, for a bounded number of inputs. `python -m tests.fuzz` goes on for as long as
+one likes.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import random
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.fuzz.respond import check
+from tests.fuzz.seeds import CORPUS, seeds
+
+RUNS = 20_000
+MUTANTS = 10_000
+ROOT = Path(__file__).parents[1]
+
+
+def test_corpus() -> None:
+    """The corpus in the tree is what `tests.fuzz.seeds` writes, and small."""
+    assert seeds() == {path.name: path.read_bytes() for path in CORPUS.iterdir()}
+    assert all(len(data) < 512 for data in seeds().values())
+
+
+@pytest.mark.parametrize("seed", seeds().values(), ids=seeds())
+def test_seeds(seed: bytes) -> None:
+    """Every packet of the corpus is answered well."""
+    check(seed)
+
+
+def test_mutants() -> None:
+    """So are thousands that are bred from them by chance, the same every time; whether or not there is a fuzzer."""
+    for mutant in mutants(list(seeds().values()), MUTANTS):
+        try:
+            check(mutant)
+        except Exception as fault:
+            raise AssertionError(f"tests.fuzz.respond.check(bytes.fromhex({mutant.hex()!r}))") from fault
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("atheris") is None,
+    reason="atheris has no wheel for this Python: only the mutants of the test above were tried",
+)
+def test_atheris(tmp_path: Path) -> None:
+    """So are those that a fuzzer finds which watches the branches they take."""
+    found = tmp_path / "found"
+    found.mkdir()
+    bounds = [f"-runs={RUNS}", "-max_total_time=60", "-max_len=1024", "-seed=1", f"-artifact_prefix={tmp_path}/"]
+    run = subprocess.run(
+        [sys.executable, "-m", "tests.fuzz", *bounds, str(found), str(CORPUS)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert 0 == run.returncode, run.stdout[-2000:] + run.stderr[-4000:]
+    assert "DONE" in run.stderr
+
+
+def mutants(parents: list[bytes], count: int) -> Iterator[bytes]:
+    """*count* inputs: octets changed, cut out, doubled, or two parents spliced, once or several times."""
+    chance = random.Random(1)
+    for _ in range(count):
+        mutant = bytearray(chance.choice(parents))
+        for _ in range(chance.choice([1, 1, 2, 4, 8])):
+            mutate(mutant, parents, chance)
+        yield bytes(mutant)
+
+
+def mutate(mutant: bytearray, parents: list[bytes], chance: random.Random) -> None:
+    """Change *mutant* once."""
+    start, length = chance.randrange(len(mutant) + 1), chance.choice([1, 1, 2, 4, 16])
+    other = chance.choice(parents)
+    at = chance.randrange(len(other))
+    match chance.randrange(6):
+        case 0:
+            mutant[start : start + 1] = chance.randbytes(1)
+        case 1:
+            mutant[start : start + 1] = chance.choice([b"\0", b"\1", b"\x3f", b"\x40", b"\xc0", b"\xff"])
+        case 2:
+            del mutant[start : start + length]
+        case 3:
+            mutant[start:start] = mutant[start : start + length]
+        case 4:
+            mutant[start : start + length] = other[at : at + length]
+        case _:
+            mutant[start:] = other[at:]
