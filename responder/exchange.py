@@ -148,8 +148,10 @@ class Exchange:
             return _BADVERS, None
         if query.qclass == CLASS_CH:
             return self._chaos.get((query.qname, query.qtype), _REFUSED), None
+        if query.qclass != CLASS_IN:
+            return _REFUSED, ExtendedError.NOT_SUPPORTED
         zone = self.zones.find(query.qname)
-        if query.qclass != CLASS_IN or zone is None:
+        if zone is None:
             return _REFUSED, ExtendedError.NOT_AUTHORITATIVE
         if query.qtype in _TRANSFERS:
             return _REFUSED, ExtendedError.PROHIBITED

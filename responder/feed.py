@@ -148,12 +148,12 @@ class Publisher:
                 target = peer.sent
             if target is not None and peer.acknowledged >= target:
                 return
-            seen = peer.acknowledged
-            with contextlib.suppress(TimeoutError):
+            try:
                 async with asyncio.timeout(ACK_DEADLINE):
                     await peer.wait_progress()
-            if seen == peer.acknowledged < peer.sent and not peer.gone:
-                peer.put_down()
+            except TimeoutError:
+                if peer.acknowledged < peer.sent and not peer.gone:
+                    peer.put_down()
 
     async def _attend(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         pid, uid = _credentials(writer)

@@ -69,6 +69,7 @@ class ExtendedError(IntEnum):
     NOT_READY = 14
     PROHIBITED = 18
     NOT_AUTHORITATIVE = 20
+    NOT_SUPPORTED = 21
     INVALID_QUERY_TYPE = 30
 
 
@@ -155,15 +156,21 @@ def compile_answer(
     qname: bytes,
     rcode: int,
     *,
+    before: int = 0,
     answer: Sequence[RRset] = (),
     authority: Sequence[RRset] = (),
     additional: Sequence[RRset] = (),
     authoritative: bool = True,
     rclass: int = CLASS_IN,
 ) -> Answer:
-    """Lay out the sections of a reply to a question for *qname* (wire form), their owners compressed against it."""
+    """
+    Lay out the sections of a reply to a question for *qname* (wire form), their names compressed against it.
+
+    One answer fits many questions if *qname* is only what the names of all of them end in, behind *before* octets.
+    """
     sections = (answer, authority, additional)
-    body = b"".join(_pack(rrset, qname, rclass) for section in sections for rrset in section)
+    question = _Question(qname, HEADER + before)
+    body = b"".join(_pack(rrset, question, rclass) for section in sections for rrset in section)
     ancount, nscount, arcount = (sum(len(rrset.rdatas) for rrset in section) for section in sections)
     flags = QR | (AA if authoritative else 0) | (rcode & 0xF)
     plain, desired, opt, both = (
@@ -317,30 +324,38 @@ def _parse_cookie_request(packet: bytes) -> Query | bytes:
     return Query(packet[:2], bool(packet[2] & 1), Opcode.QUERY, b"", b"", 0, CLASS_IN, edns)
 
 
-def _pack(rrset: RRset, qname: bytes, rclass: int) -> bytes:
-    owner = _compress(rrset.owner.wire, qname)
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """The name that others are compressed against, and the octet of the message that it begins at."""
+
+    name: bytes
+    at: int
+
+
+def _pack(rrset: RRset, question: _Question, rclass: int) -> bytes:
+    owner = _compress(rrset.owner.wire, question)
     fixed = owner + _RECORD.pack(rrset.type, rclass, rrset.ttl, 0)[:-2]
-    rdatas = [_compress_rdata(rrset.type, rdata, qname) for rdata in rrset.rdatas]
+    rdatas = [_compress_rdata(rrset.type, rdata, question) for rdata in rrset.rdatas]
     return b"".join(fixed + len(rdata).to_bytes(2, "big") + rdata for rdata in rdatas)
 
 
-def _compress_rdata(rrtype: int, rdata: bytes, qname: bytes) -> bytes:
+def _compress_rdata(rrtype: int, rdata: bytes, question: _Question) -> bytes:
     """*rdata* with its names compressed, for the types where every client expects that (RFC 3597, section 4)."""
     if rrtype in (RRType.NS, RRType.CNAME):
-        return _compress(rdata, qname)
+        return _compress(rdata, question)
     if rrtype == RRType.SOA:
         mname, rname = rdata[: name_end(rdata)], rdata[name_end(rdata) : -20]
-        return _compress(mname, qname) + _compress(rname, qname) + rdata[-20:]
+        return _compress(mname, question) + _compress(rname, question) + rdata[-20:]
     return rdata
 
 
-def _compress(owner: bytes, qname: bytes) -> bytes:
-    """*owner* with its longest suffix that ends the question's name replaced by a pointer into the question."""
+def _compress(name: bytes, question: _Question) -> bytes:
+    """*name* with its longest suffix that ends the question's name replaced by a pointer into the question."""
     at = 0
-    while owner[at]:
-        suffix = owner[at:]
-        start = len(qname) - len(suffix)
-        if start >= 0 and qname.endswith(suffix) and is_label_start(qname, start):
-            return owner[:at] + (0xC000 | HEADER + start).to_bytes(2, "big")
-        at += 1 + owner[at]
-    return owner
+    while name[at]:
+        suffix = name[at:]
+        start = len(question.name) - len(suffix)
+        if start >= 0 and question.name.endswith(suffix) and is_label_start(question.name, start):
+            return name[:at] + (0xC000 | question.at + start).to_bytes(2, "big")
+        at += 1 + name[at]
+    return name

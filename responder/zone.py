@@ -182,7 +182,8 @@ class Zone:
         """NXDOMAIN or NODATA with the SOA (RFC 2308, section 2); compiled, only the name's length matters."""
         answer = self._negatives.get((rcode, len(qname)))
         if answer is None:
-            answer = compile_answer(qname, rcode, authority=(self._negative_soa(),))
+            before = len(qname) - len(self.apex.wire)
+            answer = compile_answer(self.apex.wire, rcode, before=before, authority=(self._negative_soa(),))
             self._negatives[rcode, len(qname)] = answer
         return answer
 
@@ -193,18 +194,19 @@ class Zone:
 
     def _chase(self, qname: bytes, qtype: int) -> Answer:
         """Follow CNAMEs as far as they stay in this zone (RFC 1034, section 4.3.2, step 3a)."""
-        chain: list[RRset] = []
+        chain: dict[bytes, RRset] = {}
         owner = qname
-        while RRType.CNAME in self._static.get(owner, {}) and len(chain) < MAX_CNAME_CHAIN:
-            chain.append(self._rrset(owner, RRType.CNAME))
-            owner = chain[-1].rdatas[0].lower()
-        if not Name(owner).is_within(self.apex):
-            return compile_answer(qname, Rcode.NOERROR, answer=chain)
+        while RRType.CNAME in self._static.get(owner, {}) and owner not in chain and len(chain) < MAX_CNAME_CHAIN:
+            chain[owner] = self._rrset(owner, RRType.CNAME)
+            owner = chain[owner].rdatas[0].lower()
+        aliases = [*chain.values()]
+        if owner in chain or not Name(owner).is_within(self.apex):
+            return compile_answer(qname, Rcode.NOERROR, answer=aliases)
         try:
-            return compile_answer(qname, Rcode.NOERROR, answer=[*chain, self._rrset(owner, qtype)])
+            return compile_answer(qname, Rcode.NOERROR, answer=[*aliases, self._rrset(owner, qtype)])
         except KeyError:
             rcode = Rcode.NOERROR if owner in self._nodes else Rcode.NXDOMAIN  # RFC 2308, section 2.1: of the last name
-            return compile_answer(qname, rcode, answer=chain, authority=(self._negative_soa(),))
+            return compile_answer(qname, rcode, answer=aliases, authority=(self._negative_soa(),))
 
     def _set_values(self, owner: bytes, values: tuple[str, ...] | None) -> None:
         if owner == self.apex.wire or not Name(owner).is_within(self.apex):

@@ -217,7 +217,7 @@ def _check_allowed(owner: Name, rrtype: int, apex: Name) -> None:
     """Refuse what may be well-formed, but has no place among static records."""
     if not owner.is_within(apex):
         _fault(f"{owner} is outside the zone {apex}: remove it, or the dot that makes the name absolute")
-    if owner.labels[:1] == [b"*"]:
+    if b"*" in owner.labels:
         _fault(f"{owner}: wildcards are not supported: write out each name")
     if rrtype == RRType.SOA:
         _fault("the SOA comes from the settings of the zone: remove this record")
@@ -227,6 +227,8 @@ def _check_allowed(owner: Name, rrtype: int, apex: Name) -> None:
         _fault(f"{owner}: this server delegates nothing: remove the {QTYPE.get(rrtype)} record")
     if rrtype == RRType.CNAME and owner == apex:
         _fault("a CNAME cannot stand beside the SOA and NS of the zone: write addresses instead")
+    if rrtype == RRType.CNAME and owner.labels[:1] == [b"_acme-challenge"]:
+        _fault(f"{owner}: a CNAME would hide the values of tokens minted for it: remove it")
     if rrtype in _DNSSEC:
         _fault(f"{owner}: static records are not signed: remove the {QTYPE.get(rrtype)} record")
     if rrtype == RRType.OPT or RRType.NXNAME <= rrtype <= RRType.ANY:  # RFC 6895, section 3.1

@@ -95,6 +95,14 @@ def test_cname_loop_ends() -> None:
     reply = ask(zones(), "loop.acme.example.com", "A")
 
     assert 2 == len(reply.answer)
+    assert [] == reply.authority
+
+
+def test_one_negative_answer_does_not_spoil_another() -> None:
+    """A negative answer is remembered for names of one length; none of them may show in it but the apex."""
+    served = zones()
+    for name in ("x.ns1.acme.example.com", "abcde.acme.example.com", "a.bcd.acme.example.com"):
+        assert [SOA] == text(ask(served, name, "TXT").authority)
 
 
 def test_change_carries_state() -> None:

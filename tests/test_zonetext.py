@@ -171,6 +171,11 @@ def test_rrset() -> None:
             "a.example.com is outside the zone acme.example.com: remove it, or the dot that makes the name absolute",
         ),
         ("* A 192.0.2.1", "*.acme.example.com: wildcards are not supported: write out each name"),
+        ("x.* A 192.0.2.1", "x.*.acme.example.com: wildcards are not supported: write out each name"),
+        (
+            "_acme-challenge.x CNAME y",
+            "_acme-challenge.x.acme.example.com: a CNAME would hide the values of tokens minted for it: remove it",
+        ),
         ("@ SOA a b 1 2 3 4 5", "the SOA comes from the settings of the zone: remove this record"),
         ("@ NS a", "the NS records come from the nameservers in the settings of the zone: remove this record"),
         ("a NS b", "a.acme.example.com: this server delegates nothing: remove the NS record"),

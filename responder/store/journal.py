@@ -112,7 +112,10 @@ def register(connection: Connection, apexes: Iterable[Name], *, now: datetime) -
         if apex not in known:
             # Another process may be quicker, between our look and our insert.
             with suppress(IntegrityError), connection.begin_nested():
-                connection.execute(insert(zones), {"apex": apex, "serial": int(now.timestamp())})
+                zone = {"apex": apex, "serial": int(now.timestamp())}
+                zone_id = connection.scalar(insert(zones).returning(zones.c.id), zone)
+                # So that the journal reaches back to here. The apex is no challenge name: nothing comes of it.
+                connection.execute(insert(changes), {"zone_id": zone_id, "serial": zone["serial"], "name": apex})
 
 
 def serials(connection: Connection) -> dict[Name, int]:

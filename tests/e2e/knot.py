@@ -1,0 +1,83 @@
+"""
+Knot as the nameserver of everything above the service: the root, `com` and `example.com`, each signed.
+
+The service's own zone is not signed, so `example.com` delegates it without a DS record, and proves that: resolvers
+that validate must find it insecure, which is another thing than bogus.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from .dns_client import answers
+from .programs import require, running
+
+_CONFIGURATION = """
+server:
+  rundir: {directory}
+  listen: {address}@53
+  udp-workers: 1
+  tcp-workers: 1
+  background-workers: 1
+log:
+  - target: stderr
+    any: info
+database:
+  storage: {directory}
+policy:
+  - id: manual
+    manual: on
+template:
+  - id: default
+    storage: {directory}
+    dnssec-signing: on
+    dnssec-policy: manual
+    zonefile-sync: -1
+    zonefile-load: difference-no-serial
+    journal-content: all
+zone:
+  - domain: .
+    file: root.zone
+  - domain: com.
+    file: com.zone
+  - domain: example.com.
+    file: example.zone
+"""
+
+_SOA = (
+    "$TTL 300\n@ SOA {server} hostmaster.example.com. 1 14400 3600 1209600 300\n@ NS {server}\n{server} A {address}\n"
+)
+
+
+@contextmanager
+def serving_signed_parents(directory: Path, address: str, records: Sequence[str]) -> Iterator[str]:
+    """Serve the three zones at the address, port 53, *records* in `example.com`; gives the DS record of the root."""
+    knotd, keymgr = require("knotd"), require("keymgr")
+    configuration = directory / "knot.conf"
+    configuration.write_text(_CONFIGURATION.format(directory=directory, address=address))
+
+    def make_key(zone: str) -> str:
+        """A new key that signs the zone; gives the DS record with its SHA-256 digest."""
+        command = [keymgr, "-c", str(configuration), zone]
+        generate = ["generate", "algorithm=ECDSAP256SHA256", "ksk=yes", "zsk=yes"]
+        subprocess.run([*command, *generate], check=True, capture_output=True)
+        listed = subprocess.run([*command, "ds"], check=True, capture_output=True, text=True).stdout
+        (record,) = (line for line in listed.splitlines() if line.split()[4] == "2")
+        return record
+
+    anchor, com, example = (make_key(zone) for zone in (".", "com.", "example.com."))
+    for file, server, content in (
+        ("root", "a.root.", ["com. NS ns.com.", f"ns.com. A {address}", com]),
+        ("com", "ns.com.", ["example.com. NS ns.example.com.", f"ns.example.com. A {address}", example]),
+        ("example", "ns.example.com.", records),
+    ):
+        lines = "".join(f"{line}\n" for line in content)
+        (directory / f"{file}.zone").write_text(_SOA.format(server=server, address=address) + lines)
+    with running([knotd, "-c", str(configuration)], directory) as knot:
+        knot.wait_until_ready(
+            lambda: all(answers(53, zone, "DNSKEY", host=address) for zone in (".", "com", "example.com"))
+        )
+        yield anchor

@@ -1,0 +1,193 @@
+"""
+Programs as the end-to-end tests use them: finding one, a free port, starting it, waiting for it, ending it.
+
+Every program runs in a process group of its own, so that stopping it takes its children along, and writes all
+that it says into one log file, which conftest shows when a test fails. Nothing here knows one program from
+another.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+LOGS: list[Path] = []
+"""The log file of every program started so far."""
+
+_T = TypeVar("_T")
+
+_SYSTEM_PATH = "/usr/local/sbin:/usr/sbin:/sbin"
+"""Where Debian keeps its servers; an ordinary user's PATH lacks it."""
+
+_PORTS = range(15_000, 32_000)
+"""Below what Linux gives to outgoing sockets, so that nobody takes a port between two starts of a program."""
+
+_PATIENCE = 30.0
+"""Seconds until waiting for something that takes a second or two is given up, even on a busy machine."""
+
+_GRACE = 5.0
+"""Seconds between SIGTERM and SIGKILL."""
+
+
+def require(name: str) -> str:
+    """The path of the program; skips the test if it is missing, or fails it where RESPONDER_REQUIRE_ALL=1."""
+    path = shutil.which(name, path=f"{os.environ.get('PATH', os.defpath)}:{_SYSTEM_PATH}")
+    if path is not None:
+        return path
+    if os.environ.get("RESPONDER_REQUIRE_ALL") == "1":
+        pytest.fail(f"{name} is not installed, and RESPONDER_REQUIRE_ALL=1 asks for it")
+    pytest.skip(f"{name} is not installed")
+
+
+def wait_until(condition: Callable[[], _T | None], what: str, seconds: float = _PATIENCE) -> _T:
+    """What *condition* gives as soon as that is true; fails the test, naming *what*, if it never is."""
+    deadline = time.monotonic() + seconds
+    while True:
+        if outcome := condition():
+            return outcome
+        if time.monotonic() > deadline:
+            pytest.fail(f"not within {seconds:g} s: {what}")
+        time.sleep(0.02)
+
+
+def free_port() -> int:
+    """A port that nobody uses on the loopback address, neither over UDP nor over TCP."""
+    return next(port for port in random.sample(_PORTS, len(_PORTS)) if is_free(port))
+
+
+def is_free(port: int) -> bool:
+    """Whether a server could listen on the port, over UDP and TCP. Closed connections do not count."""
+    with socket.socket(type=socket.SOCK_DGRAM) as udp, socket.socket(type=socket.SOCK_STREAM) as tcp:
+        tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            udp.bind(("127.0.0.1", port))
+            tcp.bind(("127.0.0.1", port))
+            tcp.listen()
+        except OSError:
+            return False
+    return True
+
+
+class Program:
+    """A program that a test started. It has to be stopped, whatever happens; `running` sees to that."""
+
+    def __init__(self, arguments: Sequence[str], log: Path, *, cwd: Path, environment: Mapping[str, str]) -> None:
+        if log not in LOGS:
+            LOGS.append(log)
+        self.name = log.stem
+        with log.open("ab") as output:
+            self._process = subprocess.Popen(
+                arguments,
+                cwd=cwd,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def wait_until_ready(self, ready: Callable[[], object]) -> None:
+        """Wait until *ready* gives something true; a program that ends before fails the test at once."""
+        wait_until(lambda: self._process.poll() is not None or ready(), f"{self.name} is ready")
+        if self._process.poll() is not None:
+            pytest.fail(f"{self.name} ended with status {self._process.returncode} instead of starting")
+
+    def wait(self, seconds: float = _PATIENCE) -> int:
+        """Its exit status, once it has ended; negative is the number of the signal that ended it."""
+        return self._process.wait(seconds)
+
+    def terminate(self) -> None:
+        """Send SIGTERM to the program itself, as an init system would."""
+        self._process.terminate()
+
+    def kill(self) -> None:
+        """Send SIGKILL to the program itself and to none of its children, and wait for its end."""
+        self._process.kill()
+        self._process.wait()
+
+    def stop(self) -> None:
+        """End it and what is left of its process group. Does nothing if there is nothing to end."""
+        self._process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(_GRACE)
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
+
+@contextmanager
+def running(
+    arguments: Sequence[str], directory: Path, *, environment: Mapping[str, str] | None = None
+) -> Iterator[Program]:
+    """
+    Run a program in *directory*, where its log file is, too, until the block ends.
+
+    *environment* is what it finds besides the variables that the tests themselves run with.
+    """
+    log = directory / f"{Path(arguments[0]).name}.log"
+    program = Program(arguments, log, cwd=directory, environment={**os.environ, **(environment or {})})
+    try:
+        yield program
+    finally:
+        program.stop()
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """Any process of this machine, told apart from a later one of the same *pid* by its time of *birth*."""
+
+    pid: int
+    birth: str
+    parent: int = field(compare=False)
+    command: str = field(compare=False)
+
+    @property
+    def alive(self) -> bool:
+        """Whether it still runs. One that is dead and only waits for its parent to notice does not."""
+        return self in processes()
+
+    def kill(self) -> None:
+        """Send it SIGKILL, unless it has ended already."""
+        if self.alive:
+            os.kill(self.pid, signal.SIGKILL)
+
+
+def processes() -> list[Process]:
+    """Everything that runs on this machine now."""
+    return [process for entry in Path("/proc").glob("[0-9]*") if (process := _read(entry)) is not None]
+
+
+def descendants(pid: int) -> list[Process]:
+    """The children of a process, and theirs."""
+    everything = processes()
+    family = {pid}
+    while more := {each.pid for each in everything if each.parent in family} - family:
+        family |= more
+    return [each for each in everything if each.pid in family - {pid}]
+
+
+def _read(entry: Path) -> Process | None:
+    """Read one directory of /proc (proc(5)); None if that process has ended."""
+    try:
+        # The second field is the program's name in parentheses, and may itself hold spaces and parentheses.
+        state, parent, *rest = (entry / "stat").read_text().rpartition(")")[2].split()
+        command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return None if state in "ZX" else Process(int(entry.name), rest[17], int(parent), command)

@@ -1,0 +1,209 @@
+"""
+The service as a user runs it: `responder serve` with a configuration file, its commands, its HTTP routes.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import subprocess
+import sys
+from contextlib import suppress
+from dataclasses import dataclass, field
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+from typing import Any
+
+from .dns_client import answers
+from .programs import Process, Program, descendants, free_port, wait_until
+
+ZONE = "acme.example.com"
+
+_ROOT = Path(__file__).parents[2]
+"""Where `python -m responder` finds the package, installed or not."""
+
+CONFIGURATION = """
+[[zones]]
+name = "{zone}"
+hostmaster = "hostmaster@example.com"
+
+[zones.nameservers]
+"ns1.{zone}" = ["127.0.0.1"]
+
+[dns]
+listen = ["127.0.0.1:{dns}"]
+
+[dns.rate_limit]
+exempt = ["127.0.0.0/8"]
+
+[api]
+listen = ["127.0.0.1:{api}"]
+tls = "off"
+
+[admin]
+listen = ["127.0.0.1:{admin}"]
+
+[database]
+url = "sqlite+aiosqlite:///{database}"
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A token as `responder token mint` printed it, for one hostname."""
+
+    id: str
+    secret: str
+    challenge_name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What an HTTP route answered. *body* is None where that is no JSON."""
+
+    status: int
+    body: Any
+
+
+@dataclass(slots=True)
+class Responder:
+    """One installation of the service, its database in *directory*; starts and stops as often as asked."""
+
+    directory: Path
+    dns: int = field(default_factory=free_port)
+    api: int = field(default_factory=free_port)
+    admin: int = field(default_factory=free_port)
+    configuration: str = CONFIGURATION
+    _program: Program | None = None
+    _seen: set[Process] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self._configuration.write_text(
+            self.configuration.format(
+                zone=ZONE,
+                dns=self.dns,
+                api=self.api,
+                admin=self.admin,
+                database=self.directory / "responder.db",
+            )
+        )
+
+    def start(self) -> None:
+        """Start the supervisor, and wait until the service says that it is ready."""
+        log = self.directory / "responder.log"
+        self._program = Program(self._command("serve"), log, cwd=_ROOT, environment=_environment())
+        self._program.wait_until_ready(lambda: self.ready() and answers(self.dns, ZONE, "SOA"))
+        self._seen.update(self.children())
+
+    def stop(self) -> None:
+        """End whatever is left of it, orphans included."""
+        if self._program is not None:
+            with suppress(ProcessLookupError):
+                self._seen.update(self.children())
+            self._program.stop()
+        for process in self._seen:
+            process.kill()
+
+    @property
+    def supervisor(self) -> Program:
+        """The process that was started last."""
+        assert self._program is not None, "the service has not been started"
+        return self._program
+
+    def children(self) -> list[Process]:
+        """The processes that the supervisor started, and theirs."""
+        return descendants(self.supervisor.pid)
+
+    def child(self, module: str) -> Process:
+        """The one process of the module, such as `control` or `nameserver`; waits for it to be there."""
+        return wait_until(lambda: self._child(module), f"there is one {module} process")
+
+    def replacement(self, of: Process, module: str) -> Process:
+        """The process of the module that takes the place of another; waits for it."""
+        return wait_until(
+            lambda: found if (found := self._child(module)) != of else None, f"the {module} process is back"
+        )
+
+    def _child(self, module: str) -> Process | None:
+        found = [process for process in self.children() if f"responder.{module}" in process.command]
+        self._seen.update(found)
+        return found[0] if len(found) == 1 else None
+
+    def ready(self) -> bool:
+        """Whether the service says that it is ready."""
+        try:
+            return self._exchange("GET", self.admin, "/readyz", {}, None).status == 200
+        except (OSError, HTTPException):
+            return False
+
+    def mint(self, hostname: str, *options: str) -> Token:
+        """Mint a token for the hostname, with more options of `responder token mint` if need be."""
+        minted = json.loads(self.cli("token", "mint", hostname, *options, "--output", "json").stdout)
+        (granted,) = minted["hostnames"]
+        return Token(minted["id"], minted["token"], granted["challenge_name"])
+
+    def cli(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run one command on the same configuration; it has to succeed."""
+        run = subprocess.run(
+            self._command(*arguments),
+            cwd=_ROOT,
+            env=_environment(),
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+        assert run.returncode == 0, f"{' '.join(arguments)}: {run.stdout}{run.stderr}"
+        return run
+
+    @property
+    def endpoint(self) -> str:
+        """The URL of the API."""
+        return f"http://127.0.0.1:{self.api}"
+
+    def present(self, token: Token, value: str, *, name: str | None = None) -> Reply:
+        """Ask for the value to be served at the token's challenge name, or at another *name*."""
+        return self._post("/present", token, {"fqdn": f"{name or token.challenge_name}.", "value": value})
+
+    def cleanup(self, token: Token, value: str) -> Reply:
+        """Ask for the value to be served no longer."""
+        return self._post("/cleanup", token, {"fqdn": f"{token.challenge_name}.", "value": value})
+
+    def introspect(self, token: Token) -> Reply:
+        """Ask what the token may do."""
+        return self._exchange("GET", self.api, "/v1/token", _credentials(token), None)
+
+    def _post(self, path: str, token: Token, body: dict[str, str]) -> Reply:
+        headers = {**_credentials(token), "Content-Type": "application/json"}
+        return self._exchange("POST", self.api, path, headers, json.dumps(body))
+
+    @staticmethod
+    def _exchange(method: str, port: int, path: str, headers: dict[str, str], body: str | None) -> Reply:
+        connection = HTTPConnection("127.0.0.1", port, timeout=15)
+        try:
+            connection.request(method, path, body, headers)
+            response = connection.getresponse()
+            content = response.read()
+        finally:
+            connection.close()
+        is_json = "json" in response.headers.get_content_subtype()
+        return Reply(response.status, json.loads(content) if is_json else None)
+
+    @property
+    def _configuration(self) -> Path:
+        return self.directory / "responder.toml"
+
+    def _command(self, *arguments: str) -> list[str]:
+        return [sys.executable, "-m", "responder", "--config", str(self._configuration), *arguments]
+
+
+def _credentials(token: Token) -> dict[str, str]:
+    """The header with which lego's httpreq shows a token."""
+    pair = f"{token.id}:{token.secret}".encode()
+    return {"Authorization": f"Basic {base64.b64encode(pair).decode()}"}
+
+
+def _environment() -> dict[str, str]:
+    """What the service finds in its environment: nothing that would change its settings."""
+    return {name: text for name, text in os.environ.items() if not name.startswith("RESPONDER_")}

@@ -1,0 +1,144 @@
+"""
+The service and NSD, serving the same random zones, answer thousands of random queries alike.
+
+Replies are compared as dnspython reads them, section by section, flags and EDNS included. Where the two may differ,
+the difference has a name in `differences`, a reason, and says what our reply has to be instead.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+from collections import Counter
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+import dns.name
+import pytest
+
+from .differences import compare
+from .nsd import serving_alike
+from .programs import wait_until
+from .random_dns import APEXES, RandomZone, random_queries, random_zone
+from .replies import Client
+from .service import Responder, Token
+
+pytestmark = pytest.mark.e2e
+
+SEED = int(os.environ.get("DIFFERENTIAL_SEED", "8"))
+"""Of the zones and the queries. Another one is another test; a failure names the one that it needs."""
+
+QUERIES = 3000
+
+NSID = "the-same"
+
+
+@pytest.fixture
+def zones() -> list[RandomZone]:
+    """Random zones."""
+    return [random_zone(random.Random(f"{SEED} {apex}"), apex) for apex in APEXES]
+
+
+@pytest.fixture
+def service(zones: list[RandomZone], tmp_path: Path) -> Iterator[Responder]:
+    """The service with these zones."""
+    responder = Responder(tmp_path, configuration=_configuration(zones))
+    try:
+        responder.start()
+        yield responder
+    finally:
+        responder.stop()
+
+
+def test_differential(zones: list[RandomZone], service: Responder, tmp_path: Path) -> None:
+    """Every reply is the same as NSD's, or different in a way that has a name; most are the same."""
+    names = _present(service, zones)
+    texts = _as_shown(service)
+    asked = _with_names_above([*_owners(texts), *map(dns.name.from_text, names.values())])
+    for zone in zones:
+        texts[zone.apex] += "".join(_marked(names[host]) for host, values in zone.values.items() if not values)
+    outcomes: Counter[str] = Counter()
+    unlike = []
+    with serving_alike(tmp_path, texts, nsid=NSID) as nsd, Client(service.dns) as us, Client(nsd) as them:
+        for query in islice(random_queries(random.Random(SEED), asked), QUERIES):
+            outcome = compare(query, us, them)
+            outcomes[outcome or "unlike"] += 1
+            if outcome is None:
+                unlike.append(f"{query}\n  ours:   {us.ask(query)}\n  theirs: {them.ask(query)}")
+
+    print(f"DIFFERENTIAL_SEED={SEED}", *(f"{count:5} {outcome}" for outcome, count in outcomes.most_common()), sep="\n")
+    assert not unlike, "\n".join(unlike[:5])
+    assert outcomes["equal"] > 0.8 * QUERIES
+
+
+def _as_shown(service: Responder) -> dict[str, str]:
+    """The text of each zone, as the service's own command prints it."""
+    shown = json.loads(service.cli("zone", "show", "--output", "json").stdout)
+    return {zone["zone"]: "".join(f"{record}\n" for record in zone["records"]) for zone in shown}
+
+
+def _marked(challenge_name: str) -> str:
+    """
+    A record that makes the name exist without data: NSD knows no name without records but empty non-terminals.
+
+    Nobody asks for the name of this record itself, which the service does not have.
+    """
+    return f"only-nsd-has-this.{challenge_name}. 1 IN TXT mark\n"
+
+
+def _owners(texts: dict[str, str]) -> set[dns.name.Name]:
+    return {dns.name.from_text(line.split()[0]) for text in texts.values() for line in text.splitlines()}
+
+
+def _with_names_above(names: list[dns.name.Name]) -> list[bytes]:
+    """These names, and all that they are below, each once, in wire form."""
+    everything = {name.split(depth)[1] for name in names for depth in range(1, len(name.labels) + 1)}
+    return sorted(wire for name in everything if (wire := name.to_wire()) is not None)
+
+
+def _present(service: Responder, zones: list[RandomZone]) -> dict[str, str]:
+    """Mint one token for all hostnames and present their values; gives their challenge names."""
+    values = {host: wanted for zone in zones for host, wanted in zone.values.items()}
+    minted = json.loads(service.cli("token", "mint", *values, "--output", "json").stdout)
+    names = {granted["hostname"]: granted["challenge_name"] for granted in minted["hostnames"]}
+    token = Token(minted["id"], minted["token"], "")
+    wait_until(lambda: service.introspect(token).status == 200, "the new token is good")
+    for host, wanted in values.items():
+        for value in wanted:
+            reply = service.present(token, value, name=names[host])
+            assert reply.status == 200, reply
+    return names
+
+
+def _configuration(zones: list[RandomZone]) -> str:
+    """The configuration file of the service, but for its ports and its database."""
+    parts = []
+    for zone in zones:
+        nameservers = "\n".join(f'"{name}" = {json.dumps(addresses)}' for name, addresses in zone.nameservers.items())
+        parts.append(
+            f'[[zones]]\nname = "{zone.apex}"\nhostmaster = "host.master@example.com"\n'
+            f"records = '''\n{zone.records}\n'''\n[zones.nameservers]\n{nameservers}\n"
+        )
+    return "".join(parts).replace("{", "{{").replace("}", "}}") + _SETTINGS.replace("NSID", NSID)
+
+
+_SETTINGS = """
+[dns]
+listen = ["127.0.0.1:{dns}"]
+nsid = "NSID"
+
+[dns.rate_limit]
+replies_per_second = 0
+
+[api]
+listen = ["127.0.0.1:{api}"]
+tls = "off"
+
+[admin]
+listen = ["127.0.0.1:{admin}"]
+
+[database]
+url = "sqlite+aiosqlite:///{database}"
+"""

@@ -1,0 +1,120 @@
+"""From a token to a certificate, and what a token that is not good enough gets instead."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import dns.rcode
+import pytest
+
+from .dns_client import ask, serial, values
+from .lego import Lego
+from .pebble import Authority
+from .programs import wait_until
+from .service import ZONE, Responder
+
+pytestmark = pytest.mark.e2e
+
+VALUE = "a" * 43
+
+
+def test_hostname_and_wildcard_in_one_certificate(
+    service: Responder, lego: Lego, authority: Authority, tmp_path: Path
+) -> None:
+    """
+    One token obtains one certificate for a hostname and its wildcard, whose two values share one name at the
+    same time. Afterwards no value is left, and the challenge name still exists.
+    """
+    token = service.mint("some.example.com")
+
+    certificate = lego.obtain(
+        "some.example.com",
+        "*.some.example.com",
+        username=token.id,
+        password=token.secret,
+        directory=tmp_path,
+    )
+
+    certificate.verify(authority.root())
+    assert {"some.example.com", "*.some.example.com"} == certificate.names()
+    assert json.loads(service.cli("value", "list", "--output", "json").stdout) == []
+    left = ask(service.dns, token.challenge_name, "TXT")
+    assert left.rcode() == dns.rcode.NOERROR
+    assert left.answer == []
+
+
+def test_questions_before_the_first_value(
+    service: Responder, lego: Lego, authority: Authority, resolver: int, tmp_path: Path
+) -> None:
+    """
+    What clients ask about a challenge name before they present its first value leaves nothing in the cache of
+    the CA's resolver that would hide the value.
+    """
+    token = service.mint("early.example.com")
+    own_name = "_acme-challenge.early.example.com"
+    wait_until(lambda: _exists(service, token.challenge_name), "the challenge name exists")
+
+    early = {
+        (name, rdtype): ask(resolver, name, rdtype)
+        for name in (own_name, token.challenge_name)
+        for rdtype in ("SOA", "A", "CNAME")
+    }
+    certificate = lego.obtain("early.example.com", username=token.id, password=token.secret, directory=tmp_path)
+
+    assert {dns.rcode.NOERROR} == {answer.rcode() for answer in early.values()}
+    certificate.verify(authority.root())
+    assert {"early.example.com"} == certificate.names()
+
+
+def test_token_for_another_hostname(service: Responder, lego: Lego, tmp_path: Path) -> None:
+    """A token for one hostname obtains nothing for another; its user reads why, the zone stays as it is."""
+    mine, yours = service.mint("mine.example.com"), service.mint("yours.example.com")
+    wait_until(lambda: _exists(service, mine.challenge_name), "one challenge name exists")
+    wait_until(lambda: _exists(service, yours.challenge_name), "the other challenge name exists")
+    before = serial(service.dns, ZONE)
+
+    run = lego.run("yours.example.com", username=mine.id, password=mine.secret, directory=tmp_path)
+    reply = service.present(mine, VALUE, name=yours.challenge_name)
+
+    assert run.returncode != 0
+    assert "does not cover" in run.stdout
+    assert reply.status == 403
+    assert before == serial(service.dns, ZONE)
+    assert set() == values(service.dns, yours.challenge_name)
+
+
+def test_new_token(service: Responder) -> None:
+    """A token that is minted while the service runs can be used within a second."""
+    token = service.mint("new.example.com")
+
+    wait_until(lambda: service.present(token, VALUE).status == 200, "the new token is good", seconds=1)
+
+    assert {VALUE} == values(service.dns, token.challenge_name)
+
+
+def test_revoked_token(service: Responder) -> None:
+    """A token revoked while the service runs is worth nothing within a second, and its values are gone."""
+    token = service.mint("revoked.example.com")
+    wait_until(lambda: service.introspect(token).status == 200, "the new token is good")
+    assert service.present(token, VALUE).status == 200
+
+    service.cli("token", "revoke", token.id)
+
+    wait_until(lambda: service.introspect(token).status == 401, "the token is good no longer", seconds=1)
+    assert service.present(token, VALUE).status == 401
+    wait_until(lambda: not values(service.dns, token.challenge_name), "its value is gone")
+
+
+def test_expired_token(service: Responder) -> None:
+    """A token stops being good when its time is over."""
+    token = service.mint("expired.example.com", "--expires-in", "1s")
+
+    wait_until(lambda: service.introspect(token).status == 401, "the token is good no longer")
+
+    assert service.present(token, VALUE).status == 401
+
+
+def _exists(service: Responder, name: str) -> bool:
+    """Whether the name is there, asked of the service itself, so that no cache remembers that it was not."""
+    return ask(service.dns, name, "TXT").rcode() == dns.rcode.NOERROR
