@@ -19,6 +19,7 @@ Every exception this project raises on purpose, and nothing else.
     └── Unavailable               our fault, try again
         ├── StoreUnavailable        the database does not answer, or cannot be used
         ├── StoreOutdated           the database schema is not the one this version needs
+        ├── Unserved                what was asked for is stored, but not being served yet
         └── CannotStart             a socket, file or process that the service needs cannot be had
 
 The text of an exception is for the person who has to mend it. It is stable: no times, ids or ports of ours in it,
@@ -108,6 +109,10 @@ class StoreUnavailable(Unavailable):
 
 class StoreOutdated(Unavailable):
     """The database schema is older or newer than this version of the program needs."""
+
+
+class Unserved(Unavailable):
+    """What was asked for is stored, but no nameserver serves it yet. Asking again does no harm."""
 
 
 class CannotStart(Unavailable):

@@ -26,6 +26,7 @@ from typing import Any
 
 import structlog
 
+from responder.errors import Unserved
 from responder.names import Name
 from responder.rrset import RRset
 from responder.zone import Change, Static, Zones
@@ -35,6 +36,9 @@ ACK_DEADLINE = 3.0
 
 GATHER_DEADLINE = 5.0
 """Seconds a new control process waits for the nameservers that outlived the old one to come back to it."""
+
+REPLACEMENT_DEADLINE = 5.0
+"""Seconds that a change waits for a nameserver to answer at all, should the last one just have died."""
 
 RECONNECT_DELAY = 0.1
 """Seconds between a nameserver's attempts to find the control process again."""
@@ -92,6 +96,7 @@ class Publisher:
         self._keys = Keys(())
         self._peers: set[_Peer] = set()
         self._gathered = asyncio.Event()
+        self._progress = asyncio.Event()  # set whenever a nameserver acknowledges something
         self._gathering: asyncio.TimerHandle | None = None
         self._server: asyncio.Server | None = None
 
@@ -117,6 +122,7 @@ class Publisher:
         await self._gathered.wait()
         peers = [peer for peer in self._peers if peer.send_changes(changes)]
         await asyncio.gather(*(self._confirm(peer) for peer in peers))
+        await self._wait_for_one()
 
     async def reload(self) -> None:
         """Have every nameserver take a new snapshot. Returns once they all serve it."""
@@ -126,6 +132,17 @@ class Publisher:
             peer.leave()  # it comes back at once
         await self._gathered.wait()
         await asyncio.gather(*(self._confirm(peer) for peer in self._peers))
+        await self._wait_for_one()
+
+    async def _wait_for_one(self) -> None:
+        """Raise `Unserved` if no nameserver comes to answer at all: a change that nobody serves is not live."""
+        try:
+            async with asyncio.timeout(REPLACEMENT_DEADLINE):
+                while self._expected and not any(peer.answers for peer in self._peers):
+                    self._progress.clear()
+                    await self._progress.wait()
+        except TimeoutError:
+            raise Unserved("it is stored, but no nameserver is answering just now: try again in a while") from None
 
     def rekey(self, keys: tuple[bytes, ...]) -> None:
         """Have every nameserver, those yet to come included, make and check cookies with *keys*."""
@@ -173,6 +190,7 @@ class Publisher:
         try:
             while True:
                 peer.acknowledge(int((await _read(reader, MAX_MESSAGE))["ack"]))
+                self._progress.set()
         except _BROKEN:
             # It never hangs up by itself: it is dead, or as good as dead, and must not answer from old data.
             if not peer.leaving:
@@ -222,6 +240,7 @@ class _Peer:
     _serials: dict[Name, int] = field(default_factory=dict)
     _pending: dict[Name, Change] | None = field(default_factory=dict)
     _progress: asyncio.Event = field(default_factory=asyncio.Event)
+    _served_from: int = 0
     _pidfd: int = -1
 
     def __post_init__(self) -> None:
@@ -231,6 +250,11 @@ class _Peer:
     def send(self, frame: Frame) -> None:
         self.sent += 1
         self.writer.write(render_frame(self.sent, frame))
+
+    @property
+    def answers(self) -> bool:
+        """Whether it answers queries from all that it was told to serve."""
+        return self.serving and not self.loading and not self.gone and self.acknowledged >= self._served_from
 
     @property
     def loading(self) -> bool:
@@ -257,6 +281,7 @@ class _Peer:
         for change in pending.values():
             self._send_news(change)
         self.send(End())
+        self._served_from = self.sent
         self.serving = True
         self._progress.set()
 

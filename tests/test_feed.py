@@ -22,6 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from responder import feed
+from responder.errors import Unserved
 from responder.feed import Begin, End, Frame, Keys, Publisher, follow, parse_frame, render_frame
 from responder.names import Name
 from responder.rrset import RRset
@@ -457,12 +458,28 @@ async def test_one_that_outlived_the_control_process_is_waited_for(
 
 
 async def test_those_that_never_come_back(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A new control process does not wait for ever for nameservers that are no more."""
+    """A control process does not wait for ever for nameservers that are no more, and calls nothing live then."""
     monkeypatch.setattr(feed, "GATHER_DEADLINE", 0.01)
+    monkeypatch.setattr(feed, "REPLACEMENT_DEADLINE", 0.01)
     publisher = await start(nameservers=2)
 
-    await within(publisher.publish([change(8, {ONE: ()})]))
+    with pytest.raises(Unserved, match="no nameserver is answering"):
+        await within(publisher.publish([change(8, {ONE: ()})]))
     await within(publisher.publish([]))
+
+
+async def test_the_last_one_is_replaced(start: Start, victim: object, path: Path) -> None:
+    """With no nameserver left, a change waits until the next one serves it."""
+    publisher = await start(nameservers=1)
+    publisher._gathered.set()
+
+    publishing = asyncio.create_task(publisher.publish([change(8, {ONE: ()})]))
+    peer = await Peer.hello(path)
+    await eventually(lambda: any(p.serving for p in publisher._peers), "the snapshot is on its way")
+
+    assert not publishing.done()
+    await peer.load()
+    await within(publishing)
 
 
 async def test_nameserver_before_control(start: Start, store: Store, victim: object, tmp_path: Path) -> None:
@@ -493,7 +510,7 @@ async def test_reload(start: Start, store: Store, victim: subprocess.Popen[bytes
         assert victim.poll() is None
 
 
-async def test_reload_gives_everybody_the_full_time(start: Start) -> None:
+async def test_reload_gives_everybody_the_full_time(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     """A deadline set before a `reload` does not cut short the time that nameservers have to come back from it."""
     publisher = await start(nameservers=1)
     earlier = publisher._gathering
@@ -505,7 +522,9 @@ async def test_reload_gives_everybody_the_full_time(start: Start) -> None:
     assert earlier.cancelled()
     assert not reloading.done()
     publisher._gathered.set()
-    await within(reloading)
+    monkeypatch.setattr(feed, "REPLACEMENT_DEADLINE", 0)
+    with pytest.raises(Unserved):
+        await within(reloading)
 
 
 async def test_a_store_that_fails(

@@ -554,7 +554,7 @@ def test_connections_lost_before_they_were_made() -> None:
 async def test_a_fault_costs_one_answer(
     service: Service, monkeypatch: pytest.MonkeyPatch, logged: list[structlog.typing.EventDict]
 ) -> None:
-    """A packet that brings out a fault of ours is logged, once for many, and not answered; over TCP its connection ends."""
+    """A packet that brings out a fault of ours is logged, once for many, and not answered; its connection ends."""
     original = Exchange.respond
 
     def respond(self: Exchange, packet: bytes, transport: Transport, client: str) -> bytes | None:

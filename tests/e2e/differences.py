@@ -77,9 +77,13 @@ def _clear_flags(query: RandomQuery, theirs: Seen, them: Client) -> Iterator[See
         yield replace(theirs, flags=frozenset(("QR",)))
 
 
-@_difference("NOTIFY", "NSD says NXDOMAIN where it is no secondary; here REFUSED in a zone, NOTAUTH outside (RFC 1996)")
+@_difference(
+    "NOTIFY",
+    "NSD says NXDOMAIN where it is no secondary, and FORMERR to some records behind the question, which nobody reads "
+    "here; here REFUSED in a zone, NOTAUTH outside (RFC 1996)",
+)
 def _refuse_notify(query: RandomQuery, theirs: Seen, them: Client) -> Iterator[Seen]:
-    if query.opcode == 4 and theirs.rcode == "NXDOMAIN":
+    if query.opcode == 4 and theirs.rcode in ("NXDOMAIN", "FORMERR"):
         yield replace(theirs, rcode="REFUSED" if query.zone else "NOTAUTH")
 
 

@@ -1,0 +1,217 @@
+"""
+present, cleanup and expire: the one writer.
+
+Callers queue what they want. One task takes everything that is waiting into one transaction (group commit), makes the
+outcome live, and only then lets its callers go on: what was acknowledged is stored and is being served. The same task
+notices what others committed (the command line, another node), so changes always go out in the order of their serials.
+Requests that were refused before they came here are put on record by it, too, as many as it has time for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import structlog
+
+from responder.access import Grant, Token
+from responder.errors import Refused, ResponderError, StoreUnavailable, Unavailable
+from responder.feed import Publisher
+from responder.names import Name
+from responder.store import Action, AuditEvent, Cleanup, Outcome, Present, Store, Verdict
+from responder.zone import Change, parse_value
+
+MAX_BATCH = 512
+"""Operations in one transaction: enough to share one disk write, few enough that nobody waits long for the others."""
+
+MAX_WAITING = 4096
+"""Operations that may wait. More than this means that the store has stopped, and callers had better hear it now."""
+
+FOLLOW_INTERVAL = 0.5
+"""Seconds between looks for commits of others: half of the second within which they promise to take effect."""
+
+SWEEP_INTERVAL = 5.0
+"""Seconds between looks for values that have expired. They live for hours; nobody counts on the second."""
+
+MAX_REFUSALS = 100
+"""Refusals put on record in one sweep: enough to tell of any attack, too few to fill a disk with them."""
+
+_log = structlog.get_logger("challenges")
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    operation: Present | Cleanup
+    outcome: asyncio.Future[Outcome]
+
+
+class Challenges:
+    """Challenge values, as callers may change them."""
+
+    def __init__(
+        self,
+        store: Store,
+        publisher: Publisher,
+        *,
+        published: Mapping[Name, int],
+        lifetime: timedelta,
+        clock: Callable[[], datetime],
+    ) -> None:
+        """
+        *published* are the serials of the zones, read before *publisher* gave a snapshot to anybody: whatever was
+        committed since then is made live (again, perhaps) when the writer first looks.
+        """
+        self._store = store
+        self._publisher = publisher
+        self._lifetime = lifetime
+        self._clock = clock
+        self._waiting: asyncio.Queue[_Waiting] = asyncio.Queue(MAX_WAITING)
+        self._refusals: deque[AuditEvent] = deque(maxlen=MAX_REFUSALS)
+        self._published = dict(published)
+
+    async def present(
+        self, token: Token, grant: Grant, value: str, *, client: str, lifetime: timedelta | None = None
+    ) -> Outcome:
+        """
+        Publish *value* at the grant's challenge name; returns once every nameserver serves it.
+
+        Raises `InvalidValue`, `TooManyValues`, `Unauthenticated` (revoked meanwhile), `Unavailable`.
+        """
+        expires_at = self._clock() + (lifetime or self._lifetime)
+        return await self._queue(
+            Present(
+                token_id=token.id,
+                challenge_name=grant.challenge_name,
+                value=parse_value(value),
+                expires_at=expires_at,
+                client=client,
+            )
+        )
+
+    async def cleanup(self, token: Token, grant: Grant, value: str, *, client: str) -> Outcome:
+        """Remove *value*, and no other, from the grant's challenge name. One that is not there is fine."""
+        return await self._queue(
+            Cleanup(
+                token_id=token.id,
+                challenge_name=grant.challenge_name,
+                value=parse_value(value),
+                client=client,
+            )
+        )
+
+    def note_refusal(self, token: Token, action: Action, refusal: Refused, *, client: str) -> None:
+        """Put on record that *token* was refused something. Of very many refusals, the last few are kept."""
+        self._refusals.append(
+            AuditEvent(
+                at=self._clock(),
+                action=action,
+                verdict=Verdict.REFUSED,
+                token_id=token.id,
+                client=client,
+                reason=str(refusal),
+            )
+        )
+
+    async def run(self) -> None:
+        """The writer. Runs until cancelled, which leaves those who still wait without an answer: stop them first."""
+        follow_due = sweep_due = 0.0
+        loop = asyncio.get_running_loop()
+        while True:
+            batch = await self._take_waiting(timeout=FOLLOW_INTERVAL)
+            try:
+                if batch:
+                    await self._commit(batch)
+                if loop.time() >= sweep_due:
+                    more = await self._sweep()
+                    sweep_due = loop.time() + (0.0 if more else SWEEP_INTERVAL)
+                if loop.time() >= follow_due:
+                    follow_due = loop.time() + FOLLOW_INTERVAL
+                    await self._follow()
+            except Unavailable as fault:
+                _log.error("going on with what is in memory", reason=str(fault))
+                await asyncio.sleep(FOLLOW_INTERVAL)
+
+    async def _queue(self, operation: Present | Cleanup) -> Outcome:
+        waiting = _Waiting(operation, asyncio.get_running_loop().create_future())
+        try:
+            self._waiting.put_nowait(waiting)
+        except asyncio.QueueFull:
+            raise StoreUnavailable("too many changes are waiting for the database: try again in a while") from None
+        return await waiting.outcome
+
+    async def _take_waiting(self, timeout: float) -> list[_Waiting]:  # noqa: ASYNC109  # how long to wait for a first
+        batch: list[_Waiting] = []
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                batch.append(await self._waiting.get())
+        while len(batch) < MAX_BATCH and not self._waiting.empty():
+            batch.append(self._waiting.get_nowait())
+        return batch
+
+    async def _commit(self, batch: Sequence[_Waiting]) -> None:
+        """One transaction for *batch*, made live, and only then told to its callers."""
+        try:
+            applied = await self._store.apply([waiting.operation for waiting in batch], now=self._clock())
+            await self._publish(applied.changes)
+        except ResponderError as fault:
+            for waiting in batch:
+                _settle(waiting.outcome, fault)
+            raise
+        except BaseException:
+            for waiting in batch:
+                waiting.outcome.cancel()
+            raise
+        for waiting, outcome in zip(batch, applied.outcomes, strict=True):
+            _settle(waiting.outcome, outcome)
+
+    async def _sweep(self) -> bool:
+        """Remove expired values and record refusals. Returns whether values may be left to remove."""
+        changes = await self._store.expire(now=self._clock())
+        await self._publish(changes)
+        if refusals := list(self._refusals):
+            self._refusals.clear()
+            await self._store.record(refusals)
+        return bool(changes)
+
+    async def _publish(self, changes: Sequence[Change]) -> None:
+        """Make committed changes live, together with any that somebody else committed before them."""
+        complete = [change if self._is_next(change) else await self._catch_up(change.apex) for change in changes]
+        await self._announce([change for change in complete if change is not None])
+
+    async def _follow(self) -> None:
+        """Notice what others committed."""
+        serials = await self._store.serials()
+        behind = [apex for apex, serial in serials.items() if serial != self._published.get(apex)]
+        await self._announce([change for apex in behind if (change := await self._catch_up(apex)) is not None])
+
+    def _is_next(self, change: Change) -> bool:
+        return change.previous == self._published.get(change.apex)
+
+    async def _catch_up(self, apex: Name) -> Change | None:
+        """Everything in the zone since what was published last; None if that took a whole new snapshot."""
+        change = await self._store.changes_since(apex, self._published.get(apex, 0))
+        if change is None:
+            serials = (
+                await self._store.serials()
+            )  # read first: what is committed during the reload is published after it
+            await self._publisher.reload()
+            self._published |= serials
+        return change
+
+    async def _announce(self, changes: Sequence[Change]) -> None:
+        await self._publisher.publish(changes)
+        for change in changes:
+            self._published[change.apex] = change.serial
+
+
+def _settle(future: asyncio.Future[Outcome], result: Outcome | ResponderError) -> None:
+    if future.done():  # its caller hung up; what it asked for is done all the same
+        return
+    if isinstance(result, ResponderError):
+        future.set_exception(result)
+    else:
+        future.set_result(result)

@@ -1,0 +1,87 @@
+"""
+The command line: what an administrator says, turned into calls of the store, and the answers turned into text.
+
+Every command works on the database itself; a running service notices within a second. Results go to stdout (text, or
+JSON with `--output json`), faults to stderr in one clear line. Exit status: 0 done, 1 refused or failed, 2 wrong usage.
+Each noun has a module of its own; this one finds it, and turns what goes wrong in it into an exit status.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from importlib import import_module
+from io import TextIOWrapper
+from pathlib import Path
+from typing import NoReturn
+
+import click
+
+from responder.errors import ResponderError
+
+COMMANDS = {
+    "serve": ("responder.cli.service", "Run the service until SIGTERM."),
+    "config": ("responder.cli.configuration", "Look at the configuration."),
+    "token": ("responder.cli.tokens", "Mint and manage tokens."),
+    "zone": ("responder.cli.zones", "Look at the zones."),
+    "value": ("responder.cli.values", "Look at the challenge values being served."),
+    "db": ("responder.cli.database", "Look after the database."),
+}
+"""Every command: the module that has it under its own name, and the first line of its help."""
+
+
+class _Commands(click.Group):
+    """Imports a command's module when that command is asked for: nobody needs the whole program for one answer."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = getattr(import_module(COMMANDS[cmd_name][0]), cmd_name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, summary) for name, (_, summary) in COMMANDS.items()])
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="acme-responder")
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    help="Configuration file. Otherwise $RESPONDER_CONFIG, ./responder.toml, /etc/responder/responder.toml.",
+)
+@click.pass_context
+def cli(ctx: click.Context, config: Path | None) -> None:
+    """Authoritative DNS for ACME dns-01 challenges, with tokens that can do one thing."""
+    from responder.cli.context import Context  # the settings alone take longer than --help
+
+    ctx.obj = Context(config)
+
+
+def main() -> NoReturn:
+    """The program. Our own errors become one line each and exit status 1; a traceback is always a fault of ours."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal that lacks a character still shows the rest
+    try:
+        cli(prog_name="responder", standalone_mode=False)
+    except click.exceptions.Abort:
+        _fail(["interrupted"])
+    except click.ClickException as error:
+        error.show()
+        raise SystemExit(error.exit_code) from None
+    except ResponderError as error:
+        _fail(getattr(error, "faults", [str(error)]))
+    except OSError as error:
+        _fail([f"cannot go on: {error.strerror or type(error).__name__}"])
+    raise SystemExit(0)
+
+
+def _fail(lines: Iterable[str]) -> NoReturn:
+    for line in lines:
+        click.echo(f"responder: {line}", err=True)
+    raise SystemExit(1)

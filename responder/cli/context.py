@@ -1,0 +1,74 @@
+"""What every command starts from: the settings, the store, and the ways to print a result. No command is in here."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import click
+
+from responder.config import Settings, load
+
+if TYPE_CHECKING:
+    from responder.store import Store
+
+T = TypeVar("T")
+
+OUTPUT = click.option("--output", type=click.Choice(["text", "json"]), default="text", help="How to print the result.")
+
+
+@dataclass
+class Context:
+    """Where the configuration is; it is read when a command first needs it."""
+
+    config: Path | None
+
+    @cached_property
+    def settings(self) -> Settings:
+        """Raises `InvalidConfiguration`."""
+        return load(self.config, os.environ)
+
+    async def open_store(self) -> Store:
+        """The database, created if there is none, with the configured zones in it."""
+        from responder.store import Store  # takes longer to import than most commands take to run
+
+        database = self.settings.database
+        store = await Store.open(database.url, auto_upgrade=database.auto_upgrade)
+        await store.register_zones([zone.name for zone in self.settings.zones], now=datetime.now(UTC))
+        return store
+
+    def with_store(self, work: Callable[[Store], Awaitable[T]]) -> T:
+        """Do *work* with the store, from start to finish."""
+
+        async def run() -> T:
+            store = await self.open_store()
+            try:
+                return await work(store)
+            finally:
+                await store.close()
+
+        return asyncio.run(run())
+
+
+def print_json(data: object) -> None:
+    click.echo(json.dumps(data, indent=2))
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print aligned columns, each row on a line of its own, however long."""
+    lines = [columns, *rows]
+    widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
+    aligned = (map(str.ljust, line, widths) for line in lines)
+    click.echo("\n".join("  ".join(cells).rstrip() for cells in aligned))
+
+
+def instant_text(at: datetime | None) -> str:
+    """UTC, whatever the time zone of this machine; "never" for what never happens."""
+    return at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%SZ") if at is not None else "never"

@@ -1,0 +1,37 @@
+"""`responder db`: the schema of the database."""
+
+from __future__ import annotations
+
+import asyncio
+
+import click
+
+from responder.cli.context import OUTPUT, Context, print_json
+from responder.store import SchemaState, Store
+
+
+@click.group()
+def db() -> None:
+    """Look after the database."""
+
+
+@db.command()
+@click.pass_obj
+def upgrade(context: Context) -> None:
+    """Bring the database schema up to date. Make a backup first."""
+    asyncio.run(Store.upgrade(context.settings.database.url))
+    click.echo("the database schema is up to date")
+
+
+@db.command()
+@OUTPUT
+@click.pass_obj
+def check(context: Context, output: str) -> None:
+    """Say whether the database schema is the one that this version needs; exit status 1 if it is not."""
+    state = asyncio.run(Store.check(context.settings.database.url))
+    if output == "json":
+        print_json({"schema": state.name.lower(), "meaning": state.value})
+    else:
+        click.echo(f"the database is {state.value}")
+    if state not in (SchemaState.CURRENT, SchemaState.ABSENT):
+        raise SystemExit(1)

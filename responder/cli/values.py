@@ -1,0 +1,77 @@
+"""`responder value`: what is being served, and how to remove it by hand."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import click
+
+from responder.access import Grant
+from responder.cli.context import OUTPUT, Context, instant_text, print_json, print_table
+from responder.errors import NotFound
+from responder.names import Name
+from responder.store import LiveValue, Store
+
+
+@click.group()
+def value() -> None:
+    """Look at the challenge values being served."""
+
+
+@value.command("list")
+@OUTPUT
+@click.pass_obj
+def list_values(context: Context, output: str) -> None:
+    """List what is being served, by hostname, age and expiry."""
+    values = context.with_store(lambda store: store.values())
+    if output == "json":
+        print_json([_describe(live) for live in values])
+        return
+    print_table(
+        ["HOSTNAME", "VALUE", "PRESENTED", "EXPIRES", "TOKEN"],
+        (
+            [str(v.hostname), v.value, instant_text(v.presented_at), instant_text(v.expires_at), str(v.token_id)]
+            for v in values
+        ),
+    )
+
+
+# A digest may well begin with a dash; so nothing with a single dash is an option here.
+@value.command(context_settings={"ignore_unknown_options": True, "help_option_names": ["--help"]})
+@click.argument("name")
+@click.argument("value", required=False)
+@OUTPUT
+@click.pass_obj
+def clear(context: Context, name: str, value: str | None, output: str) -> None:
+    """Remove VALUE, or every value, at a hostname or challenge name."""
+
+    async def clear(store: Store) -> list[str]:
+        return await store.clear(await _challenge_name(store, name), value, now=datetime.now(UTC))
+
+    cleared = context.with_store(clear)
+    if output == "json":
+        print_json({"cleared": cleared})
+        return
+    for text in cleared:
+        click.echo(f"cleared {text}")
+
+
+async def _challenge_name(store: Store, text: str) -> Name:
+    """The challenge name that *text* means: itself, its `_acme-challenge` alias, or a hostname's."""
+    name = Name.parse(text.removeprefix("*."))
+    for live in await store.values():
+        grant = Grant(hostname=live.hostname, challenge_name=live.challenge_name)
+        if name in (live.challenge_name, live.hostname, grant.delegated_name):
+            return live.challenge_name
+    raise NotFound(f"no value is being served for {name}: see responder value list")
+
+
+def _describe(live: LiveValue) -> dict[str, str]:
+    return {
+        "hostname": str(live.hostname),
+        "challenge_name": str(live.challenge_name),
+        "value": live.value,
+        "token_id": str(live.token_id),
+        "presented_at": live.presented_at.isoformat(),
+        "expires_at": live.expires_at.isoformat(),
+    }

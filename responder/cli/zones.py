@@ -1,0 +1,73 @@
+"""`responder zone`: the zones as they are served, and what their parents need to know."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from responder.cli.context import OUTPUT, Context, print_json
+from responder.config import Settings
+from responder.names import Name
+from responder.rrset import RRset, RRType
+from responder.zone import Zones
+from responder.zonetext import print_rrset
+
+if TYPE_CHECKING:
+    from responder.store import Store
+
+
+@click.group()
+def zone() -> None:
+    """Look at the zones."""
+
+
+@zone.command()
+@OUTPUT
+@click.pass_obj
+def show(context: Context, output: str) -> None:
+    """Print the zones as they are served, as zone text."""
+    zones = context.with_store(lambda store: _load(context.settings, store))
+    if output == "json":
+        print_json(
+            [{"zone": str(zone.apex), "serial": zone.serial, "records": _lines(tuple(zone.rrsets()))} for zone in zones]
+        )
+        return
+    for zone in zones:
+        for line in _lines(tuple(zone.rrsets())):
+            click.echo(line)
+
+
+@zone.command()
+@OUTPUT
+@click.pass_obj
+def delegation(context: Context, output: str) -> None:
+    """Print the NS and glue records to put into each zone's parent."""
+    delegations = [(zone.name, _lines(_delegation(zone.static.rrsets, zone.name))) for zone in context.settings.zones]
+    if output == "json":
+        print_json([{"zone": str(apex), "parent": str(apex.parent), "records": lines} for apex, lines in delegations])
+        return
+    for apex, lines in delegations:
+        click.echo(f"; put these into the zone that holds {apex}, for example {apex.parent}")
+        for line in lines:
+            click.echo(line)
+
+
+async def _load(settings: Settings, store: Store) -> Zones:
+    zones = Zones(zone.static for zone in settings.zones)
+    async for change in store.snapshot():
+        zones.apply(change)
+    return zones
+
+
+def _delegation(rrsets: Sequence[RRset], apex: Name) -> Sequence[RRset]:
+    """The NS records of a zone, and the addresses of those nameservers that are in it."""
+    nameservers = [rrset for rrset in rrsets if rrset.type == RRType.NS and rrset.owner == apex]
+    targets = {rdata for rrset in nameservers for rdata in rrset.rdatas}
+    glue = [r for r in rrsets if r.type in (RRType.A, RRType.AAAA) and r.owner.wire in targets]
+    return *nameservers, *glue
+
+
+def _lines(rrsets: Sequence[RRset]) -> list[str]:
+    return [line for rrset in rrsets for line in print_rrset(rrset).splitlines()]

@@ -1,0 +1,126 @@
+"""
+The control process: builds its parts, starts them in order, stops them in reverse. No logic of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import sys
+import time
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from itertools import chain
+from typing import Any
+
+import structlog
+from aiohttp import web
+
+from responder import logs
+from responder.api import Runner, build_admin, build_api
+from responder.challenges import Challenges
+from responder.child import Lifeline, run
+from responder.config import Endpoint, Settings
+from responder.cookies import DAY, daily_keys
+from responder.errors import ResponderError
+from responder.feed import Publisher
+from responder.store import Store
+
+DRAIN = 2.0
+"""Seconds that requests under way get to finish when the process stops."""
+
+_log = structlog.get_logger("control")
+
+
+async def main(orders: dict[str, Any], lifeline: Lifeline, stop: asyncio.Event) -> None:
+    """The process: *orders* hold the settings and the numbers of its inherited sockets."""
+    settings = Settings.model_validate(orders["settings"])
+    logs.configure(level=settings.log.level, format=settings.log.format)
+    sockets = {
+        purpose: [socket.socket(fileno=number) for number in numbers] for purpose, numbers in orders["sockets"].items()
+    }
+    try:
+        async with AsyncExitStack() as stack:
+            for sock in chain(*sockets.values()):
+                stack.callback(sock.close)
+            writer = await _start(settings, sockets, stack)
+            lifeline.ready()
+            _log.info(
+                "serving",
+                zones=[str(zone.name) for zone in settings.zones],
+                dns=[str(e) for e in settings.dns.listen],
+                api=[str(e) for e in settings.api.listen],
+            )
+            stopping = asyncio.create_task(stop.wait())
+            await asyncio.wait([writer, stopping], return_when=asyncio.FIRST_COMPLETED)
+            if writer.done():
+                writer.result()  # it never ends by itself: raise what it died of, and be started afresh
+    except ResponderError as error:
+        print(f"responder: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+
+
+async def _start(
+    settings: Settings, sockets: dict[str, list[socket.socket]], stack: AsyncExitStack
+) -> asyncio.Task[None]:
+    """Start everything; what stops it again is pushed on *stack*. Returns the task of the one writer."""
+    store = await Store.open(settings.database.url, auto_upgrade=settings.database.auto_upgrade)
+    stack.push_async_callback(store.close)
+    statics = [zone.static for zone in settings.zones]
+    await store.register_zones([static.apex for static in statics], now=_now())
+    published = await store.serials()
+    publisher = Publisher(statics, store.snapshot, nameservers=settings.dns.processes)
+    if settings.dns.cookies:
+        await stack.enter_async_context(_running(_renew_cookie_keys(publisher, await store.key("dns cookies"))))
+    await publisher.start(sockets["feed"][0])
+    stack.push_async_callback(publisher.stop)
+    challenges = Challenges(
+        store,
+        publisher,
+        published=published,
+        lifetime=timedelta(seconds=settings.values.lifetime),
+        clock=_now,
+    )
+    writer = await stack.enter_async_context(_running(challenges.run()))
+    api = build_api(store, challenges, max_lifetime=timedelta(seconds=settings.values.max_lifetime))
+    admin = build_admin(store, statics[0].apex, _reachable(settings.dns.listen[0]))
+    for app, purpose in ((api, "api"), (admin, "admin")):
+        runner = Runner(app, drain=DRAIN)
+        await runner.setup()
+        stack.push_async_callback(runner.cleanup)
+        for sock in sockets[purpose]:
+            await web.SockSite(runner, sock).start()
+    return writer
+
+
+@asynccontextmanager
+async def _running(work: Coroutine[Any, Any, None]) -> AsyncIterator[asyncio.Task[None]]:
+    """*work* as a task, for as long as somebody may still need it."""
+    task = asyncio.create_task(work)
+    try:
+        yield task
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def _renew_cookie_keys(publisher: Publisher, master: bytes) -> None:
+    """Hand out the keys of the day, every day anew."""
+    while True:
+        now = time.time()
+        publisher.rekey(daily_keys(master, now))
+        await asyncio.sleep(DAY - now % DAY + 1)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _reachable(endpoint: Endpoint) -> tuple[str, int]:
+    """Where this machine reaches what listens at *endpoint*."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(endpoint.host, endpoint.host), endpoint.port
+
+
+if __name__ == "__main__":
+    run(main)

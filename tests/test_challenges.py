@@ -1,0 +1,430 @@
+"""The one writer, on a real database and a real feed: what a caller is told is what the DNS shows."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from datetime import timedelta
+from pathlib import Path
+from shutil import rmtree
+from tempfile import mkdtemp
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from responder import challenges
+from responder.access import Token
+from responder.challenges import Challenges
+from responder.errors import InvalidValue, NotCovered, StoreUnavailable, TooManyValues, Unauthenticated
+from responder.store import MAX_VALUES, Action, Outcome, Verdict
+from tests.service import LIFETIME, Control, Quick, connect, control, grant, new_database, until
+
+HERE = "192.0.2.9"
+HOST, OTHER = "some.example.com", "other.example.com"
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    """A new database."""
+    return new_database(tmp_path)
+
+
+@pytest.fixture
+def quick() -> Iterator[None]:
+    """The writer looks around all the time."""
+    with Quick():
+        yield
+
+
+@pytest.fixture
+async def running(tmp_path: Path, url: str, quick: None) -> AsyncIterator[Control]:
+    """A control process's parts, and the nameserver that follows."""
+    async with control(tmp_path, url) as running:
+        yield running
+
+
+def presenting(running: Control, token: Token, host: str, value: str) -> asyncio.Task[Outcome]:
+    """A present under way."""
+    return asyncio.create_task(running.challenges.present(token, grant(host), value, client=HERE))
+
+
+def cleaning(running: Control, token: Token, host: str, value: str) -> asyncio.Task[Outcome]:
+    """A cleanup under way."""
+    return asyncio.create_task(running.challenges.cleanup(token, grant(host), value, client=HERE))
+
+
+async def test_served_before_told(running: Control) -> None:
+    """When present and cleanup return, the DNS shows what they did, at the serial that they return."""
+    _, token = await running.mint(HOST)
+
+    presented = await running.challenges.present(token, grant(HOST), "v", client=HERE)
+
+    assert {"v"} == running.values(HOST)
+    assert presented.changed
+    assert running.clock.now + LIFETIME == presented.expires_at
+    cleaned = await running.challenges.cleanup(token, grant(HOST), "v", client=HERE)
+    assert set() == running.values(HOST)
+    assert presented.serial < cleaned.serial == next(iter(running.snapshots[-1])).serial
+
+
+async def test_lifetime_asked_for(running: Control) -> None:
+    """A value stays for the lifetime that its caller asks for."""
+    _, token = await running.mint(HOST)
+
+    outcome = await running.challenges.present(token, grant(HOST), "v", client=HERE, lifetime=timedelta(seconds=90))
+
+    assert running.clock.now + timedelta(seconds=90) == outcome.expires_at
+
+
+@pytest.mark.parametrize("value", ["", "\n", "x" * 256])
+async def test_values_are_checked_first(running: Control, value: str) -> None:
+    """What is no value never gets into the queue."""
+    _, token = await running.mint(HOST)
+
+    with pytest.raises(InvalidValue):
+        await running.challenges.present(token, grant(HOST), value, client=HERE)
+    with pytest.raises(InvalidValue):
+        await running.challenges.cleanup(token, grant(HOST), value, client=HERE)
+    assert [] == running.store.batches
+
+
+async def test_group_commit(running: Control) -> None:
+    """Whatever waits while one transaction runs shares the next one."""
+    hosts = [f"h{n}.example.com" for n in range(300)]
+    _, token = await running.mint(*hosts)
+    running.store.gate.clear()
+    first = presenting(running, token, hosts[0], "v")
+    await until(lambda: len(running.store.batches) == 1)
+    others = [presenting(running, token, host, "v") for host in hosts[1:]]
+    await asyncio.sleep(0)
+
+    running.store.gate.set()
+    outcomes = await asyncio.gather(first, *others)
+
+    assert [1, 299] == [len(batch) for batch in running.store.batches]
+    assert 2 == len({outcome.serial for outcome in outcomes})
+    assert all(running.values(host) == {"v"} for host in hosts)
+
+
+async def test_batches_are_bounded(running: Control, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One transaction takes `MAX_BATCH` operations at most."""
+    monkeypatch.setattr(challenges, "MAX_BATCH", 10)
+    _, token = await running.mint(HOST)
+    running.store.gate.clear()
+
+    tasks = [presenting(running, token, HOST, f"v{n % 5}") for n in range(25)]
+    await until(lambda: len(running.store.batches) == 1)
+    running.store.gate.set()
+    await asyncio.gather(*tasks)
+
+    assert [10, 10, 5] == [len(batch) for batch in running.store.batches]
+
+
+async def test_order_within_a_name(running: Control) -> None:
+    """Operations that wait together take effect in the order in which they came."""
+    _, token = await running.mint(HOST)
+    running.store.gate.clear()
+    await_first = presenting(running, token, HOST, "first")
+    await until(lambda: len(running.store.batches) == 1)
+
+    tasks = [
+        presenting(running, token, HOST, "stays"),
+        cleaning(running, token, HOST, "stays"),
+        presenting(running, token, HOST, "stays"),
+        presenting(running, token, HOST, "goes"),
+        cleaning(running, token, HOST, "goes"),
+        cleaning(running, token, HOST, "first"),
+    ]
+    await asyncio.sleep(0)
+    running.store.gate.set()
+    outcomes = await asyncio.gather(await_first, *tasks)
+
+    assert {"stays"} == running.values(HOST)
+    assert [True] * 7 == [outcome.changed for outcome in outcomes]
+
+
+async def test_refusals_stay_alone(running: Control) -> None:
+    """One operation that is refused does not hinder those that share its transaction."""
+    _, mine = await running.mint(HOST)
+    _, revoked = await running.mint(OTHER)
+    await running.store.revoke(revoked.id, at=running.clock.now)
+    running.store.gate.clear()
+    waiting = [presenting(running, mine, HOST, "first")]
+    await until(lambda: len(running.store.batches) == 1)
+
+    waiting += [presenting(running, mine, HOST, f"v{n}") for n in range(MAX_VALUES)]
+    waiting += [presenting(running, mine, OTHER, "v"), presenting(running, revoked, OTHER, "v")]
+    await asyncio.sleep(0)
+    running.store.gate.set()
+    outcomes = await asyncio.gather(*waiting, return_exceptions=True)
+
+    kinds = [Outcome] * MAX_VALUES + [TooManyValues, NotCovered, Unauthenticated]
+    assert kinds == [type(outcome) for outcome in outcomes]
+    assert 2 == len(running.store.batches)
+    assert {"first", *(f"v{n}" for n in range(MAX_VALUES - 1))} == running.values(HOST)
+
+
+async def test_queue_is_bounded(tmp_path: Path, url: str, quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When as many operations wait as may, the next one hears at once that the database has stopped."""
+    monkeypatch.setattr(challenges, "MAX_WAITING", 3)
+    async with control(tmp_path, url) as running:
+        _, token = await running.mint(HOST)
+        running.store.gate.clear()
+        tasks = [presenting(running, token, HOST, "v0")]
+        await until(lambda: len(running.store.batches) == 1)
+        tasks += [presenting(running, token, HOST, f"v{n}") for n in (1, 2, 3)]
+        await asyncio.sleep(0)
+
+        with pytest.raises(StoreUnavailable, match="too many changes are waiting"):
+            await running.challenges.present(token, grant(HOST), "v4", client=HERE)
+
+        running.store.gate.set()
+        await asyncio.gather(*tasks)
+        assert {"v0", "v1", "v2", "v3"} == running.values(HOST)
+
+
+async def test_unavailable_store(running: Control) -> None:
+    """While the database is away callers hear so and the DNS goes on; when it is back, so is the writer."""
+    _, token = await running.mint(HOST)
+    await running.challenges.present(token, grant(HOST), "before", client=HERE)
+
+    with running.store.away():
+        for _ in range(2):
+            with pytest.raises(StoreUnavailable, match="the disk is full"):
+                await running.challenges.present(token, grant(HOST), "meanwhile", client=HERE)
+        assert {"before"} == running.values(HOST)
+
+    await running.challenges.present(token, grant(HOST), "after", client=HERE)
+    assert {"before", "after"} == running.values(HOST)
+
+
+async def test_fault_of_ours(running: Control) -> None:
+    """A fault of the program ends the writer, so that the process is started afresh; nobody is told a lie."""
+    _, token = await running.mint(HOST)
+
+    running.store.break_apply(RuntimeError("a fault"))
+
+    with pytest.raises(asyncio.CancelledError):
+        await running.challenges.present(token, grant(HOST), "v", client=HERE)
+
+    with pytest.raises(RuntimeError, match="a fault"):
+        await running.writer
+
+
+async def test_follows_others(running: Control) -> None:
+    """What another process commits shows soon: a new name, and that revoking took name and values away."""
+    async with running.other_store() as other:
+        assert running.values(HOST) is None
+        _, token = await running.mint(HOST, store=other)
+        await until(lambda: running.values(HOST) == set())
+        await running.challenges.present(token, grant(HOST), "v", client=HERE)
+
+        await other.revoke(token.id, at=running.clock.now)
+
+        await until(lambda: running.values(HOST) is None)
+
+
+async def test_catches_up_before_its_own(
+    tmp_path: Path, url: str, quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A change that was committed on top of somebody else's is published together with that one."""
+    monkeypatch.setattr(challenges, "FOLLOW_INTERVAL", 3600.0)
+    async with control(tmp_path, url) as running, running.other_store() as other:
+        _, token = await running.mint(HOST)
+        await running.challenges.present(token, grant(HOST), "v0", client=HERE)  # the first look is over
+        await running.mint(OTHER, store=other)
+        assert running.values(OTHER) is None
+
+        await running.challenges.present(token, grant(HOST), "v", client=HERE)
+
+        assert {"v0", "v"} == running.values(HOST)
+        assert set() == running.values(OTHER)
+
+
+async def test_what_was_committed_while_starting(running: Control) -> None:
+    """What others commit between the serials and the first look is published, and takes no new snapshot."""
+    await running.mint(OTHER)
+    await until(lambda: running.values(OTHER) == set())
+    running.writer.cancel()
+    await asyncio.gather(running.writer, return_exceptions=True)
+    published, snapshots = await running.store.serials(), len(running.snapshots)
+    await running.mint(HOST)
+
+    again = Challenges(running.store, running.publisher, published=published, lifetime=LIFETIME, clock=running.clock)
+    running.writer = asyncio.create_task(again.run())
+
+    await until(lambda: running.values(HOST) == set())
+    assert snapshots == len(running.snapshots)
+
+
+async def test_journal_gap(running: Control) -> None:
+    """If the journal cannot tell what happened, nameservers take a new snapshot, and changes go on after that."""
+    _, token = await running.mint(HOST)
+    await until(lambda: running.values(HOST) == set())
+
+    with_gap = len(running.snapshots)
+    with connect(running.directory) as database:
+        database.execute("DELETE FROM changes")
+        database.execute("UPDATE zones SET serial = serial + 7")
+        database.execute(
+            "INSERT INTO challenge_values (hostname_id, value, token_id, presented_at, expires_at) "
+            "SELECT hostname_id, 'restored', token_id, 0, 99999999999 FROM grants"
+        )
+
+    await until(lambda: len(running.snapshots) > with_gap)
+    assert {"restored"} == running.values(HOST)
+    await running.challenges.present(token, grant(HOST), "v", client=HERE)
+    assert {"restored", "v"} == running.values(HOST)
+
+
+async def test_commit_during_reload(running: Control, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is committed while nameservers take a new snapshot is published after it."""
+    reload = running.publisher.reload
+
+    async def reload_and_more() -> None:
+        await reload()
+        await running.mint(OTHER)
+
+    monkeypatch.setattr(running.publisher, "reload", reload_and_more)
+    with connect(running.directory) as database:
+        database.execute("DELETE FROM changes")
+        database.execute("UPDATE zones SET serial = serial + 7")
+
+    await until(lambda: running.values(OTHER) == set())
+
+
+async def test_expiry(running: Control) -> None:
+    """A value whose time is over goes from the DNS, however many there are; the others stay."""
+    hosts = [f"h{n}.example.com" for n in range(70)]
+    _, token = await running.mint(*hosts)
+    hour = timedelta(hours=1)
+    await asyncio.gather(
+        *(
+            running.challenges.present(token, grant(host), f"v{n}", client=HERE, lifetime=hour)
+            for host in hosts
+            for n in range(MAX_VALUES - 1)
+        )
+    )
+    await running.challenges.present(token, grant(hosts[0]), "later", client=HERE, lifetime=2 * hour)
+
+    running.clock.now += hour
+
+    await until(lambda: all(not running.values(host) for host in hosts[1:]))
+    await until(lambda: running.values(hosts[0]) == {"later"})
+
+
+async def test_caller_hangs_up(running: Control) -> None:
+    """An operation is carried out even if its caller does not wait for the end."""
+    _, token = await running.mint(HOST)
+    running.store.gate.clear()
+    task = presenting(running, token, HOST, "v")
+    await until(lambda: len(running.store.batches) == 1)
+
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    running.store.gate.set()
+
+    await running.challenges.present(token, grant(HOST), "next", client=HERE)
+    assert {"v", "next"} == running.values(HOST)
+
+
+async def test_refusals_are_recorded(running: Control, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refusals before the queue are put on record, with a bound; a database that is away costs them, nothing else."""
+    _, token = await running.mint(HOST)
+    start = running.clock.now
+
+    with running.store.away():
+        for n in range(challenges.MAX_REFUSALS + 5):
+            running.challenges.note_refusal(token, Action.PRESENT, NotCovered(f"no {n}"), client=HERE)
+    recorded: list[str | None] = []
+    while len(recorded) < challenges.MAX_REFUSALS:
+        events = await running.store.audit(start)
+        recorded = [event.reason for event in events if event.verdict is Verdict.REFUSED]
+
+    assert [f"no {n}" for n in range(5, challenges.MAX_REFUSALS + 5)] == recorded
+    assert (token.id, HERE, Action.PRESENT) == (events[-1].token_id, events[-1].client, events[-1].action)
+
+
+HOSTS = st.sampled_from([HOST, OTHER])
+VALUES = st.sampled_from([f"v{n}" for n in range(MAX_VALUES + 2)])
+OPERATIONS = st.lists(st.tuples(st.booleans(), HOSTS, VALUES), min_size=1, max_size=40)
+
+
+class PresentAndCleanup(RuleBasedStateMachine):
+    """Present and cleanup are a set of values for each hostname; whoever does what at the same time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.directory = Path(mkdtemp(prefix="responder-test-"))
+        url = new_database(self.directory)
+        self.quick = Quick().__enter__()
+        self.runner = asyncio.Runner()
+        self.model: dict[str, set[str]] = {HOST: set(), OTHER: set()}
+        self.context = control(self.directory, url)
+        self.running = self.runner.run(self.context.__aenter__())
+        _, self.token = self.runner.run(self.running.mint(HOST, OTHER))
+
+    def teardown(self) -> None:
+        self.runner.run(self.context.__aexit__(None, None, None))
+        self.runner.close()
+        self.quick.__exit__()
+        rmtree(self.directory)
+
+    @rule(operations=OPERATIONS)
+    def at_once(self, operations: list[tuple[bool, str, str]]) -> None:
+        """Any number of callers at the same moment."""
+        expected: list[type] = []
+        for is_present, host, value in operations:
+            full = value not in self.model[host] and len(self.model[host]) >= MAX_VALUES
+            expected.append(TooManyValues if is_present and full else Outcome)
+            if not is_present:
+                self.model[host].discard(value)
+            elif not full:
+                self.model[host].add(value)
+
+        async def gather() -> list[object]:
+            return list(
+                await asyncio.gather(
+                    *(
+                        (presenting if is_present else cleaning)(self.running, self.token, host, value)
+                        for is_present, host, value in operations
+                    ),
+                    return_exceptions=True,
+                )
+            )
+
+        assert expected == [type(outcome) for outcome in self.runner.run(gather())]
+
+    @rule(host=HOSTS)
+    def clear(self, host: str) -> None:
+        """An administrator clears a name, in another process."""
+
+        async def clear() -> None:
+            async with self.running.other_store() as other:
+                if self.model[host]:
+                    await other.clear(grant(host).challenge_name, now=self.running.clock.now)
+            await until(lambda: self.running.values(host) == set())
+
+        self.runner.run(clear())
+        self.model[host] = set()
+
+    @rule()
+    def all_expire(self) -> None:
+        """A day passes."""
+        self.running.clock.now += LIFETIME
+        self.runner.run(until(lambda: not self.running.values(HOST) and not self.running.values(OTHER)))
+        self.model = {HOST: set(), OTHER: set()}
+
+    @invariant()
+    def served_as_stored(self) -> None:
+        """The DNS shows what the model says, and so does the database."""
+        stored = self.runner.run(self.running.store.values())
+        for host, values in self.model.items():
+            assert values == (self.running.values(host) or set())
+            assert values == {live.value for live in stored if str(live.hostname) == host}
+
+
+TestPresentAndCleanup = PresentAndCleanup.TestCase
+TestPresentAndCleanup.settings = settings(max_examples=25, stateful_step_count=10, deadline=None)

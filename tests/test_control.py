@@ -1,0 +1,246 @@
+"""The control process as a whole: its parts start in order, work together, and stop in reverse."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any, cast
+
+import aiohttp
+import dns.asyncquery
+import dns.message
+import pytest
+
+from responder import challenges, control, feed, logs
+from responder.access import digest, mint_secret
+from responder.api import health
+from responder.child import Lifeline
+from responder.config import Endpoint, load
+from responder.errors import StoreUnavailable
+from responder.store import NewToken, Store
+from responder.zone import Zones
+from tests.processes import eventually, wait_until
+from tests.service import APEX, Quick, connect, grant, new_database, write_configuration
+
+HOST = "some.example.com"
+VALUE = "LHDhK3oGRvkiefQnx7OOczTY5Tic_xZ6HcMOc_gmtoM"
+
+
+@dataclass
+class Process:
+    """A control process in this event loop: its orders, and what it would tell its supervisor."""
+
+    directory: Path
+    orders: dict[str, Any]
+    ports: dict[str, int]
+    stop: asyncio.Event = field(default_factory=asyncio.Event)
+    is_ready: bool = False
+
+    def ready(self) -> None:
+        self.is_ready = True
+
+    async def main(self) -> None:
+        await control.main(self.orders, cast("Lifeline", self), self.stop)
+
+
+@pytest.fixture
+def process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Process]:
+    """A control process that was not started yet; its sockets are bound, as the supervisor does it."""
+    monkeypatch.setattr(logs, "configure", lambda **_: None)  # the tests' own stays
+    monkeypatch.setattr(control, "DRAIN", 0.1)
+    monkeypatch.setattr(health, "PROBE_DEADLINE", 0.1)
+    new_database(tmp_path)
+    listeners = {purpose: socket.create_server(("127.0.0.1", 0)) for purpose in ("api", "admin")}
+    listeners["feed"] = socket.socket(socket.AF_UNIX)
+    listeners["feed"].bind(str(tmp_path / "feed"))
+    listeners["feed"].listen()
+    ports = {purpose: listeners[purpose].getsockname()[1] for purpose in ("api", "admin")}
+    settings = load(write_configuration(tmp_path, **ports, dns=free_port()), {})
+    numbers = {purpose: [os.dup(listener.fileno())] for purpose, listener in listeners.items()}
+    with Quick():
+        yield Process(tmp_path, {"settings": settings.model_dump(mode="json"), "sockets": numbers}, ports)
+    for listener in listeners.values():
+        listener.close()
+
+
+def free_port() -> int:
+    """A port where nobody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+@asynccontextmanager
+async def started(process: Process) -> AsyncIterator[list[Zones]]:
+    """The process at work, and a nameserver that follows it: yields what it was given to serve."""
+    snapshots: list[Zones] = []
+    before = asyncio.all_tasks()
+    following = asyncio.create_task(feed.follow(str(process.directory / "feed"), snapshots.append, lambda _: None))
+    running = asyncio.create_task(process.main())
+    try:
+        await eventually(lambda: (process.is_ready and snapshots) or running.done(), "the process is ready")
+        yield snapshots
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+        process.stop.set()
+        await running
+    finally:
+        following.cancel()
+        await asyncio.gather(following, running, return_exceptions=True)
+        await eventually(lambda: asyncio.all_tasks() <= {*before, asyncio.current_task()}, "all connections are closed")
+
+
+async def mint(process: Process) -> str:
+    """A token for `some.example.com`, written to the database by another process."""
+    store = await Store.open(process.orders["settings"]["database"]["url"])
+    await store.register_zones([APEX], now=control._now())
+    secret = mint_secret()
+    await store.mint(NewToken(digest=digest(secret), grants=((grant(HOST), APEX),), created_at=control._now()))
+    await store.close()
+    return secret
+
+
+async def request(process: Process, purpose: str, method: str, path: str, **how: Any) -> tuple[int, Any]:
+    url = f"http://127.0.0.1:{process.ports[purpose]}{path}"
+    async with aiohttp.ClientSession() as session, session.request(method, url, **how) as response:
+        return response.status, await response.json(content_type=None)
+
+
+async def test_parts_work_together(process: Process) -> None:
+    """API, writer, feed and admin listener serve until the process is told to stop; then everything is let go."""
+    async with started(process) as snapshots:
+        secret = await mint(process)
+        status, body = await request(
+            process,
+            "api",
+            "POST",
+            "/present",
+            json={"fqdn": f"_acme-challenge.{HOST}", "value": VALUE},
+            headers={"Authorization": f"Bearer {secret}"},
+        )
+        served = {rdata for zone in snapshots[-1] for rrset in zone.rrsets() for rdata in rrset.rdatas}
+        ready, checks = await request(process, "admin", "GET", "/readyz")
+
+        assert 200 == status
+        assert body["serial"] == next(iter(snapshots[-1])).serial
+        assert bytes((len(VALUE),)) + VALUE.encode() in served
+        assert (503, "ok") == (ready, checks["store"])  # no nameserver answers on the port in the settings
+        assert 200 == (await request(process, "admin", "GET", "/livez"))[0]
+
+    with connect(process.directory) as database:
+        database.execute("BEGIN EXCLUSIVE")  # nobody else has it open any more
+    for purpose in ("api", "admin"):
+        with pytest.raises((aiohttp.ClientError, TimeoutError)):
+            await request(process, purpose, "GET", "/livez", timeout=aiohttp.ClientTimeout(0.05))
+
+
+async def test_writer_that_dies(process: Process, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process ends with what its writer died of, so that it is started afresh."""
+
+    async def die(_: object) -> None:
+        raise RuntimeError("a fault")
+
+    monkeypatch.setattr(challenges.Challenges, "run", die)
+
+    with pytest.raises(RuntimeError, match="a fault"):
+        async with started(process):
+            pass
+
+
+async def test_database_that_cannot_be_used(
+    process: Process, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A start that fails is one line and exit status 1."""
+
+    async def fail(*_: object, **__: object) -> Store:
+        raise StoreUnavailable("the disk is full")
+
+    monkeypatch.setattr(Store, "open", fail)
+
+    with pytest.raises(SystemExit) as ended:
+        await process.main()
+
+    assert 1 == ended.value.code
+    assert "responder: the disk is full\n" == capsys.readouterr().err
+    assert not process.is_ready
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("0.0.0.0:53", ("127.0.0.1", 53)),
+        ("[::]:53", ("::1", 53)),
+        ("192.0.2.1:53", ("192.0.2.1", 53)),
+        ("[2001:db8::1]:5300", ("2001:db8::1", 5300)),
+    ],
+)
+def test_where_the_nameserver_is_asked(text: str, expected: tuple[str, int]) -> None:
+    """The readiness check asks where the nameserver listens; for all addresses of the machine, that is its own."""
+    assert expected == control._reachable(Endpoint.parse(text))
+
+
+# The whole service
+
+
+@contextmanager
+def serving(directory: Path, ports: dict[str, int]) -> Iterator[subprocess.Popen[bytes]]:
+    """`responder serve` as a user runs it, ready for requests; told to stop at the end."""
+    configuration = write_configuration(directory, **ports)
+    with (directory / "log").open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "responder", "--config", str(configuration), "serve"], stderr=log, stdout=log
+        )
+    try:
+        wait_until(lambda: process.poll() is not None or is_ready(ports["admin"]), "the service is ready")
+        yield process
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert 0 == process.wait(30)
+
+
+def is_ready(port: int) -> bool:
+    """What the readiness check says."""
+    connection = HTTPConnection("127.0.0.1", port)
+    try:
+        connection.request("GET", "/readyz")
+        return connection.getresponse().status == 200
+    except OSError:
+        return False
+    finally:
+        connection.close()
+
+
+def test_the_whole_service(tmp_path: Path) -> None:
+    """From the first mint to the DNS: a value is answered when its caller reads 200, and not after its cleanup."""
+    ports = {purpose: free_port() for purpose in ("dns", "api", "admin")}
+    configuration = str(write_configuration(tmp_path, **ports))
+    mint = [sys.executable, "-m", "responder", "--config", configuration, "token", "mint", HOST, "--output", "json"]
+
+    async def post_and_answer(secret: str, path: str) -> tuple[int, list[str]]:
+        name = str(grant(HOST).challenge_name)
+        url = f"http://127.0.0.1:{ports['api']}{path}"
+        async with (
+            aiohttp.ClientSession(headers={"Authorization": f"Bearer {secret}"}) as session,
+            session.post(url, json={"fqdn": name, "value": VALUE}) as response,
+        ):
+            query = dns.message.make_query(name, "TXT")
+            reply = await dns.asyncquery.udp(query, "127.0.0.1", port=ports["dns"], timeout=5)
+            return response.status, [rdata.to_text() for rrset in reply.answer for rdata in rrset]
+
+    with serving(tmp_path, ports):
+        secret = json.loads(subprocess.run(mint, capture_output=True, check=True).stdout)["token"]
+        assert (200, [f'"{VALUE}"']) == asyncio.run(post_and_answer(secret, "/present"))
+        assert (200, []) == asyncio.run(post_and_answer(secret, "/cleanup"))
+    log = (tmp_path / "log").read_text()
+    assert secret not in log
+    assert "starting it again" not in log
