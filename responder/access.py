@@ -76,12 +76,12 @@ class Token:
     revoked_at: datetime | None = None
     allow_from: tuple[Network, ...] = ()
     account_thumbprint: str | None = None
-    _by_name: dict[Name, Grant] = field(init=False, repr=False, compare=False)
+    _by_challenge_name: dict[Name, Grant] = field(init=False, repr=False, compare=False)
+    _by_hostname: dict[Name, Grant] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        by_name = {grant.delegated_name: grant for grant in self.grants}
-        by_name |= {grant.challenge_name: grant for grant in self.grants}
-        object.__setattr__(self, "_by_name", by_name)
+        object.__setattr__(self, "_by_challenge_name", {grant.challenge_name: grant for grant in self.grants})
+        object.__setattr__(self, "_by_hostname", {grant.hostname: grant for grant in self.grants})
 
     def admit(self, client: str, *, now: datetime) -> None:
         """
@@ -104,7 +104,9 @@ class Token:
 
         Raises `NotCovered`, telling the caller nothing but what this very token covers.
         """
-        grant = self._by_name.get(name)
+        grant = self._by_challenge_name.get(name)
+        if grant is None and name.labels[:1] == [CHALLENGE_LABEL]:
+            grant = self._by_hostname.get(name.parent)
         if grant is None:
             covered = ", ".join(str(grant.hostname) for grant in self.grants[:10]) or "no hostname"
             more = f" and {len(self.grants) - 10} more" if len(self.grants) > 10 else ""

@@ -18,7 +18,7 @@ from responder import challenges
 from responder.access import Token
 from responder.challenges import Challenges
 from responder.errors import InvalidValue, NotCovered, StoreUnavailable, TooManyValues, Unauthenticated
-from responder.store import MAX_VALUES, Action, Outcome, Verdict
+from responder.store import MAX_VALUES, Action, Outcome, Present, Verdict
 from tests.service import LIFETIME, Control, Quick, connect, control, grant, new_database, until
 
 HERE = "192.0.2.9"
@@ -241,6 +241,30 @@ async def test_catches_up_before_its_own(
 
         assert {"v0", "v"} == running.values(HOST)
         assert set() == running.values(OTHER)
+
+
+async def test_repeating_what_somebody_else_committed(
+    tmp_path: Path, url: str, quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A value that is stored already, but not by this process, is served before its presenter is told so."""
+    monkeypatch.setattr(challenges, "FOLLOW_INTERVAL", 3600.0)
+    async with control(tmp_path, url) as running, running.other_store() as other:
+        _, token = await running.mint(HOST)
+        await running.challenges.present(token, grant(HOST), "v0", client=HERE)  # the first look is over
+        present = Present(
+            token_id=token.id,
+            challenge_name=grant(HOST).challenge_name,
+            value="v",
+            expires_at=running.clock.now + LIFETIME,
+            client=HERE,
+        )
+        await other.apply([present], now=running.clock.now)
+        assert {"v0"} == running.values(HOST)
+
+        outcome = await running.challenges.present(token, grant(HOST), "v", client=HERE)
+
+        assert not outcome.changed
+        assert {"v0", "v"} == running.values(HOST)
 
 
 async def test_what_was_committed_while_starting(running: Control) -> None:

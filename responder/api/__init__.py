@@ -7,11 +7,13 @@ into problem documents, `health` is the admin listener; nothing here decides wha
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
+from math import inf
 from pathlib import Path
 
 import structlog
@@ -30,19 +32,27 @@ __all__ = ["Authenticator", "Runner", "build_admin", "build_api"]
 MAX_BODY = 16 << 10
 """Octets of a request body. The largest honest one is well below 1 KiB."""
 
-TOKEN_MEMORY = 0.5
-"""Seconds that a token is remembered without asking the store: a revocation takes effect within them."""
+TOKEN_MEMORY = 0.9
+"""Seconds that a token is remembered: a revocation takes effect within them."""
+
+TOKEN_FRESH = 0.4
+"""Seconds after which a token that is used is looked up again, while the one remembered still serves."""
 
 MAX_REMEMBERED_TOKENS = 10_000
 
 
 class Authenticator:
-    """Finds the token that a request presents; remembers it for a moment, so that a burst costs one look-up."""
+    """
+    Finds the token that a request presents.
+
+    It remembers it for a moment and shares one look-up among all who wait for it, so that a burst costs one.
+    """
 
     def __init__(self, store: Store, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._store = store
         self._clock = clock
         self._remembered: OrderedDict[Digest, tuple[float, Token | None]] = OrderedDict()
+        self._looking: dict[Digest, asyncio.Task[Token | None]] = {}
 
     async def find(self, request: web.Request) -> Token:
         """The token, whatever its state: `Token.admit` decides. Raises `Unauthenticated`, `StoreUnavailable`."""
@@ -52,12 +62,24 @@ class Authenticator:
         return token
 
     async def _find(self, key: Digest) -> Token | None:
-        known = self._remembered.get(key)
-        now = self._clock()
-        if known is not None and now - known[0] < TOKEN_MEMORY:
-            return known[1]
-        token = await self._store.find_token(key)
-        self._remembered[key] = (now, token)
+        found_at, token = self._remembered.get(key, (-inf, None))
+        age = self._clock() - found_at
+        if age < TOKEN_FRESH:
+            return token
+        looking = self._looking.get(key)
+        if looking is None:
+            looking = self._looking[key] = asyncio.create_task(self._look_up(key))
+        if age < TOKEN_MEMORY:
+            return token
+        return await asyncio.shield(looking)  # others may wait for it when this client has gone
+
+    async def _look_up(self, key: Digest) -> Token | None:
+        started = self._clock()
+        try:
+            token = await self._store.find_token(key)
+        finally:
+            del self._looking[key]
+        self._remembered[key] = (started, token)
         self._remembered.move_to_end(key)
         if len(self._remembered) > MAX_REMEMBERED_TOKENS:
             self._remembered.popitem(last=False)
