@@ -168,7 +168,7 @@ class Challenges:
         """
         loop = asyncio.get_running_loop()
         until = loop.time() + GATHER_DEADLINE
-        while self._waiting.qsize() + 1 < usual and loop.time() < until:
+        while self._waiting.qsize() + 1 < usual and loop.time() < until:  # noqa: ASYNC110  # it is turns that are wanted
             await asyncio.sleep(0)
 
     async def _commit(self, batch: Sequence[_Waiting]) -> None:

@@ -59,9 +59,9 @@ class Identity:
 
 
 class Exchange:
-    """Answers packets from *zones*, which may be replaced at any time. *tcp_idle* is told to who asks, in seconds."""
+    """Answers packets from *zones*. *tcp_idle* is told to who asks, in seconds."""
 
-    __slots__ = ("_chaos", "_cookie_opts", "_keepalive", "_limit", "_nsid", "_opts", "cookies", "zones")
+    __slots__ = ("_chaos", "_cookie_opts", "_keepalive", "_limit", "_nodes", "_nsid", "_opts", "_zones", "cookies")
 
     def __init__(
         self,
@@ -73,7 +73,7 @@ class Exchange:
         tcp_idle: float = 10.0,
     ) -> None:
         identity = identity or Identity()
-        self.zones = zones or Zones()
+        self.serve(zones or Zones())
         self.cookies = cookies
         self._limit = limit
         self._nsid = nsid(identity.nsid.encode()) if identity.nsid else b""
@@ -81,6 +81,15 @@ class Exchange:
         self._keepalive = keepalive(tcp_idle)
         self._opts: dict[bytes, Edns] = {}
         self._cookie_opts: dict[tuple[str, bytes], Edns] = {}
+
+    @property
+    def zones(self) -> Zones:
+        """What is served."""
+        return self._zones
+
+    def serve(self, zones: Zones) -> None:
+        """Answer from *zones* from now on."""
+        self._zones, self._nodes = zones, zones.nodes
 
     def respond(self, packet: bytes, transport: Transport, client: str) -> bytes | None:
         """The reply to *packet* from the address *client*, or None for silence."""
@@ -91,10 +100,10 @@ class Exchange:
             end = packet.find(0, 12) + 1
             qname = packet[12:end].lower()
             key = packet[end : end + 4]
-            node = self.zones.nodes.get(qname)
+            node = self._nodes.get(qname)
             answer = node.answers.get(key) if node is not None else None
             if answer is None and key in _ORDINARY:
-                answer = self.zones.negative(qname, node)
+                answer = self._zones.negative(qname, node)
             if answer is not None:
                 edns: Edns | None = NO_EDNS
                 if head & _HAS_OPT:
@@ -129,7 +138,7 @@ class Exchange:
     def _answer(self, packet: bytes, query: Query, transport: Transport) -> bytes:
         """The reply to a well-formed query."""
         if query.opcode == Opcode.NOTIFY:  # we are primary of all we serve: nobody has news for us (RFC 1996, 3.10)
-            return header_only(packet, Rcode.REFUSED if self.zones.find(query.qname) else Rcode.NOTAUTH)
+            return header_only(packet, Rcode.REFUSED if self._zones.find(query.qname) else Rcode.NOTAUTH)
         if not query.question:  # it only wants a cookie (RFC 7873, section 5.4)
             if self.cookies is None:
                 return header_only(packet, Rcode.FORMERR)
@@ -150,7 +159,7 @@ class Exchange:
             return self._chaos.get((query.qname, query.qtype), _REFUSED), None
         if query.qclass != CLASS_IN:
             return _REFUSED, ExtendedError.NOT_SUPPORTED
-        zone = self.zones.find(query.qname)
+        zone = self._zones.find(query.qname)
         if zone is None:
             return _REFUSED, ExtendedError.NOT_AUTHORITATIVE
         if query.qtype in _TRANSFERS:

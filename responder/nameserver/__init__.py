@@ -43,7 +43,7 @@ class Nameserver:
 
     def install(self, zones: Zones) -> None:
         """Serve *zones* from the next packet on."""
-        self.exchange.zones = zones
+        self.exchange.serve(zones)
         # The tables live as long as the process: keep the collector from walking a million names every now and then.
         gc.freeze()
 

@@ -8,6 +8,7 @@ import resource
 import socket
 import time
 from ipaddress import ip_network
+from pathlib import Path
 from typing import Any
 
 from responder import logs
@@ -49,7 +50,8 @@ def _give_up_what_is_not_needed() -> None:
     """No other program is ever run, no process made, no core written: whoever takes this one over cannot either."""
     for limit in (resource.RLIMIT_NPROC, resource.RLIMIT_CORE):
         resource.setrlimit(limit, (0, 0))
-    ctypes.CDLL(None).prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    if "NoNewPrivs:\t1" not in Path("/proc/self/status").read_text():  # the service manager may have done it
+        ctypes.CDLL(None).prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 
 
 if __name__ == "__main__":

@@ -48,7 +48,7 @@ def drain(reply: Reply, sock: socket.socket) -> None:
         except OSError:  # an ICMP error that an earlier reply came back with; the next datagram is waiting
             continue
         answer = reply(packet, transport, client[0])
-        if answer is not None and client[1] != 0 and len(packet) <= MAX_QUERY:
+        if answer is not None and client[1] and len(packet) <= MAX_QUERY:
             try:
                 send(answer, client)
             except OSError:  # no buffer, no route: the resolver asks again
