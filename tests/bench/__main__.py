@@ -1,5 +1,5 @@
 """
-`python -m tests.bench [dns] [api]`: measures, prints Markdown tables, and writes `bench.json` where it is started.
+`python -m tests.bench [PART]...`: measures, prints Markdown tables, writes `bench.json` where it is started.
 
 Absolute figures say something about the machine; what is worth quoting are the ratios, each of two figures from the
 same round, and how far they spread.
@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from tests.bench import api, dns, report, servers
+from tests.bench import api, dns, isolation, report, scale, servers
 from tests.bench.machine import Cores, pin, processor
 from tests.e2e.programs import LOGS
 
@@ -38,18 +38,19 @@ def main() -> None:
     document: dict[str, Any] = {"machine": {"processor": processor(), "kernel": platform.release()}}
     print(f"on {processor()}, Linux {platform.release()}, Python {platform.python_version()}\n")
     with tempfile.TemporaryDirectory(prefix="responder-bench-") as temporary, _showing_logs():
-        if "dns" in arguments.parts:
-            document["dns"] = _dns(Path(temporary, "dns"), cores, arguments)
-        if "api" in arguments.parts:
-            document["api"] = _api(Path(temporary, "api"), cores, arguments)
+        for name, part in PARTS.items():
+            if name not in arguments.parts:
+                continue
+            if name != "api" and servers.find("dnsperf") is None:
+                _say(f"without {name}: dnsperf is not installed")
+                continue
+            directory = Path(temporary, name)
+            directory.mkdir()
+            document[name] = part(directory, cores, arguments)
     OUTPUT.write_text(json.dumps(document, indent=1) + "\n")
 
 
 def _dns(directory: Path, cores: Cores, arguments: argparse.Namespace) -> object:
-    if servers.find("dnsperf") is None:
-        _say("without DNS: dnsperf is not installed")
-        return None
-    directory.mkdir()
     results, versions = dns.measure(directory, cores, rounds=arguments.rounds, seconds=arguments.seconds, say=_say)
     print(report.dns_table(results, versions))
     return {
@@ -67,19 +68,33 @@ def _measured(measured: dns.Measured, ours: dns.Measured) -> object:
 
 
 def _api(directory: Path, cores: Cores, arguments: argparse.Namespace) -> object:
-    directory.mkdir()
     results = api.measure(directory, cores, rounds=arguments.rounds, say=_say)
     print(report.api_table(results))
     return asdict(results)
 
 
+def _scale(directory: Path, cores: Cores, arguments: argparse.Namespace) -> object:
+    results = scale.measure(directory, cores, rounds=arguments.rounds, seconds=arguments.seconds, say=_say)
+    print(report.scale_table(results))
+    return asdict(results)
+
+
+def _isolation(directory: Path, cores: Cores, _: argparse.Namespace) -> object:
+    results = isolation.measure(directory, cores, say=_say)
+    print(report.isolation_table(results))
+    return asdict(results)
+
+
+PARTS = {"dns": _dns, "scale": _scale, "api": _api, "isolation": _isolation}
+
+
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description="side-by-side benchmarks")
-    parser.add_argument("parts", nargs="*", default=["dns", "api"], help="dns, api; both by default")
+    parser.add_argument("parts", nargs="*", default=[*PARTS], help=f"{', '.join(PARTS)}; all by default")
     parser.add_argument("--rounds", type=int, default=5, help="how often each server has its turn (default 5)")
     parser.add_argument("--seconds", type=float, default=3.0, help="how long a turn lasts (default 3)")
     arguments = parser.parse_args()
-    if unknown := set(arguments.parts) - {"dns", "api"}:
+    if unknown := set(arguments.parts) - PARTS.keys():
         parser.error(f"there is no benchmark {', '.join(sorted(unknown))}")
     if arguments.rounds < 1 or arguments.seconds <= 0:
         parser.error("at least one round, of some time")

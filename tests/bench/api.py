@@ -92,9 +92,9 @@ def measure(directory: Path, cores: Cores, *, rounds: int, say: Callable[[str], 
         responder.start()
         control = responder.child("control").pid
         pin([control], cores.measured)
-        _load(responder, "/cleanup", _values(holders, 1), CONCURRENCY)  # warms everything up, changes nothing
-        measured = [_round(responder, control, _values(holders, VALUES), cores) for _ in range(rounds)]
-        alone = _load(responder, "/present", _values(holders, 1)[:ALONE], 1, check=True)
+        load(responder, "/cleanup", values_of(holders, 1), CONCURRENCY)  # warms everything up, changes nothing
+        measured = [_round(responder, control, values_of(holders, VALUES), cores) for _ in range(rounds)]
+        alone = load(responder, "/present", values_of(holders, 1)[:ALONE], 1, check=True)
         return Results(
             measured,
             Alone(percentile(alone["times"], 0.5), percentile(alone["times"], 0.99), alone["stale"]),
@@ -106,10 +106,10 @@ def measure(directory: Path, cores: Cores, *, rounds: int, say: Callable[[str], 
 
 def _round(responder: Responder, control: int, presented: Sequence[Presented], cores: Cores) -> Round:
     cpu, busy = cpu_seconds([control]), busy_seconds(cores.measured)
-    outcome = _load(responder, "/present", presented, CONCURRENCY)
+    outcome = load(responder, "/present", presented, CONCURRENCY)
     cpu, busy = cpu_seconds([control]) - cpu, busy_seconds(cores.measured) - busy
     missing = _missing(responder.dns, presented)
-    cleaned = _load(responder, "/cleanup", presented, CONCURRENCY)
+    cleaned = load(responder, "/cleanup", presented, CONCURRENCY)
     return Round(
         presents=len(presented) / outcome["seconds"],
         cleanups=len(presented) / cleaned["seconds"],
@@ -121,7 +121,7 @@ def _round(responder: Responder, control: int, presented: Sequence[Presented], c
     )
 
 
-def _values(holders: Sequence[Holder], each: int) -> list[Presented]:
+def values_of(holders: Sequence[Holder], each: int) -> list[Presented]:
     """So many new values for *each* name; neighbours have different tokens and names."""
     return [
         Presented(holder, holder.challenge_names[n], random_value())
@@ -138,10 +138,16 @@ def _missing(port: int, presented: Sequence[Presented]) -> int:
     return sum(len(wanted - values(port, str(name))) for name, wanted in expected.items())
 
 
-def _load(
-    responder: Responder, route: str, presented: Sequence[Presented], concurrency: int, *, check: bool = False
+def load(
+    responder: Responder,
+    route: str,
+    presented: Sequence[Presented],
+    concurrency: int,
+    *,
+    check: bool = False,
+    nice: int = 0,
 ) -> Outcome:
-    """Have the other process send it all; anything but success ends the benchmark."""
+    """Have the other process send it all, at that niceness; anything but success ends the benchmark."""
     orders = {
         "api": responder.api,
         "dns": responder.dns if check else None,
@@ -149,7 +155,7 @@ def _load(
         "requests": [_request(route, one) for one in presented],
     }
     run = subprocess.run(
-        [sys.executable, "-m", "tests.bench.load"],
+        ["nice", "-n", str(nice), sys.executable, "-m", "tests.bench.load"],
         input=json.dumps(orders).encode(),
         stdout=subprocess.PIPE,
         check=True,

@@ -127,41 +127,41 @@ def _take_turns(
 ) -> dict[str, Measured]:
     measured = {listener.name: Measured() for listener in listeners}
     for listener in listeners:
-        _check(listener, workload, _dnsperf(listener, queries, _WARM_UP, workload.options))
+        check(listener, workload, dnsperf(listener, queries, _WARM_UP, workload.options))
     for _ in range(rounds):
         for listener in listeners:
-            measured[listener.name].rounds.append(_flood(listener, workload, queries, cores, seconds))
+            measured[listener.name].rounds.append(flood(listener, workload, queries, cores, seconds))
         for listener in listeners:
             measured[listener.name].latencies.append(_pace(listener, workload, queries, seconds))
     return measured
 
 
-def _flood(listener: Listener, workload: Workload, queries: Path, cores: Cores, seconds: float) -> Round:
+def flood(listener: Listener, workload: Workload, queries: Path, cores: Cores, seconds: float) -> Round:
     """As many queries as go through."""
     began, cpu, busy = time.monotonic(), cpu_seconds(listener.pids), busy_seconds(cores.measured)
-    report = _dnsperf(listener, queries, seconds, workload.options)
+    report = dnsperf(listener, queries, seconds, workload.options)
     cpu, busy = cpu_seconds(listener.pids) - cpu, busy_seconds(cores.measured) - busy
     elapsed = time.monotonic() - began
-    answered = _figure(report, r"Queries completed: +(\d+)")
+    answered = figure(report, r"Queries completed: +(\d+)")
     return Round(
-        qps=_figure(report, r"Queries per second: +([\d.]+)"),
+        qps=figure(report, r"Queries per second: +([\d.]+)"),
         cpu=cpu / answered,
         share=cpu / seconds,
         foreign=max(0.0, busy - cpu) / elapsed,
-        lost=int(_figure(report, r"Queries lost: +(\d+)")),
+        lost=int(figure(report, r"Queries lost: +(\d+)")),
         rcodes=_rcodes(report),
-        size=_figure(report, r"response (\d+)"),
+        size=figure(report, r"response (\d+)"),
     )
 
 
 def _pace(listener: Listener, workload: Workload, queries: Path, seconds: float) -> Latency:
     """A moderate rate, each query timed: dnsperf 2.10 has no histogram, but reports every reply if asked."""
-    report = _dnsperf(listener, queries, seconds, (*workload.options, "-v", "-Q", str(RATE)))
+    report = dnsperf(listener, queries, seconds, (*workload.options, "-v", "-Q", str(RATE)))
     times = [float(line.rpartition(" ")[2]) for line in report.splitlines() if line.startswith("> ")]
     return Latency(percentile(times, 0.5), percentile(times, 0.99))
 
 
-def _dnsperf(listener: Listener, queries: Path, seconds: float, options: Sequence[str]) -> str:
+def dnsperf(listener: Listener, queries: Path, seconds: float, options: Sequence[str]) -> str:
     target = ("-s", "127.0.0.1", "-p", str(listener.port), "-d", str(queries))
     load = ("-l", str(seconds), "-c", str(_SOCKETS), "-T", "1", *options)
     # Into a file: were it a pipe, reading it would take time from dnsperf, on whose core we are.
@@ -171,7 +171,7 @@ def _dnsperf(listener: Listener, queries: Path, seconds: float, options: Sequenc
     return path.read_text()
 
 
-def _check(listener: Listener, workload: Workload, report: str) -> None:
+def check(listener: Listener, workload: Workload, report: str) -> None:
     """See that the server answers as all of them should: otherwise there is nothing to compare."""
     rcodes = _rcodes(report)
     absent = rcodes.get("NXDOMAIN", 0.0)
@@ -184,7 +184,7 @@ def _rcodes(report: str) -> dict[str, float]:
     return {rcode: float(share) / 100 for rcode, share in re.findall(r"([A-Z]+) \d+ \(([\d.]+)%\)", report)}
 
 
-def _figure(report: str, pattern: str) -> float:
+def figure(report: str, pattern: str) -> float:
     match = re.search(pattern, report)
     if match is None:
         raise SystemExit(f"dnsperf reports nothing like {pattern!r}:\n{report[-2000:]}")

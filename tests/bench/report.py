@@ -10,7 +10,9 @@ from tests.bench.api import CONCURRENCY
 from tests.bench.api import Results as APIResults
 from tests.bench.dns import OURS, RATE, Measured, Round
 from tests.bench.dns import Results as DNSResults
+from tests.bench.isolation import Isolation
 from tests.bench.machine import Spread
+from tests.bench.scale import FEW, MANY, Scale
 
 _DISTURBED = 0.05
 """Of the measured core's time, how much others may have before a round counts as disturbed."""
@@ -56,6 +58,39 @@ def api_table(results: APIResults) -> str:
         ("disturbed rounds", _disturbed([r.foreign for r in rounds])),
     ]
     return f"{_table(('API', ''), rows)}\n\nMedians (and ranges) of {len(rounds)} rounds.\n"
+
+
+def scale_table(results: Scale) -> str:
+    """One row for each figure of a million names."""
+    rows = [
+        (f"queries/s, {MANY:,} names to {FEW}", _number(results.few.ratio(results.many, lambda r: r.qps))),
+        (f"CPU a query, {MANY:,} names to {FEW}", _number(results.few.ratio(results.many, lambda r: r.cpu))),
+        ("octets of memory for each name", f"{results.octets:.0f}"),
+        ("seconds from start to answering", f"{results.load:.1f}"),
+        ("seconds of a reload", f"{results.reload:.1f}"),
+        ("queries lost while reloading", str(results.lost)),
+        ("p99 ms while reloading", f"{results.p99 * 1e3:.1f}"),
+    ]
+    return f"{_table(('scale', ''), rows)}\n"
+
+
+def isolation_table(results: Isolation) -> str:
+    """What a flood on one side does to the other."""
+    rows = [
+        ("p50 ms of a present, alone", f"{results.present * 1e3:.2f}", ""),
+        (
+            "  in a DNS flood",
+            f"{results.present_in_flood * 1e3:.2f}",
+            _times(results.present_in_flood, results.present),
+        ),
+        ("p99 ms of a query at 20,000/s, alone", f"{results.query * 1e3:.2f}", ""),
+        ("  in an API flood", f"{results.query_in_flood * 1e3:.2f}", _times(results.query_in_flood, results.query)),
+    ]
+    return f"{_table(('isolation', '', 'times'), rows)}\n"
+
+
+def _times(figure: float, base: float) -> str:
+    return f"{figure / base:.2f}"
 
 
 def _dns_row(workload: str, name: str, measured: Measured, ours: Measured) -> tuple[str, ...]:
