@@ -195,14 +195,13 @@ class Exchange:
     def _limited(self, reply: bytes, question: bytes, edns: Edns, client: str) -> bytes | None:
         """What becomes of a UDP reply to a client that may not be who it says."""
         assert self._limit is not None  # noqa: S101
-        match self._limit.judge(client):
-            case Verdict.SEND:
-                return reply
-            case Verdict.SLIP:
-                bare = len(reply) == HEADER  # a refusal without the question
-                return cut(reply, b"" if bare else question, b"" if bare else edns.opt)
-            case Verdict.DROP:
-                return None
+        verdict = self._limit.judge(client)
+        if verdict is Verdict.SEND:
+            return reply
+        if verdict is Verdict.DROP:
+            return None
+        bare = len(reply) == HEADER  # a refusal without the question
+        return cut(reply, b"" if bare else question, b"" if bare else edns.opt)
 
 
 K = TypeVar("K")

@@ -239,8 +239,7 @@ class Zone:
                 self._nodes[owner] = node
                 return
             del self._nodes[owner]
-        if owner != self.apex.wire:
-            self._count_child(_parent(owner), step)
+        self._count_child(_parent(owner), step)  # ends at the apex, which has records and so is always there
 
     def _compile(self, owner: bytes) -> Mapping[bytes, Answer]:
         if owner not in self._values and owner not in self._static:

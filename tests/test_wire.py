@@ -131,11 +131,29 @@ def test_types_and_classes_that_are_no_questions(rrtype: int, rclass: int, rcode
     assert f"81{rcode:02x} 0001 0000 0000 0000" == head(reply)
 
 
-def test_ixfr_may_carry_its_soa() -> None:
-    """An IXFR question has a SOA in its authority section, and is refused, not malformed."""
-    message = packet(NAME + b"\0\xfb\0\x01" + NAME + SOA_IN + b"\0" * 6, counts=(1, 0, 1, 0))
+@pytest.mark.parametrize("owner", [NAME, b"\xc0\x0c"])
+def test_ixfr_may_carry_its_soa(owner: bytes) -> None:
+    """An IXFR question has a SOA in its authority section, and is refused, not malformed, its OPT answered."""
+    soa = owner + SOA_IN + b"\0\0\0\0\0\x03abc"
+    plain = packet(NAME + b"\0\xfb\0\x01" + soa, counts=(1, 0, 1, 0))
+    with_opt = packet(NAME + b"\0\xfb\0\x01" + soa + OPT, counts=(1, 0, 1, 1))
 
-    assert "8105 0001 0000 0000 0000" == head(reply_to(message))
+    assert "8105 0001 0000 0000 0000" == head(reply_to(plain))
+    assert "8105 0001 0000 0000 0001" == head(reply_to(with_opt))
+
+
+@pytest.mark.parametrize("soa", [NAME + SOA_IN + b"\0\0", NAME[:4], b"\x40" + SOA_IN + b"\0" * 6, b"\xc0"])
+def test_ixfr_with_half_a_record(soa: bytes) -> None:
+    """A SOA that is cut off leaves no OPT to find behind it."""
+    assert "8101 0000 0000 0000 0000" == head(reply_to(packet(NAME + b"\0\xfb\0\x01" + soa, counts=(1, 0, 1, 1))))
+
+
+def test_options_are_bounded() -> None:
+    """Sixty-four options are read, more are malformed: a message could hold thousands."""
+    few, many = (opt(b"\xff\x01\0\0" * count) for count in (64, 65))
+
+    assert "8500 0001 0001 0000 0001" == head(reply_to(packet(NAME + SOA_IN + few, counts=(1, 0, 0, 1))))
+    assert "8101 0000 0000 0000 0000" == head(reply_to(packet(NAME + SOA_IN + many, counts=(1, 0, 0, 1))))
 
 
 def test_every_type_has_an_answer() -> None:

@@ -135,6 +135,7 @@ def test_static_records_survive_grants() -> None:
     leaf = Name.parse("leaf.ent.acme.example.com")
     served = zones({leaf: (VALUE,)})
 
+    assert 1 == sum(rrset.owner == leaf for zone in served for rrset in zone.rrsets())
     assert 2 == len(ask(served, str(leaf), "TXT").answer[0])
     served.apply(Change(apex=APEX, previous=7, serial=8, names={leaf: None}))
     assert ['leaf.ent.acme.example.com. 60 IN TXT "leaf"'] == text(ask(served, str(leaf), "TXT").answer)
