@@ -25,7 +25,8 @@ from responder.access import Digest, Grant, Network, Secret, Token, challenge_na
 from responder.challenges import Challenges
 from responder.config import Settings, load
 from responder.errors import StoreUnavailable
-from responder.feed import Publisher
+from responder.feed import Publisher, follower
+from responder.feed import publisher as control_end
 from responder.names import Name
 from responder.store import Applied, NewToken, Operation, Store
 from responder.zone import Change, Zones
@@ -285,9 +286,9 @@ class Quick:
         for module, name, value in (
             (challenges, "FOLLOW_INTERVAL", 0.01),
             (challenges, "SWEEP_INTERVAL", 0.01),
-            (feed, "ACK_DEADLINE", 60.0),
-            (feed, "RECONNECT_DELAY", 0.001),
-            (feed._Peer, "kill", feed._Peer.abandon),
+            (control_end, "ACK_DEADLINE", 60.0),
+            (follower, "RECONNECT_DELAY", 0.001),
+            (control_end._Peer, "kill", control_end._Peer.abandon),
         ):
             self._saved.append((module, name, getattr(module, name)))
             setattr(module, name, value)

@@ -21,9 +21,9 @@ import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
-from responder import feed
 from responder.errors import Unserved
-from responder.feed import Begin, End, Frame, Keys, Publisher, follow, parse_frame, render_frame
+from responder.feed import Begin, End, Frame, Keys, Publisher, follow, follower, parse_frame, render_frame
+from responder.feed import publisher as control_end
 from responder.names import Name
 from responder.rrset import RRset
 from responder.zone import Change, Static, Zones
@@ -153,7 +153,7 @@ class Follower:
 def victim(monkeypatch: pytest.MonkeyPatch) -> Iterator[subprocess.Popen[bytes]]:
     """The process that every peer in this process seems to be; these tests would not survive being killed."""
     with subprocess.Popen(["sleep", "3600"]) as process:
-        monkeypatch.setattr(feed, "_credentials", lambda _: (process.pid, os.getuid()))
+        monkeypatch.setattr(control_end, "_credentials", lambda _: (process.pid, os.getuid()))
         yield process
         process.kill()
 
@@ -190,7 +190,7 @@ Start = Callable[..., Awaitable[Publisher]]
 @pytest_asyncio.fixture
 async def start(listener: socket.socket, store: Store, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Start]:
     """Starts control processes' ends on the one listening socket; they know of *nameservers*."""
-    monkeypatch.setattr(feed, "RECONNECT_DELAY", 0.001)
+    monkeypatch.setattr(follower, "RECONNECT_DELAY", 0.001)
     publishers: list[Publisher] = []
 
     async def start(nameservers: int = 0) -> Publisher:
@@ -328,7 +328,7 @@ async def test_large_changes_go_in_pieces(
     start: Start, victim: object, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A change of very many names does not keep a nameserver from its queries, and arrives whole."""
-    monkeypatch.setattr(feed, "MAX_NAMES", 10)
+    monkeypatch.setattr(control_end, "MAX_NAMES", 10)
     names: dict[Name, tuple[str, ...] | None] = {challenge(str(number)): (VALUE,) for number in range(25)}
     publisher = await start()
     peer = await Peer.hello(path)
@@ -354,7 +354,7 @@ async def test_one_that_hangs_is_killed(start: Start, path: Path, monkeypatch: p
         await eventually(lambda: any(peer.acknowledged == 4 for peer in publisher._peers), "it serves")
         assert [child.pid] == [peer.pid for peer in publisher._peers]
         child.send_signal(signal.SIGSTOP)
-        monkeypatch.setattr(feed, "ACK_DEADLINE", 0.05)
+        monkeypatch.setattr(control_end, "ACK_DEADLINE", 0.05)
 
         await within(publisher.publish([change(8, {ONE: ()})]))
 
@@ -367,7 +367,7 @@ async def test_one_that_hangs_while_loading_is_killed(
     start: Start, store: Store, victim: subprocess.Popen[bytes], path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A nameserver that takes nothing of its snapshot is killed, so that the store may end its transaction."""
-    monkeypatch.setattr(feed, "ACK_DEADLINE", 0.05)
+    monkeypatch.setattr(control_end, "ACK_DEADLINE", 0.05)
     store.state = [change(7, {challenge(str(number)): (VALUE,) * 16 for number in range(500)})] * 100
     await start()
 
@@ -413,7 +413,7 @@ async def test_the_dead_are_not_killed_again(start: Start, path: Path, monkeypat
     """A nameserver that died before it could be looked at costs no one else their life."""
     gone = await asyncio.create_subprocess_exec("true")
     await gone.wait()
-    monkeypatch.setattr(feed, "_credentials", lambda _: (gone.pid, os.getuid()))
+    monkeypatch.setattr(control_end, "_credentials", lambda _: (gone.pid, os.getuid()))
     publisher = await start()
     peer = await Peer.hello(path)
     await peer.load()
@@ -459,8 +459,8 @@ async def test_one_that_outlived_the_control_process_is_waited_for(
 
 async def test_those_that_never_come_back(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     """A control process does not wait for ever for nameservers that are no more, and calls nothing live then."""
-    monkeypatch.setattr(feed, "GATHER_DEADLINE", 0.01)
-    monkeypatch.setattr(feed, "REPLACEMENT_DEADLINE", 0.01)
+    monkeypatch.setattr(control_end, "GATHER_DEADLINE", 0.01)
+    monkeypatch.setattr(control_end, "REPLACEMENT_DEADLINE", 0.01)
     publisher = await start(nameservers=2)
 
     with pytest.raises(Unserved, match="no nameserver is answering"):
@@ -522,7 +522,7 @@ async def test_reload_gives_everybody_the_full_time(start: Start, monkeypatch: p
     assert earlier.cancelled()
     assert not reloading.done()
     publisher._gathered.set()
-    monkeypatch.setattr(feed, "REPLACEMENT_DEADLINE", 0)
+    monkeypatch.setattr(control_end, "REPLACEMENT_DEADLINE", 0)
     with pytest.raises(Unserved):
         await within(reloading)
 
@@ -531,7 +531,7 @@ async def test_a_store_that_fails(
     start: Start, store: Store, victim: subprocess.Popen[bytes], path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A snapshot that the store fails to give is begun anew; what the nameserver serves meanwhile, it keeps."""
-    monkeypatch.setattr(feed, "SNAPSHOT_RETRY", 0)
+    monkeypatch.setattr(control_end, "SNAPSHOT_RETRY", 0)
     publisher = await start()
     store.faults = [OSError("first"), ConnectionError("second")]
     store.gate.clear()
@@ -603,7 +603,7 @@ async def test_garbage_instead_of_an_acknowledgement(
 
 async def test_stranger(start: Start, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A process of another user is told nothing."""
-    monkeypatch.setattr(feed, "_credentials", lambda _: (1, os.getuid() + 4242))
+    monkeypatch.setattr(control_end, "_credentials", lambda _: (1, os.getuid() + 4242))
     publisher = await start()
     peer = await Peer.hello(path)
 
@@ -617,7 +617,7 @@ async def test_credentials(path: Path, listener: socket.socket) -> None:
     """The kernel says who is at the other end."""
     peer = await Peer.connect(path)
 
-    assert (os.getpid(), os.getuid()) == feed._credentials(peer.writer)
+    assert (os.getpid(), os.getuid()) == control_end._credentials(peer.writer)
 
 
 async def test_nameserver_does_not_live_with_nonsense(path: Path, listener: socket.socket) -> None:
@@ -683,7 +683,7 @@ def test_joined_changes_have_the_effect_of_all(changes: list[Change]) -> None:
     """Changes of a zone that wait together become one, in which the later state of a name counts."""
     joined = changes[0]
     for item in changes[1:]:
-        joined = feed._join(joined, item)
+        joined = control_end._join(joined, item)
 
     state: dict[Name, tuple[str, ...] | None] = {}
     for item in changes:

@@ -17,9 +17,9 @@ import pytest
 import pytest_asyncio
 import structlog
 
-from responder import feed
 from responder.exchange import Exchange
-from responder.feed import Publisher
+from responder.feed import Publisher, follower
+from responder.feed import publisher as publishing
 from responder.nameserver import Nameserver, serve, tcp, udp
 from responder.nameserver.tcp import Connections, TCPConnection
 from responder.nameserver.udp import drain
@@ -122,7 +122,7 @@ class Service:
 @pytest.fixture(autouse=True)
 def logged(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[structlog.typing.EventDict]]:
     """What the log says, kept from the terminal. Nobody is killed or frozen in the process that tests run in."""
-    monkeypatch.setattr(feed._Peer, "kill", feed._Peer.abandon)
+    monkeypatch.setattr(publishing._Peer, "kill", publishing._Peer.abandon)
     monkeypatch.setattr("gc.freeze", lambda: None)
     with structlog.testing.capture_logs() as events:
         yield events
@@ -235,7 +235,7 @@ async def test_stop_hangs_up(service: Service) -> None:
 
 async def test_a_feed_gone_mad_ends_the_process(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     """A fault in following the feed comes out, so that the log has it and the supervisor starts a new process."""
-    monkeypatch.setattr(feed, "RECONNECT_DELAY", 3600)
+    monkeypatch.setattr(follower, "RECONNECT_DELAY", 3600)
     other = Service(service.path.with_name("other.sock"), {}, {})
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(other.path))

@@ -1,35 +1,27 @@
 """
-Zone changes from the control process to the nameserver processes, and their acknowledgements back.
+The control process's end of the feed: tells every nameserver what changed, and knows when all of them serve it.
 
-A Unix stream socket carries frames: four octets of length, then JSON. A nameserver that connects is sent a snapshot
-(`Begin`, changes that carry all names, `End`) and then each change as it is committed; it acknowledges every frame by
-its number. What DNS shows anyway travels here, and the keys of
-DNS cookies.
-
-The promise kept here: when `Publisher.publish` returns, no nameserver process answers from before the change. One
-that does not acknowledge in time is killed (the supervisor starts it afresh), because a stale nameserver is worse
-than a missing one: resolvers retry elsewhere on silence, but take a stale answer as final.
+A nameserver that does not acknowledge in time is killed (the supervisor starts it afresh), because a stale one is
+worse than a missing one: resolvers retry elsewhere on silence, but take a stale answer as final.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 import signal
 import socket
 import struct
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import structlog
 
 from responder.errors import Unserved
+from responder.feed.frames import Begin, End, Frame, Keys, read, render_frame
 from responder.names import Name
-from responder.rrset import RRset
-from responder.zone import Change, Static, Zones
+from responder.zone import Change, Static
 
 ACK_DEADLINE = 3.0
 """Seconds a serving nameserver may take to acknowledge a frame. It needs a millisecond; cert-manager waits 30 s."""
@@ -39,12 +31,6 @@ GATHER_DEADLINE = 5.0
 
 REPLACEMENT_DEADLINE = 5.0
 """Seconds that a change waits for a nameserver to answer at all, should the last one just have died."""
-
-RECONNECT_DELAY = 0.1
-"""Seconds between a nameserver's attempts to find the control process again."""
-
-MAX_FRAME = 64 << 20
-"""Octets of one frame: far above what `MAX_NAMES` full names need, so only a broken peer ever meets it."""
 
 SNAPSHOT_RETRY = 0.5
 """Seconds until a snapshot that the store failed to give is asked for anew."""
@@ -62,28 +48,6 @@ _BROKEN = (asyncio.IncompleteReadError, ConnectionError, ValueError, KeyError, T
 """What reading from a peer raises that is dead, or no nameserver of ours."""
 
 _log = structlog.get_logger("feed")
-
-
-@dataclass(frozen=True, slots=True)
-class Begin:
-    """A snapshot follows: forget nothing yet, but collect what comes into new zones."""
-
-    statics: tuple[Static, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class End:
-    """The snapshot is complete: serve it from now on."""
-
-
-@dataclass(frozen=True, slots=True)
-class Keys:
-    """The keys of DNS cookies from now on: the current one, then those still honoured. None: give no cookies."""
-
-    keys: tuple[bytes, ...]
-
-
-Frame = Begin | Change | End | Keys
 
 
 class Publisher:
@@ -179,7 +143,7 @@ class Publisher:
             writer.close()
             return
         try:
-            peer = _Peer(pid, writer, serving=bool((await _read(reader, MAX_MESSAGE))["serving"]))
+            peer = _Peer(pid, writer, serving=bool((await read(reader, MAX_MESSAGE))["serving"]))
         except _BROKEN:
             writer.close()
             return
@@ -189,7 +153,7 @@ class Publisher:
         loading = asyncio.create_task(self._load(peer))
         try:
             while True:
-                peer.acknowledge(int((await _read(reader, MAX_MESSAGE))["ack"]))
+                peer.acknowledge(int((await read(reader, MAX_MESSAGE))["ack"]))
                 self._progress.set()
         except _BROKEN:
             # It never hangs up by itself: it is dead, or as good as dead, and must not answer from old data.
@@ -337,94 +301,6 @@ class _Peer:
             self._pidfd = -1
 
 
-async def follow(path: str, install: Callable[[Zones], None], rekey: Callable[[tuple[bytes, ...]], None]) -> None:
-    """
-    The nameserver's end: keep zones as the control process publishes them, for ever.
-
-    *install* is called with each complete snapshot; later changes are applied to that very object. *rekey* is called
-    with the keys of DNS cookies. While the control process is away everything stays as it is.
-    """
-    serving: Zones | None = None
-    while True:
-        try:
-            reader, writer = await asyncio.open_unix_connection(path)
-        except OSError:
-            await asyncio.sleep(RECONNECT_DELAY)
-            continue
-        try:
-            writer.write(_pack({"serving": serving is not None}))
-            async for zones in _receive(reader, writer, serving, rekey):
-                serving = zones
-                install(zones)
-        except (asyncio.IncompleteReadError, ConnectionError):
-            _log.warning("control process is away; answering from memory")
-        finally:
-            writer.transport.abort()
-        await asyncio.sleep(RECONNECT_DELAY)
-
-
-async def _receive(
-    reader: asyncio.StreamReader,
-    writer: asyncio.StreamWriter,
-    serving: Zones | None,
-    rekey: Callable[[tuple[bytes, ...]], None],
-) -> AsyncIterator[Zones]:
-    """Apply frames as they come and acknowledge each. Yields the new zones whenever a snapshot is complete."""
-    collecting = serving or Zones()
-    while True:
-        number, frame = parse_frame(await _read(reader, MAX_FRAME))
-        match frame:
-            case Begin():
-                collecting = Zones(frame.statics)
-            case Change():
-                collecting.apply(frame)
-            case End():
-                yield collecting
-            case Keys():
-                rekey(frame.keys)
-        writer.write(_pack({"ack": number}))
-        await asyncio.sleep(0)  # a long snapshot must let queries through between its frames
-
-
-def render_frame(number: int, frame: Frame) -> bytes:
-    """One frame with its length in front."""
-    match frame:
-        case Begin():
-            body: object = {"zones": [_render_static(static) for static in frame.statics]}
-        case Change():
-            names = {name.wire.hex(): values for name, values in frame.names.items()}
-            body = {
-                "apex": str(frame.apex),
-                "previous": frame.previous,
-                "serial": frame.serial,
-                "names": names,
-            }
-        case End():
-            body = None
-        case Keys():
-            body = [key.hex() for key in frame.keys]
-    return _pack({"n": number, type(frame).__name__: body})
-
-
-def parse_frame(message: dict[str, Any]) -> tuple[int, Frame]:
-    """The number and frame of a decoded message, which comes from our own control process."""
-    match message:
-        case {"n": int(number), "Begin": {"zones": list(statics)}}:
-            return number, Begin(tuple(map(_parse_static, statics)))
-        case {
-            "n": int(number),
-            "Change": {"apex": apex, "previous": previous, "serial": serial, "names": names},
-        }:
-            values = {Name(bytes.fromhex(wire)): None if v is None else tuple(v) for wire, v in names.items()}
-            return number, Change(apex=Name.parse(apex), previous=previous, serial=serial, names=values)
-        case {"n": int(number), "End": None}:
-            return number, End()
-        case {"n": int(number), "Keys": list(keys)}:
-            return number, Keys(tuple(map(bytes.fromhex, keys)))
-        case _:
-            raise ValueError("not a feed frame")
-
-
 def _join(earlier: Change, later: Change) -> Change:
     """One change of a zone that has the effect of both."""
     return replace(later, previous=earlier.previous, names={**earlier.names, **later.names})
@@ -435,32 +311,6 @@ def _pieces(change: Change) -> Iterator[Change]:
     names = list(change.names.items())
     for at in range(0, max(len(names), 1), MAX_NAMES):
         yield replace(change, names=dict(names[at : at + MAX_NAMES]))
-
-
-def _render_static(static: Static) -> dict[str, object]:
-    rrsets = [(str(r.owner), r.type, r.ttl, [rdata.hex() for rdata in r.rdatas]) for r in static.rrsets]
-    return {"apex": str(static.apex), "txt_ttl": static.txt_ttl, "rrsets": rrsets}
-
-
-def _parse_static(data: dict[str, list[tuple[str, int, int, list[str]]]]) -> Static:
-    rrsets = tuple(RRset(Name.parse(o), t, ttl, tuple(map(bytes.fromhex, d))) for o, t, ttl, d in data["rrsets"])
-    return Static(apex=Name.parse(str(data["apex"])), rrsets=rrsets, txt_ttl=int(str(data["txt_ttl"])))
-
-
-def _pack(message: dict[str, object]) -> bytes:
-    body = json.dumps(message, separators=(",", ":")).encode()
-    return struct.pack("!I", len(body)) + body
-
-
-async def _read(reader: asyncio.StreamReader, limit: int) -> dict[str, Any]:
-    """The next message. Raises `asyncio.IncompleteReadError` at the end, `ValueError` for what is none."""
-    (length,) = struct.unpack("!I", await reader.readexactly(4))
-    if length > limit:
-        raise ValueError("frame too long")
-    message = json.loads(await reader.readexactly(length))
-    if not isinstance(message, dict):
-        raise ValueError("not a feed message")
-    return message
 
 
 def _credentials(writer: asyncio.StreamWriter) -> tuple[int, int]:

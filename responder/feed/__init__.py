@@ -1,0 +1,15 @@
+"""
+Zone changes from the control process to the nameserver processes, and their acknowledgements back.
+
+A nameserver that connects to the Unix socket is sent a snapshot (`Begin`, changes that carry all names, `End`) and then
+each change as it is committed; it acknowledges every frame by its number. What DNS shows anyway travels here, and the
+keys of DNS cookies.
+
+The promise kept here: when `Publisher.publish` returns, no nameserver process answers from before the change.
+"""
+
+from responder.feed.follower import follow
+from responder.feed.frames import Begin, End, Frame, Keys, parse_frame, render_frame
+from responder.feed.publisher import Publisher
+
+__all__ = ["Begin", "End", "Frame", "Keys", "Publisher", "follow", "parse_frame", "render_frame"]

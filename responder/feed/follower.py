@@ -1,0 +1,68 @@
+"""
+The nameserver's end of the feed: zones, kept as the control process publishes them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+
+import structlog
+
+from responder.feed.frames import MAX_FRAME, Begin, End, Keys, pack, parse_frame, read
+from responder.zone import Change, Zones
+
+RECONNECT_DELAY = 0.1
+"""Seconds between a nameserver's attempts to find the control process again."""
+
+
+_log = structlog.get_logger("feed")
+
+
+async def follow(path: str, install: Callable[[Zones], None], rekey: Callable[[tuple[bytes, ...]], None]) -> None:
+    """
+    The nameserver's end: keep zones as the control process publishes them, for ever.
+
+    *install* is called with each complete snapshot; later changes are applied to that very object. *rekey* is called
+    with the keys of DNS cookies. While the control process is away everything stays as it is.
+    """
+    serving: Zones | None = None
+    while True:
+        try:
+            reader, writer = await asyncio.open_unix_connection(path)
+        except OSError:
+            await asyncio.sleep(RECONNECT_DELAY)
+            continue
+        try:
+            writer.write(pack({"serving": serving is not None}))
+            async for zones in _receive(reader, writer, serving, rekey):
+                serving = zones
+                install(zones)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            _log.warning("control process is away; answering from memory")
+        finally:
+            writer.transport.abort()
+        await asyncio.sleep(RECONNECT_DELAY)
+
+
+async def _receive(
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    serving: Zones | None,
+    rekey: Callable[[tuple[bytes, ...]], None],
+) -> AsyncIterator[Zones]:
+    """Apply frames as they come and acknowledge each. Yields the new zones whenever a snapshot is complete."""
+    collecting = serving or Zones()
+    while True:
+        number, frame = parse_frame(await read(reader, MAX_FRAME))
+        match frame:
+            case Begin():
+                collecting = Zones(frame.statics)
+            case Change():
+                collecting.apply(frame)
+            case End():
+                yield collecting
+            case Keys():
+                rekey(frame.keys)
+        writer.write(pack({"ack": number}))
+        await asyncio.sleep(0)  # a long snapshot must let queries through between its frames

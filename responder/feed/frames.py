@@ -1,0 +1,105 @@
+"""
+What travels on the feed: frames and messages, and their octets. Four octets of length, then JSON.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import struct
+from dataclasses import dataclass
+from typing import Any
+
+from responder.names import Name
+from responder.rrset import RRset
+from responder.zone import Change, Static
+
+MAX_FRAME = 64 << 20
+"""Octets of one frame: far above what the publisher puts into one need, so only a broken peer ever meets it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """A snapshot follows: forget nothing yet, but collect what comes into new zones."""
+
+    statics: tuple[Static, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """The snapshot is complete: serve it from now on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """The keys of DNS cookies from now on: the current one, then those still honoured. None: give no cookies."""
+
+    keys: tuple[bytes, ...]
+
+
+Frame = Begin | Change | End | Keys
+
+
+def render_frame(number: int, frame: Frame) -> bytes:
+    """One frame with its length in front."""
+    match frame:
+        case Begin():
+            body: object = {"zones": [_render_static(static) for static in frame.statics]}
+        case Change():
+            names = {name.wire.hex(): values for name, values in frame.names.items()}
+            body = {
+                "apex": str(frame.apex),
+                "previous": frame.previous,
+                "serial": frame.serial,
+                "names": names,
+            }
+        case End():
+            body = None
+        case Keys():
+            body = [key.hex() for key in frame.keys]
+    return pack({"n": number, type(frame).__name__: body})
+
+
+def parse_frame(message: dict[str, Any]) -> tuple[int, Frame]:
+    """The number and frame of a decoded message, which comes from our own control process."""
+    match message:
+        case {"n": int(number), "Begin": {"zones": list(statics)}}:
+            return number, Begin(tuple(map(_parse_static, statics)))
+        case {
+            "n": int(number),
+            "Change": {"apex": apex, "previous": previous, "serial": serial, "names": names},
+        }:
+            values = {Name(bytes.fromhex(wire)): None if v is None else tuple(v) for wire, v in names.items()}
+            return number, Change(apex=Name.parse(apex), previous=previous, serial=serial, names=values)
+        case {"n": int(number), "End": None}:
+            return number, End()
+        case {"n": int(number), "Keys": list(keys)}:
+            return number, Keys(tuple(map(bytes.fromhex, keys)))
+        case _:
+            raise ValueError("not a feed frame")
+
+
+def _render_static(static: Static) -> dict[str, object]:
+    rrsets = [(str(r.owner), r.type, r.ttl, [rdata.hex() for rdata in r.rdatas]) for r in static.rrsets]
+    return {"apex": str(static.apex), "txt_ttl": static.txt_ttl, "rrsets": rrsets}
+
+
+def _parse_static(data: dict[str, list[tuple[str, int, int, list[str]]]]) -> Static:
+    rrsets = tuple(RRset(Name.parse(o), t, ttl, tuple(map(bytes.fromhex, d))) for o, t, ttl, d in data["rrsets"])
+    return Static(apex=Name.parse(str(data["apex"])), rrsets=rrsets, txt_ttl=int(str(data["txt_ttl"])))
+
+
+def pack(message: dict[str, object]) -> bytes:
+    body = json.dumps(message, separators=(",", ":")).encode()
+    return struct.pack("!I", len(body)) + body
+
+
+async def read(reader: asyncio.StreamReader, limit: int) -> dict[str, Any]:
+    """The next message. Raises `asyncio.IncompleteReadError` at the end, `ValueError` for what is none."""
+    (length,) = struct.unpack("!I", await reader.readexactly(4))
+    if length > limit:
+        raise ValueError("frame too long")
+    message = json.loads(await reader.readexactly(length))
+    if not isinstance(message, dict):
+        raise ValueError("not a feed message")
+    return message
