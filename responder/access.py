@@ -178,7 +178,8 @@ def challenge_name(hostname: Name, apex: Name) -> Name:
     The name below *apex* that publishes the challenge values of *hostname*.
 
     Inside the zone the name is the hostname's own; a hostname below the zone's parent keeps its relative part; any
-    other is appended whole, so that two hostnames never meet. Raises `InvalidName` if the result is too long.
+    other is appended whole. The few hostnames that meet all the same (`other.org` and `other.org.example.com`) are kept
+    apart by the store, which gives a challenge name to one of them only. Raises `InvalidName` if it is too long.
     """
     if hostname.is_within(apex):
         return Name.from_labels([CHALLENGE_LABEL, *hostname.labels])

@@ -19,11 +19,12 @@ from datetime import datetime, timedelta
 import structlog
 
 from responder.access import Grant, Token
-from responder.errors import Refused, ResponderError, StoreUnavailable, Unavailable
+from responder.errors import NotServed, Refused, ResponderError, StoreUnavailable, Unavailable
 from responder.feed import Publisher
 from responder.names import Name
+from responder.rrset import RRType
 from responder.store import Action, AuditEvent, Cleanup, Outcome, Present, Store, Verdict
-from responder.zone import Change, parse_value
+from responder.zone import Change, Static, parse_value
 
 MAX_BATCH = 512
 """Operations in one transaction: enough to share one disk write, few enough that nobody waits long for the others."""
@@ -36,6 +37,9 @@ GATHER_DEADLINE = 0.01
 
 FOLLOW_INTERVAL = 0.5
 """Seconds between looks for commits of others: half of the second within which they promise to take effect."""
+
+CHECK_INTERVAL = 2.0
+"""Seconds between looks whether the nameservers are well: one that hangs costs resolvers their patience."""
 
 SWEEP_INTERVAL = 5.0
 """Seconds between looks for values that have expired. They live for hours; nobody counts on the second."""
@@ -60,6 +64,7 @@ class Challenges:
         store: Store,
         publisher: Publisher,
         *,
+        zones: Sequence[Static],
         published: Mapping[Name, int],
         lifetime: timedelta,
         clock: Callable[[], datetime],
@@ -70,10 +75,12 @@ class Challenges:
         """
         self._store = store
         self._publisher = publisher
+        self._apexes = [zone.apex for zone in zones]
+        self._aliases = {rrset.owner for zone in zones for rrset in zone.rrsets if rrset.type == RRType.CNAME}
         self._lifetime = lifetime
         self._clock = clock
         self._waiting: asyncio.Queue[_Waiting] = asyncio.Queue(MAX_WAITING)
-        self._usual = 1  # operations in the last few batches
+        self._usual = 1  # operations in the last batch
         self._refusals: deque[AuditEvent] = deque(maxlen=MAX_REFUSALS)
         self._published = dict(published)
 
@@ -122,7 +129,7 @@ class Challenges:
 
     async def run(self) -> None:
         """The writer. Runs until cancelled, which leaves those who still wait without an answer: stop them first."""
-        follow_due = sweep_due = 0.0
+        follow_due = sweep_due = check_due = 0.0
         loop = asyncio.get_running_loop()
         while True:
             batch = await self._take_waiting(timeout=FOLLOW_INTERVAL)
@@ -132,6 +139,9 @@ class Challenges:
                 if loop.time() >= sweep_due:
                     more = await self._sweep()
                     sweep_due = loop.time() + (0.0 if more else SWEEP_INTERVAL)
+                if loop.time() >= check_due:
+                    check_due = loop.time() + CHECK_INTERVAL
+                    await self._publisher.check()
                 if loop.time() >= follow_due:
                     follow_due = loop.time() + FOLLOW_INTERVAL
                     await self._follow()
@@ -140,12 +150,20 @@ class Challenges:
                 await asyncio.sleep(FOLLOW_INTERVAL)
 
     async def _queue(self, operation: Present | Cleanup) -> Outcome:
+        self._check_served(operation.challenge_name)
         waiting = _Waiting(operation, asyncio.get_running_loop().create_future())
         try:
             self._waiting.put_nowait(waiting)
         except asyncio.QueueFull:
             raise StoreUnavailable("too many changes are waiting for the database: try again in a while") from None
         return await waiting.outcome
+
+    def _check_served(self, name: Name) -> None:
+        """The configuration may have changed since the token was minted. Raises `NotServed`."""
+        if not any(name.is_within(apex) for apex in self._apexes):
+            raise NotServed(f"the zone of {name} is not served here any more: ask your platform team")
+        if name in self._aliases:
+            raise NotServed(f"{name} is a CNAME in the configuration, which hides values: ask your platform team")
 
     async def _take_waiting(self, timeout: float) -> list[_Waiting]:  # noqa: ASYNC109  # how long to wait for a first
         """All that waits; where many came last time, as many are given a moment to come again."""
@@ -157,7 +175,7 @@ class Challenges:
             await self._gather(min(self._usual, MAX_BATCH))
             while len(batch) < MAX_BATCH and not self._waiting.empty():
                 batch.append(self._waiting.get_nowait())
-            self._usual = max(len(batch), self._usual // 2)
+            self._usual = len(batch)
         return batch
 
     async def _gather(self, usual: int) -> None:

@@ -18,7 +18,16 @@ import socket
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import structlog
+
+from responder.logs import Seldom
+
 READY = b"R"
+
+FAULT_INTERVAL = 10.0
+"""Seconds between two reports of faults of one kind."""
+
+_log = structlog.get_logger("process")
 
 
 class Lifeline:
@@ -52,7 +61,7 @@ def run(main: Callable[[Any, Lifeline, asyncio.Event], Awaitable[None]]) -> None
 
     SIGTERM and SIGINT ask for the end. The end of the lifeline does not ask: it kills, for nobody is left to wait.
     """
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # for those who have a use for it
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # when a terminal closes, the supervisor says what to do
     signal.pthread_sigmask(signal.SIG_SETMASK, [])  # the supervisor blocks its own signals, and we inherited that
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # the customary 1024 are fewer than our connections
@@ -65,6 +74,7 @@ async def _run(
 ) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
+    loop.set_exception_handler(_Reporter())
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     watching = asyncio.create_task(_die_with(lifeline))
@@ -75,6 +85,18 @@ async def _run(
 async def _die_with(lifeline: Lifeline) -> None:
     await lifeline.ended()
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+class _Reporter:
+    """Logs what goes wrong in the event loop, such as a want of descriptors, without letting it fill the disk."""
+
+    def __init__(self) -> None:
+        self._seldom = Seldom(FAULT_INTERVAL)
+
+    def __call__(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        message = str(context["message"])
+        if (unreported := self._seldom.due(message)) is not None:
+            _log.error(message, reason=repr(context.get("exception")), more=unreported)
 
 
 def send_orders(lifeline: socket.socket, orders: bytes) -> None:

@@ -20,6 +20,9 @@ MAX_AGE = 3600
 MAX_AHEAD = 300
 """Seconds that another node's clock may be ahead of ours (RFC 9018, section 4.3)."""
 
+VERSION = 1
+"""First octet of a server cookie (RFC 9018, section 4.1)."""
+
 KEY_OCTETS = 16
 """SipHash-2-4 takes 128 bits."""
 
@@ -40,21 +43,22 @@ class Cookies:
 
     def grant(self, client_cookie: bytes, client: str) -> bytes:
         """A server cookie for the client at that address, under the current key."""
-        return self._make(client_cookie[:8], int(self.clock()), client, self.keys[0])
+        made = int(self.clock()) % _SERIAL_MODULUS
+        return self._make(client_cookie[:8], bytes((VERSION, 0, 0, 0)) + made.to_bytes(4, "big"), client, self.keys[0])
 
     def is_ours(self, cookie: bytes, client: str) -> bool:
         """Whether *cookie* (client and server part) is one that we gave that client lately."""
-        if len(cookie) != 24 or cookie[8:12] != _VERSION:
+        if len(cookie) != 24 or cookie[8] != VERSION:
             return False
         made = int.from_bytes(cookie[12:16], "big")
         age = (int(self.clock()) - made) % _SERIAL_MODULUS  # serial arithmetic, RFC 1982
         if not (age <= MAX_AGE or age >= _SERIAL_MODULUS - MAX_AHEAD):
             return False
-        return any(compare_digest(cookie[8:], self._make(cookie[:8], made, client, key)) for key in self.keys)
+        return any(compare_digest(cookie[8:], self._make(cookie[:8], cookie[8:16], client, key)) for key in self.keys)
 
     @staticmethod
-    def _make(client_cookie: bytes, made: int, client: str, key: bytes) -> bytes:
-        head = _VERSION + made.to_bytes(4, "big")
+    def _make(client_cookie: bytes, head: bytes, client: str, key: bytes) -> bytes:
+        """The cookie that begins with *head*; reserved octets are hashed as they are (RFC 9018, section 4.2)."""
         address = ip_address(client.partition("%")[0]).packed
         digest: bytes = siphash24(client_cookie + head + address, key=key).digest()
         return head + digest
@@ -71,7 +75,3 @@ def daily_keys(master: bytes, now: float) -> tuple[bytes, ...]:
     return tuple(
         hmac_digest(master, b"dns cookie %d" % day, "sha256")[:KEY_OCTETS] for day in (today, today - 1, today + 1)
     )
-
-
-_VERSION = b"\1\0\0\0"
-"""Version 1 and three reserved octets (RFC 9018, section 4.1)."""

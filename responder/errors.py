@@ -13,6 +13,7 @@ Every exception this project raises on purpose, and nothing else.
     │   ├── Unauthenticated         no token, or one that is unknown, expired or revoked
     │   ├── NotCovered              the token has no grant for that name
     │   ├── WrongNetwork            the token may not be used from that address
+    │   ├── NotServed               the name is in no zone that is served here
     │   ├── TooManyValues           the name holds as many values as it may
     │   └── NameTaken               another hostname already owns that challenge name
     ├── NotFound                  there is no such thing
@@ -85,6 +86,10 @@ class NotCovered(Refused):
 
 class WrongNetwork(Refused):
     """The token is good, but it may not be used from the caller's address."""
+
+
+class NotServed(Refused):
+    """The token covers the name, but DNS would not show a value there: its zone or a CNAME is in the way."""
 
 
 class TooManyValues(Refused):

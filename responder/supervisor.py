@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -40,6 +41,9 @@ UDP_RECEIVE_BUFFER = 4 << 20
 """Octets asked of the kernel for waiting datagrams: a burst, or the second that a restart takes."""
 
 TCP_BACKLOG = 1024
+
+LOOK_INTERVAL = 5.0
+"""Seconds between looks at the children, should a signal that tells of a death ever be missed."""
 
 KEPT_FOR_NAMESERVERS = ("PATH", "LANG", "LC_ALL", "TZ", "PYTHONPATH", "PYTHONHOME", "PYTHONUNBUFFERED")
 """The only environment variables a nameserver process sees."""
@@ -78,6 +82,7 @@ def main() -> int:
     """Carry out the plan in the file descriptor that is named by the only argument."""
     with os.fdopen(int(sys.argv[1]), "rb") as file:
         plan = Plan(**json.load(file))
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # whoever started us may have ignored it, and then we would too
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     directory = os.environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]
     if directory:
@@ -138,14 +143,19 @@ class Child:
     _started: float = 0.0
     _delay: float = 0.0
 
-    def start(self) -> None:
-        """Start it, with nothing open but its sockets and its lifeline; later, if the system has no process to give."""
+    def start(self, nameservers: Sequence[int] = ()) -> None:
+        """
+        Start it, with nothing open but its sockets and its lifeline; later, if the system has no process to give.
+
+        Its orders name the *nameservers* that are running, by process id.
+        """
         self._started, self.due = time.monotonic(), None
+        orders = self.orders | {"sockets": self.sockets, "nameservers": list(nameservers)}
         environment = {k: v for k, v in os.environ.items() if not self.bare or k in KEPT_FOR_NAMESERVERS}
         try:
             self._lifeline, theirs = socket.socketpair()
             with theirs:
-                send_orders(self._lifeline, json.dumps(self.orders | {"sockets": self.sockets}).encode())
+                send_orders(self._lifeline, json.dumps(orders).encode())
                 self.process = subprocess.Popen(
                     [sys.executable, "-P", "-m", self.module],
                     stdin=theirs.fileno(),
@@ -196,21 +206,23 @@ class Supervisor:
         while True:
             for child in self._children:
                 if child.due is not None and child.due <= time.monotonic():
-                    child.start()
+                    child.start(self._living_nameservers() if child is self._control else ())
             due = min((child.due for child in self._children if child.due is not None), default=None)
-            received = signal.sigtimedwait(_SIGNALS, max(0.0, due - time.monotonic()) if due is not None else 3600.0)
-            if received is None:
-                continue
-            if received.si_signo in (signal.SIGTERM, signal.SIGINT):
+            received = signal.sigtimedwait(
+                _SIGNALS, max(0.0, due - time.monotonic()) if due is not None else LOOK_INTERVAL
+            )
+            if received is not None and received.si_signo in (signal.SIGTERM, signal.SIGINT):
                 self._stop()
                 return 0
-            if received.si_signo == signal.SIGHUP:
-                self._control.signal(signal.SIGHUP)
             self._reap()
             if self._control.process is None and not self._control.was_ready:
                 _say("the control process could not start: see its message above")
                 self._stop()
                 return 1
+
+    def _living_nameservers(self) -> list[int]:
+        """Those that answer while the control process starts: it must call nothing live that they do not serve."""
+        return [child.process.pid for child in self._nameservers if child.process is not None]
 
     def _reap(self) -> list[Child]:
         """Bury the dead; report the untimely ones."""

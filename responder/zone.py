@@ -200,7 +200,8 @@ class Zone:
             chain[owner] = self._rrset(owner, RRType.CNAME)
             owner = chain[owner].rdatas[0].lower()
         aliases = [*chain.values()]
-        if owner in chain or not Name(owner).is_within(self.apex):
+        endless = owner in chain or RRType.CNAME in self._static.get(owner, {})
+        if endless or not Name(owner).is_within(self.apex):
             return compile_answer(qname, Rcode.NOERROR, answer=aliases)
         try:
             return compile_answer(qname, Rcode.NOERROR, answer=[*aliases, self._rrset(owner, qtype)])

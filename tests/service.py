@@ -250,7 +250,7 @@ async def _control(directory: Path, store: BrittleStore) -> AsyncIterator[Contro
     listener.listen()
     listener.setblocking(False)
     await publisher.start(listener)
-    writer = Challenges(store, publisher, published=published, lifetime=LIFETIME, clock=clock)
+    writer = Challenges(store, publisher, zones=statics, published=published, lifetime=LIFETIME, clock=clock)
     running = Control(directory, store, publisher, writer, clock, asyncio.create_task(writer.run()))
     following = asyncio.create_task(feed.follow(str(directory / "feed"), running.snapshots.append, lambda _: None))
     try:

@@ -24,9 +24,10 @@ from aiohttp import web
 
 from responder import api
 from responder.access import Secret, Token, digest
-from responder.api import Authenticator, Runner, bodies, build_admin, build_api, health, problems
+from responder.api import Authenticator, Runner, bodies, build_admin, build_api, connections, health, problems
 from responder.errors import Refused, StoreOutdated, StoreUnavailable
 from responder.exchange import Exchange
+from responder.names import Name
 from responder.store import MAX_VALUES, Action, Verdict
 from responder.wire import Transport
 from tests.service import APEX, LIFETIME, Control, Quick, control, grant, new_database, rows, until
@@ -105,7 +106,7 @@ def assert_problem(expected: tuple[int, str], reply: Reply) -> None:
 @pytest.fixture
 def url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A new database, and a writer that looks around all the time."""
-    monkeypatch.setattr(problems, "LINGER", 0.1)
+    monkeypatch.setattr(connections, "LINGER", 0.1)
     with Quick():
         yield new_database(tmp_path)
 
@@ -689,7 +690,7 @@ def test_half_an_answer() -> None:
     request = SimpleNamespace(writer=SimpleNamespace(output_size=1))
 
     with pytest.raises(ConnectionError):
-        problems._Connection.handle_error(cast("Any", None), cast("web.BaseRequest", request))
+        connections._Connection.handle_error(cast("Any", None), cast("web.BaseRequest", request))
 
 
 # Faults of ours
@@ -724,7 +725,7 @@ async def test_internal_fault(served: Api, monkeypatch: pytest.MonkeyPatch) -> N
 def test_every_error_has_a_status() -> None:
     """The nearest ancestor decides; nothing of ours is without one."""
     assert (503, 403) == tuple(problems._problem_for(error).status for error in (StoreOutdated("x"), Refused("x")))
-    assert 426 == problems._problem_for_http(web.HTTPUpgradeRequired()).status
+    assert 426 == problems.problem_for_http(web.HTTPUpgradeRequired()).status
 
 
 async def test_one_log_line_a_request(served: Api) -> None:
@@ -877,3 +878,59 @@ async def test_not_ready_for_another_zone(running: Control) -> None:
 
     wrong = "failed: the nameserver does not answer for the zone"
     assert (503, {"store": "ok", "dns_udp": wrong, "dns_tcp": wrong}) == (status, checks)
+
+
+async def test_a_head_that_does_not_come(served: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection without a whole request has to go after a while."""
+    monkeypatch.setattr(connections, "HEAD_DEADLINE", 0.05)
+    silent = await asyncio.open_connection("127.0.0.1", served.port)
+    half = await asyncio.open_connection("127.0.0.1", served.port)
+    half[1].write(b"POST /present HTTP/1.1\r\nHost: x\r\nX")
+    for reader, writer in (silent, half):
+        assert b"" == await asyncio.wait_for(reader.read(), 5)
+        writer.close()
+        await writer.wait_closed()
+
+    assert 200 == (await served.present()).status
+
+
+async def test_connections_are_bounded(served: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One address has so many connections and no more; those that end make room."""
+    monkeypatch.setattr(connections, "MAX_CONNECTIONS_PER_ADDRESS", 3)
+    held = [await asyncio.open_connection("127.0.0.1", served.port) for _ in range(3)]
+    one_more = await asyncio.open_connection("127.0.0.1", served.port)
+    assert b"" == await asyncio.wait_for(one_more[0].read(), 5)
+    for _, writer in (*held, one_more):
+        writer.close()
+        await writer.wait_closed()
+
+    assert 200 == (await served.present()).status
+
+
+async def test_garbage_that_claims_to_be_compressed(served: Api) -> None:
+    """A body that says it is compressed is read as it is: no bomb goes off, and nobody gets a traceback."""
+    headers = {"Authorization": f"Bearer {served.secret}", "Content-Encoding": "gzip"}
+    async with served.session.post(
+        f"http://127.0.0.1:{served.port}/present", data=b"garbage", headers=headers
+    ) as response:
+        assert 400 == response.status
+
+
+async def test_a_name_that_is_not_served_any_more(served: Api) -> None:
+    """A grant in a zone that left the configuration gets a refusal, not a 200 that no nameserver stands behind."""
+    served.running.challenges._apexes[:] = [Name.parse("other.example.net")]
+
+    reply = await served.present()
+
+    assert_problem((403, "not-served"), reply)
+
+
+async def test_two_authorization_headers(served: Api) -> None:
+    """Which of two tokens is meant cannot be guessed."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
+    one = f"Authorization: Bearer {served.secret}\r\n"
+    writer.write(f"GET /v1/token HTTP/1.1\r\nHost: x\r\n{one}{one}Connection: close\r\n\r\n".encode())
+    assert b"401" in await asyncio.wait_for(reader.readline(), 5)
+    await reader.read()
+    writer.close()
+    await writer.wait_closed()

@@ -20,6 +20,7 @@ from responder.challenges import Challenges
 from responder.errors import InvalidValue, NotCovered, StoreUnavailable, TooManyValues, Unauthenticated
 from responder.store import MAX_VALUES, Action, Outcome, Present, Verdict
 from tests.service import LIFETIME, Control, Quick, connect, control, grant, new_database, until
+from tests.zones import static
 
 HERE = "192.0.2.9"
 HOST, OTHER = "some.example.com", "other.example.com"
@@ -276,7 +277,9 @@ async def test_what_was_committed_while_starting(running: Control) -> None:
     published, snapshots = await running.store.serials(), len(running.snapshots)
     await running.mint(HOST)
 
-    again = Challenges(running.store, running.publisher, published=published, lifetime=LIFETIME, clock=running.clock)
+    again = Challenges(
+        running.store, running.publisher, zones=[static()], published=published, lifetime=LIFETIME, clock=running.clock
+    )
     running.writer = asyncio.create_task(again.run())
 
     await until(lambda: running.values(HOST) == set())

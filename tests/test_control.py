@@ -68,7 +68,9 @@ def process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Process
     settings = load(write_configuration(tmp_path, **ports, dns=free_port()), {})
     numbers = {purpose: [os.dup(listener.fileno())] for purpose, listener in listeners.items()}
     with Quick():
-        yield Process(tmp_path, {"settings": settings.model_dump(mode="json"), "sockets": numbers}, ports)
+        yield Process(
+            tmp_path, {"settings": settings.model_dump(mode="json"), "sockets": numbers, "nameservers": []}, ports
+        )
     for listener in listeners.values():
         listener.close()
 

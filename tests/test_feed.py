@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -50,7 +50,7 @@ class Store:
     def __post_init__(self) -> None:
         self.gate.set()
 
-    async def snapshot(self) -> AsyncIterator[Change]:
+    async def snapshot(self) -> AsyncGenerator[Change, None]:
         self.begun += 1
         try:
             state = list(self.state)

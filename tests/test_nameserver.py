@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import errno
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from unittest.mock import Mock
@@ -86,7 +86,7 @@ class Service:
     task: asyncio.Task[None] | None = None
     clients: list[Client] = field(default_factory=list)
 
-    async def snapshot(self) -> AsyncIterator[Change]:
+    async def snapshot(self) -> AsyncGenerator[Change, None]:
         self.loads += 1
         await self.gate.wait()
         yield Change(apex=APEX, previous=SERIAL, serial=SERIAL, names={ONE: (VALUE,)})

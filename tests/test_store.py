@@ -466,7 +466,7 @@ async def test_a_snapshot_may_be_left_early(store: Store) -> None:
     for _ in range(20):
         pieces = store.snapshot()
         await anext(pieces)
-        await pieces.aclose()  # type: ignore[attr-defined]
+        await pieces.aclose()
     await store.ping()
 
 

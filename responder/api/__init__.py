@@ -21,8 +21,9 @@ from aiohttp import web
 
 from responder.access import Digest, Grant, Token, describe, digest
 from responder.api.bodies import Body, read_body
+from responder.api.connections import Runner
 from responder.api.health import build_admin
-from responder.api.problems import Runner, answer_with_problems
+from responder.api.problems import answer_with_problems
 from responder.challenges import Challenges
 from responder.errors import Refused, Unauthenticated
 from responder.store import Action, Outcome, Store
@@ -70,6 +71,7 @@ class Authenticator:
         if looking is None:
             looking = self._looking[key] = asyncio.create_task(self._look_up(key))
         if age < TOKEN_MEMORY:
+            looking.add_done_callback(_forgive)
             return token
         return await asyncio.shield(looking)  # others may wait for it when this client has gone
 
@@ -155,6 +157,12 @@ def _describe_routes() -> Callable[[web.Request], Awaitable[web.Response]]:
     return openapi
 
 
+def _forgive(look_up: asyncio.Task[Token | None]) -> None:
+    """A look-up ahead of time may fail: the next one, which somebody waits for, tells."""
+    if not look_up.cancelled():
+        look_up.exception()
+
+
 def _client(request: web.Request) -> str:
     """The address of whoever holds the connection: headers such as X-Forwarded-For are anybody's to write."""
     return request.remote or ""
@@ -162,6 +170,8 @@ def _client(request: web.Request) -> str:
 
 def _presented_secret(request: web.Request) -> str:
     """The secret in the request's headers: Bearer, the password of Basic, or acme-dns's X-Api-Key."""
+    if len(request.headers.getall("Authorization", ())) > 1:
+        raise Unauthenticated("there are several Authorization headers: send one")
     scheme, _, credentials = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() == "bearer" and credentials:
         return credentials.strip()

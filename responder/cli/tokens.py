@@ -185,6 +185,8 @@ def _derive(settings: Settings, hostname: Name) -> tuple[Name, Name]:
 def _alias(settings: Settings, text: str) -> tuple[Name, Name]:
     """The challenge name that --alias asks for, and its zone's apex. Raises `InvalidName`."""
     alias = Name.parse(text)
+    if b"*" in alias.labels:
+        raise InvalidName(f"--alias {alias}: wildcards are not supported: write out the name")
     zone = next((zone for zone in settings.zones if alias.is_within(zone.name)), None)
     if zone is None:
         apexes = ", ".join(str(zone.name) for zone in settings.zones)

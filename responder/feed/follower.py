@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable
 
 import structlog
 
-from responder.feed.frames import MAX_FRAME, Begin, End, Keys, pack, parse_frame, read
+from responder.feed.frames import MAX_FRAME, Begin, Check, End, Keys, pack, parse_frame, read
 from responder.zone import Change, Zones
 
 RECONNECT_DELAY = 0.1
@@ -64,5 +64,7 @@ async def _receive(
                 yield collecting
             case Keys():
                 rekey(frame.keys)
+            case Check():
+                pass
         writer.write(pack({"ack": number}))
         await asyncio.sleep(0)  # a long snapshot must let queries through between its frames

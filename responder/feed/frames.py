@@ -37,7 +37,12 @@ class Keys:
     keys: tuple[bytes, ...]
 
 
-Frame = Begin | Change | End | Keys
+@dataclass(frozen=True, slots=True)
+class Check:
+    """Nothing but a reason to acknowledge: who does not, hangs."""
+
+
+Frame = Begin | Change | End | Keys | Check
 
 
 def render_frame(number: int, frame: Frame) -> bytes:
@@ -53,7 +58,7 @@ def render_frame(number: int, frame: Frame) -> bytes:
                 "serial": frame.serial,
                 "names": names,
             }
-        case End():
+        case End() | Check():
             body = None
         case Keys():
             body = [key.hex() for key in frame.keys]
@@ -73,6 +78,8 @@ def parse_frame(message: dict[str, Any]) -> tuple[int, Frame]:
             return number, Change(apex=Name.parse(apex), previous=previous, serial=serial, names=values)
         case {"n": int(number), "End": None}:
             return number, End()
+        case {"n": int(number), "Check": None}:
+            return number, Check()
         case {"n": int(number), "Keys": list(keys)}:
             return number, Keys(tuple(map(bytes.fromhex, keys)))
         case _:

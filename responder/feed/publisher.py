@@ -13,13 +13,14 @@ import os
 import signal
 import socket
 import struct
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 
 import structlog
 
 from responder.errors import Unserved
-from responder.feed.frames import Begin, End, Frame, Keys, read, render_frame
+from responder.feed.frames import Begin, Check, End, Frame, Keys, read, render_frame
 from responder.names import Name
 from responder.zone import Change, Static
 
@@ -41,7 +42,7 @@ MAX_NAMES = 500
 MAX_MESSAGE = 256
 """Octets of a message from a nameserver, which faces the internet and may not be itself any more."""
 
-SnapshotSource = Callable[[], AsyncIterator[Change]]
+SnapshotSource = Callable[[], AsyncGenerator[Change, None]]
 """Yields changes that together carry every zone's serial and names, all of one instant."""
 
 _BROKEN = (asyncio.IncompleteReadError, ConnectionError, ValueError, KeyError, TypeError, OverflowError)
@@ -53,12 +54,21 @@ _log = structlog.get_logger("feed")
 class Publisher:
     """The control process's end: tells every nameserver, and knows when all of them serve a change."""
 
-    def __init__(self, statics: Iterable[Static], snapshot: SnapshotSource, *, nameservers: int) -> None:
+    def __init__(
+        self,
+        statics: Iterable[Static],
+        snapshot: SnapshotSource,
+        *,
+        nameservers: int,
+        outlived: Iterable[int] = (),
+    ) -> None:
+        """*nameservers* are expected; those of *outlived* (process ids) answer already, from what they knew before."""
         self._statics = tuple(statics)
         self._snapshot = snapshot
         self._expected = nameservers
         self._keys = Keys(())
         self._peers: set[_Peer] = set()
+        self._outlived = {pid: _pidfd(pid) for pid in outlived}
         self._gathered = asyncio.Event()
         self._progress = asyncio.Event()  # set whenever a nameserver acknowledges something
         self._gathering: asyncio.TimerHandle | None = None
@@ -78,6 +88,15 @@ class Publisher:
             self._gathering.cancel()
         for peer in self._peers:
             peer.leave()
+        for pidfd in self._outlived.values():
+            _close(pidfd)
+
+    async def check(self) -> None:
+        """Make an end of every nameserver that hangs: it is of no use to anybody, and resolvers wait for it in vain."""
+        peers = [peer for peer in self._peers if peer.answers]
+        for peer in peers:
+            peer.send(Check())
+        await asyncio.gather(*(self._confirm(peer) for peer in peers))
 
     async def publish(self, changes: Sequence[Change]) -> None:
         """Make *changes* live. Returns once every nameserver that answers queries answers from them."""
@@ -93,6 +112,7 @@ class Publisher:
         peers, self._peers = self._peers, set()
         self._gather()
         for peer in peers:
+            self._outlived[peer.pid] = _pidfd(peer.pid)
             peer.leave()  # it comes back at once
         await self._gathered.wait()
         await asyncio.gather(*(self._confirm(peer) for peer in self._peers))
@@ -119,7 +139,16 @@ class Publisher:
         self._gathered.clear()
         if self._gathering is not None:
             self._gathering.cancel()
-        self._gathering = asyncio.get_running_loop().call_later(GATHER_DEADLINE, self._gathered.set)
+        self._gathering = asyncio.get_running_loop().call_later(GATHER_DEADLINE, self._end_gathering)
+
+    def _end_gathering(self) -> None:
+        """Go on without those that did not come. What still runs of them hangs, and would wake up with old answers."""
+        for pid, pidfd in self._outlived.items():
+            _log.error("nameserver does not come back; killing it so that it starts afresh", pid=pid)
+            _kill(pid, pidfd)
+            _close(pidfd)
+        self._outlived.clear()
+        self._gathered.set()
 
     async def _confirm(self, peer: _Peer) -> None:
         """Wait until *peer* has acknowledged everything sent so far, or make an end of it."""
@@ -143,11 +172,13 @@ class Publisher:
             writer.close()
             return
         try:
-            peer = _Peer(pid, writer, serving=bool((await read(reader, MAX_MESSAGE))["serving"]))
-        except _BROKEN:
+            async with asyncio.timeout(ACK_DEADLINE):
+                peer = _Peer(pid, writer, serving=bool((await read(reader, MAX_MESSAGE))["serving"]))
+        except (*_BROKEN, TimeoutError):
             writer.close()
             return
         self._peers.add(peer)
+        _close(self._outlived.pop(pid, -1))
         if len(self._peers) >= self._expected:
             self._gathered.set()
         loading = asyncio.create_task(self._load(peer))
@@ -183,10 +214,11 @@ class Publisher:
             peer.send(self._keys)
         peer.send(Begin(self._statics))
         serials: dict[Name, int] = {}
-        async for change in self._snapshot():
-            serials[change.apex] = change.serial
-            peer.send(change)
-            await peer.drain()
+        async with aclosing(self._snapshot()) as changes:
+            async for change in changes:
+                serials[change.apex] = change.serial
+                peer.send(change)
+                await peer.drain()
         return serials
 
 
@@ -208,8 +240,7 @@ class _Peer:
     _pidfd: int = -1
 
     def __post_init__(self) -> None:
-        with contextlib.suppress(OSError, AttributeError):  # a pidfd cannot hit a stranger that got the same pid
-            self._pidfd = os.pidfd_open(self.pid)
+        self._pidfd = _pidfd(self.pid)
 
     def send(self, frame: Frame) -> None:
         self.sent += 1
@@ -266,6 +297,9 @@ class _Peer:
             raise ConnectionAbortedError from None
 
     def acknowledge(self, count: int) -> None:
+        """Raises `ValueError` for what cannot be: whoever repeats itself would keep everybody waiting for ever."""
+        if not self.acknowledged < count <= self.sent:
+            raise ValueError("an acknowledgement of nothing")
         self.acknowledged = count
         self._progress.set()
 
@@ -279,9 +313,7 @@ class _Peer:
         self.kill()
 
     def kill(self) -> None:
-        if self._pidfd >= 0:
-            with contextlib.suppress(OSError):
-                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+        _kill(self.pid, self._pidfd)
         self.abandon()
 
     def leave(self) -> None:
@@ -296,9 +328,8 @@ class _Peer:
 
     def close(self) -> None:
         self.abandon()
-        if self._pidfd >= 0:
-            os.close(self._pidfd)
-            self._pidfd = -1
+        _close(self._pidfd)
+        self._pidfd = -1
 
 
 def _join(earlier: Change, later: Change) -> Change:
@@ -318,3 +349,24 @@ def _credentials(writer: asyncio.StreamWriter) -> tuple[int, int]:
     peer: socket.socket = writer.get_extra_info("socket")
     pid, uid, _ = struct.unpack("3i", peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
     return pid, uid
+
+
+def _pidfd(pid: int) -> int:
+    """A hold on a process, which cannot mean a stranger that got the same id later; -1 if there is none to be had."""
+    try:
+        return os.pidfd_open(pid)
+    except (OSError, AttributeError):
+        return -1
+
+
+def _kill(pid: int, pidfd: int) -> None:
+    with contextlib.suppress(OSError):
+        if pidfd >= 0:
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        else:
+            os.kill(pid, signal.SIGKILL)
+
+
+def _close(pidfd: int) -> None:
+    if pidfd >= 0:
+        os.close(pidfd)

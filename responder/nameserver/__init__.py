@@ -22,7 +22,7 @@ from responder.exchange import Exchange
 from responder.feed import follow
 from responder.logs import Seldom
 from responder.nameserver import tcp, udp
-from responder.wire import Transport
+from responder.wire import Rcode, Transport, header_only
 from responder.zone import Zones
 
 COOKIE_REFRESH = 60.0
@@ -53,13 +53,13 @@ class Nameserver:
         self.exchange.forget_cookies()
 
     def reply(self, packet: bytes, transport: Transport, client: str) -> bytes | None:
-        """Never raises: a packet that brings out a fault of ours costs its own answer and nothing more."""
+        """Never raises: a packet that brings out a fault of ours gets SERVFAIL, and costs nobody else an answer."""
         try:
             return self.exchange.respond(packet, transport, client)
         except Exception as fault:  # noqa: BLE001  # the edge of a packet
             if (unreported := self._faults.due(type(fault).__name__)) is not None:
                 _log.exception("a packet brought out a fault", packet=packet[:512].hex(), more=unreported)
-            return None
+            return header_only(packet, Rcode.SERVFAIL)
 
 
 async def serve(
@@ -101,7 +101,6 @@ async def _answer(
 ) -> None:
     """Answer until one of *tasks* is done."""
     loop, connections = asyncio.get_running_loop(), tcp.Connections()
-    loop.set_exception_handler(_Reporter())
     for sock in sockets["udp"]:
         udp.watch(server.reply, sock)
     listeners = [await tcp.listen(server.reply, sock, connections) for sock in sockets["tcp"]]
@@ -120,15 +119,3 @@ async def _refresh_cookies(exchange: Exchange) -> None:
     while True:
         await asyncio.sleep(COOKIE_REFRESH)
         exchange.forget_cookies()
-
-
-class _Reporter:
-    """Logs what goes wrong in the event loop, such as a want of descriptors, without letting it fill the disk."""
-
-    def __init__(self) -> None:
-        self._seldom = Seldom(FAULT_INTERVAL)
-
-    def __call__(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        message = str(context["message"])
-        if (unreported := self._seldom.due(message)) is not None:
-            _log.error(message, reason=repr(context.get("exception")), more=unreported)

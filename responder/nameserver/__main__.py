@@ -19,6 +19,9 @@ from responder.ratelimit import RateLimit
 
 _PR_SET_NO_NEW_PRIVS = 38  # linux/prctl.h
 
+_OURSELVES = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
+"""Never limited: the readiness check asks from here, and a flood in our own name must not make it fail."""
+
 
 async def main(orders: dict[str, Any], lifeline: Lifeline, stop: asyncio.Event) -> None:
     """*orders* name its sockets (inherited, by number), the feed's path, and how to present itself."""
@@ -37,7 +40,7 @@ def _exchange(dns: dict[str, Any]) -> Exchange:
         limit=RateLimit(
             per_second=limit["replies_per_second"],
             slip=limit["slip"],
-            exempt=map(ip_network, limit["exempt"]),
+            exempt=[*map(ip_network, limit["exempt"]), *_OURSELVES],
             clock=time.monotonic,
         )
         if limit["replies_per_second"]

@@ -8,7 +8,7 @@ this program cannot use is `StoreOutdated`. It decides nothing about requests: s
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Self
 from uuid import UUID
@@ -177,7 +177,7 @@ class Store:
         """
         return await self._database.read(journal.changes_since, apex, serial)
 
-    def snapshot(self) -> AsyncIterator[Change]:
+    def snapshot(self) -> AsyncGenerator[Change, None]:
         """
         Everything that exists, at one moment, in pieces of bounded size: first an empty change for each zone with
         its serial, then its names. A `contextlib.aclosing` around it is due if you may leave it early.

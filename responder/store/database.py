@@ -8,7 +8,7 @@ threads of its own, `postgresql` on an asynchronous driver. Neither lets an exce
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from typing import Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy import Connection
@@ -42,7 +42,7 @@ class Database(ABC):
         """As `write`, for changes of the schema: takes its time, and no other process does the same meanwhile."""
 
     @abstractmethod
-    def stream(self, work: Work[[], Iterator[T]]) -> AsyncIterator[T]:
+    def stream(self, work: Work[[], Iterator[T]]) -> AsyncGenerator[T, None]:
         """As `read`, for results too large to hold at once. Close the iterator if you leave it early."""
 
     @abstractmethod

@@ -6,7 +6,7 @@ Work runs on SQLAlchemy's asynchronous engine, which lets ordinary functions wai
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
 from inspect import signature
 from typing import Any, ParamSpec, TypeVar
@@ -96,7 +96,7 @@ class PostgreSQL(Database):
                 await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK})
                 return await connection.run_sync(work, *args, **kwargs)
 
-    async def stream(self, work: Work[[], Iterator[T]]) -> AsyncIterator[T]:
+    async def stream(self, work: Work[[], Iterator[T]]) -> AsyncGenerator[T, None]:
         with self._explaining():
             async with self._reading.connect() as connection:
                 results = work(connection.sync_connection)  # type: ignore[arg-type]  # not None while connected

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -52,6 +52,7 @@ class SQLite(Database):
         if not url.database or url.database == ":memory:":
             raise StoreUnavailable("database.url names no file: write sqlite+aiosqlite:////absolute/path.db")
         self._path = Path(url.database)
+        self._file: tuple[int, int] | None = None
         self._engine = create_engine(
             "sqlite://",
             creator=self._connect,
@@ -80,7 +81,7 @@ class SQLite(Database):
     async def migrate(self, work: Work[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         return await _on(self._writer, lambda: self._migrate(lambda db: work(db, *args, **kwargs)))
 
-    async def stream(self, work: Work[[], Iterator[T]]) -> AsyncIterator[T]:
+    async def stream(self, work: Work[[], Iterator[T]]) -> AsyncGenerator[T, None]:
         # A thread of its own, so that whatever happens here the steps stay in order and the close comes last.
         thread = ThreadPoolExecutor(1, "store-stream")
         results = self._iterate(work)
@@ -98,6 +99,7 @@ class SQLite(Database):
 
     def _run(self, engine: Engine, work: Callable[[Connection], T]) -> T:
         with self._explaining(), engine.connect() as connection, connection.begin():
+            self._check_file()
             return work(connection)
 
     def _migrate(self, work: Callable[[Connection], T]) -> T:
@@ -113,6 +115,7 @@ class SQLite(Database):
 
     def _iterate(self, work: Work[[], Iterator[T]]) -> Generator[T, None, None]:
         with self._explaining(), self._engine.connect() as connection, connection.begin():
+            self._check_file()
             yield from work(connection)
 
     def _create(self) -> None:
@@ -123,6 +126,12 @@ class SQLite(Database):
             os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
             with closing(self._connect()) as connection:
                 connection.execute("PRAGMA journal_mode=WAL")
+            self._file = _identity(self._path)
+
+    def _check_file(self) -> None:
+        """Old connections would go on with a file that was moved away, and new ones with what stands in its place."""
+        if self._file is not None and self._file != _identity(self._path):
+            raise StoreUnavailable(f"the database {self._path} was moved or replaced while in use: restart the service")
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(
@@ -135,8 +144,12 @@ class SQLite(Database):
             check_same_thread=False,
             cached_statements=256,
         )
-        connection.execute("PRAGMA synchronous=FULL")
-        connection.execute("PRAGMA foreign_keys=ON")
+        try:
+            connection.execute("PRAGMA synchronous=FULL")
+            connection.execute("PRAGMA foreign_keys=ON")
+        except BaseException:
+            connection.close()
+            raise
         return connection
 
     @contextmanager
@@ -175,3 +188,12 @@ def _explain(error: Exception) -> str:
     code: str = getattr(cause, "sqlite_errorname", type(cause).__name__)
     primary = "_".join(code.split("_")[:2])
     return _FAULTS.get(primary, f"a statement failed ({code}): report this as a fault of the program")
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Which file that is, whatever its name; None if there is none."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -149,7 +149,7 @@ def _running(directory: Path, names: int, cores: Cores) -> Iterator[_Nameserver]
 
 
 async def _publish(feed: socket.socket, names: int) -> Publisher:
-    async def snapshot() -> AsyncIterator[Change]:
+    async def snapshot() -> AsyncGenerator[Change, None]:
         for start in range(0, names, _CHUNK):
             some = {_challenge_name(number): () for number in range(start, min(start + _CHUNK, names))}
             yield Change(apex=APEX, previous=1, serial=1, names=some)

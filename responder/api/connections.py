@@ -1,0 +1,155 @@
+"""
+The API's connections: how many there may be, how long they may dally, and what is said to what is no request.
+
+aiohttp bounds none of this by itself, and answers malformed HTTP with its parser's own words.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+from collections import Counter
+from typing import Any, cast
+
+from aiohttp import web
+
+from responder.api.problems import internal, note, problem, problem_for_http
+
+HEAD_DEADLINE = 10.0
+"""Seconds that a new connection has until its first request is there, head and all."""
+
+KEEPALIVE = 60.0
+"""Seconds that a connection may stay without another request."""
+
+MAX_CONNECTIONS = 1000
+"""Connections of one listener."""
+
+MAX_CONNECTIONS_PER_ADDRESS = 250
+"""Connections of one address: many, because a proxy in front is a single address for everybody behind it."""
+
+RESERVED_DESCRIPTORS = 256
+"""File descriptors kept for the store, the feed and the listeners themselves."""
+
+LINGER = 1.0
+"""Seconds for the rest of a body that nobody wants, so that its sender gets to read why (RFC 9112, section 9.6)."""
+
+
+class Runner(web.AppRunner):
+    """
+    As aiohttp's own, but problem documents also answer what never becomes a request of the application.
+
+    Requests under way get *drain* seconds to finish when it is stopped.
+    """
+
+    def __init__(self, app: web.Application, *, drain: float) -> None:
+        super().__init__(
+            app,
+            access_log=None,
+            handle_signals=False,
+            shutdown_timeout=drain,
+            lingering_time=LINGER,
+            keepalive_timeout=KEEPALIVE,
+            auto_decompress=False,  # no client compresses a hundred octets, and a bomb would cost us
+        )
+
+    async def _make_server(self) -> web.Server:
+        server = await super()._make_server()
+        server.__class__ = _Server  # aiohttp has no other way to choose the class of its connections
+        cast(_Server, server).clients = _Clients()
+        return server
+
+
+class _Server(web.Server):
+    clients: _Clients
+
+    def __call__(self) -> web.RequestHandler:
+        return _Connection(self, self.clients, loop=self._loop, **self._kwargs)
+
+
+class _Clients:
+    """How many connections a listener has, in all and from each address."""
+
+    def __init__(self) -> None:
+        self.total = 0
+        self.by_address: Counter[str] = Counter()
+
+    def admit(self, address: str) -> bool:
+        """Count one more, if there is room: what the store, the feed and the logs need stays free."""
+        descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        most = min(MAX_CONNECTIONS, max(8, (descriptors - RESERVED_DESCRIPTORS) // 2))  # there are two listeners
+        if self.total >= most or self.by_address[address] >= MAX_CONNECTIONS_PER_ADDRESS:
+            return False
+        self.total += 1
+        self.by_address[address] += 1
+        return True
+
+    def forget(self, address: str) -> None:
+        self.total -= 1
+        self.by_address[address] -= 1
+        if not self.by_address[address]:
+            del self.by_address[address]
+
+
+class _Connection(web.RequestHandler):
+    """A client's connection: one of so many, and with so much time until its first request is there."""
+
+    __slots__ = ("_address", "_clients", "_deadline")
+
+    def __init__(self, manager: _Server, clients: _Clients, **options: Any) -> None:
+        super().__init__(manager, **options)
+        self._clients = clients
+        self._address: str | None = None
+        self._deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        address = (transport.get_extra_info("peername") or ("",))[0]
+        if not self._clients.admit(address):
+            self.force_close()
+            return
+        self._address = address
+        self._deadline = asyncio.get_running_loop().call_later(HEAD_DEADLINE, self.force_close)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        super().connection_lost(exc)
+        self._has_begun()
+        if self._address is not None:
+            self._clients.forget(self._address)
+            self._address = None
+
+    async def _handle_request(self, *request: Any) -> tuple[web.StreamResponse, bool]:
+        self._has_begun()
+        return await super()._handle_request(*request)
+
+    def _has_begun(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """aiohttp's own puts *message* into the answer and the log; it quotes the request, and so perhaps a token."""
+        if request.writer.output_size > 0:
+            raise ConnectionError("half an answer cannot become another")
+        if status == 400:
+            response = problem(400, "malformed-http", "this is not HTTP/1.1 as RFC 9112 has it, or too long")
+        else:
+            response = internal(exc)
+        note(request, response)
+        response.force_close()
+        return response
+
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        """An expectation is refused before any middleware is asked (RFC 9110, section 10.1.1)."""
+        if isinstance(resp, web.HTTPException):
+            resp = problem_for_http(resp)
+            note(request, resp)
+        resp.headers["Server"] = "responder"  # without the versions that aiohttp would tell
+        return await super().finish_response(request, resp, start_time)
