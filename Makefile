@@ -27,7 +27,7 @@ bench: .venv/installed
 # Everything is pinned by hash; nothing but PyPI and this directory is read.
 .venv/installed: requirements-dev.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
 	$(BIN)/python -m pip install --quiet --require-hashes -r requirements-dev.txt
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
 	@touch $@
@@ -42,4 +42,4 @@ lock:
 	    --no-emit-index-url --group build -o requirements-build.txt
 
 clean:
-	rm -rf .venv .dev dist .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis bench.json
+	rm -rf .venv .dev dist .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache bench.json

@@ -571,8 +571,10 @@ def test_a20_a_fault_does_not_repeat_what_came(capsys: pytest.CaptureFixture[str
     """A20: the packet that brought out a fault is logged in hex, at most its first 512 octets."""
     server = Nameserver(Faulty(Zones()))
 
-    assert server.reply(packet(bytes((len(UGLY),)) + UGLY + APEX.wire) + b"z" * 4000, Transport.UDP, CLIENT) is None
+    reply = server.reply(packet(bytes((len(UGLY),)) + UGLY + APEX.wire) + b"z" * 4000, Transport.UDP, CLIENT)
 
+    assert b"\x80\x02" + bytes(8) == (reply or b"")[2:]  # SERVFAIL, and nothing else
+    assert server.reply(b"short", Transport.UDP, CLIENT) is None
     logged = "".join(capsys.readouterr())
     assert "\x1b[2J" not in logged
     assert "\x07" not in logged

@@ -22,7 +22,7 @@ from responder.exchange import Exchange
 from responder.feed import follow
 from responder.logs import Seldom
 from responder.nameserver import tcp, udp
-from responder.wire import Rcode, Transport, header_only
+from responder.wire import HEADER, Rcode, Transport, header_only
 from responder.zone import Zones
 
 COOKIE_REFRESH = 60.0
@@ -59,7 +59,8 @@ class Nameserver:
         except Exception as fault:  # noqa: BLE001  # the edge of a packet
             if (unreported := self._faults.due(type(fault).__name__)) is not None:
                 _log.exception("a packet brought out a fault", packet=packet[:512].hex(), more=unreported)
-            return header_only(packet, Rcode.SERVFAIL)
+            is_query = len(packet) >= HEADER and not packet[2] & 0x80
+            return header_only(packet, Rcode.SERVFAIL) if is_query else None
 
 
 async def serve(
