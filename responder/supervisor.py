@@ -8,6 +8,7 @@ handing over a plan in an anonymous file.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import itertools
 import json
@@ -274,6 +275,14 @@ def bind_all(plan: Plan) -> tuple[dict[str, list[socket.socket]], list[str]]:
     return sockets, list(dict.fromkeys(faults))
 
 
+def cannot_bind(plan: Plan) -> list[str]:
+    """Try all of *plan*, let go of it again, and say what could not be bound."""
+    sockets, faults = bind_all(plan)
+    for sock in itertools.chain(*sockets.values()):
+        sock.close()
+    return faults
+
+
 def _bind(kind: socket.SocketKind, address: Address, *, shared: bool) -> socket.socket:
     family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
     sock = socket.socket(family, kind)
@@ -322,6 +331,8 @@ def _bind_feed(path: Path) -> socket.socket:
 
 
 def _mend(fault: OSError) -> str:
+    if fault.errno == errno.EADDRINUSE:
+        return " (see who listens there with `ss -lntup`, and stop that, or choose another address)"
     if isinstance(fault, PermissionError):
         return " (ports below 1024 need root, CAP_NET_BIND_SERVICE, or net.ipv4.ip_unprivileged_port_start)"
     return ""

@@ -636,3 +636,15 @@ def test_settings_are_frozen() -> None:
     """Settings are read once and never change."""
     with pytest.raises(ValidationError):
         setattr(zone(), "txt_ttl", 2)  # noqa: B010
+
+
+def test_sections_within_sections_from_the_environment(tmp_path: Path) -> None:
+    """A key of an inner section has a variable, too, and leaves the others as the file has them."""
+    path = tmp_path / "responder.toml"
+    path.write_text(EXAMPLE.read_text("utf-8").replace("replies_per_second = 500", "replies_per_second = 7"))
+
+    settings = load(path, {"RESPONDER_DNS__RATE_LIMIT__SLIP": "3"})
+
+    assert (7, 3) == (settings.dns.rate_limit.replies_per_second, settings.dns.rate_limit.slip)
+    with pytest.raises(InvalidConfiguration, match=r"RESPONDER_DNS__RATE_LIMIT__SLIP \(dns.rate_limit.slip\)"):
+        load(path, {"RESPONDER_DNS__RATE_LIMIT__SLIP": "many"})

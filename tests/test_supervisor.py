@@ -44,6 +44,8 @@ run(main)
 """
 LIVE = "lifeline.ready(); note('ready'); await stop.wait(); note('stopping')"
 
+IN_USE = " (see who listens there with `ss -lntup`, and stop that, or choose another address)"
+
 
 @dataclass
 class Journal:
@@ -441,12 +443,12 @@ def test_all_faults_at_once(taken: tuple[int, int]) -> None:
 
     nobody = "Cannot assign requested address"
     assert [
-        f"cannot listen on 127.0.0.1:{udp} (udp, dns.listen): Address already in use",
+        f"cannot listen on 127.0.0.1:{udp} (udp, dns.listen): Address already in use{IN_USE}",
         f"cannot listen on {NOBODY}:53 (udp, dns.listen): {nobody}",
         f"cannot listen on [2001:db8::1]:53 (udp, dns.listen): {nobody}",
         f"cannot listen on {NOBODY}:53 (tcp, dns.listen): {nobody}",
         f"cannot listen on [2001:db8::1]:53 (tcp, dns.listen): {nobody}",
-        f"cannot listen on 127.0.0.1:{tcp} (api, api.listen): Address already in use",
+        f"cannot listen on 127.0.0.1:{tcp} (api, api.listen): Address already in use{IN_USE}",
     ] == faults
     assert 1 == len(sockets["admin"])
     close(sockets)
@@ -511,7 +513,7 @@ def test_a_fault_leaves_nothing_bound(
 
     assert 1 == status
     assert [
-        f"responder: cannot listen on 127.0.0.1:{taken[1]} (api, api.listen): Address already in use",
+        f"responder: cannot listen on 127.0.0.1:{taken[1]} (api, api.listen): Address already in use{IN_USE}",
         f"responder: cannot create {tmp_path}/no/feed.sock: No such file or directory",
     ] == capfd.readouterr().err.splitlines()
     sockets, faults = bind_all(plan(admin=[("127.0.0.1", port)]))

@@ -8,6 +8,7 @@ import click
 
 from responder import supervisor
 from responder.cli.context import Context
+from responder.errors import InvalidConfiguration
 
 if TYPE_CHECKING:
     from responder.store import Store
@@ -20,16 +21,18 @@ def serve(context: Context) -> None:
     settings = context.settings
     for warning in settings.warnings():
         click.echo(f"responder: warning: {warning}", err=True)
-    context.with_store(_nothing)  # a database that cannot be used is worth one clear line, before anything starts
-    supervisor.become(
-        supervisor.Plan(
-            dns=[(endpoint.host, endpoint.port) for endpoint in settings.dns.listen],
-            api=[(endpoint.host, endpoint.port) for endpoint in settings.api.listen],
-            admin=[(endpoint.host, endpoint.port) for endpoint in settings.admin.listen],
-            processes=settings.dns.processes,
-            settings=settings.model_dump(mode="json"),
-        )
+    plan = supervisor.Plan(
+        dns=[(endpoint.host, endpoint.port) for endpoint in settings.dns.listen],
+        api=[(endpoint.host, endpoint.port) for endpoint in settings.api.listen],
+        admin=[(endpoint.host, endpoint.port) for endpoint in settings.admin.listen],
+        processes=settings.dns.processes,
+        settings=settings.model_dump(mode="json"),
     )
+    # What cannot be had is worth a clear line before anything is made or started: first the sockets, then the database.
+    if faults := supervisor.cannot_bind(plan):
+        raise InvalidConfiguration(faults)
+    context.with_store(_nothing)
+    supervisor.become(plan)
 
 
 async def _nothing(_: Store) -> None:

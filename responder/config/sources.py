@@ -91,11 +91,11 @@ def _read_file(path: Path | None) -> dict[str, Any]:
 
 
 def _merge(file: dict[str, Any], variables: dict[str, Any]) -> dict[str, Any]:
-    """*file* with the keys of *variables* put over its own, section by section."""
+    """*file* with the keys of *variables* put over its own, section by section, however deep."""
     merged = dict(file)
-    for section, values in variables.items():
-        both = isinstance(values, dict) and isinstance(file.get(section), dict)
-        merged[section] = {**file[section], **values} if both else values
+    for key, value in variables.items():
+        both = isinstance(value, dict) and isinstance(file.get(key), dict)
+        merged[key] = _merge(file[key], value) if both else value
     return merged
 
 
@@ -103,9 +103,7 @@ class _Variables(EnvSettingsSource):
     """The settings in *environ*, in the shape of the file; *faults* names variables that are none of ours."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
-        names = {f"{PREFIX}{section}".upper(): None for section in Settings.model_fields}
-        for section, model in _SECTIONS.items():
-            names |= {f"{PREFIX}{section}__{key}".upper(): None for key in model.model_fields}
+        names = dict.fromkeys(_names(Settings, PREFIX))
         ours = [name for name in environ if name.startswith(PREFIX) and name not in OTHER_VARIABLES]
         self.faults = [
             f"{name}: there is no such setting{_suggestion(name, names)}"
@@ -125,9 +123,23 @@ class _Variables(EnvSettingsSource):
             return value  # no JSON: text is not what the field takes, which its validation says
 
 
-_SECTIONS: dict[str, type[BaseModel]] = {
-    name: type(field.default) for name, field in Settings.model_fields.items() if isinstance(field.default, BaseModel)
-}
+def _section(place: tuple[int | str, ...]) -> type[BaseModel]:
+    """The model that is at *place* in the settings."""
+    model: type[BaseModel] = Settings
+    for part in place:
+        if part == "zones":
+            return ZoneSettings
+        model = type(model.model_fields[str(part)].default)
+    return model
+
+
+def _names(section: type[BaseModel], prefix: str) -> Iterator[str]:
+    """The variable of every key of a section, and of those in the sections within it."""
+    for key, field in section.model_fields.items():
+        yield f"{prefix}{key}".upper()
+        if isinstance(field.default, BaseModel):
+            yield from _names(type(field.default), f"{prefix}{key}__")
+
 
 _SERVICE_LINK = re.compile(
     rf"{PREFIX}(?!\w*__)(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
@@ -143,8 +155,8 @@ def _suggestion(word: str, known: Mapping[str, object]) -> str:
 def _describe(details: ErrorDetails, environ: Mapping[str, str]) -> Iterator[str]:
     """The faults that one error of pydantic stands for, in our words."""
     where = _path(details["loc"])
-    section, *key = (str(part).upper() for part in details["loc"][:2])
-    for variable in (f"{PREFIX}{section}__{''.join(key)}", f"{PREFIX}{section}"):
+    keys = [str(part).upper() for part in details["loc"]]
+    for variable in (f"{PREFIX}{'__'.join(keys[:depth])}" for depth in range(len(keys), 0, -1)):
         if variable in environ:
             where = f"{variable} ({where})"
             break
@@ -170,7 +182,7 @@ def _text(details: ErrorDetails) -> str:
         case "missing":
             return "is missing"
         case "extra_forbidden":
-            model = Settings if len(details["loc"]) == 1 else _SECTIONS.get(str(section), ZoneSettings)
+            model = _section(details["loc"][:-1])
             return f"there is no such setting{_suggestion(str(details['loc'][-1]), model.model_fields)}"
         case "literal_error" if details["loc"] == ("api", "tls"):
             return 'must be "off" in this version: let a proxy in front of the API speak TLS'
