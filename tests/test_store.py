@@ -15,6 +15,7 @@ from responder.access import Digest, Grant, Token
 from responder.errors import NameTaken, NotCovered, NotFound, TooManyValues, Unauthenticated
 from responder.names import Name
 from responder.store import (
+    AUDIT_KEPT,
     MAX_VALUES,
     Action,
     AuditEvent,
@@ -423,6 +424,17 @@ async def test_serials_that_the_journal_does_not_know(store: Store) -> None:
     assert await store.changes_since(APEX, START + 2 * 86_400) is None
     with pytest.raises(NotFound):
         await store.changes_since(Name.parse("acme.example.org"), START)
+
+
+async def test_the_audit_is_pruned(store: Store) -> None:
+    """What happened is known for ninety days."""
+    await store.mint(new_token("old", at=NOW))
+    later = NOW + AUDIT_KEPT + SECOND
+    await store.mint(new_token("new", at=later))
+
+    await store.expire(now=later)
+
+    assert [later] == [event.at for event in await store.audit(NOW)]
 
 
 async def test_the_journal_is_pruned(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

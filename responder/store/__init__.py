@@ -31,6 +31,7 @@ from responder.store.values import LiveValue
 from responder.zone import Change
 
 __all__ = [
+    "AUDIT_KEPT",
     "MAX_VALUES",
     "Action",
     "Applied",
@@ -48,6 +49,10 @@ __all__ = [
 
 PRUNE_EVERY = timedelta(minutes=10)
 """Between two looks at the length of the journal."""
+
+
+AUDIT_KEPT = timedelta(days=90)
+"""How long it is known who set and cleared what."""
 
 
 class Store:
@@ -151,6 +156,7 @@ class Store:
         if self._prune_at is None or now >= self._prune_at:
             self._prune_at = now + PRUNE_EVERY
             await self._database.write(journal.prune)
+            await self._database.write(audit.prune, now - AUDIT_KEPT)
         return changes
 
     async def clear(self, challenge_name: Name, value: str | None = None, *, now: datetime) -> list[str]:

@@ -8,10 +8,13 @@ from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, delete, insert, select
 
 from responder.names import Name
 from responder.store.schema import audit
+
+MAX_PRUNED = 10_000
+"""Rows deleted at a time."""
 
 
 class Action(StrEnum):
@@ -88,3 +91,9 @@ def events(connection: Connection, since: datetime, hostname: Name | None) -> li
         )
         for row in connection.execute(query)
     ]
+
+
+def prune(connection: Connection, before: datetime) -> None:
+    """Forget what happened *before*, some at a time, so that nobody waits long for the writer."""
+    oldest = select(audit.c.id).where(audit.c.at < before).order_by(audit.c.at).limit(MAX_PRUNED)
+    connection.execute(delete(audit).where(audit.c.id.in_(oldest)))
