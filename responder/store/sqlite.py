@@ -93,9 +93,9 @@ class SQLite(Database):
             thread.shutdown(wait=False)
 
     async def close(self) -> None:
+        await asyncio.to_thread(self._readers.shutdown)  # a connection that is out would not be closed with the others
         await _on(self._writer, self._engine.dispose)
         self._writer.shutdown(wait=False)
-        self._readers.shutdown(wait=False)
 
     def _run(self, engine: Engine, work: Callable[[Connection], T]) -> T:
         with self._explaining(), engine.connect() as connection, connection.begin():
