@@ -33,13 +33,13 @@ bench: .venv/installed
 	@touch $@
 
 LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
-    --no-emit-index-url pyproject.toml
+    pyproject.toml
 
 lock:
 	$(LOCK) -o requirements.txt
 	$(LOCK) --group dev -o requirements-dev.txt
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
-	    --no-emit-index-url --group build -o requirements-build.txt
+	    --group build -o requirements-build.txt
 
 clean:
 	rm -rf .venv .dev dist .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache bench.json
