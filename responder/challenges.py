@@ -182,7 +182,8 @@ class Challenges:
         """
         Let requests that come in together share a transaction, instead of the first few having one to themselves.
 
-        A caller alone does not wait at all. (PostgreSQL knows this as commit_delay and commit_siblings.)
+        A caller alone waits once at most, right after many came. (PostgreSQL knows this as commit_delay and
+        commit_siblings.)
         """
         loop = asyncio.get_running_loop()
         until = loop.time() + GATHER_DEADLINE

@@ -66,7 +66,6 @@ class Rcode(IntEnum):
 class ExtendedError(IntEnum):
     """RFC 8914, section 4; those that this server sends."""
 
-    NOT_READY = 14
     PROHIBITED = 18
     NOT_AUTHORITATIVE = 20
     NOT_SUPPORTED = 21

@@ -15,7 +15,6 @@ from responder.zone import Change, Zones
 RECONNECT_DELAY = 0.1
 """Seconds between a nameserver's attempts to find the control process again."""
 
-
 _log = structlog.get_logger("feed")
 
 
