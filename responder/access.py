@@ -7,7 +7,9 @@ Nothing here looks anything up: the store finds tokens, this module decides.
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import hmac
 import secrets
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -18,7 +20,14 @@ from uuid import UUID
 import idna
 from publicsuffixlist import PublicSuffixList
 
-from responder.errors import InvalidHostname, InvalidName, NotCovered, Unauthenticated, WrongNetwork
+from responder.errors import (
+    InvalidHostname,
+    InvalidName,
+    NotCovered,
+    Unauthenticated,
+    WrongAccount,
+    WrongNetwork,
+)
 from responder.names import Name
 
 Secret = NewType("Secret", str)
@@ -45,7 +54,11 @@ _suffixes: list[PublicSuffixList] = []
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grant:
-    """One hostname, and the one name in our zone that publishes its challenge values."""
+    """
+    One hostname, and the one name in our zone that publishes its challenge values.
+
+    An account that was made by an ACME client itself names no host: its hostname *is* its challenge name.
+    """
 
     hostname: Name
     challenge_name: Name
@@ -57,8 +70,8 @@ class Grant:
 
     @property
     def cname(self) -> str | None:
-        """The record to put in the hostname's own zone, as zone text; None where the name is ours already."""
-        if self.delegated_name == self.challenge_name:
+        """The record to put in the hostname's own zone, as zone text; None where the name is ours, or nobody's yet."""
+        if self.challenge_name in (self.hostname, self.delegated_name):
             return None
         return f"{self.delegated_name.fqdn} 300 IN CNAME {self.challenge_name.fqdn}"
 
@@ -76,6 +89,8 @@ class Token:
     revoked_at: datetime | None = None
     allow_from: tuple[Network, ...] = ()
     account_thumbprint: str | None = None
+    generation: int = 1
+    """Counts its secrets: 1 until it is rotated. *expires_at* is that of the secret that was presented."""
     _by_challenge_name: dict[Name, Grant] = field(init=False, repr=False, compare=False)
     _by_hostname: dict[Name, Grant] = field(init=False, repr=False, compare=False)
 
@@ -96,6 +111,26 @@ class Token:
         if self.allow_from and not any(_address(client) in network for network in self.allow_from):
             raise WrongNetwork(
                 f"this token may not be used from your address: it is limited to {', '.join(map(str, self.allow_from))}"
+            )
+
+    def check_account(self, value: str, acme_token: str | None) -> None:
+        """
+        Check that *value* is for the ACME account that this token is pinned to, if it is.
+
+        The value of a challenge is a digest of the CA's *acme_token* and the account's thumbprint (RFC 8555, section
+        8.1 and 8.4), so whoever shows the former proves the latter. Raises `WrongAccount`.
+        """
+        if self.account_thumbprint is None:
+            return
+        if acme_token is None:
+            raise WrongAccount(
+                "this token is pinned to an ACME account: use POST /present, with the challenge's own token as "
+                "acme_token beside fqdn and value, or in lego's RAW mode"
+            )
+        if not secrets.compare_digest(challenge_value(f"{acme_token}.{self.account_thumbprint}"), value):
+            raise WrongAccount(
+                "this token is pinned to an ACME account, and the value is not one of that account: use the account "
+                "that it was minted for"
             )
 
     def grant_for(self, name: Name) -> Grant:
@@ -131,6 +166,22 @@ def describe(token: Token) -> dict[str, Any]:
         "allow_from": [str(network) for network in token.allow_from],
         "account_thumbprint": token.account_thumbprint,
     }
+
+
+def challenge_value(key_authorization: str) -> str:
+    """The TXT value that answers a challenge (RFC 8555, section 8.4)."""
+    hashed = hashlib.sha256(key_authorization.encode("utf-8", "surrogatepass")).digest()
+    return base64.urlsafe_b64encode(hashed).rstrip(b"=").decode()
+
+
+def tsig_key_name(token: Token) -> str:
+    """The name of the key with which a token's holder signs DNS updates: one label, another one after each rotation."""
+    return f"{token.id}-{token.generation}"
+
+
+def tsig_secret(master: bytes, key_name: str) -> bytes:
+    """The 32 octets of that key, made from the server's own *master*: the database alone does not give them away."""
+    return hmac.digest(master, b"tsig:" + key_name.encode(), "sha256")
 
 
 def mint_secret() -> Secret:

@@ -1,5 +1,5 @@
 """
-present, cleanup and expire: the one writer.
+present, cleanup, update and expire: the one writer.
 
 Callers queue what they want. One task takes everything that is waiting into one transaction (group commit), makes the
 outcome live, and only then lets its callers go on: what was acknowledged is stored and is being served. The same task
@@ -19,11 +19,23 @@ from datetime import datetime, timedelta
 import structlog
 
 from responder.access import Grant, Token
-from responder.errors import NotServed, Refused, ResponderError, StoreUnavailable, Unavailable
+from responder.errors import NotServed, Refused, ResponderError, StoreUnavailable, Unavailable, WrongAccount
 from responder.feed import Publisher
 from responder.names import Name
 from responder.rrset import RRType
-from responder.store import Action, AuditEvent, Cleanup, Outcome, Present, Store, Verdict
+from responder.store import (
+    Action,
+    AuditEvent,
+    Cleanup,
+    Operation,
+    Outcome,
+    Present,
+    Step,
+    Store,
+    Update,
+    Verdict,
+    names,
+)
 from responder.zone import Change, Static, parse_value
 
 MAX_BATCH = 512
@@ -52,7 +64,7 @@ _log = structlog.get_logger("challenges")
 
 @dataclass(frozen=True, slots=True)
 class _Waiting:
-    operation: Present | Cleanup
+    operation: Operation
     outcome: asyncio.Future[Outcome]
 
 
@@ -70,14 +82,15 @@ class Challenges:
         clock: Callable[[], datetime],
     ) -> None:
         """
-        *published* are the serials of the zones, read before *publisher* gave a snapshot to anybody: whatever was
-        committed since then is made live (again, perhaps) when the writer first looks.
+        *lifetime* is that of a value whose presenter asks for none. *published* are the serials of the zones, read
+        before *publisher* gave a snapshot to anybody: whatever was committed since then is made live (again, perhaps)
+        when the writer first looks.
         """
         self._store = store
         self._publisher = publisher
         self._apexes = [zone.apex for zone in zones]
         self._aliases = {rrset.owner for zone in zones for rrset in zone.rrsets if rrset.type == RRType.CNAME}
-        self._lifetime = lifetime
+        self.lifetime = lifetime
         self._clock = clock
         self._waiting: asyncio.Queue[_Waiting] = asyncio.Queue(MAX_WAITING)
         self._usual = 1  # operations in the last batch
@@ -85,21 +98,32 @@ class Challenges:
         self._published = dict(published)
 
     async def present(
-        self, token: Token, grant: Grant, value: str, *, client: str, lifetime: timedelta | None = None
+        self,
+        token: Token,
+        grant: Grant,
+        value: str,
+        *,
+        client: str,
+        lifetime: timedelta | None = None,
+        acme_token: str | None = None,
+        evict_oldest: bool = False,
     ) -> Outcome:
         """
         Publish *value* at the grant's challenge name; returns once every nameserver serves it.
 
-        Raises `InvalidValue`, `TooManyValues`, `Unauthenticated` (revoked meanwhile), `Unavailable`.
+        A token that is pinned to an ACME account needs the challenge's *acme_token*. Raises `InvalidValue`,
+        `WrongAccount`, `TooManyValues` (unless *evict_oldest* is to make room), `Unauthenticated` (revoked
+        meanwhile), `Unavailable`.
         """
-        expires_at = self._clock() + (lifetime or self._lifetime)
+        self._check_account(token, value, acme_token, client)
         return await self._queue(
             Present(
                 token_id=token.id,
                 challenge_name=grant.challenge_name,
                 value=parse_value(value),
-                expires_at=expires_at,
+                expires_at=self._clock() + (lifetime or self.lifetime),
                 client=client,
+                evict_oldest=evict_oldest,
             )
         )
 
@@ -113,6 +137,17 @@ class Challenges:
                 client=client,
             )
         )
+
+    async def update(self, token: Token, steps: Sequence[Step]) -> Outcome:
+        """
+        Take all of *steps*, in order, or none; they are at least one, at names of one zone that *token* covers.
+
+        Raises as `present` does, and `PrerequisiteFailed`.
+        """
+        for step in steps:
+            if isinstance(step, Present):
+                self._check_account(token, step.value, None, step.client)
+        return await self._queue(Update(steps=tuple(steps)))
 
     def note_refusal(self, token: Token, action: Action, refusal: Refused, *, client: str) -> None:
         """Put on record that *token* was refused something. Of very many refusals, the last few are kept."""
@@ -149,8 +184,16 @@ class Challenges:
                 _log.error("going on with what is in memory", reason=str(fault))
                 await asyncio.sleep(FOLLOW_INTERVAL)
 
-    async def _queue(self, operation: Present | Cleanup) -> Outcome:
-        self._check_served(operation.challenge_name)
+    def _check_account(self, token: Token, value: str, acme_token: str | None, client: str) -> None:
+        try:
+            token.check_account(value, acme_token)
+        except WrongAccount as refusal:
+            self.note_refusal(token, Action.PRESENT, refusal, client=client)
+            raise
+
+    async def _queue(self, operation: Operation) -> Outcome:
+        for name in names(operation):
+            self._check_served(name)
         waiting = _Waiting(operation, asyncio.get_running_loop().create_future())
         try:
             self._waiting.put_nowait(waiting)
@@ -233,7 +276,7 @@ class Challenges:
 
     def _is_behind(self, waiting: _Waiting, outcome: Outcome | ResponderError) -> bool:
         """Whether the zone has moved on to *outcome* without our having published that."""
-        name = waiting.operation.challenge_name
+        name, *_ = names(waiting.operation)
         serials = {serial for apex, serial in self._published.items() if name.is_within(apex)}
         return isinstance(outcome, Outcome) and outcome.serial not in serials
 

@@ -13,8 +13,10 @@ Every exception this project raises on purpose, and nothing else.
     │   ├── Unauthenticated         no token, or one that is unknown, expired or revoked
     │   ├── NotCovered              the token has no grant for that name
     │   ├── WrongNetwork            the token may not be used from that address
+    │   ├── WrongAccount            the token is pinned to an ACME account, and this is not shown to be its value
     │   ├── NotServed               the name is in no zone that is served here
     │   ├── TooManyValues           the name holds as many values as it may
+    │   ├── PrerequisiteFailed      a DNS update expected other values than there are
     │   └── NameTaken               another hostname already owns that challenge name
     ├── NotFound                  there is no such thing
     └── Unavailable               our fault, try again
@@ -88,12 +90,24 @@ class WrongNetwork(Refused):
     """The token is good, but it may not be used from the caller's address."""
 
 
+class WrongAccount(Refused):
+    """The token is pinned to an ACME account, and nothing shows that the value is for that account."""
+
+
 class NotServed(Refused):
     """The token covers the name, but DNS would not show a value there: its zone or a CNAME is in the way."""
 
 
 class TooManyValues(Refused):
     """The challenge name already holds as many values as it may."""
+
+
+class PrerequisiteFailed(Refused):
+    """A DNS update expected other values than there are; *rcode* is the answer to that (RFC 2136, section 3.2)."""
+
+    def __init__(self, text: str, rcode: int) -> None:
+        self.rcode = rcode
+        super().__init__(text)
 
 
 class NameTaken(Refused):

@@ -95,8 +95,8 @@ def rows(directory: Path) -> list[Any]:
     with connect(directory) as database:
         return [
             database.execute(f"SELECT * FROM {table} ORDER BY 1, 2").fetchall()
-            for table in ("zones", "hostnames", "grants", "challenge_values", "changes")
-        ] + database.execute("SELECT id, digest, expires_at, revoked_at FROM tokens ORDER BY id").fetchall()
+            for table in ("zones", "hostnames", "secrets", "grants", "challenge_values", "changes")
+        ] + database.execute("SELECT id, expires_at, revoked_at FROM tokens ORDER BY id").fetchall()
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, inspect, text
 
+from responder.access import Digest
 from responder.errors import StoreOutdated, StoreUnavailable
 from responder.store import SchemaState, Store, _database, migration
 from responder.store.schema import metadata
@@ -151,11 +153,43 @@ async def test_a_rebuilt_table_keeps_what_refers_to_it(tmp_path: Path, monkeypat
     await database.close()
 
 
+async def test_tokens_keep_their_secrets_across_all_steps(database_url: str) -> None:
+    """A token that was minted before secrets had a table of their own is found by the same secret, forth and back."""
+    database = _database(database_url)
+    await database.create()
+    await database.migrate(lambda connection: command.upgrade(migration._config(connection), "0002"))
+    await database.write(_fill_old)
+    await database.migrate(lambda connection: command.upgrade(migration._config(connection), "head"))
+    store = Store(database)
+    token = await store.find_token(Digest(b"d" * 32))
+    assert token is not None
+    assert [str(grant.hostname) for grant in token.grants] == ["a.example.com"]
+    await store.rotate(token.id, Digest(b"e" * 32), at=token.created_at, grace=timedelta(0))
+    await database.migrate(lambda connection: command.downgrade(migration._config(connection), "0002"))
+    digests = await database.read(lambda connection: list(connection.scalars(text("SELECT digest FROM tokens"))))
+    assert [bytes(one) for one in digests] == [b"e" * 32]
+    assert await database.read(lambda connection: connection.scalar(text("SELECT count(*) FROM grants"))) == 1
+    await store.close()
+
+
+def _fill_old(connection: Connection) -> None:
+    token = "01234567-89ab-cdef-0123-456789abcdef"
+    connection.execute(text("INSERT INTO zones VALUES (1, 'acme.example.com', 1)"))
+    connection.execute(
+        text("INSERT INTO hostnames VALUES (1, 'a.example.com', 1, '_acme-challenge.a.acme.example.com')")
+    )
+    connection.execute(
+        text("INSERT INTO tokens (id, digest, created_at, allow_from) VALUES (:id, :digest, 1, '[]')"),
+        {"id": token, "digest": b"d" * 32},
+    )
+    connection.execute(text("INSERT INTO grants VALUES (:id, 1)"), {"id": token})
+
+
 def _fill(connection: Connection) -> None:
     for statement in (
         "INSERT INTO zones VALUES (1, 'acme.example.com', 1)",
         "INSERT INTO hostnames VALUES (1, 'a.example.com', 1, '_acme-challenge.a.acme.example.com')",
-        "INSERT INTO tokens (id, digest, created_at, allow_from) VALUES ('t', 'd', 1, '[]')",
+        "INSERT INTO tokens (id, created_at, allow_from) VALUES ('t', 1, '[]')",
         "INSERT INTO grants VALUES ('t', 1)",
     ):
         connection.execute(text(statement))

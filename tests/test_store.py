@@ -11,18 +11,21 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import event
 
-from responder.access import Digest, Grant, Token
-from responder.errors import NameTaken, NotCovered, NotFound, TooManyValues, Unauthenticated
+from responder.access import Digest, Grant, Token, digest
+from responder.errors import NameTaken, NotCovered, NotFound, PrerequisiteFailed, TooManyValues, Unauthenticated
 from responder.names import Name
 from responder.store import (
     AUDIT_KEPT,
     MAX_VALUES,
     Action,
     AuditEvent,
+    Cleanup,
+    Expect,
     LiveValue,
     Outcome,
     Present,
     Store,
+    Update,
     Verdict,
     batch,
     journal,
@@ -102,7 +105,7 @@ async def test_what_is_minted_is_what_is_found(store: Store) -> None:
         account_thumbprint="thumb",
     )
     assert await store.mint(new) == expected
-    assert await store.find_token(new.digest) == expected
+    assert await store.find_token(Digest(new.digest or b"")) == expected
     assert await store.token(new.id) == expected
     later = await store.mint(new_token("b", at=NOW + SECOND))
     bare = await store.mint(new_token(at=NOW + 2 * SECOND))
@@ -125,7 +128,7 @@ async def test_a_challenge_name_belongs_to_one_hostname(store: Store) -> None:
     new = replace(new_token("c"), grants=(grant("c"), (thief, APEX)))
     with pytest.raises(NameTaken, match=r"_acme-challenge\.a\.acme\.example\.com already belongs to a\.example\.com"):
         await store.mint(new)
-    assert await store.find_token(new.digest) is None
+    assert await store.find_token(Digest(new.digest or b"")) is None
     assert await shown(store) == {name("a"): ()}
 
 
@@ -328,7 +331,7 @@ def test_settling_takes_the_oldest_first() -> None:
         evict_oldest=True,
     )
     effects, after = settle([operation], {name("a"): held}, lambda _: None, now=NOW)
-    assert effects == [batch.Effect(changed=True, expires_at=NOW + DAY + SECOND, evicted="15")]
+    assert effects == [[batch.Effect(changed=True, expires_at=NOW + DAY + SECOND, removed=("15",))]]
     assert after[name("a")].keys() == held.keys() - {"15"} | {"new"}
 
 
@@ -530,3 +533,147 @@ async def test_key_is_made_once(store: Store, database_url: str) -> None:
     assert first == await again.key("one")
     assert first != await again.key("two")
     await again.close()
+
+
+async def test_a_rotated_token_has_two_secrets_for_a_while(store: Store) -> None:
+    """The new secret has the token's own end, the old one ends with the grace; the token is what it was."""
+    minted = await store.mint(first := new_token("a"))
+    second = digest("second")
+    rotated = await store.rotate(minted.id, second, at=NOW + SECOND, grace=DAY)
+    assert rotated == replace(minted, generation=2)
+    assert await store.find_token(second) == rotated
+    assert await store.find_token(Digest(first.digest or b"")) == replace(minted, expires_at=NOW + SECOND + DAY)
+    assert await store.find_generation(minted.id, 1) == replace(minted, expires_at=NOW + SECOND + DAY)
+    assert await store.find_generation(minted.id, 2) == rotated
+    assert await store.find_generation(minted.id, 3) is None
+    assert await store.token(minted.id) == rotated
+    assert await store.tokens() == [rotated]
+
+
+async def test_a_grace_never_lengthens_a_life(store: Store) -> None:
+    """A secret that was to end soon does, whatever grace a later rotation gives; one that is over is forgotten."""
+    minted = await store.mint(first := new_token("a"))
+    await store.rotate(minted.id, second := digest("second"), at=NOW, grace=SECOND)
+    third = await store.rotate(minted.id, digest("third"), at=NOW, grace=DAY)
+    assert third.generation == 3
+    found = await store.find_token(Digest(first.digest or b""))
+    assert found is not None
+    assert found.expires_at == NOW + SECOND
+    await store.rotate(minted.id, digest("fourth"), at=NOW + SECOND, grace=timedelta(0))
+    assert await store.find_token(Digest(first.digest or b"")) is None
+    assert await store.find_token(second) is None
+    assert [event.action for event in await store.audit(NOW)] == [Action.MINT, *[Action.ROTATE] * 3]
+
+
+async def test_what_is_revoked_stays_so(store: Store) -> None:
+    """No rotation, and no new or fewer grants, bring a revoked token back."""
+    token = await store.mint(new_token("a"))
+    await store.revoke(token.id, at=NOW)
+    with pytest.raises(NotFound, match="was revoked, for good: mint another one"):
+        await store.rotate(token.id, digest("new"), at=NOW, grace=DAY)
+    with pytest.raises(NotFound, match="was revoked"):
+        await store.allow(token.id, [grant("b")], at=NOW)
+    with pytest.raises(NotFound, match="was revoked"):
+        await store.deny(token.id, [grant("a")[0].hostname], at=NOW)
+    assert await shown(store) == {}
+
+
+async def test_allowed_names_begin_to_exist(store: Store) -> None:
+    """More grants make more names; one that is there already changes nothing; one of another hostname is refused."""
+    token = await store.mint(new_token("a"))
+    await store.mint(new_token("c"))
+    allowed = await store.allow(token.id, [grant("a"), grant("b")], at=NOW)
+    assert allowed == replace(token, grants=(grant("a")[0], grant("b")[0]))
+    assert await shown(store) == {name("a"): (), name("b"): (), name("c"): ()}
+    thief = Grant(hostname=Name.parse("d.example.com"), challenge_name=name("c"))
+    with pytest.raises(NameTaken, match="already belongs to"):
+        await store.allow(token.id, [grant("e"), (thief, APEX)], at=NOW)
+    assert await store.token(token.id) == allowed
+
+
+async def test_denied_names_lose_what_the_token_set(store: Store) -> None:
+    """Its values go, and the name, unless another token is granted it; all names must be its own."""
+    token = await store.mint(new_token("a", "b", "c"))
+    other = await store.mint(new_token("b"))
+    await store.apply(
+        [present(token, label, "x") for label in "abc"] + [present(other, "b", "theirs")],
+        now=NOW,
+    )
+    hostnames = [grant(label)[0].hostname for label in "ab"]
+    with pytest.raises(NotFound, match=r"is not granted z\.example\.com"):
+        await store.deny(token.id, [*hostnames, Name.parse("z.example.com")], at=NOW)
+    before = await store.serials()
+    denied = await store.deny(token.id, hostnames, at=NOW)
+    assert [granted.hostname for granted in denied.grants] == [grant("c")[0].hostname]
+    assert await shown(store) == {name("b"): ("theirs",), name("c"): ("x",)}
+    change = await store.changes_since(APEX, before[APEX])
+    assert change is not None
+    assert change.names == {name("a"): None, name("b"): ("theirs",)}
+
+
+async def test_a_hash_that_was_taken_over_is_settled_once(store: Store) -> None:
+    """A token without digest is found once somebody's secret matched its hash, and the hash is gone then."""
+    token = await store.mint(replace(new_token("a"), digest=None, bcrypt=b"$2a$10$hash"))
+    assert await store.find_bcrypt(token.id) == b"$2a$10$hash"
+    assert await store.find_bcrypt(uuid4()) is None
+    await store.settle_bcrypt(token.id, b"$2a$10$other", digest("wrong"))
+    assert await store.find_token(digest("wrong")) is None
+    await store.settle_bcrypt(token.id, b"$2a$10$hash", digest("right"))
+    assert await store.find_token(digest("right")) == token
+    assert await store.find_bcrypt(token.id) is None
+
+
+def _expect(token: Token, label: str, *values: str, negated: bool = False, any_: bool = False) -> Expect:
+    return Expect(
+        token_id=token.id,
+        challenge_name=name(label),
+        refusal=PrerequisiteFailed("not so", 8),
+        values=None if any_ else frozenset(values),
+        negated=negated,
+    )
+
+
+async def test_an_update_takes_all_steps_or_none(store: Store) -> None:
+    """One step that is refused undoes those before it, and nobody else's."""
+    token = await store.mint(new_token("a", "b"))
+    other = await store.mint(new_token("c"))
+    good = Update(steps=(present(token, "a", "x"), present(token, "b", "y"), cleanup(token, "a", "x")))
+    bad = Update(steps=(present(token, "a", "z"), present(token, "c", "stolen")))
+    applied = await store.apply([good, bad, present(other, "c", "mine")], now=NOW)
+    assert isinstance(applied.outcomes[0], Outcome)
+    assert applied.outcomes[0].changed
+    assert isinstance(applied.outcomes[1], NotCovered)
+    assert isinstance(applied.outcomes[2], Outcome)
+    assert await shown(store) == {name("a"): (), name("b"): ("y",), name("c"): ("mine",)}
+
+
+async def test_an_update_goes_on_only_as_expected(store: Store) -> None:
+    """Steps that only look are met by exactly those values, or by any, or by the contrary; the earlier ones count."""
+    token = await store.mint(new_token("a"))
+    await store.apply([present(token, "a", "x"), present(token, "a", "y")], now=NOW)
+    met = [
+        _expect(token, "a", "x", "y"),
+        _expect(token, "a", any_=True),
+        _expect(token, "a", "x", negated=True),
+    ]
+    unmet = [
+        _expect(token, "a", "x"),
+        _expect(token, "a", any_=True, negated=True),
+        _expect(token, "a", "x", "y", negated=True),
+    ]
+    for expect in unmet:
+        [outcome] = (
+            await store.apply([Update(steps=(cleanup(token, "a", "x"), present(token, "a", "x"), expect))], now=NOW)
+        ).outcomes
+        assert isinstance(outcome, PrerequisiteFailed)
+        assert outcome.rcode == 8
+    every = Cleanup(token_id=token.id, challenge_name=name("a"), value=None, client="192.0.2.1")
+    [outcome] = (await store.apply([Update(steps=(*met, every, _expect(token, "a")))], now=NOW)).outcomes
+    assert isinstance(outcome, Outcome)
+    assert await shown(store) == {name("a"): ()}
+    cleaned = [
+        event.value
+        for event in await store.audit(NOW)
+        if event.action is Action.CLEANUP and event.verdict is Verdict.DONE
+    ]
+    assert sorted(filter(None, cleaned)) == ["x", "y"]

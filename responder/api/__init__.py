@@ -100,7 +100,12 @@ class Routes:
     async def present(self, request: web.Request) -> web.Response:
         token, grant, body = await self._permit(request, Action.PRESENT)
         outcome = await self._challenges.present(
-            token, grant, body.value, client=_client(request), lifetime=body.lifetime
+            token,
+            grant,
+            body.value,
+            client=_client(request),
+            lifetime=body.lifetime,
+            acme_token=body.acme_token,
         )
         return _challenge_response(grant, body.value, outcome)
 

@@ -7,8 +7,6 @@ Whatever is wrong with a body is found and reported at once; whether its sender 
 from __future__ import annotations
 
 import asyncio
-import base64
-import hashlib
 import json
 from collections.abc import Callable
 from datetime import timedelta
@@ -17,7 +15,7 @@ from typing import Annotated, Any
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError, ValidationInfo, field_validator
 
-from responder.access import CHALLENGE_LABEL, parse_hostname
+from responder.access import CHALLENGE_LABEL, challenge_value, parse_hostname
 from responder.errors import Invalid, InvalidRequest
 from responder.names import Name
 from responder.zone import parse_value
@@ -68,6 +66,7 @@ class DefaultBody(_Body):
 
     name: Annotated[Name, _read_by(Name.parse)] = Field(alias="fqdn")
     value: Annotated[str, _read_by(parse_value)]
+    acme_token: Annotated[str | None, _read_by(str)] = None
 
 
 class RawBody(_Body):
@@ -87,8 +86,7 @@ class RawBody(_Body):
 
     @property
     def value(self) -> str:
-        hashed = hashlib.sha256(self.key_authorization.encode()).digest()
-        return base64.urlsafe_b64encode(hashed).rstrip(b"=").decode()
+        return challenge_value(self.key_authorization)
 
 
 Body = DefaultBody | RawBody

@@ -22,6 +22,7 @@ from responder.errors import (
     TooManyValues,
     Unauthenticated,
     Unavailable,
+    WrongAccount,
     WrongNetwork,
 )
 
@@ -33,6 +34,7 @@ STATUSES: dict[type[ResponderError], tuple[int, str]] = {
     Unauthenticated: (401, "unauthenticated"),
     NotCovered: (403, "not-covered"),
     WrongNetwork: (403, "wrong-network"),
+    WrongAccount: (403, "pinned"),
     Refused: (403, "refused"),
     NotFound: (404, "not-found"),
     NotServed: (403, "not-served"),

@@ -16,12 +16,12 @@ from uuid import UUID
 from sqlalchemy import Connection, make_url, select
 from sqlalchemy.exc import ArgumentError
 
-from responder.access import Digest, Token
+from responder.access import Digest, Grant, Token
 from responder.errors import StoreUnavailable
 from responder.names import Name
 from responder.store import audit, journal, keys, migration, schema, tokens, values
 from responder.store.audit import Action, AuditEvent, Verdict
-from responder.store.batch import MAX_VALUES, Applied, Cleanup, Operation, Outcome, Present
+from responder.store.batch import MAX_VALUES, Applied, Cleanup, Expect, Operation, Outcome, Present, Step, Update, names
 from responder.store.database import Database
 from responder.store.migration import SchemaState
 from responder.store.postgresql import PostgreSQL
@@ -37,14 +37,18 @@ __all__ = [
     "Applied",
     "AuditEvent",
     "Cleanup",
+    "Expect",
     "LiveValue",
     "NewToken",
     "Operation",
     "Outcome",
     "Present",
     "SchemaState",
+    "Step",
     "Store",
+    "Update",
     "Verdict",
+    "names",
 ]
 
 PRUNE_EVERY = timedelta(minutes=10)
@@ -122,8 +126,24 @@ class Store:
         return await self._database.write(tokens.mint, token)
 
     async def find_token(self, digest: Digest) -> Token | None:
-        """The token with this digest, or None. It may be revoked or expired: `Token.admit` decides."""
+        """
+        The token with a secret of this digest, or None. It may be revoked or expired: `Token.admit` decides.
+
+        A secret that was replaced ends earlier than its token; *expires_at* is then the earlier of the two.
+        """
         return await self._database.read(tokens.find, digest)
+
+    async def find_generation(self, token_id: UUID, generation: int) -> Token | None:
+        """As `find_token`, by the number of the secret among those of its token."""
+        return await self._database.read(tokens.find_generation, token_id, generation)
+
+    async def find_bcrypt(self, token_id: UUID) -> bytes | None:
+        """The bcrypt hash of the secret of a token that was taken over, until `settle_bcrypt`; None for any other."""
+        return await self._database.read(tokens.find_bcrypt, token_id)
+
+    async def settle_bcrypt(self, token_id: UUID, hashed: bytes, digest: Digest) -> None:
+        """Keep *digest* instead of the bcrypt hash, now that a secret was shown that matches it."""
+        await self._database.write(tokens.settle_bcrypt, token_id, hashed, digest)
 
     async def token(self, token_id: UUID) -> Token:
         """The token with this id. Raises `NotFound`."""
@@ -141,9 +161,21 @@ class Store:
         """
         await self._database.write(tokens.revoke, token_id, at=at)
 
+    async def rotate(self, token_id: UUID, digest: Digest, *, at: datetime, grace: timedelta) -> Token:
+        """Give a token a new secret; those before it are good for another *grace*. Raises `NotFound`."""
+        return await self._database.write(tokens.rotate, token_id, digest, at=at, grace=grace)
+
+    async def allow(self, token_id: UUID, grants: Iterable[tuple[Grant, Name]], *, at: datetime) -> Token:
+        """Grant a token more. *grants* come with the apexes of their zones. Raises as `mint`, or `NotFound`."""
+        return await self._database.write(tokens.allow, token_id, grants, at=at)
+
+    async def deny(self, token_id: UUID, names: Iterable[Name], *, at: datetime) -> Token:
+        """Take hostnames from a token, with the values that it presented there. Raises `NotFound`."""
+        return await self._database.write(tokens.deny, token_id, names, at=at)
+
     async def apply(self, batch: Sequence[Operation], *, now: datetime) -> Applied:
         """
-        Carry out presents and cleanups, in order, in one transaction of a constant number of statements.
+        Carry out presents, cleanups and updates, in order, in one transaction of a constant number of statements.
 
         An operation that is refused (`Unauthenticated`, `NotCovered`, `TooManyValues`) has that error as its outcome
         and does not hinder the others. Meant for batches of up to some thousands.

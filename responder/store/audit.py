@@ -22,6 +22,9 @@ class Action(StrEnum):
 
     MINT = "mint"
     REVOKE = "revoke"
+    ROTATE = "rotate"
+    ALLOW = "allow"
+    DENY = "deny"
     AUTHENTICATE = "authenticate"
     PRESENT = "present"
     CLEANUP = "cleanup"

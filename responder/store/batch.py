@@ -1,5 +1,5 @@
 """
-What a batch of presents and cleanups does to the values of some names. Pure: no database, no clock.
+What a batch of presents, cleanups and updates does to the values of some names. Pure: no database, no clock.
 
 Several requests share one transaction because a commit costs the same for one as for a hundred; in here they are
 still taken one after the other, and one that is refused does not touch the others.
@@ -36,15 +36,49 @@ class Present:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cleanup:
-    """Make sure that *value* is none of those at *challenge_name*."""
+    """Make sure that *value* is none of those at *challenge_name*; None: that there is none at all."""
 
     token_id: UUID
     challenge_name: Name
-    value: str
+    value: str | None
     client: str
 
 
-Operation = Present | Cleanup
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expect:
+    """
+    Go on only if the values at *challenge_name* are exactly *values*, or any at all if that is None; the other way
+    round if *negated*. If not, *refusal* is raised.
+    """
+
+    token_id: UUID
+    challenge_name: Name
+    refusal: Refused
+    values: frozenset[str] | None = None
+    negated: bool = False
+
+
+Step = Present | Cleanup | Expect
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Update:
+    """Several steps at names of one zone, of which either all are taken or none (RFC 2136, section 3)."""
+
+    steps: tuple[Step, ...]
+
+
+Operation = Present | Cleanup | Update
+
+
+def steps(operation: Operation) -> tuple[Step, ...]:
+    """What *operation* consists of."""
+    return operation.steps if isinstance(operation, Update) else (operation,)
+
+
+def names(operation: Operation) -> set[Name]:
+    """The challenge names that *operation* is about."""
+    return {step.challenge_name for step in steps(operation)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,44 +115,59 @@ Values = Mapping[str, Held]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Effect:
-    """What one accepted operation did; *evicted* is the value that had to make room."""
+    """What one accepted step did; *removed* are the values that it removed, or that had to make room."""
 
     changed: bool
     expires_at: datetime | None = None
-    evicted: str | None = None
+    removed: tuple[str, ...] = ()
 
 
 def settle(
     operations: Sequence[Operation],
     before: Mapping[Name, Values],
-    permit: Callable[[Operation], None],
+    permit: Callable[[Step], None],
     *,
     now: datetime,
-) -> tuple[list[Effect | Refused], dict[Name, dict[str, Held]]]:
+) -> tuple[list[list[Effect] | Refused], dict[Name, dict[str, Held]]]:
     """
-    Take *operations* in order and return what became of each, and the values of every name afterwards.
+    Take *operations* in order and return what became of the steps of each, and the values of every name afterwards.
 
-    *before* has an entry for each name that a permitted operation is about; *permit* raises `Refused`.
+    *before* has an entry for each name that a permitted step is about; *permit* raises `Refused`.
     """
     after = {name: dict(values) for name, values in before.items()}
-    effects: list[Effect | Refused] = []
+    effects: list[list[Effect] | Refused] = []
     for operation in operations:
+        undo = {name: dict(after[name]) for name in names(operation) & after.keys()}
         try:
-            permit(operation)
-            effects.append(_settle(operation, after[operation.challenge_name], now))
+            effects.append([_settle(step, after, permit, now) for step in steps(operation)])
         except Refused as refusal:
+            after |= undo
             effects.append(refusal)
     return effects, after
 
 
-def _settle(operation: Operation, values: dict[str, Held], now: datetime) -> Effect:
-    match operation:
+def _settle(step: Step, after: Mapping[Name, dict[str, Held]], permit: Callable[[Step], None], now: datetime) -> Effect:
+    permit(step)
+    values = after[step.challenge_name]
+    match step:
         case Present():
-            return _present(operation, values, now)
+            return _present(step, values, now)
         case Cleanup():
-            return Effect(changed=values.pop(operation.value, None) is not None)
+            return _cleanup(step, values)
+        case Expect():
+            met = bool(values) if step.values is None else values.keys() == step.values
+            if met == step.negated:
+                raise step.refusal
+            return Effect(changed=False)
         case _:
-            assert_never(operation)
+            assert_never(step)
+
+
+def _cleanup(step: Cleanup, values: dict[str, Held]) -> Effect:
+    removed = tuple(value for value in values if step.value in (None, value))
+    for value in removed:
+        del values[value]
+    return Effect(changed=bool(removed), removed=removed)
 
 
 def _present(operation: Present, values: dict[str, Held], now: datetime) -> Effect:
@@ -127,11 +176,11 @@ def _present(operation: Present, values: dict[str, Held], now: datetime) -> Effe
     if current is not None:
         # It now belongs to whoever asked last: revoking the token of the first must not take it from them.
         held = replace(held, expires_at=max(held.expires_at, current.expires_at))
-    evicted = None
+    removed: tuple[str, ...] = ()
     if current is None and len(values) >= MAX_VALUES:
-        evicted = _make_room(operation, values, now)
+        removed = (_make_room(operation, values, now),)
     values[operation.value] = held
-    return Effect(changed=current is None, expires_at=held.expires_at, evicted=evicted)
+    return Effect(changed=current is None, expires_at=held.expires_at, removed=removed)
 
 
 def _make_room(operation: Present, values: dict[str, Held], now: datetime) -> str:

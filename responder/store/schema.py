@@ -124,7 +124,6 @@ tokens = Table(
     "tokens",
     metadata,
     Column("id", UuidText, primary_key=True),
-    Column("digest", LargeBinary(32), nullable=False, unique=True),
     Column("description", Text),
     Column("created_at", Instant, nullable=False),
     Column("expires_at", Deadline),
@@ -132,6 +131,19 @@ tokens = Table(
     Column("revoked_at", Instant),
     Column("allow_from", Networks, nullable=False),
     Column("account_thumbprint", Text),
+)
+
+# What a token's holder shows. Rotating adds one, and ends those before it after a while.
+secrets = Table(
+    "secrets",
+    metadata,
+    Column("token_id", ForeignKey("tokens.id", ondelete="CASCADE"), primary_key=True),
+    Column("generation", Integer, primary_key=True, autoincrement=False),
+    Column("digest", LargeBinary(32), unique=True),
+    # What another server kept of it, until somebody shows it for the first time here.
+    Column("bcrypt", LargeBinary(60)),
+    Column("created_at", Instant, nullable=False),
+    Column("expires_at", Deadline),
 )
 
 hostnames = Table(

@@ -19,7 +19,19 @@ from responder.errors import NotCovered, NotFound, Refused, Unauthenticated
 from responder.names import Name
 from responder.store import journal
 from responder.store.audit import Action, AuditEvent, Verdict, record
-from responder.store.batch import Applied, Effect, Held, Operation, Outcome, Present, settle
+from responder.store.batch import (
+    Applied,
+    Cleanup,
+    Effect,
+    Held,
+    Operation,
+    Outcome,
+    Present,
+    Step,
+    names,
+    settle,
+    steps,
+)
 from responder.store.schema import Instant, challenge_values, grants, hostnames, tokens
 from responder.zone import Change
 
@@ -44,8 +56,9 @@ def apply(connection: Connection, batch: Sequence[Operation], *, now: datetime) 
     if not batch:
         return Applied(outcomes=[], changes=[])
     zones = journal.lock_zones(connection)
-    places = _places(connection, {operation.challenge_name for operation in batch})
-    permits = _Permits(connection, batch, places, now)
+    wanted = [step for operation in batch for step in steps(operation)]
+    places = _places(connection, {step.challenge_name for step in wanted})
+    permits = _Permits(connection, wanted, places, now)
     effects, after = settle(batch, {name: place.values for name, place in places.items()}, permits.check, now=now)
     _write(connection, places, after)
     _mark_used(connection, permits.used, now)
@@ -55,9 +68,7 @@ def apply(connection: Connection, batch: Sequence[Operation], *, now: datetime) 
     serials |= {zone.id: change.serial for change in changes for zone in zones.values() if zone.apex == change.apex}
     return Applied(
         outcomes=[
-            _outcome(effect, serials[places[operation.challenge_name].zone_id])
-            if isinstance(effect, Effect)
-            else effect
+            effect if isinstance(effect, Refused) else _outcome(operation, effect, places, serials)
             for operation, effect in zip(batch, effects, strict=True)
         ],
         changes=changes,
@@ -206,7 +217,7 @@ class _Permits:
     """
 
     def __init__(
-        self, connection: Connection, batch: Sequence[Operation], places: Mapping[Name, _Place], now: datetime
+        self, connection: Connection, wanted: Sequence[Step], places: Mapping[Name, _Place], now: datetime
     ) -> None:
         self.used: set[UUID] = set()
         self._places = places
@@ -215,7 +226,7 @@ class _Permits:
         rows = connection.execute(
             _PERMITS,
             {
-                "token_ids": list({operation.token_id for operation in batch}),
+                "token_ids": list({step.token_id for step in wanted}),
                 "hostname_ids": [place.id for place in places.values()],
             },
         )
@@ -224,16 +235,16 @@ class _Permits:
                 self._good.add(row.id)
                 self._granted.add((row.id, row.hostname_id))
 
-    def check(self, operation: Operation) -> None:
-        """Raise `Unauthenticated` or `NotCovered` unless the operation's token may do it."""
-        if operation.token_id not in self._good:
+    def check(self, step: Step) -> None:
+        """Raise `Unauthenticated` or `NotCovered` unless the step's token may take it."""
+        if step.token_id not in self._good:
             raise Unauthenticated(
                 "this token is unknown, was revoked or has expired: ask your platform team for a new one"
             )
-        self.used.add(operation.token_id)
-        place = self._places.get(operation.challenge_name)
-        if place is None or (operation.token_id, place.id) not in self._granted:
-            raise NotCovered(f"this token does not cover {operation.challenge_name}")
+        self.used.add(step.token_id)
+        place = self._places.get(step.challenge_name)
+        if place is None or (step.token_id, place.id) not in self._granted:
+            raise NotCovered(f"this token does not cover {step.challenge_name}")
 
 
 def _write(connection: Connection, places: Mapping[Name, _Place], after: Mapping[Name, Mapping[str, Held]]) -> None:
@@ -278,25 +289,43 @@ def _visible(
 
 
 def _events(
-    batch: Sequence[Operation], effects: Sequence[Effect | Refused], places: Mapping[Name, _Place], now: datetime
+    batch: Sequence[Operation], effects: Sequence[list[Effect] | Refused], places: Mapping[Name, _Place], now: datetime
 ) -> Iterator[AuditEvent]:
     for operation, effect in zip(batch, effects, strict=True):
-        place = places.get(operation.challenge_name)
-        event = AuditEvent(
-            at=now,
-            action=Action.PRESENT if isinstance(operation, Present) else Action.CLEANUP,
-            token_id=operation.token_id,
-            hostname=None if place is None else place.hostname,
-            value=operation.value,
-            client=operation.client,
-        )
-        if isinstance(effect, Refused):
-            yield replace(event, verdict=Verdict.REFUSED, reason=str(effect))
-            continue
-        if effect.evicted is not None:
-            yield replace(event, action=Action.EVICT, value=effect.evicted)
+        for index, step in enumerate(steps(operation)):
+            if not isinstance(step, Present | Cleanup):
+                continue  # what was only looked at
+            place = places.get(step.challenge_name)
+            event = AuditEvent(
+                at=now,
+                action=Action.PRESENT if isinstance(step, Present) else Action.CLEANUP,
+                token_id=step.token_id,
+                hostname=None if place is None else place.hostname,
+                value=step.value,
+                client=step.client,
+            )
+            if isinstance(effect, Refused):
+                yield replace(event, verdict=Verdict.REFUSED, reason=str(effect))
+            else:
+                yield from _done(event, step, effect[index])
+
+
+def _done(event: AuditEvent, step: Present | Cleanup, effect: Effect) -> Iterator[AuditEvent]:
+    """What to write down of a step that was taken: each value that went, and the one it was about."""
+    if isinstance(step, Present):
+        yield from (replace(event, action=Action.EVICT, value=value) for value in effect.removed)
+        yield event
+    elif step.value is None:
+        yield from (replace(event, value=value) for value in effect.removed)
+    else:
         yield event
 
 
-def _outcome(effect: Effect, serial: int) -> Outcome:
-    return Outcome(serial=serial, expires_at=effect.expires_at, changed=effect.changed)
+def _outcome(
+    operation: Operation, effects: Sequence[Effect], places: Mapping[Name, _Place], serials: Mapping[int, int]
+) -> Outcome:
+    return Outcome(
+        serial=max(serials[places[name].zone_id] for name in names(operation)),
+        expires_at=effects[-1].expires_at,
+        changed=any(effect.changed for effect in effects),
+    )
