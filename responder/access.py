@@ -108,7 +108,7 @@ class Token:
             raise Unauthenticated("this token was revoked: ask your platform team for a new one")
         if self.expires_at is not None and self.expires_at <= now:
             raise Unauthenticated("this token has expired: ask your platform team for a new one")
-        if self.allow_from and not any(_address(client) in network for network in self.allow_from):
+        if self.allow_from and not any(parse_address(client) in network for network in self.allow_from):
             raise WrongNetwork(
                 f"this token may not be used from your address: it is limited to {', '.join(map(str, self.allow_from))}"
             )
@@ -199,6 +199,16 @@ def digest(secret: str) -> Digest:
     return Digest(hashlib.sha256(secret.encode("utf-8", "surrogatepass")).digest())
 
 
+def parse_address(text: str) -> Address:
+    """
+    A client address; an IPv4 address that came in over an IPv6 socket counts as what it is (RFC 4291, 2.5.5.2).
+
+    Raises `ValueError`.
+    """
+    address = ip_address(text.partition("%")[0])
+    return getattr(address, "ipv4_mapped", None) or address
+
+
 def parse_hostname(text: str) -> Name:
     """
     Read a hostname that a certificate may name; a leading `*.` is dropped, U-labels become A-labels (IDNA 2008).
@@ -245,12 +255,6 @@ def challenge_name(hostname: Name, apex: Name) -> Name:
 def home_zone(hostname: Name, apexes: list[Name]) -> Name:
     """The zone, of those we serve, whose challenge name for *hostname* is the shortest; the first if all are equal."""
     return min(apexes, key=lambda apex: len(challenge_name(hostname, apex).wire) - len(apex.wire))
-
-
-def _address(text: str) -> Address:
-    """A client address; an IPv4 address that came in over an IPv6 socket counts as what it is (RFC 4291, 2.5.5.2)."""
-    address = ip_address(text.partition("%")[0])
-    return getattr(address, "ipv4_mapped", None) or address
 
 
 def _is_address(text: str) -> bool:

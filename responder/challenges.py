@@ -96,6 +96,7 @@ class Challenges:
         self._usual = 1  # operations in the last batch
         self._refusals: deque[AuditEvent] = deque(maxlen=MAX_REFUSALS)
         self._published = dict(published)
+        self._turn = asyncio.Lock()  # one at a time makes changes live, in the order of their serials
 
     async def present(
         self,
@@ -149,6 +150,11 @@ class Challenges:
                 self._check_account(token, step.value, None, step.client)
         return await self._queue(Update(steps=tuple(steps)))
 
+    async def follow(self) -> None:
+        """Make live what others committed until now, such as a new token. Raises `Unavailable`."""
+        async with self._turn:
+            await self._follow()
+
     def note_refusal(self, token: Token, action: Action, refusal: Refused, *, client: str) -> None:
         """Put on record that *token* was refused something. Of very many refusals, the last few are kept."""
         self._refusals.append(
@@ -169,17 +175,18 @@ class Challenges:
         while True:
             batch = await self._take_waiting(timeout=FOLLOW_INTERVAL)
             try:
-                if batch:
-                    await self._commit(batch)
-                if loop.time() >= sweep_due:
-                    more = await self._sweep()
-                    sweep_due = loop.time() + (0.0 if more else SWEEP_INTERVAL)
-                if loop.time() >= check_due:
-                    check_due = loop.time() + CHECK_INTERVAL
-                    await self._publisher.check()
-                if loop.time() >= follow_due:
-                    follow_due = loop.time() + FOLLOW_INTERVAL
-                    await self._follow()
+                async with self._turn:
+                    if batch:
+                        await self._commit(batch)
+                    if loop.time() >= sweep_due:
+                        more = await self._sweep()
+                        sweep_due = loop.time() + (0.0 if more else SWEEP_INTERVAL)
+                    if loop.time() >= check_due:
+                        check_due = loop.time() + CHECK_INTERVAL
+                        await self._publisher.check()
+                    if loop.time() >= follow_due:
+                        follow_due = loop.time() + FOLLOW_INTERVAL
+                        await self._follow()
             except Unavailable as fault:
                 _log.error("going on with what is in memory", reason=str(fault))
                 await asyncio.sleep(FOLLOW_INTERVAL)

@@ -92,7 +92,13 @@ async def _start(
         clock=_now,
     )
     writer = await stack.enter_async_context(_running(challenges.run()))
-    api = build_api(store, challenges, max_lifetime=timedelta(seconds=settings.values.max_lifetime))
+    api = build_api(
+        store,
+        challenges,
+        settings.api,
+        apexes=[static.apex for static in statics],
+        max_lifetime=timedelta(seconds=settings.values.max_lifetime),
+    )
     admin = build_admin(store, statics[0].apex, _reachable(settings.dns.listen[0]))
     for app, purpose in ((api, "api"), (admin, "admin")):
         runner = Runner(app, drain=DRAIN)

@@ -17,7 +17,8 @@ Every exception this project raises on purpose, and nothing else.
     │   ├── NotServed               the name is in no zone that is served here
     │   ├── TooManyValues           the name holds as many values as it may
     │   ├── PrerequisiteFailed      a DNS update expected other values than there are
-    │   └── NameTaken               another hostname already owns that challenge name
+    │   ├── NameTaken               another hostname already owns that challenge name
+    │   └── TooManyRequests         more than one client may ask, for now
     ├── NotFound                  there is no such thing
     └── Unavailable               our fault, try again
         ├── StoreUnavailable        the database does not answer, or cannot be used
@@ -112,6 +113,14 @@ class PrerequisiteFailed(Refused):
 
 class NameTaken(Refused):
     """Another hostname already owns the challenge name."""
+
+
+class TooManyRequests(Refused):
+    """The client asks more often than one may; *retry_after* is the whole seconds until it may again."""
+
+    def __init__(self, text: str, retry_after: int) -> None:
+        self.retry_after = retry_after
+        super().__init__(text)
 
 
 class NotFound(ResponderError):

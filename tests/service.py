@@ -191,6 +191,7 @@ class Control:
         *hostnames: str,
         expires_at: datetime | None = None,
         allow_from: tuple[Network, ...] = (),
+        account_thumbprint: str | None = None,
         store: Store | None = None,
     ) -> tuple[Secret, Token]:
         """A new token, written to the database as the command line does it."""
@@ -201,12 +202,17 @@ class Control:
             created_at=datetime.now(UTC),
             expires_at=expires_at,
             allow_from=allow_from,
+            account_thumbprint=account_thumbprint,
         )
         return secret, await (store or self.store).mint(new)
 
     def values(self, hostname: str) -> set[str] | None:
         """The values that the DNS shows for *hostname*; None if its challenge name does not exist."""
-        reply = ask(self.snapshots[-1], str(grant(hostname).challenge_name), "TXT")
+        return self.shown(grant(hostname).challenge_name)
+
+    def shown(self, name: Name) -> set[str] | None:
+        """The values that the DNS shows at *name*; None if it does not exist."""
+        reply = ask(self.snapshots[-1], str(name), "TXT")
         if reply.rcode() == dns.rcode.NXDOMAIN:
             return None
         return {rdata.strings[0].decode() for rrset in reply.answer for rdata in rrset}

@@ -22,9 +22,20 @@ import pytest
 import structlog
 from aiohttp import web
 
-from responder import api
 from responder.access import Secret, Token, digest
-from responder.api import Authenticator, Runner, bodies, build_admin, build_api, connections, health, problems
+from responder.api import (
+    Authenticator,
+    Runner,
+    authentication,
+    bodies,
+    build_admin,
+    build_api,
+    connections,
+    health,
+    problems,
+)
+from responder.api.limits import Limits
+from responder.config import ApiSettings, RegistrationSettings
 from responder.errors import Refused, StoreOutdated, StoreUnavailable
 from responder.exchange import Exchange
 from responder.names import Name
@@ -123,7 +134,7 @@ async def served(running: Control, caplog: pytest.LogCaptureFixture) -> AsyncIte
     """The API. Whatever a test does with it, no secret may come into a log."""
     secret, token = await running.mint(HOST)
     caplog.set_level(logging.DEBUG, "aiohttp")
-    app = build_api(running.store, running.challenges, max_lifetime=MAX_LIFETIME)
+    app = build_api(running.store, running.challenges, ApiSettings(), apexes=[APEX], max_lifetime=MAX_LIFETIME)
     with structlog.testing.capture_logs() as logs:
         async with listening(app) as port, aiohttp.ClientSession() as session:
             yield Api(running, port, session, secret, token)
@@ -399,9 +410,9 @@ async def test_a_token_is_remembered_for_a_moment(running: Control, monkeypatch:
         return await find_token(digest)
 
     monkeypatch.setattr(running.store, "find_token", counting)
-    monkeypatch.setattr(api, "MAX_REMEMBERED_TOKENS", 2)
+    monkeypatch.setattr(authentication, "MAX_REMEMBERED_TOKENS", 2)
     now = [100.0]
-    authenticator = Authenticator(running.store, clock=lambda: now[0])
+    authenticator = Authenticator(running.store, running.challenges, Limits(ApiSettings()), clock=lambda: now[0])
     secret, token = await running.mint(HOST)
 
     async def find(secret: str) -> Token | None:
@@ -409,7 +420,7 @@ async def test_a_token_is_remembered_for_a_moment(running: Control, monkeypatch:
 
     assert [token] * 3 == [await find(secret) for _ in range(3)]
     assert 1 == len(looked_up)
-    now[0] += api.TOKEN_MEMORY
+    now[0] += authentication.TOKEN_MEMORY
     assert token == await find(secret)
     assert 2 == len(looked_up)
     assert [None, None] == [await find(unknown) for unknown in ("a", "b")]
@@ -755,9 +766,10 @@ async def test_openapi_describes_the_routes(served: Api) -> None:
     reply = await served.ask("GET", "/openapi.json", headers={})
     described = reply.body
 
-    app = build_api(served.running.store, served.running.challenges, max_lifetime=MAX_LIFETIME)
+    settings = ApiSettings(registration=RegistrationSettings(enabled=True))
+    app = build_api(served.running.store, served.running.challenges, settings, apexes=[APEX], max_lifetime=MAX_LIFETIME)
     routes = {
-        (route.method.lower(), route.resource.canonical)
+        (route.method.lower(), route.resource.canonical.replace("//", "/"))
         for route in app.router.routes()
         if route.resource is not None and route.method != "HEAD"
     }

@@ -93,18 +93,23 @@ Body = DefaultBody | RawBody
 
 
 async def read_body(request: web.Request, *, max_lifetime: timedelta) -> Body:
-    """Raises `InvalidRequest` with everything that is wrong, `web.HTTPException` if it is too large or too slow."""
-    try:
-        async with asyncio.timeout(DEADLINE):
-            octets = await request.read()
-    except TimeoutError:
-        raise web.HTTPRequestTimeout from None
-    except (web.RequestPayloadError, ConnectionError):
-        raise InvalidRequest(["the body is not what its headers announce: it is broken, or ends early"]) from None
+    """Raises `InvalidRequest` with everything that is wrong, and as `read_octets` does."""
+    octets = await read_octets(request)
     try:
         return _parse(octets, longest=int(max_lifetime.total_seconds()))
     except ValidationError as error:
         raise InvalidRequest(map(_fault, error.errors(include_url=False))) from None
+
+
+async def read_octets(request: web.Request) -> bytes:
+    """The body as it came. Raises `InvalidRequest`, `web.HTTPException` if it is too large or too slow."""
+    try:
+        async with asyncio.timeout(DEADLINE):
+            return await request.read()
+    except TimeoutError:
+        raise web.HTTPRequestTimeout from None
+    except (web.RequestPayloadError, ConnectionError):
+        raise InvalidRequest(["the body is not what its headers announce: it is broken, or ends early"]) from None
 
 
 def _parse(octets: bytes, *, longest: int) -> Body:

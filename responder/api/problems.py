@@ -6,12 +6,14 @@ That includes what aiohttp would answer by itself, before any handler of ours is
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import structlog
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
+from responder.access import Grant
 from responder.errors import (
     Invalid,
     NotCovered,
@@ -19,18 +21,22 @@ from responder.errors import (
     NotServed,
     Refused,
     ResponderError,
+    TooManyRequests,
     TooManyValues,
     Unauthenticated,
     Unavailable,
     WrongAccount,
     WrongNetwork,
 )
+from responder.logs import Seldom
+from responder.store import Outcome
 
 RETRY_AFTER = "5"
 """Seconds that a client is asked to wait when we are at fault."""
 
 STATUSES: dict[type[ResponderError], tuple[int, str]] = {
     Invalid: (400, "invalid-request"),
+    TooManyRequests: (429, "too-many-requests"),
     Unauthenticated: (401, "unauthenticated"),
     NotCovered: (403, "not-covered"),
     WrongNetwork: (403, "wrong-network"),
@@ -53,13 +59,16 @@ _TITLES = {
     409: "Too many values",
     413: "The request is too large",
     417: "The expectation cannot be met",
+    429: "Too many requests",
     500: "A fault of ours",
     503: "Temporarily unavailable",
 }
 
-_log = structlog.get_logger("api")
+LIMITED_INTERVAL = 1.0
+"""Seconds between two log lines about requests that were too many."""
 
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+_log = structlog.get_logger("api")
+_limited = Seldom(LIMITED_INTERVAL)
 
 
 @web.middleware
@@ -78,8 +87,20 @@ async def answer_with_problems(request: web.Request, handler: Handler) -> web.St
 
 
 def note(request: web.BaseRequest, response: web.StreamResponse) -> None:
+    """One line for each request; of those that were too many, one now and then."""
+    more = None
+    if response.status == 429 and (more := _limited.due("429")) is None:
+        return
     path = request.rel_url.raw_path[:128]  # still with its %XX: nothing in it can command a terminal
-    _log.info("request", method=request.method[:16], path=path, status=response.status, client=request.remote)
+    unreported = {"more": more} if more else {}
+    _log.info(
+        "request", method=request.method[:16], path=path, status=response.status, client=request.remote, **unreported
+    )
+
+
+def note_hostname(grant: Grant, outcome: Outcome) -> None:
+    """Have the line of this request name the hostname that it was about; each request has its own context."""
+    structlog.contextvars.bind_contextvars(hostname=str(grant.hostname), serial=outcome.serial)
 
 
 def internal(fault: BaseException | None) -> web.Response:
@@ -90,15 +111,21 @@ def internal(fault: BaseException | None) -> web.Response:
 def _problem_for(error: ResponderError) -> web.Response:
     status, kind = next(STATUSES[ancestor] for ancestor in type(error).__mro__ if ancestor in STATUSES)
     if status == 503:
-        # Paths and the like are for the administrator, not for whoever asks.
-        _log.error("unavailable", reason=str(error))
+        log_unavailable(error)
         response = problem(status, kind, "the service cannot do this now; trying again is safe")
         response.headers["Retry-After"] = RETRY_AFTER
         return response
     response = problem(status, kind, str(error), getattr(error, "faults", None))
+    if isinstance(error, TooManyRequests):
+        response.headers["Retry-After"] = str(error.retry_after)
     if status == 401:
         response.headers["WWW-Authenticate"] = 'Bearer realm="responder", Basic realm="responder"'
     return response
+
+
+def log_unavailable(error: ResponderError) -> None:
+    """Paths and the like are for the administrator, not for whoever asks."""
+    _log.error("unavailable", reason=str(error))
 
 
 def problem_for_http(error: web.HTTPException) -> web.Response:

@@ -13,6 +13,7 @@ from functools import cached_property, partial
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Annotated, Any, Literal, Self
 
+import limits
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -146,6 +147,14 @@ def _parse_hostmaster(text: str) -> str:
     return text
 
 
+def _parse_rate(text: str) -> str:
+    try:
+        limits.parse(text)
+    except ValueError:
+        raise Invalid(f'"{text[:40]}" is no rate: write one like "100/minute"') from None
+    return text
+
+
 def _parse_url(text: str) -> str:
     """A database that the store knows. Faults do not quote the URL, which may hold a password."""
     scheme, _, rest = text.partition("://")
@@ -178,6 +187,7 @@ _Address = Annotated[Address, _read_by(_parse_address, IPv4Address, IPv6Address)
 _Network = Annotated[IPv4Network | IPv6Network, _read_by(_parse_network, IPv4Network, IPv6Network), _Text]
 _Identifier = Annotated[str, _read_by(_parse_identifier)]
 _Hostmaster = Annotated[str, _read_by(_parse_hostmaster)]
+_Rate = Annotated[str, _read_by(_parse_rate)]
 _Url = Annotated[str, _read_by(_parse_url)]
 _Count = Annotated[int, _read_by(_parse_count, int, expected="a number")]
 _Seconds = Annotated[int, _read_by(parse_duration, int, expected='seconds, or text like "24h"')]
@@ -265,11 +275,42 @@ class DnsSettings(_Section):
     rate_limit: RateLimitSettings = RateLimitSettings()
 
 
+class ApiLimitSettings(_Section):
+    """
+    How many requests are taken, in the notation of the `limits` library.
+
+    *per_token* and *per_address* keep a client that runs in circles from starving the others; *failures*, of one
+    address, keeps guessers and scanners from costing anything.
+    """
+
+    per_token: _Rate = "60000/minute"  # noqa: S105  # a rate
+    per_address: _Rate = "120000/minute"
+    failures: _Rate = "60/minute"
+
+
+class RegistrationSettings(_Section):
+    """
+    Whether acme-dns's `/register` hands out accounts to whoever asks, from which networks (none named: any), and how
+    many to one address.
+    """
+
+    enabled: bool = False
+    allow_from: tuple[_Network, ...] = ()
+    limit: _Rate = "10/hour"
+
+
 class ApiSettings(_Section):
-    """Where the API is served, and how its TLS is made."""
+    """
+    Where the API is served, and how its TLS is made.
+
+    What *trusted_proxies* say in `X-Forwarded-For` is believed, from nobody else.
+    """
 
     listen: Annotated[tuple[_Api, ...], _NOT_EMPTY] = (Endpoint("0.0.0.0", 443),)
     tls: Literal["off"] = "off"
+    trusted_proxies: tuple[_Network, ...] = ()
+    limits: ApiLimitSettings = ApiLimitSettings()
+    registration: RegistrationSettings = RegistrationSettings()
 
 
 class AdminSettings(_Section):

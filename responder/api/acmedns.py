@@ -1,0 +1,234 @@
+"""
+The API of acme-dns, as its clients know it: `/update`, `/register`, `/health`. Statuses and bodies are acme-dns's own.
+
+Its clients send any Content-Type, member names in any case, and `null` for nothing; some read answers with `sed`. So
+bodies in and out are read and written here and not in `bodies` and `problems`. An account is a token: user name and
+password are its id and secret, `subdomain` is a challenge name of one of its grants, below the apex of its zone.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
+from ipaddress import ip_network
+from typing import Any
+from uuid import uuid4
+
+from aiohttp import web
+
+from responder.access import Grant, Network, Token, digest, mint_secret, parse_address
+from responder.api.authentication import Authenticator
+from responder.api.bodies import read_octets
+from responder.api.limits import Limits
+from responder.api.problems import RETRY_AFTER, log_unavailable, note_hostname
+from responder.challenges import Challenges
+from responder.config import RegistrationSettings
+from responder.errors import (
+    InvalidName,
+    InvalidRequest,
+    NotCovered,
+    Refused,
+    TooManyRequests,
+    Unavailable,
+    WrongAccount,
+)
+from responder.names import Name
+from responder.store import Action, NewToken, Store
+
+MAX_NETWORKS = 50
+"""Networks of one account."""
+
+_VALUE = re.compile(r"[A-Za-z0-9_-]{43}")  # a SHA-256 in base64url (RFC 8555, section 8.4), and nothing else
+
+Handler = Callable[["AcmeDns", web.Request], Awaitable[web.Response]]
+
+
+class Fault(Exception):
+    """An answer other than success, in acme-dns's words."""
+
+    def __init__(self, status: int, error: str, *, retry_after: str | None = None) -> None:
+        super().__init__(error)
+        self.response = _json({"error": error}, status)
+        if retry_after is not None:
+            self.response.headers["Retry-After"] = retry_after
+
+
+def _in_its_words(handler: Handler) -> Handler:
+    """Errors of ours, in the words that acme-dns has for them; those that it lacks are 429, 503 and our own texts."""
+
+    @functools.wraps(handler)
+    async def answer(self: AcmeDns, request: web.Request) -> web.Response:
+        try:
+            return await handler(self, request)
+        except Fault as fault:
+            return fault.response
+        except InvalidRequest:
+            return Fault(400, "malformed_json_payload").response
+        except web.HTTPException as error:  # a body too large, or too slow
+            return Fault(error.status, error.reason.lower().replace(" ", "_")).response
+        except TooManyRequests as refusal:
+            return Fault(429, "too_many_requests", retry_after=str(refusal.retry_after)).response
+        except WrongAccount as refusal:
+            return Fault(403, str(refusal)).response
+        except Refused:
+            return Fault(401, "forbidden").response
+        except Unavailable as fault:  # acme-dns says 401, upon which people register everything anew
+            log_unavailable(fault)
+            return Fault(503, "db_error", retry_after=RETRY_AFTER).response
+
+    return answer
+
+
+class AcmeDns:
+    """The handlers. *apexes* are those of our zones; new accounts come into the first."""
+
+    def __init__(
+        self,
+        store: Store,
+        challenges: Challenges,
+        authenticator: Authenticator,
+        limits: Limits,
+        *,
+        apexes: Sequence[Name],
+        registration: RegistrationSettings,
+    ) -> None:
+        self._store = store
+        self._challenges = challenges
+        self._authenticator = authenticator
+        self._limits = limits
+        self._apexes = apexes
+        self._registration = registration
+
+    def add_routes(self, router: web.UrlDispatcher) -> None:
+        """Also with a second slash in front, which many clients send if their base URL ends with one."""
+        for slash in ("/", "//"):
+            router.add_post(f"{slash}update", self.update)
+            router.add_get(f"{slash}health", self.health)
+            if self._registration.enabled:
+                router.add_post(f"{slash}register", self.register)
+
+    @_in_its_words
+    async def update(self, request: web.Request) -> web.Response:
+        """Present a value. There is no cleanup in this API, so a name that is full loses its oldest value."""
+        token = await self._authenticator.admit(request, Action.PRESENT)
+        body = _parse(await read_octets(request))
+        try:
+            grant = self._grant(token, body.get("subdomain"))
+        except Refused as refusal:
+            self._challenges.note_refusal(token, Action.PRESENT, refusal, client=request.remote or "")
+            raise
+        value = body.get("txt")
+        if not isinstance(value, str) or not _VALUE.fullmatch(value):
+            raise Fault(400, "bad_txt")
+        outcome = await self._challenges.present(token, grant, value, client=request.remote or "", evict_oldest=True)
+        note_hostname(grant, outcome)
+        return _json({"txt": value})
+
+    @_in_its_words
+    async def register(self, request: web.Request) -> web.Response:
+        """Hand out an account for a name that says nothing, to whoever may have one."""
+        client = request.remote or ""
+        allowed = self._registration.allow_from
+        if allowed and not any(parse_address(client) in network for network in allowed):
+            raise Fault(403, "registration is not open to your address")
+        networks = _networks(_parse(await read_octets(request)).get("allowfrom"))
+        self._limits.count_registration(client)
+        apex, label = self._apexes[0], str(uuid4())
+        name = Name.from_labels([label.encode(), *apex.labels])
+        secret = mint_secret()
+        token = await self._store.mint(
+            NewToken(
+                digest=digest(secret),
+                grants=((Grant(hostname=name, challenge_name=name), apex),),
+                created_at=datetime.now(UTC),
+                description=f"registered from {client}",
+                allow_from=tuple(network for network, _ in networks),
+            )
+        )
+        await self._challenges.follow()
+        return _json(
+            {
+                "username": str(token.id),
+                "password": secret,
+                "fulldomain": str(name),
+                "subdomain": label,
+                "allowfrom": [text for _, text in networks],
+            },
+            201,
+        )
+
+    async def health(self, _: web.Request) -> web.Response:
+        """That somebody answers; `/readyz` on the admin listener tells more."""
+        return web.Response(content_type="application/json")
+
+    def _grant(self, token: Token, subdomain: object) -> Grant:
+        """
+        The grant that *subdomain* means: a challenge name, whole or without the apex of its zone.
+
+        Raises `NotCovered`, also for what is no name, and for what could mean two names.
+        """
+        if not isinstance(subdomain, str):
+            raise NotCovered("the body has no subdomain")
+        candidates = [f"{subdomain}.{apex}" for apex in self._apexes] + [subdomain]
+        found = {grant.challenge_name: grant for text in candidates if (grant := _covering(token, text)) is not None}
+        if len(found) != 1:
+            raise NotCovered(f"this token has no grant, or several, for the subdomain {subdomain[:253]!r}")
+        return next(iter(found.values()))
+
+
+def _covering(token: Token, text: str) -> Grant | None:
+    try:
+        grant = token.grant_for(Name.parse(text))
+    except (InvalidName, NotCovered):
+        return None
+    return grant
+
+
+def _parse(octets: bytes) -> dict[str, Any]:
+    """
+    The members of a JSON object, their names in lower case (goacmedns up to 0.1.1 sends `SubDomain` and `Txt`).
+
+    Nothing at all and `null` are an object without members (goacmedns 0.2.0). Raises `InvalidRequest`.
+    """
+    if not octets.strip():
+        return {}
+    try:
+        data = json.loads(octets.decode())
+        if data is None:
+            return {}
+        members = {name.lower(): value for name, value in data.items()}
+    except (ValueError, RecursionError, AttributeError):
+        raise InvalidRequest(["the body is not a JSON object"]) from None
+    if len(members) < len(data):
+        raise InvalidRequest(["a member occurs twice, in different case"])
+    return members
+
+
+def _networks(listed: object) -> list[tuple[Network, str]]:
+    """
+    What `allowfrom` lists, as networks and as it was written.
+
+    As in acme-dns, brackets do no harm, nor do bits beyond the prefix; an address without a prefix is a fault.
+    """
+    if listed is None:
+        return []
+    if not isinstance(listed, list) or len(listed) > MAX_NETWORKS:
+        raise Fault(400, "invalid_allowfrom_cidr")
+    return [(_network(text), text) for text in listed]
+
+
+def _network(text: object) -> Network:
+    if isinstance(text, str) and "/" in text:
+        try:
+            return ip_network(text.replace("[", "").replace("]", ""), strict=False)
+        except ValueError:
+            pass
+    raise Fault(400, "invalid_allowfrom_cidr")
+
+
+def _json(data: dict[str, Any], status: int = 200) -> web.Response:
+    """One line without an end, as acme.sh's `sed` expects it."""
+    return web.json_response(data, status=status)

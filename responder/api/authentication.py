@@ -1,0 +1,192 @@
+"""
+Who is asking: finds the token that a request presents, and makes sure that it may be used now, from there, so often.
+
+What a token may *do* is not asked here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from math import inf
+from uuid import UUID
+
+import bcrypt
+from aiohttp import web
+
+from responder.access import Digest, Token, digest
+from responder.api.limits import Limits
+from responder.challenges import Challenges
+from responder.errors import Refused, Unauthenticated
+from responder.store import Action, Store
+
+TOKEN_MEMORY = 0.9
+"""Seconds that a token is remembered: a revocation takes effect within them."""
+
+TOKEN_FRESH = 0.4
+"""Seconds after which a token that is used is looked up again, while the one remembered still serves."""
+
+MAX_REMEMBERED_TOKENS = 10_000
+
+MAX_HASHED = 72
+"""Octets that bcrypt looks at; more are a fault for the library."""
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """
+    What a request presents: a secret, and perhaps the id of the token that it is the secret of.
+
+    *is_claim* if the id must be the right one; the user name of Basic may be anything, even another token's id.
+    """
+
+    secret: str
+    token_id: UUID | None = None
+    is_claim: bool = False
+
+
+class Authenticator:
+    """
+    Finds the token that a request presents.
+
+    It remembers it for a moment and shares one look-up among all who wait for it, so that a burst costs one.
+    """
+
+    def __init__(
+        self, store: Store, challenges: Challenges, limits: Limits, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._store = store
+        self._challenges = challenges
+        self._limits = limits
+        self._clock = clock
+        self._remembered: OrderedDict[Digest, tuple[float, Token | None]] = OrderedDict()
+        self._looking: dict[Digest, asyncio.Task[Token | None]] = {}
+        self._hashing = ThreadPoolExecutor(1, "bcrypt")  # one, so that hashing never takes more than its core
+
+    async def admit(self, request: web.Request, action: Action) -> Token:
+        """
+        The token that may be used for *action*; what a known token is refused is put on record.
+
+        Raises `Unauthenticated`, `WrongNetwork`, `TooManyRequests`, `StoreUnavailable`.
+        """
+        token = await self.find(request)
+        client = request.remote or ""
+        try:
+            token.admit(client, now=datetime.now(UTC))
+        except Refused as refusal:
+            self._limits.count_failure(client)
+            self._challenges.note_refusal(token, action, refusal, client=client)
+            raise
+        self._limits.count_use(token.id)
+        return token
+
+    async def find(self, request: web.Request) -> Token:
+        """The token, whatever its state. Raises `Unauthenticated`, `TooManyRequests`, `StoreUnavailable`."""
+        client = request.remote or ""
+        credentials = presented(request)
+        key = digest(credentials.secret)
+        if self._remembered.get(key, (0.0, None))[1] is None:  # whoever is known is not asked what neighbours do
+            self._limits.check_failures(client)
+        token = await self._find(key) or await self._take_over(credentials, key)
+        if token is None or (credentials.is_claim and credentials.token_id != token.id):
+            self._limits.count_failure(client)
+            raise Unauthenticated("this token is not known here: check that it was copied whole, with its rsp_ prefix")
+        return token
+
+    async def _find(self, key: Digest) -> Token | None:
+        found_at, token = self._remembered.get(key, (-inf, None))
+        age = self._clock() - found_at
+        if age < TOKEN_FRESH:
+            return token
+        looking = self._looking.get(key)
+        if looking is None:
+            looking = self._looking[key] = asyncio.create_task(self._look_up(key))
+        if age < TOKEN_MEMORY:
+            looking.add_done_callback(_forgive)
+            return token
+        return await asyncio.shield(looking)  # others may wait for it when this client has gone
+
+    async def _look_up(self, key: Digest) -> Token | None:
+        started = self._clock()
+        try:
+            token = await self._store.find_token(key)
+        finally:
+            del self._looking[key]
+        self._remembered[key] = (started, token)
+        self._remembered.move_to_end(key)
+        if len(self._remembered) > MAX_REMEMBERED_TOKENS:
+            self._remembered.popitem(last=False)
+        return token
+
+    async def _take_over(self, credentials: Credentials, key: Digest) -> Token | None:
+        """
+        The token of an imported account whose password is shown for the first time.
+
+        Its bcrypt hash is compared this once, and replaced by our own digest, which cannot be used to keep us busy.
+        """
+        secret = credentials.secret.encode("utf-8", "surrogatepass")
+        if credentials.token_id is None or len(secret) > MAX_HASHED:
+            return None
+        hashed = await self._store.find_bcrypt(credentials.token_id)
+        if hashed is None:
+            return None
+        loop = asyncio.get_running_loop()
+        if not await loop.run_in_executor(self._hashing, bcrypt.checkpw, secret, hashed):
+            return None
+        await self._store.settle_bcrypt(credentials.token_id, hashed, key)
+        return await self._look_up_again(key)
+
+    async def _look_up_again(self, key: Digest) -> Token | None:
+        """What was found to be unknown a moment ago is known now."""
+        if looking := self._looking.get(key):
+            await asyncio.shield(looking)
+        self._looking[key] = asyncio.create_task(self._look_up(key))
+        return await asyncio.shield(self._looking[key])
+
+
+def presented(request: web.Request) -> Credentials:
+    """
+    What the request's headers present: acme-dns's X-Api-User and X-Api-Key, Bearer, or the password of Basic.
+
+    Beside acme-dns's two, Authorization is meant for a proxy in front. Raises `Unauthenticated`.
+    """
+    key, user = request.headers.get("X-Api-Key"), request.headers.get("X-Api-User")
+    if key and user is not None:
+        return Credentials(key, _token_id(user), is_claim=True)
+    if len(request.headers.getall("Authorization", ())) > 1:
+        raise Unauthenticated("there are several Authorization headers: send one")
+    scheme, _, credentials = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() == "bearer" and credentials:
+        return Credentials(credentials.strip())
+    if scheme.lower() == "basic":
+        return _basic(credentials)
+    if key:
+        return Credentials(key)
+    raise Unauthenticated("no token: send it as Authorization: Bearer rsp_..., or as the password of Basic")
+
+
+def _basic(credentials: str) -> Credentials:
+    try:
+        user, _, password = base64.b64decode(credentials.strip(), validate=True).decode().partition(":")
+    except ValueError:
+        raise Unauthenticated("the Authorization header is not valid Basic authentication") from None
+    return Credentials(password, _token_id(user))
+
+
+def _token_id(user: str) -> UUID | None:
+    try:
+        return UUID(user)
+    except ValueError:
+        return None
+
+
+def _forgive(look_up: asyncio.Task[Token | None]) -> None:
+    """A look-up ahead of time may fail: the next one, which somebody waits for, tells."""
+    if not look_up.cancelled():
+        look_up.exception()

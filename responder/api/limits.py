@@ -1,0 +1,129 @@
+"""
+How often a client may ask. The `limits` library counts; this says whom, and what becomes of who asks too much.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import OrderedDict
+from ipaddress import IPv6Network, ip_address
+from uuid import UUID
+
+import limits
+from limits.storage import Storage
+from limits.strategies import FixedWindowRateLimiter
+
+from responder.config import ApiSettings
+from responder.errors import TooManyRequests
+
+MAX_COUNTED = 20_000
+"""Clients that are counted at once, about 4 MB. Of more, those counted longest start afresh."""
+
+IPV6_PREFIX = 64
+"""Bits of an IPv6 address that tell clients apart: whoever has one address of a /64 has all."""
+
+
+class Limits:
+    """Counts requests, failures and registrations. All methods raise `TooManyRequests` but `count_failure`."""
+
+    def __init__(self, settings: ApiSettings) -> None:
+        self._windows = FixedWindowRateLimiter(_Windows())
+        self._per_address = limits.parse(settings.limits.per_address)
+        self._per_token = limits.parse(settings.limits.per_token)
+        self._failures = limits.parse(settings.limits.failures)
+        self._registrations = limits.parse(settings.registration.limit)
+
+    def count_request(self, address: str) -> None:
+        """One more request from *address*, whatever it is about."""
+        self._hit(self._per_address, "requests from your address", "request", _client(address))
+
+    def count_use(self, token_id: UUID) -> None:
+        """One more request with that token."""
+        self._hit(self._per_token, "requests with this token", "use", str(token_id))
+
+    def count_registration(self, address: str) -> None:
+        """One more account for *address*."""
+        self._hit(self._registrations, "registrations from your address", "registration", _client(address))
+
+    def count_failure(self, address: str) -> None:
+        """One more credential from *address* that is good for nothing."""
+        self._windows.hit(self._failures, "failure", _client(address))
+
+    def check_failures(self, address: str) -> None:
+        """Whether *address* has shown too many of those lately."""
+        if not self._windows.test(self._failures, "failure", _client(address)):
+            raise self._refusal(self._failures, "failed requests from your address", "failure", _client(address))
+
+    def _hit(self, limit: limits.RateLimitItem, what: str, kind: str, client: str) -> None:
+        if not self._windows.hit(limit, kind, client):
+            raise self._refusal(limit, what, kind, client)
+
+    def _refusal(self, limit: limits.RateLimitItem, what: str, kind: str, client: str) -> TooManyRequests:
+        reset = self._windows.get_window_stats(limit, kind, client).reset_time
+        return TooManyRequests(
+            f"too many {what}: {limit} are allowed; wait as long as Retry-After says",
+            retry_after=max(1, math.ceil(reset - time.time())),
+        )
+
+
+class _Windows(Storage):
+    """
+    Counters in memory, a bounded number of them.
+
+    The library's own keeps as many as there are clients, and walks through all of them again and again.
+    """
+
+    STORAGE_SCHEME = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._counters: OrderedDict[str, tuple[int, float]] = OrderedDict()
+
+    @property
+    def base_exceptions(self) -> type[Exception]:
+        return ValueError
+
+    def incr(self, key: str, expiry: float, amount: int = 1) -> int:
+        count, ends = self._current(key)
+        if not count:
+            self._counters.pop(key, None)
+            ends = time.time() + expiry
+            if len(self._counters) >= MAX_COUNTED:
+                self._counters.popitem(last=False)
+        self._counters[key] = count + amount, ends
+        return count + amount
+
+    def get(self, key: str) -> int:
+        return self._current(key)[0]
+
+    def get_expiry(self, key: str) -> float:
+        return self._current(key)[1]
+
+    def check(self) -> bool:
+        return True
+
+    def reset(self) -> int:
+        dropped = len(self._counters)
+        self._counters.clear()
+        return dropped
+
+    def clear(self, key: str) -> None:
+        self._counters.pop(key, None)
+
+    def _current(self, key: str) -> tuple[int, float]:
+        """Count and end of the window that *key* is in; 0 if there is none, or it is over."""
+        now = time.time()
+        count, ends = self._counters.get(key, (0, now))
+        return (count, ends) if ends > now else (0, now)
+
+
+def _client(address: str) -> str:
+    """What counts as one client."""
+    try:
+        parsed = ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if parsed.version == 6 and parsed.ipv4_mapped is None:
+        return str(IPv6Network((parsed, IPV6_PREFIX), strict=False).network_address)
+    return str(parsed)

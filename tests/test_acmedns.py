@@ -1,0 +1,434 @@
+"""The API of acme-dns, by the octets that its clients send, and by what each of them makes of the answers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from ipaddress import ip_network
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import bcrypt
+import pytest
+import structlog
+
+from responder.access import Grant, Secret, Token, mint_secret
+from responder.api import build_api, connections
+from responder.config import ApiSettings, RegistrationSettings
+from responder.errors import StoreUnavailable
+from responder.names import Name
+from responder.store import MAX_VALUES, Action, NewToken, Verdict
+from tests.service import APEX, Control, Quick, control, new_database, rows, until
+from tests.test_api import MAX_LIFETIME, listening
+
+HOST = "some.example.com"
+SUBDOMAIN = "_acme-challenge.some"
+VALUE = "LHDhK3oGRvkiefQnx7OOczTY5Tic_xZ6HcMOc_gmtoM"
+SECOND = "ThirdValueOfFortyThreeCharacters_abcdefghij"
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What came back, unread."""
+
+    status: int
+    head: str
+    body: bytes
+
+
+@dataclass(frozen=True)
+class Served:
+    """The API on a port of its own, and a token."""
+
+    running: Control
+    port: int
+    secret: Secret
+    token: Token
+
+    async def send(self, head: str, body: str = "") -> Reply:
+        """Send *head* (its lines ending as it is convenient here) and *body* as they are."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        try:
+            lines = head.strip().splitlines()
+            lines += [f"Content-Length: {len(body.encode())}", "Connection: close"]
+            writer.write(("\r\n".join(map(str.strip, lines)) + "\r\n\r\n" + body).encode())
+            answer = await reader.read()
+        finally:
+            writer.close()
+            await writer.wait_closed()
+        answered, _, octets = answer.partition(b"\r\n\r\n")
+        return Reply(int(answered.split()[1]), answered.decode(), octets)
+
+    async def update(
+        self, subdomain: object = SUBDOMAIN, txt: object = VALUE, *, user: object = None, key: str | None = None
+    ) -> Reply:
+        user, key = user or self.token.id, key or self.secret
+        head = f"POST /update HTTP/1.1\nHost: a\nX-Api-User: {user}\nX-Api-Key: {key}"
+        return await self.send(head, json.dumps({"subdomain": subdomain, "txt": txt}))
+
+    async def register(self, body: str = "", more: str = "") -> Reply:
+        return await self.send(f"POST /register HTTP/1.1\nHost: a\n{more}", body)
+
+
+@pytest.fixture
+def url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A new database, and a writer that looks around all the time."""
+    monkeypatch.setattr(connections, "LINGER", 0.1)
+    with Quick():
+        yield new_database(tmp_path)
+
+
+@pytest.fixture
+def settings() -> ApiSettings:
+    """Registration is open."""
+    return ApiSettings(registration=RegistrationSettings(enabled=True))
+
+
+@pytest.fixture
+async def served(tmp_path: Path, url: str, settings: ApiSettings) -> AsyncIterator[Served]:
+    """The API, and a token for `some.example.com`; no secret may come into a log."""
+    async with control(tmp_path, url) as running:
+        secret, token = await running.mint(HOST)
+        app = build_api(running.store, running.challenges, settings, apexes=[APEX], max_lifetime=MAX_LIFETIME)
+        with structlog.testing.capture_logs() as logs:
+            async with listening(app) as port:
+                yield Served(running, port, secret, token)
+        assert secret not in repr(logs)
+
+
+# What clients send
+
+
+def _posts(served: Served) -> dict[str, tuple[str, str]]:
+    user, key = served.token.id, served.secret
+    return {
+        "goacmedns 0.2.0, as in lego and cert-manager": (
+            f"""POST /update HTTP/1.1
+            Host: auth.example.com
+            User-Agent: cpu-goacmedns/0.2.0 (+https://github.com/nrdcg/goacmedns)
+            Content-Type: application/json
+            Accept: application/json
+            X-Api-Key: {key}
+            X-Api-User: {user}
+            Accept-Encoding: gzip""",
+            f'{{"subdomain":"{SUBDOMAIN}","txt":"{VALUE}"}}\n',
+        ),
+        "goacmedns 0.1.1, as in cert-manager up to 1.18": (
+            f"""POST //update HTTP/1.1
+            Host: auth.example.com
+            User-Agent: cpu-goacmedns/0.1.1 (linux; amd64)
+            Content-Type: application/json
+            X-Api-Key: {key}
+            X-Api-User: {user}
+            Accept-Encoding: gzip""",
+            f'{{"SubDomain":"{SUBDOMAIN}","Txt":"{VALUE}"}}',
+        ),
+        "acme.sh by curl": (
+            f"""POST /update HTTP/1.1
+            Host: auth.example.com
+            User-Agent: acme.sh/3.1.0 (https://github.com/acmesh-official/acme.sh)
+            Accept: */*
+            X-Api-User: {user}
+            X-Api-Key: {key}
+            Content-Type: application/x-www-form-urlencoded""",
+            f'{{"subdomain":"{SUBDOMAIN}", "txt": "{VALUE}"}}',
+        ),
+        "Certify": (
+            f"""POST /update HTTP/1.1
+            Host: auth.example.com
+            x-api-user: {user}
+            x-api-key: {key}
+            Authorization: Basic dXNlcjpwYXNz_-
+            Content-Type: text/plain; charset=utf-8""",
+            f'{{"subdomain":"{SUBDOMAIN}","txt":"{VALUE}"}}',
+        ),
+        "Posh-ACME": (
+            f"""POST /update HTTP/1.1
+            Host: auth.example.com
+            Authorization: Basic Og==
+            X-Api-Key: {key}
+            X-Api-User: {user}
+            Content-Type: application/json""",
+            f'{{"subdomain":"{SUBDOMAIN}","txt":"{VALUE}"}}',
+        ),
+        "simple-acme": (
+            f"""POST /update HTTP/1.1
+            Host: auth.example.com
+            X-Api-User: {user}
+            X-Api-Key: {key}
+            Content-Type: application/json; charset=utf-8""",
+            f'{{"subdomain":"{SUBDOMAIN}","txt":"{VALUE}"}}',
+        ),
+        "libdns, as in Caddy": (
+            f"""POST /update HTTP/1.1
+            Host: auth.example.com
+            User-Agent: Go-http-client/1.1
+            X-Api-Key: {key}
+            X-Api-User: {user}
+            Accept-Encoding: gzip""",
+            f'{{"subdomain":"{SUBDOMAIN}","txt":"{VALUE}"}}',
+        ),
+        "pyacmedns, as in certbot's plugins": (
+            f"""POST /update HTTP/1.1
+            Host: auth.example.com
+            User-Agent: python-requests/2.32.3
+            Accept-Encoding: gzip, deflate
+            Accept: */*
+            X-Api-User: {user}
+            X-Api-Key: {key}
+            Content-Type: application/json""",
+            f'{{"subdomain": "{SUBDOMAIN}", "txt": "{VALUE}"}}',
+        ),
+        "an account in braces and another spelling": (
+            f"POST /update HTTP/1.1\nHost: a\nX-API-USER: {{{str(user).upper()}}}\nX-API-KEY: {key}",
+            f'{{"SUBDOMAIN":"{SUBDOMAIN.upper()}.ACME.example.com","TXT":"{VALUE}"}}',
+        ),
+    }
+
+
+async def test_update_as_clients_send_it(served: Served, subtests: pytest.Subtests) -> None:
+    """Each gets exactly 200 and one line in which acme.sh finds the value in quotes, and the value is served."""
+    for client, (head, body) in _posts(served).items():
+        with subtests.test(client):
+            reply = await served.send(head, body)
+            assert (200, f'{{"txt": "{VALUE}"}}'.encode()) == (reply.status, reply.body)
+            assert "Content-Type: application/json" in reply.head
+            assert {VALUE} == served.running.values(HOST)
+
+
+async def test_updates_of_apex_and_wildcard(served: Served) -> None:
+    """Two values are visible together, repeating one evicts nobody, and a full name loses its oldest only."""
+    await served.update(txt=VALUE)
+    await served.update(txt=SECOND)
+    await served.update(txt=SECOND)
+    assert {VALUE, SECOND} == served.running.values(HOST)
+    others = [f"{number:02}" + VALUE[2:] for number in range(MAX_VALUES - 2)]
+    for value in others:
+        assert 200 == (await served.update(txt=value)).status
+    assert {VALUE, SECOND, *others} == await _stored(served)
+    assert 200 == (await served.update(txt="z" * 43)).status
+    left = await _stored(served)
+    assert (MAX_VALUES, True) == (len(left), "z" * 43 in left)
+
+
+async def _stored(served: Served) -> set[str]:
+    return {value.value for value in await served.running.store.values(served.token.id)}
+
+
+async def test_updates_that_are_refused(served: Served, subtests: pytest.Subtests) -> None:
+    """Statuses and bodies are acme-dns's own; nothing changes, and what a known token was refused is on record."""
+    forbidden, bad_txt, malformed = (401, "forbidden"), (400, "bad_txt"), (400, "malformed_json_payload")
+    head = f"POST /update HTTP/1.1\nHost: a\nX-Api-User: {served.token.id}\nX-Api-Key: {served.secret}"
+    other_secret, other = await served.running.mint("other.example.com")
+    await until(lambda: served.running.values("other.example.com") == set())
+    cases = {
+        "another's user": (forbidden, served.update(user=other.id)),
+        "no UUID": (forbidden, served.update(user="me")),
+        "an unknown key": (forbidden, served.update(key=mint_secret())),
+        "another's subdomain": (forbidden, served.update("_acme-challenge.other")),
+        "another's key": (forbidden, served.update(user=other.id, key=other_secret)),
+        "no subdomain": (forbidden, served.update(None)),
+        "a subdomain that is no name": (forbidden, served.update("a..b")),
+        "no headers": (forbidden, served.send("POST /update HTTP/1.1\nHost: a", "{}")),
+        "null": (forbidden, served.send(head, "null\n")),
+        "nothing": (forbidden, served.send(head)),
+        "a short value": (bad_txt, served.update(txt="short")),
+        "a value too long": (bad_txt, served.update(txt=VALUE + "A")),
+        "a value with an end of line": (bad_txt, served.update(txt=VALUE[1:] + "\n")),
+        "another alphabet": (bad_txt, served.update(txt="+" + VALUE[1:])),
+        "no value": (bad_txt, served.update(txt=None)),
+        "no JSON": (malformed, served.send(head, "subdomain=x&txt=y")),
+        "no object": (malformed, served.send(head, '["subdomain"]')),
+        "no Unicode": (malformed, served.send(head, "\udcff".encode("utf-8", "surrogatepass").decode("latin-1"))),
+        "twice": (malformed, served.send(head, '{"txt": "a", "Txt": "b"}')),
+        "too much": ((413, "request_entity_too_large"), served.send(head, "x" * (17 << 10))),
+    }
+    before = rows(served.running.directory)
+    for case, ((status, error), sending) in cases.items():
+        with subtests.test(case):
+            reply = await sending
+            assert (status, json.dumps({"error": error}).encode()) == (reply.status, reply.body)
+    assert before == rows(served.running.directory)
+    assert set() == served.running.values(HOST) == served.running.values("other.example.com")
+    await until_recorded(served, "no grant, or several, for the subdomain '_acme-challenge.other'")
+
+
+async def until_recorded(served: Served, text: str) -> None:
+    """Wait until a refusal with that reason is in the audit."""
+    while not any(  # noqa: ASYNC110  # it is in a database
+        event.verdict is Verdict.REFUSED and event.action is Action.PRESENT and text in (event.reason or "")
+        for event in await served.running.store.audit(served.token.created_at)
+    ):
+        await asyncio.sleep(0.01)
+
+
+async def test_update_from_elsewhere(served: Served) -> None:
+    """A token that is for other networks is forbidden."""
+    secret, token = await served.running.mint(HOST, allow_from=(ip_network("192.0.2.0/24"),))
+    reply = await served.update(user=token.id, key=secret)
+    assert (401, b'{"error": "forbidden"}') == (reply.status, reply.body)
+
+
+async def test_update_with_a_pinned_token(served: Served) -> None:
+    """This route cannot carry ACME's token, and says which one can."""
+    secret, token = await served.running.mint(HOST, account_thumbprint="t" * 43)
+    reply = await served.update(user=token.id, key=secret)
+    assert 403 == reply.status
+    assert "pinned to an ACME account: use POST /present" in json.loads(reply.body)["error"]
+    assert not served.running.values(HOST)
+
+
+async def test_two_names_with_one_subdomain(served: Served) -> None:
+    """A token with several names updates the one that is meant; what could mean none or two is forbidden."""
+    secret, token = await served.running.mint(HOST, "more.example.com")
+    assert 200 == (await served.update("_acme-challenge.more", user=token.id, key=secret)).status
+    whole = "_acme-challenge.more.acme.example.com."
+    assert 200 == (await served.update(whole, SECOND, user=token.id, key=secret)).status
+    assert {VALUE, SECOND} == served.running.values("more.example.com")
+    assert 401 == (await served.update("_acme-challenge", user=token.id, key=secret)).status
+
+
+async def test_trouble_with_the_store(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is 503 and worth another try, never 401, upon which people register everything anew."""
+
+    async def fail(_: object) -> Token:
+        raise StoreUnavailable("the disk is on fire")
+
+    monkeypatch.setattr(served.running.store, "find_token", fail)
+    reply = await served.update()
+    assert (503, b'{"error": "db_error"}') == (reply.status, reply.body)
+    assert "Retry-After: 5" in reply.head
+
+
+# Imported accounts
+
+
+async def _import(served: Served, password: str) -> Token:
+    name = Name.parse(f"{uuid4()}.{APEX}")
+    hashed = bcrypt.hashpw(password.encode(), bcrypt.gensalt(4))
+    new = NewToken(
+        digest=None, bcrypt=hashed, grants=((Grant(hostname=name, challenge_name=name), APEX),),
+        created_at=served.token.created_at,
+    )  # fmt: skip
+    return await served.running.store.mint(new)
+
+
+async def test_an_imported_password_is_hashed_once(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its bcrypt hash is compared at the first use; after that our digest serves, on every route."""
+    password = "aBcDeFgHiJkLmNoPqRsTuVwXyZ0123456789_-ab"
+    account = await _import(served, password)
+    label = str(account.grants[0].challenge_name).partition(".")[0]
+    wrong = await served.update(label, user=account.id, key=password[::-1])
+    assert (401, b'{"error": "forbidden"}') == (wrong.status, wrong.body)
+    assert 401 == (await served.update(label, user=served.token.id, key=password)).status
+    replies = await asyncio.gather(*(served.update(label, user=account.id, key=password) for _ in range(5)))
+    assert [200] * 5 == [reply.status for reply in replies]
+    monkeypatch.delattr("bcrypt.checkpw")
+    assert await served.running.store.find_bcrypt(account.id) is None
+    assert 200 == (await served.update(label, user=account.id, key=password)).status
+    bearer = await served.send(f"GET /v1/token HTTP/1.1\nHost: a\nAuthorization: Bearer {password}")
+    assert (200, str(account.id)) == (bearer.status, json.loads(bearer.body)["id"])
+    assert json.loads(bearer.body)["hostnames"][0]["cname"] is None
+
+
+async def test_a_key_that_bcrypt_cannot_take(served: Served) -> None:
+    """What is longer than any password of acme-dns is refused like any other."""
+    account = await _import(served, "short")
+    assert 401 == (await served.update(user=account.id, key="x" * 73)).status
+
+
+# Registration and health
+
+
+async def test_register_as_clients_send_it(served: Served, subtests: pytest.Subtests) -> None:
+    """Each gets exactly 201 and one line of strings, and the account works at once."""
+    posts = {
+        "acme.sh by curl": ("User-Agent: acme.sh/3.1.0\nContent-Type: application/x-www-form-urlencoded", ""),
+        "goacmedns 0.2.0 without networks": ("Content-Type: application/json", "null\n"),
+        "goacmedns 0.1.1": ("Content-Type: application/json", '{"AllowFrom":["127.0.0.0/8"]}'),
+        "Posh-ACME": ("Authorization: Basic Og==\nContent-Type: application/json", "{}"),
+        "joohoi's own hook": ("", '{"allowfrom": ["127.0.0.1/8", "[::1]/128"]}'),
+    }
+    for client, (head, body) in posts.items():
+        with subtests.test(client):
+            reply = await served.register(body, head)
+            account = json.loads(reply.body)
+            assert 201 == reply.status
+            assert reply.body.startswith(b'{"username": "')
+            assert b"\n" not in reply.body
+            assert b"\\" not in reply.body
+            assert ["username", "password", "fulldomain", "subdomain", "allowfrom"] == list(account)
+            assert f"{UUID(account['subdomain'])}.{APEX}" == account["fulldomain"]
+            name = Name.parse(account["fulldomain"])
+            assert set() == served.running.shown(name)
+            assert (
+                200
+                == (await served.update(account["subdomain"], user=account["username"], key=account["password"])).status
+            )
+            assert {VALUE} == served.running.shown(name)
+
+
+async def test_registration_keeps_the_networks(served: Served) -> None:
+    """They are echoed as sent, bits beyond the prefix included, and they hold."""
+    account = json.loads((await served.register('{"allowfrom": ["192.0.2.77/24", "[2001:db8::1]/128"]}')).body)
+    assert ["192.0.2.77/24", "[2001:db8::1]/128"] == account["allowfrom"]
+    token = await served.running.store.token(UUID(account["username"]))
+    assert (ip_network("192.0.2.0/24"), ip_network("2001:db8::1/128")) == token.allow_from
+    assert 401 == (await served.update(account["subdomain"], user=account["username"], key=account["password"])).status
+
+
+async def test_registrations_that_are_refused(served: Served, subtests: pytest.Subtests) -> None:
+    """An address without a prefix is no network, and what is no JSON is none."""
+    for body, error in {
+        '{"allowfrom": ["192.0.2.1"]}': "invalid_allowfrom_cidr",
+        '{"allowfrom": ["x/24"]}': "invalid_allowfrom_cidr",
+        '{"allowfrom": "192.0.2.0/24"}': "invalid_allowfrom_cidr",
+        '{"allowfrom": [5]}': "invalid_allowfrom_cidr",
+        "allowfrom=": "malformed_json_payload",
+    }.items():
+        with subtests.test(body):
+            reply = await served.register(body)
+            assert (400, json.dumps({"error": error}).encode()) == (reply.status, reply.body)
+    assert [served.token.id] == [token.id for token in await served.running.store.tokens()]
+
+
+async def test_too_many_registrations(served: Served) -> None:
+    """One address gets ten an hour, and is told when to come back."""
+    statuses = [(await served.register()).status for _ in range(10)]
+    assert [201] * 10 == statuses
+    reply = await served.register()
+    assert (429, b'{"error": "too_many_requests"}') == (reply.status, reply.body)
+    assert "Retry-After: " in reply.head
+    assert 11 == len(await served.running.store.tokens())
+
+
+class TestClosed:
+    """Registration as it is by default, and limited to networks."""
+
+    @pytest.fixture(params=["closed", "elsewhere"])
+    def settings(self, request: pytest.FixtureRequest) -> ApiSettings:
+        if request.param == "closed":
+            return ApiSettings()
+        return ApiSettings(registration=RegistrationSettings(enabled=True, allow_from=(ip_network("192.0.2.0/24"),)))
+
+    async def test_registration(self, served: Served, request: pytest.FixtureRequest) -> None:
+        """The route is not there, or not for this address."""
+        expected = 404 if "closed" in request.node.name else 403
+        assert expected == (await served.register()).status
+        assert [served.token.id] == [token.id for token in await served.running.store.tokens()]
+
+
+async def test_health(served: Served) -> None:
+    """Exactly 200, with nothing in it."""
+    for path in ("/health", "//health"):
+        reply = await served.send(f"GET {path} HTTP/1.1\nHost: a")
+        assert (200, b"") == (reply.status, reply.body)
+
+
+def test_the_settings_have_a_rate() -> None:
+    """What is no rate is a fault that shows one."""
+    with pytest.raises(ValueError, match='is no rate: write one like "100/minute"'):
+        RegistrationSettings(limit="often")
+    assert "5/hour" == RegistrationSettings(limit="5/hour").limit

@@ -1,0 +1,121 @@
+"""How often a client may ask, and which client that is."""
+
+from __future__ import annotations
+
+from ipaddress import ip_network
+from uuid import uuid4
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import make_mocked_request
+from multidict import CIMultiDict
+
+from responder.api import limits
+from responder.api.clients import believe
+from responder.api.limits import Limits
+from responder.config import ApiSettings
+from responder.errors import TooManyRequests
+
+FEW = ApiSettings.model_validate(
+    {
+        "limits": {"per_token": "2/minute", "per_address": "3/minute", "failures": "1/minute"},
+        "registration": {"limit": "1/hour"},
+    }
+)
+
+
+def test_each_counts_for_itself() -> None:
+    """Tokens and addresses have as many as they are given; the next is refused, with the seconds to wait."""
+    counted = Limits(FEW)
+    one, other = uuid4(), uuid4()
+    for token_id in (one, one, other, other):
+        counted.count_use(token_id)
+    with pytest.raises(
+        TooManyRequests, match="too many requests with this token: 2 per 1 minute are allowed"
+    ) as raised:
+        counted.count_use(one)
+    assert 0 < raised.value.retry_after <= 60
+    for address in ("192.0.2.1", "192.0.2.2"):
+        for _ in range(3):
+            counted.count_request(address)
+    with pytest.raises(TooManyRequests, match="from your address: 3 per 1 minute"):
+        counted.count_request("192.0.2.1")
+
+
+def test_failures_are_counted_and_checked() -> None:
+    """Counting refuses nobody; who failed too often is refused when asked about, and nobody else."""
+    counted = Limits(FEW)
+    counted.check_failures("192.0.2.1")
+    for _ in range(5):
+        counted.count_failure("192.0.2.1")
+    with pytest.raises(TooManyRequests, match="too many failed requests from your address"):
+        counted.check_failures("192.0.2.1")
+    counted.check_failures("192.0.2.2")
+
+
+def test_an_ipv6_network_is_one_client() -> None:
+    """Whoever has one address of a /64 has all; IPv4 in IPv6 is IPv4; what is no address counts as it is."""
+    counted = Limits(FEW)
+    counted.count_registration("2001:db8::1")
+    with pytest.raises(TooManyRequests):
+        counted.count_registration("2001:db8::ffff:1")
+    counted.count_registration("2001:db8:0:1::1")
+    counted.count_registration("::ffff:192.0.2.1")
+    counted.count_registration("::ffff:192.0.2.2")
+    counted.count_registration("")
+    with pytest.raises(TooManyRequests):
+        counted.count_registration("")
+
+
+def test_windows_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After the time it names, a client starts afresh."""
+    now = [1000.0]
+    monkeypatch.setattr("responder.api.limits.time.time", lambda: now[0])
+    counted = Limits(FEW)
+    counted.count_registration("192.0.2.1")
+    with pytest.raises(TooManyRequests) as raised:
+        counted.count_registration("192.0.2.1")
+    assert 3600 == raised.value.retry_after
+    now[0] += 3600
+    counted.count_registration("192.0.2.1")
+
+
+def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of too many clients those counted longest are forgotten."""
+    monkeypatch.setattr(limits, "MAX_COUNTED", 3)
+    counted = Limits(FEW)
+    for number in range(4):
+        counted.count_registration(f"192.0.2.{number}")
+    assert 3 == len(counted._windows.storage._counters)  # type: ignore[attr-defined]
+    counted.count_registration("192.0.2.0")
+    with pytest.raises(TooManyRequests):
+        counted.count_registration("192.0.2.3")
+
+
+@pytest.mark.parametrize(
+    ("peer", "headers", "expected"),
+    [
+        ("192.0.2.9", ["203.0.113.5"], "192.0.2.9"),
+        ("10.0.0.1", [], "10.0.0.1"),
+        ("10.0.0.1", ["203.0.113.5"], "203.0.113.5"),
+        ("10.0.0.1", ["198.51.100.7, 203.0.113.5"], "203.0.113.5"),
+        ("10.0.0.1", ["198.51.100.7, 203.0.113.5, 10.0.0.2"], "203.0.113.5"),
+        ("10.0.0.1", ["198.51.100.7", "203.0.113.5,10.0.0.2"], "203.0.113.5"),
+        ("10.0.0.1", ["10.0.0.3, 10.0.0.2"], "10.0.0.3"),
+        ("10.0.0.1", ["203.0.113.5, nonsense"], "10.0.0.1"),
+        ("10.0.0.1", ["203.0.113.5, nonsense, 10.0.0.2"], "10.0.0.2"),
+        ("::ffff:10.0.0.1", ["2001:db8::5"], "2001:db8::5"),
+        ("10.0.0.1", [""], "10.0.0.1"),
+    ],
+)
+async def test_forwarded_addresses(peer: str, headers: list[str], expected: str) -> None:
+    """Of the addresses in the header, the last one counts that no trusted proxy has, and only from such a proxy."""
+
+    async def seen(request: web.Request) -> web.StreamResponse:
+        return web.Response(text=request.remote)
+
+    received = CIMultiDict(("X-Forwarded-For", header) for header in headers)
+    request = make_mocked_request("GET", "/", headers=received).clone(remote=peer)
+    response = await believe([ip_network("10.0.0.0/8")])(request, seen)
+    assert isinstance(response, web.Response)
+    assert expected == response.text
