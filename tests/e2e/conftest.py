@@ -19,7 +19,7 @@ from .programs import LOGS
 from .service import ZONE, Responder
 from .unbound import resolving
 
-HOSTNAMES = ("some", "early", "mine", "yours")
+HOSTNAMES = ("some", "early", "mine", "yours", "raw", "stored")
 """The hostnames below example.com whose challenge names the parent zone sends to the service."""
 
 _TAIL = 20_000
@@ -67,9 +67,9 @@ def authority(directory: Path, resolver: int) -> Iterator[Authority]:
 
 
 @pytest.fixture(scope="session")
-def lego(authority: Authority, resolver: int, service: Responder) -> Lego:
+def lego(authority: Authority, resolver: int) -> Lego:
     """The ACME client."""
-    return Lego(authority, resolver, service.endpoint)
+    return Lego(authority, resolver)
 
 
 @pytest.hookimpl(tryfirst=True)

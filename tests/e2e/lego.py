@@ -1,13 +1,16 @@
 """
-lego as the ACME client, unmodified, with its httpreq provider talking to the service.
+lego as the ACME client, unmodified, with one of its providers talking to the service.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+
+import pytest
 
 from .pebble import Authority
 from .programs import require
@@ -37,9 +40,32 @@ class Certificate:
 
 
 @dataclass(frozen=True, slots=True)
+class Provider:
+    """One of the ways in which lego publishes its values, and the variables that set it up."""
+
+    name: str
+    variables: dict[str, str]
+
+
+def httpreq(endpoint: str, username: str, password: str, *, mode: str = "") -> Provider:
+    """The provider for HTTP requests of lego's own design; *mode* is "RAW" or nothing."""
+    return Provider(
+        "httpreq",
+        {
+            "HTTPREQ_ENDPOINT": endpoint,
+            "HTTPREQ_USERNAME": username,
+            "HTTPREQ_PASSWORD": password,
+            "HTTPREQ_MODE": mode,
+            "HTTPREQ_POLLING_INTERVAL": "1",
+            "HTTPREQ_PROPAGATION_TIMEOUT": "10",
+        },
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class Lego:
     """
-    lego with one CA, one resolver and one service, and with an ACME account of its own for each *directory*.
+    lego with one CA and one resolver, and with an ACME account of its own for each *directory*.
 
     Its wait for all nameservers is off: it would ask them on port 53, which the tests cannot have. The
     service promises that a value it has acknowledged is served; here it has to keep that promise.
@@ -47,31 +73,23 @@ class Lego:
 
     authority: Authority
     resolver: int
-    endpoint: str
 
-    def obtain(self, *names: str, username: str, password: str, directory: Path) -> Certificate:
+    def obtain(self, *names: str, provider: Provider, directory: Path) -> Certificate:
         """Obtain one certificate for all the names; fails with what lego says if it cannot."""
-        run = self.run(*names, username=username, password=password, directory=directory)
+        run = self.run(*names, provider=provider, directory=directory)
         assert run.returncode == 0, run.stdout
         stem = names[0].replace("*", "_")
         certificates = directory / "certificates"
         return Certificate(certificates / f"{stem}.crt", certificates / f"{stem}.issuer.crt")
 
-    def run(self, *names: str, username: str, password: str, directory: Path) -> subprocess.CompletedProcess[str]:
+    def run(self, *names: str, provider: Provider, directory: Path) -> subprocess.CompletedProcess[str]:
         """Run lego to its end, whether it obtains a certificate or not; all it says is in *stdout*."""
-        environment = {
-            "HTTPREQ_ENDPOINT": self.endpoint,
-            "HTTPREQ_USERNAME": username,
-            "HTTPREQ_PASSWORD": password,
-            "HTTPREQ_POLLING_INTERVAL": "1",
-            "HTTPREQ_PROPAGATION_TIMEOUT": "10",
-            "LEGO_CA_CERTIFICATES": str(self.authority.tls),
-        }
+        environment = {**provider.variables, "LEGO_CA_CERTIFICATES": str(self.authority.tls)}
         options = {
             "server": self.authority.directory_url,
             "email": "hostmaster@example.com",
             "path": str(directory),
-            "dns": "httpreq",
+            "dns": provider.name,
             "dns.resolvers": f"127.0.0.1:{self.resolver}",
         }
         arguments = [f"--{option}={value}" for option, value in options.items()]
@@ -92,6 +110,47 @@ class Lego:
             timeout=_TIMEOUT,
             check=False,
         )
+
+
+def build_acme_dns(directory: Path) -> Path:
+    """
+    lego's library with its acme-dns provider, as a program; Debian's lego comes without it.
+
+    Skips where there is no Go, which no Debian package has recent enough, or where its modules cannot be had.
+    """
+    if (go := shutil.which("go")) is None:
+        pytest.skip("Go is not installed")
+    program = directory / "lego-acmedns"
+    sources = Path(__file__).with_name("lego-acmedns")
+    build = subprocess.run(
+        [go, "build", "-o", str(program), "."], cwd=sources, capture_output=True, text=True, timeout=300, check=False
+    )
+    if build.returncode != 0:
+        pytest.skip(f"Go cannot build lego: {build.stderr[-200:]}")
+    return program
+
+
+def obtain_by_acme_dns(
+    program: Path, lego: Lego, *names: str, endpoint: str, storage: Path, directory: Path
+) -> Certificate:
+    """Obtain one certificate for all the names, by the accounts in the file *storage*."""
+    file = directory / "certificate.pem"
+    variables = {
+        "ACME_DNS_API_BASE": endpoint,
+        "ACME_DNS_STORAGE_PATH": str(storage),
+        "LEGO_CA_CERTIFICATES": str(lego.authority.tls),
+    }
+    run = subprocess.run(
+        [str(program), lego.authority.directory_url, f"127.0.0.1:{lego.resolver}", str(file), *names],
+        env={**os.environ, **variables},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=_TIMEOUT,
+        check=False,
+    )
+    assert run.returncode == 0, run.stdout
+    return Certificate(file, file)
 
 
 def _openssl(*arguments: str) -> str:

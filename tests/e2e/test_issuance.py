@@ -9,10 +9,10 @@ import dns.rcode
 import pytest
 
 from .dns_client import ask, serial, values
-from .lego import Lego
+from .lego import Lego, Provider, build_acme_dns, httpreq, obtain_by_acme_dns
 from .pebble import Authority
 from .programs import wait_until
-from .service import ZONE, Responder
+from .service import ZONE, Responder, Token
 
 pytestmark = pytest.mark.e2e
 
@@ -29,11 +29,7 @@ def test_hostname_and_wildcard_in_one_certificate(
     token = service.mint("some.example.com")
 
     certificate = lego.obtain(
-        "some.example.com",
-        "*.some.example.com",
-        username=token.id,
-        password=token.secret,
-        directory=tmp_path,
+        "some.example.com", "*.some.example.com", provider=_httpreq(service, token), directory=tmp_path
     )
 
     certificate.verify(authority.root())
@@ -42,6 +38,47 @@ def test_hostname_and_wildcard_in_one_certificate(
     left = ask(service.dns, token.challenge_name, "TXT")
     assert left.rcode() == dns.rcode.NOERROR
     assert left.answer == []
+
+
+def test_raw_mode(service: Responder, lego: Lego, authority: Authority, tmp_path: Path) -> None:
+    """In httpreq's RAW mode, which knows nothing of CNAMEs and has the value computed by the service."""
+    token = service.mint("raw.example.com")
+
+    certificate = lego.obtain(
+        "raw.example.com", "*.raw.example.com", provider=_httpreq(service, token, mode="RAW"), directory=tmp_path
+    )
+
+    certificate.verify(authority.root())
+    assert {"raw.example.com", "*.raw.example.com"} == certificate.names()
+    assert set() == values(service.dns, token.challenge_name)
+
+
+def test_acme_dns(service: Responder, lego: Lego, authority: Authority, tmp_path: Path) -> None:
+    """By the API of acme-dns, with an account that lego finds in its storage. Nothing cleans up there."""
+    token = service.mint("stored.example.com")
+    account = {
+        "fulldomain": token.challenge_name,
+        "subdomain": token.challenge_name.removesuffix(f".{ZONE}"),
+        "username": token.id,
+        "password": token.secret,
+        "server_url": service.endpoint,
+    }
+    storage = tmp_path / "accounts.json"
+    storage.write_text(json.dumps({"stored.example.com": account}))
+
+    certificate = obtain_by_acme_dns(
+        build_acme_dns(tmp_path),
+        lego,
+        "stored.example.com",
+        "*.stored.example.com",
+        endpoint=service.endpoint,
+        storage=storage,
+        directory=tmp_path,
+    )
+
+    certificate.verify(authority.root())
+    assert {"stored.example.com", "*.stored.example.com"} == certificate.names()
+    assert 2 == len(values(service.dns, token.challenge_name))
 
 
 def test_questions_before_the_first_value(
@@ -60,7 +97,7 @@ def test_questions_before_the_first_value(
         for name in (own_name, token.challenge_name)
         for rdtype in ("SOA", "A", "CNAME")
     }
-    certificate = lego.obtain("early.example.com", username=token.id, password=token.secret, directory=tmp_path)
+    certificate = lego.obtain("early.example.com", provider=_httpreq(service, token), directory=tmp_path)
 
     assert {dns.rcode.NOERROR} == {answer.rcode() for answer in early.values()}
     certificate.verify(authority.root())
@@ -74,7 +111,7 @@ def test_token_for_another_hostname(service: Responder, lego: Lego, tmp_path: Pa
     wait_until(lambda: _exists(service, yours.challenge_name), "the other challenge name exists")
     before = serial(service.dns, ZONE)
 
-    run = lego.run("yours.example.com", username=mine.id, password=mine.secret, directory=tmp_path)
+    run = lego.run("yours.example.com", provider=_httpreq(service, mine), directory=tmp_path)
     reply = service.present(mine, VALUE, name=yours.challenge_name)
 
     assert run.returncode != 0
@@ -113,6 +150,10 @@ def test_expired_token(service: Responder) -> None:
     wait_until(lambda: service.introspect(token).status == 401, "the token is good no longer")
 
     assert service.present(token, VALUE).status == 401
+
+
+def _httpreq(service: Responder, token: Token, mode: str = "") -> Provider:
+    return httpreq(service.endpoint, token.id, token.secret, mode=mode)
 
 
 def _exists(service: Responder, name: str) -> bool:
