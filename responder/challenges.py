@@ -18,6 +18,7 @@ from datetime import datetime, timedelta
 
 import structlog
 
+from responder import metrics
 from responder.access import Grant, Token
 from responder.errors import NotServed, Refused, ResponderError, StoreUnavailable, Unavailable, WrongAccount
 from responder.feed import Publisher
@@ -243,7 +244,9 @@ class Challenges:
     async def _commit(self, batch: Sequence[_Waiting]) -> None:
         """One transaction for *batch*, made live, and only then told to its callers."""
         try:
-            applied = await self._store.apply([waiting.operation for waiting in batch], now=self._clock())
+            with metrics.COMMIT.time():
+                applied = await self._store.apply([waiting.operation for waiting in batch], now=self._clock())
+            metrics.BATCH.observe(len(batch))
             await self._publish(applied.changes)
             if any(map(self._is_behind, batch, applied.outcomes)):  # what they repeat was committed, but not by us
                 await self._follow()
@@ -298,7 +301,8 @@ class Challenges:
         return change
 
     async def _announce(self, changes: Sequence[Change]) -> None:
-        await self._publisher.publish(changes)
+        with metrics.PUBLISH.time() if changes else contextlib.nullcontext():
+            await self._publisher.publish(changes)
         for change in changes:
             self._published[change.apex] = change.serial
 

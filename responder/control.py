@@ -99,7 +99,7 @@ async def _start(
         apexes=[static.apex for static in statics],
         max_lifetime=timedelta(seconds=settings.values.max_lifetime),
     )
-    admin = build_admin(store, statics[0].apex, _reachable(settings.dns.listen[0]))
+    admin = build_admin(store, statics[0].apex, [*map(_reachable, settings.dns.listen)], lag=publisher.lag)
     for app, purpose in ((api, "api"), (admin, "admin")):
         runner = Runner(app, drain=DRAIN)
         await runner.setup()

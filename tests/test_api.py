@@ -21,6 +21,7 @@ import aiohttp
 import pytest
 import structlog
 from aiohttp import web
+from prometheus_client.parser import text_string_to_metric_families
 
 from responder.access import Secret, Token, digest
 from responder.api import (
@@ -795,6 +796,11 @@ async def test_openapi_describes_the_routes(served: Api) -> None:
 # The admin listener
 
 
+def admin(running: Control, *ports: int, apex: Name = APEX) -> web.Application:
+    """The application of the admin listener, which asks nameservers on these *ports*."""
+    return build_admin(running.store, apex, [("127.0.0.1", port) for port in ports], lag=running.publisher.lag)
+
+
 @asynccontextmanager
 async def nameserver(running: Control, *, deaf: Transport | None = None) -> AsyncIterator[int]:
     """A nameserver on one port, UDP and TCP; one of the two may be deaf."""
@@ -839,7 +845,7 @@ async def test_ready(running: Control) -> None:
     """Ready means: the database answers, and the nameserver answers for the zone over UDP and TCP."""
     async with (
         nameserver(running) as dns_port,
-        listening(build_admin(running.store, APEX, ("127.0.0.1", dns_port))) as port,
+        listening(admin(running, dns_port)) as port,
     ):
         assert (200, {"alive": True}) == await get(port, "/livez")
         assert (200, {"store": "ok", "dns_udp": "ok", "dns_tcp": "ok"}) == await get(port, "/readyz")
@@ -850,7 +856,7 @@ async def test_not_ready_without_database(running: Control) -> None:
     """Without the database the process lives, but is not ready."""
     async with (
         nameserver(running) as dns_port,
-        listening(build_admin(running.store, APEX, ("127.0.0.1", dns_port))) as port,
+        listening(admin(running, dns_port)) as port,
     ):
         with running.store.away():
             status, checks = await get(port, "/readyz")
@@ -874,7 +880,7 @@ async def test_not_ready_without_dns(
     monkeypatch.setattr(health, "PROBE_DEADLINE", 0.3)
     async with (
         nameserver(running, deaf=deaf) as dns_port,
-        listening(build_admin(running.store, APEX, ("127.0.0.1", dns_port))) as port,
+        listening(admin(running, dns_port)) as port,
     ):
         status, checks = await get(port, "/readyz")
 
@@ -888,12 +894,50 @@ async def test_not_ready_for_another_zone(running: Control) -> None:
     """A nameserver that answers for other zones only is not ours."""
     async with (
         nameserver(running) as dns_port,
-        listening(build_admin(running.store, grant(HOST).hostname, ("127.0.0.1", dns_port))) as port,
+        listening(admin(running, dns_port, apex=grant(HOST).hostname)) as port,
     ):
         status, checks = await get(port, "/readyz")
 
     wrong = "failed: the nameserver does not answer for the zone"
     assert (503, {"store": "ok", "dns_udp": wrong, "dns_tcp": wrong}) == (status, checks)
+
+
+async def test_ready_at_every_address(running: Control, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One address at which nobody answers is enough to be not ready."""
+    monkeypatch.setattr(health, "PROBE_DEADLINE", 0.3)
+    async with (
+        nameserver(running) as good,
+        nameserver(running, deaf=Transport.UDP) as deaf,
+        listening(admin(running, good, deaf)) as port,
+    ):
+        assert (503, "ok", "failed") == _brief(await get(port, "/readyz"))
+
+
+def _brief(reply: tuple[int, dict[str, str]]) -> tuple[int, str, str]:
+    status, checks = reply
+    return status, checks["dns_tcp"], checks["dns_udp"][:6]
+
+
+async def test_metrics(served: Api) -> None:
+    """Prometheus sees requests by route and outcome, values and tokens in place, transactions, and the nameservers."""
+    await served.present()
+    await served.present(fqdn="_acme-challenge.other.example.com")
+    async with (
+        listening(admin(served.running)) as port,
+        served.session.get(f"http://127.0.0.1:{port}/metrics") as response,
+    ):
+        assert "text/plain; version=0.0.4; charset=utf-8" == response.headers["Content-Type"]
+        samples = {
+            sample.name + "".join(f" {value}" for value in sample.labels.values()): sample.value
+            for family in text_string_to_metric_families(await response.text())
+            for sample in family.samples
+        }
+    assert 1 <= samples["responder_requests_total ok /present"]
+    assert 1 <= samples["responder_requests_total not-covered /present"]
+    assert 1 <= samples["responder_commit_seconds_count"]
+    assert (1, 1, 0) == tuple(samples[f"responder_{name}"] for name in ("values", "tokens never", "tokens 1d"))
+    assert 1 == samples["responder_nameservers"]
+    assert 0 <= samples["responder_oldest_value_age_seconds"] < 3600
 
 
 async def test_a_head_that_does_not_come(served: Api, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,7 @@ from responder.access import Grant, Network, Token, digest, mint_secret, parse_a
 from responder.api.authentication import Authenticator
 from responder.api.bodies import read_octets
 from responder.api.limits import Limits
-from responder.api.problems import RETRY_AFTER, log_unavailable, note_hostname
+from responder.api.problems import KIND, RETRY_AFTER, log_unavailable, note_hostname
 from responder.challenges import Challenges
 from responder.config import RegistrationSettings
 from responder.errors import (
@@ -49,9 +49,10 @@ Handler = Callable[["AcmeDns", web.Request], Awaitable[web.Response]]
 class Fault(Exception):
     """An answer other than success, in acme-dns's words."""
 
-    def __init__(self, status: int, error: str, *, retry_after: str | None = None) -> None:
+    def __init__(self, status: int, error: str, *, kind: str | None = None, retry_after: str | None = None) -> None:
         super().__init__(error)
         self.response = _json({"error": error}, status)
+        self.response[KIND] = kind or error
         if retry_after is not None:
             self.response.headers["Retry-After"] = retry_after
 
@@ -72,7 +73,7 @@ def _in_its_words(handler: Handler) -> Handler:
         except TooManyRequests as refusal:
             return Fault(429, "too_many_requests", retry_after=str(refusal.retry_after)).response
         except WrongAccount as refusal:
-            return Fault(403, str(refusal)).response
+            return Fault(403, str(refusal), kind="pinned").response
         except Refused:
             return Fault(401, "forbidden").response
         except Unavailable as fault:  # acme-dns says 401, upon which people register everything anew
@@ -133,7 +134,7 @@ class AcmeDns:
         client = request.remote or ""
         allowed = self._registration.allow_from
         if allowed and not any(parse_address(client) in network for network in allowed):
-            raise Fault(403, "registration is not open to your address")
+            raise Fault(403, "registration is not open to your address", kind="wrong-network")
         networks = _networks(_parse(await read_octets(request)).get("allowfrom"))
         self._limits.count_registration(client)
         apex, label = self._apexes[0], str(uuid4())

@@ -11,7 +11,6 @@ import base64
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from math import inf
@@ -67,7 +66,7 @@ class Authenticator:
         self._clock = clock
         self._remembered: OrderedDict[Digest, tuple[float, Token | None]] = OrderedDict()
         self._looking: dict[Digest, asyncio.Task[Token | None]] = {}
-        self._hashing = ThreadPoolExecutor(1, "bcrypt")  # one, so that hashing never takes more than its core
+        self._taking = asyncio.Lock()  # one after the other, so that hashing never takes more than one core
 
     async def admit(self, request: web.Request, action: Action) -> Token:
         """
@@ -117,7 +116,7 @@ class Authenticator:
         try:
             token = await self._store.find_token(key)
         finally:
-            del self._looking[key]
+            self._looking.pop(key, None)
         self._remembered[key] = (started, token)
         self._remembered.move_to_end(key)
         if len(self._remembered) > MAX_REMEMBERED_TOKENS:
@@ -133,21 +132,15 @@ class Authenticator:
         secret = credentials.secret.encode("utf-8", "surrogatepass")
         if credentials.token_id is None or len(secret) > MAX_HASHED:
             return None
-        hashed = await self._store.find_bcrypt(credentials.token_id)
-        if hashed is None:
-            return None
-        loop = asyncio.get_running_loop()
-        if not await loop.run_in_executor(self._hashing, bcrypt.checkpw, secret, hashed):
-            return None
-        await self._store.settle_bcrypt(credentials.token_id, hashed, key)
-        return await self._look_up_again(key)
-
-    async def _look_up_again(self, key: Digest) -> Token | None:
-        """What was found to be unknown a moment ago is known now."""
-        if looking := self._looking.get(key):
-            await asyncio.shield(looking)
-        self._looking[key] = asyncio.create_task(self._look_up(key))
-        return await asyncio.shield(self._looking[key])
+        async with self._taking:
+            _, token = self._remembered.get(key, (0.0, None))
+            if token is not None:  # another request with it came first
+                return token
+            hashed = await self._store.find_bcrypt(credentials.token_id)
+            if hashed is None or not await asyncio.to_thread(bcrypt.checkpw, secret, hashed):
+                return None
+            await self._store.settle_bcrypt(credentials.token_id, hashed, key)
+            return await self._look_up(key)
 
 
 def presented(request: web.Request) -> Credentials:

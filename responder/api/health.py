@@ -1,9 +1,10 @@
-"""The admin listener: whether the process lives, and whether the whole service is ready to do its work."""
+"""The admin listener: whether the process lives, whether the whole service is ready to do its work, and its metrics."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import dns.asyncquery
@@ -13,6 +14,7 @@ import dns.message
 import dns.rcode
 from aiohttp import web
 
+from responder import metrics
 from responder.api.problems import answer_with_problems
 from responder.errors import ResponderError, Unavailable
 from responder.names import Name
@@ -22,31 +24,51 @@ PROBE_DEADLINE = 2.0
 """Seconds the readiness check gives the nameserver and the store."""
 
 
-def build_admin(store: Store, apex: Name, nameserver: tuple[str, int]) -> web.Application:
+def build_admin(
+    store: Store, apex: Name, nameservers: Sequence[tuple[str, int]], *, lag: Callable[[], tuple[int, int]]
+) -> web.Application:
     """
     The application on the admin listener.
 
-    *nameserver* is where our own nameserver answers for *apex*: the readiness check asks it as a resolver would.
+    *nameservers* are where our own nameservers answer for *apex*: the readiness check asks them as a resolver would.
+    *lag* says how many nameserver processes answer, and how far the slowest is behind.
     """
 
     async def livez(_: web.Request) -> web.Response:
         return web.json_response({"alive": True})
 
     async def readyz(_: web.Request) -> web.Response:
-        names = ("store", "dns_udp", "dns_tcp")
-        probes = (
-            store.ping(),
-            _ask(dns.asyncquery.udp, apex, nameserver),
-            _ask(dns.asyncquery.tcp, apex, nameserver),
+        store_check, udp, tcp = await asyncio.gather(
+            _probe(store.ping()),
+            _probe_all(dns.asyncquery.udp, apex, nameservers),
+            _probe_all(dns.asyncquery.tcp, apex, nameservers),
         )
-        results = await asyncio.gather(*map(_probe, probes))
-        checks = dict(zip(names, results, strict=True))
-        return web.json_response(checks, status=200 if set(results) == {"ok"} else 503)
+        checks = {"store": store_check, "dns_udp": udp, "dns_tcp": tcp}
+        return web.json_response(checks, status=200 if set(checks.values()) == {"ok"} else 503)
+
+    async def measured(_: web.Request) -> web.Response:
+        now = datetime.now(UTC)
+        statistics = await store.statistics(now=now)
+        metrics.VALUES.set(statistics.values)
+        metrics.OLDEST.set((now - statistics.oldest).total_seconds() if statistics.oldest else 0)
+        for expires, count in statistics.tokens.items():
+            metrics.TOKENS.labels(expires).set(count)
+        answering, behind = lag()
+        metrics.NAMESERVERS.set(answering)
+        metrics.LAG.set(behind)
+        return web.Response(body=metrics.expose(), headers={"Content-Type": metrics.CONTENT_TYPE})
 
     app = web.Application(middlewares=[answer_with_problems])
     app.router.add_get("/livez", livez)
     app.router.add_get("/readyz", readyz)
+    app.router.add_get("/metrics", measured)
     return app
+
+
+async def _probe_all(query: Any, apex: Name, nameservers: Sequence[tuple[str, int]]) -> str:
+    """How it went at every address, or at the first where it went wrong."""
+    results = await asyncio.gather(*(_probe(_ask(query, apex, nameserver)) for nameserver in nameservers))
+    return next((result for result in results if result != "ok"), "ok")
 
 
 async def _probe(check: Awaitable[None]) -> str:

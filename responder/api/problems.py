@@ -13,6 +13,7 @@ import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from responder import metrics
 from responder.access import Grant
 from responder.errors import (
     Invalid,
@@ -67,6 +68,11 @@ _TITLES = {
 LIMITED_INTERVAL = 1.0
 """Seconds between two log lines about requests that were too many."""
 
+KIND = web.ResponseKey("kind", str)
+"""What went wrong, as the metrics name it; a response without it is a success."""
+
+_ROUTE = web.RequestKey("route", str)
+
 _log = structlog.get_logger("api")
 _limited = Seldom(LIMITED_INTERVAL)
 
@@ -74,6 +80,8 @@ _limited = Seldom(LIMITED_INTERVAL)
 @web.middleware
 async def answer_with_problems(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Turn every error into a problem document, and log each request once."""
+    if (resource := request.match_info.route.resource) is not None:
+        request[_ROUTE] = resource.canonical.replace("//", "/")  # paths are anybody's to make up
     try:
         response = await handler(request)
     except ResponderError as error:
@@ -87,7 +95,8 @@ async def answer_with_problems(request: web.Request, handler: Handler) -> web.St
 
 
 def note(request: web.BaseRequest, response: web.StreamResponse) -> None:
-    """One line for each request; of those that were too many, one now and then."""
+    """Count each request, and write one line about it; of those that were too many, one now and then."""
+    metrics.REQUESTS.labels(request.get(_ROUTE, "none"), response.get(KIND, "ok")).inc()
     more = None
     if response.status == 429 and (more := _limited.due("429")) is None:
         return
@@ -157,4 +166,6 @@ def problem(status: int, kind: str, detail: str, faults: Sequence[str] | None = 
     }
     if faults:
         document["faults"] = list(faults)
-    return web.json_response(document, status=status, content_type="application/problem+json")
+    response = web.json_response(document, status=status, content_type="application/problem+json")
+    response[KIND] = kind
+    return response

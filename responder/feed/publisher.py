@@ -91,6 +91,11 @@ class Publisher:
         for pidfd in self._outlived.values():
             _close(pidfd)
 
+    def lag(self) -> tuple[int, int]:
+        """How many nameservers answer queries, and the frames that the slowest of them has yet to acknowledge."""
+        answering = [peer for peer in self._peers if peer.answers]
+        return len(answering), max((peer.sent - peer.acknowledged for peer in answering), default=0)
+
     async def check(self) -> None:
         """Make an end of every nameserver that hangs: it is of no use to anybody, and resolvers wait for it in vain."""
         peers = [peer for peer in self._peers if peer.answers]

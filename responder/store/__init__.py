@@ -19,13 +19,14 @@ from sqlalchemy.exc import ArgumentError
 from responder.access import Digest, Grant, Token
 from responder.errors import StoreUnavailable
 from responder.names import Name
-from responder.store import audit, journal, keys, migration, schema, tokens, values
+from responder.store import audit, journal, keys, migration, schema, statistics, tokens, values
 from responder.store.audit import Action, AuditEvent, Verdict
 from responder.store.batch import MAX_VALUES, Applied, Cleanup, Expect, Operation, Outcome, Present, Step, Update, names
 from responder.store.database import Database
 from responder.store.migration import SchemaState
 from responder.store.postgresql import PostgreSQL
 from responder.store.sqlite import SQLite
+from responder.store.statistics import Statistics
 from responder.store.tokens import NewToken
 from responder.store.values import LiveValue
 from responder.zone import Change
@@ -44,6 +45,7 @@ __all__ = [
     "Outcome",
     "Present",
     "SchemaState",
+    "Statistics",
     "Step",
     "Store",
     "Update",
@@ -214,6 +216,10 @@ class Store:
         Raises `NotFound` for a zone that was not registered.
         """
         return await self._database.read(journal.changes_since, apex, serial)
+
+    async def statistics(self, *, now: datetime) -> Statistics:
+        """How many values and tokens there are."""
+        return await self._database.read(statistics.take, now)
 
     def snapshot(self) -> AsyncGenerator[Change, None]:
         """

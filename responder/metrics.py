@@ -1,0 +1,76 @@
+"""
+What is counted and measured, under the names that Prometheus sees. All of it is in the control process: nameservers
+send what they count over the feed.
+
+Labels are bounded: routes, kinds of problems, zones, types of our own choice. No hostname and no token is among them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
+
+disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each counter, which nobody asks for
+
+REGISTRY = CollectorRegistry(auto_describe=True)
+"""A registry of our own: the library's global one is everybody's."""
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+"""https://prometheus.io/docs/instrumenting/exposition_formats/"""
+
+_FAST = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
+"""Seconds, around what a transaction takes on a good and on a bad disk."""
+
+REQUESTS = Counter(
+    "responder_requests",
+    "Requests by route (DNS updates as UPDATE) and what came of them: ok, or the kind of the problem",
+    ["route", "outcome"],
+    registry=REGISTRY,
+)
+COMMIT = Histogram(
+    "responder_commit_seconds", "Time of a transaction that writes changes", buckets=_FAST, registry=REGISTRY
+)
+PUBLISH = Histogram(
+    "responder_publish_seconds",
+    "Time from a commit until every nameserver has acknowledged it",
+    buckets=_FAST,
+    registry=REGISTRY,
+)
+BATCH = Histogram(
+    "responder_batch_changes", "Changes that share a transaction", buckets=(1, 2, 5, 10, 20, 50, 100, 200, 512),
+    registry=REGISTRY,
+)  # fmt: skip
+VALUES = Gauge("responder_values", "Challenge values in place", registry=REGISTRY)
+OLDEST = Gauge("responder_oldest_value_age_seconds", "Age of the oldest value in place; 0 if none", registry=REGISTRY)
+TOKENS = Gauge(
+    "responder_tokens",
+    "Tokens in use, by the time until they expire: 1d, 7d, 30d, later, never; and those expired",
+    ["expires"],
+    registry=REGISTRY,
+)
+NAMESERVERS = Gauge("responder_nameservers", "Nameserver processes that answer queries", registry=REGISTRY)
+LAG = Gauge(
+    "responder_feed_unacknowledged", "Frames that the slowest nameserver has yet to acknowledge", registry=REGISTRY
+)
+RESTARTS = Counter(
+    "responder_child_restarts", "Processes that died and were started again", ["process"], registry=REGISTRY
+)
+
+
+def expose() -> bytes:
+    """Everything in Prometheus's text format."""
+    return generate_latest(REGISTRY)
+
+
+def start_labels(counter: Counter, labels: Iterable[tuple[str, ...]]) -> None:
+    """Show these as 0 from the start: an alert cannot compare with what is not there yet."""
+    for values in labels:
+        counter.labels(*values)
