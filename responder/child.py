@@ -3,7 +3,7 @@ What every child of the supervisor has in common: its lifeline, its signals, its
 
 The lifeline is a socket on file descriptor 0. The supervisor sends the child's orders down it (a JSON document in an
 anonymous file, so that no secret ever stands in an argument list or an environment), the child reports that it is
-ready, and its end means that the supervisor is gone: then the child goes too, whatever it is doing.
+ready and, from then on, that it lives, and its end means that the supervisor is gone: then the child goes too.
 """
 
 from __future__ import annotations
@@ -22,7 +22,11 @@ import structlog
 
 from responder.logs import Seldom
 
-READY = b"R"
+ALIVE = b"."
+"""What a child says when it is ready, and again and again after that."""
+
+BEAT = 1.0
+"""Seconds between two signs of life."""
 
 FAULT_INTERVAL = 10.0
 """Seconds between two reports of faults of one kind."""
@@ -45,8 +49,10 @@ class Lifeline:
             return json.load(file)
 
     def ready(self) -> None:
-        """Report that the work has begun."""
-        self._socket.send(READY)
+        """Report that the work has begun, and from now on that the event loop is still turning."""
+        with contextlib.suppress(OSError):  # the supervisor is gone, or stopped for so long that it need not know
+            self._socket.send(ALIVE, socket.MSG_DONTWAIT)
+        asyncio.get_running_loop().call_later(BEAT, self.ready)
 
     async def ended(self) -> None:
         """Return when the supervisor is gone."""

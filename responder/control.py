@@ -17,7 +17,7 @@ from typing import Any
 import structlog
 from aiohttp import web
 
-from responder import logs
+from responder import logs, metrics
 from responder.api import Runner, build_admin, build_api
 from responder.challenges import Challenges
 from responder.child import Lifeline, run
@@ -54,6 +54,7 @@ async def main(orders: dict[str, Any], lifeline: Lifeline, stop: asyncio.Event) 
                 stack.callback(sock.close)
             writer = await _start(settings, sockets, orders["nameservers"], stack)
             lifeline.ready()
+            metrics.RESTARTS.labels("control").inc(orders["restarts"])
             _log.info(
                 "serving",
                 zones=[str(zone.name) for zone in settings.zones],
@@ -78,7 +79,13 @@ async def _start(
     statics = [zone.static for zone in settings.zones]
     await store.register_zones([static.apex for static in statics], now=_now())
     published = await store.serials()
-    publisher = Publisher(statics, store.snapshot, nameservers=settings.dns.processes, outlived=outlived)
+    publisher = Publisher(
+        statics,
+        store.snapshot,
+        nameservers=settings.dns.processes,
+        outlived=outlived,
+        lost=metrics.RESTARTS.labels("nameserver").inc,
+    )
     if settings.dns.cookies:
         await stack.enter_async_context(_running(_renew_cookie_keys(publisher, await store.key("dns cookies"))))
     await publisher.start(sockets["feed"][0])

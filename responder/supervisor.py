@@ -8,9 +8,7 @@ handing over a plan in an anonymous file.
 
 from __future__ import annotations
 
-import errno
 import fcntl
-import itertools
 import json
 import os
 import signal
@@ -24,7 +22,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from responder.child import READY, send_orders
+from responder import systemd
+from responder.child import send_orders
+from responder.listeners import Address, Sockets, bind_all, close_all
 
 STOP_CONTROL = 3.0
 """Seconds the control process may take to finish what it acknowledged half; the nameservers wait for it."""
@@ -38,23 +38,21 @@ SHORT_LIFE = 1.0
 MAX_DELAY = 5.0
 """Seconds between two starts of a child that keeps dying."""
 
-UDP_RECEIVE_BUFFER = 4 << 20
-"""Octets asked of the kernel for waiting datagrams: a burst, or the second that a restart takes."""
-
-TCP_BACKLOG = 1024
+FEED_BACKLOG = 128
 
 LOOK_INTERVAL = 5.0
-"""Seconds between looks at the children, should a signal that tells of a death ever be missed."""
+"""Seconds between looks at the children: for signs of life, and should a signal that tells of a death be missed."""
+
+READY_INTERVAL = 0.1
+"""Seconds between looks until all children have said that they are ready: systemd waits for that."""
+
+SILENCE = 30.0
+"""Seconds without a sign of life after which a child hangs, and is killed. It gives one every second."""
 
 KEPT_FOR_NAMESERVERS = ("PATH", "LANG", "LC_ALL", "TZ", "PYTHONPATH", "PYTHONHOME", "PYTHONUNBUFFERED")
 """The only environment variables a nameserver process sees."""
 
-# linux/in.h and linux/in6.h; the socket module does not name them.
-_IP_MTU_DISCOVER, _IPV6_MTU_DISCOVER, _PMTUDISC_OMIT = 10, 23, 5
-
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
-
-Address = tuple[str, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +64,17 @@ class Plan:
     admin: list[Address]
     processes: int
     settings: dict[str, Any]
+
+    def bind(self) -> tuple[Sockets, list[str]]:
+        """All sockets by purpose, and what could not be bound, one line each."""
+        return bind_all(self.dns, self.api, self.admin, processes=self.processes)
+
+
+def cannot_bind(plan: Plan) -> list[str]:
+    """Try all of *plan*, let go of it again, and say what could not be bound."""
+    sockets, faults = plan.bind()
+    close_all(sockets)
+    return faults
 
 
 def become(plan: Plan) -> NoReturn:
@@ -93,7 +102,7 @@ def main() -> int:
 
 
 def _supervise(plan: Plan, directory: Path) -> int:
-    sockets, faults = bind_all(plan)
+    sockets, faults = plan.bind()
     feed = directory / "feed.sock"
     try:
         sockets["feed"] = [_bind_feed(feed)]
@@ -106,8 +115,7 @@ def _supervise(plan: Plan, directory: Path) -> int:
             _say(fault_text)
         return 1 if faults else _start(plan, sockets, feed).run()
     finally:
-        for sock in itertools.chain(*sockets.values()):
-            sock.close()
+        close_all(sockets)
 
 
 def _start(plan: Plan, sockets: dict[str, list[socket.socket]], feed: Path) -> Supervisor:
@@ -138,10 +146,13 @@ class Child:
     orders: dict[str, Any]
     bare: bool = False
     process: subprocess.Popen[bytes] | None = None
+    is_ready: bool = False
     was_ready: bool = False
     due: float | None = 0.0
+    restarts: int = 0
     _lifeline: socket.socket | None = None
     _started: float = 0.0
+    _heard: float = 0.0
     _delay: float = 0.0
 
     def start(self, nameservers: Sequence[int] = ()) -> None:
@@ -151,7 +162,11 @@ class Child:
         Its orders name the *nameservers* that are running, by process id.
         """
         self._started, self.due = time.monotonic(), None
-        orders = self.orders | {"sockets": self.sockets, "nameservers": list(nameservers)}
+        orders = self.orders | {
+            "sockets": self.sockets,
+            "nameservers": list(nameservers),
+            "restarts": self.restarts,
+        }
         environment = {k: v for k, v in os.environ.items() if not self.bare or k in KEPT_FOR_NAMESERVERS}
         try:
             self._lifeline, theirs = socket.socketpair()
@@ -170,7 +185,7 @@ class Child:
 
     def bury(self) -> None:
         """Note that it died, whether it ever was ready, and when it may live again."""
-        self.note_ready()
+        self.listen()
         self._retire()
 
     def _retire(self) -> None:
@@ -179,15 +194,25 @@ class Child:
         short = time.monotonic() - self._started < SHORT_LIFE
         self._delay = min(max(2 * self._delay, 0.1), MAX_DELAY) if short else 0.0
         self.due = time.monotonic() + self._delay
+        self.restarts += 1
+        self.is_ready = False
         self._lifeline = self.process = None
 
-    def note_ready(self) -> None:
-        """Look whether it reported that it is ready."""
-        if self._lifeline is not None and not self.was_ready:
-            try:
-                self.was_ready = self._lifeline.recv(1, socket.MSG_DONTWAIT) == READY
-            except OSError:
-                return
+    def listen(self) -> None:
+        """Look whether it reported that it is ready, and has given signs of life since."""
+        if self._lifeline is None:
+            return
+        try:
+            said = self._lifeline.recv(4096, socket.MSG_DONTWAIT)
+        except OSError:
+            return
+        if said:
+            self.is_ready = self.was_ready = True
+            self._heard = time.monotonic()
+
+    def hangs(self) -> bool:
+        """Whether it was ready once, and has been silent for too long."""
+        return self.is_ready and time.monotonic() - self._heard > SILENCE
 
     def signal(self, number: int) -> None:
         if self.process is not None:
@@ -201,6 +226,8 @@ class Supervisor:
         self._control = control
         self._nameservers = nameservers
         self._children = [control, *nameservers]
+        self._watchdog = systemd.watchdog_interval()
+        self._announced = False
 
     def run(self) -> int:
         """Returns the exit status: 0 when told to stop, 1 when the control process never came up."""
@@ -208,18 +235,36 @@ class Supervisor:
             for child in self._children:
                 if child.due is not None and child.due <= time.monotonic():
                     child.start(self._living_nameservers() if child is self._control else ())
-            due = min((child.due for child in self._children if child.due is not None), default=None)
-            received = signal.sigtimedwait(
-                _SIGNALS, max(0.0, due - time.monotonic()) if due is not None else LOOK_INTERVAL
-            )
+            received = signal.sigtimedwait(_SIGNALS, self._patience())
             if received is not None and received.si_signo in (signal.SIGTERM, signal.SIGINT):
+                systemd.notify("STOPPING=1")
                 self._stop()
                 return 0
             self._reap()
+            self._listen()
             if self._control.process is None and not self._control.was_ready:
                 _say("the control process could not start: see its message above")
                 self._stop()
                 return 1
+
+    def _patience(self) -> float:
+        """Seconds that may pass until there is something to do, if no signal comes."""
+        due = [child.due - time.monotonic() for child in self._children if child.due is not None]
+        look = LOOK_INTERVAL if self._announced else READY_INTERVAL
+        return max(0.0, min([*due, look, self._watchdog or look]))
+
+    def _listen(self) -> None:
+        """Pass the children's signs of life on to systemd, and make an end of whoever gives none."""
+        for child in self._children:
+            child.listen()
+            if child.hangs():
+                _say(f"{child.name} gives no sign of life; killing it")
+                child.signal(signal.SIGKILL)
+        if not self._announced and all(child.is_ready for child in self._children):
+            self._announced = True
+            systemd.notify("READY=1")
+        if self._watchdog is not None:
+            systemd.notify("WATCHDOG=1")
 
     def _living_nameservers(self) -> list[int]:
         """Those that answer while the control process starts: it must call nothing live that they do not serve."""
@@ -252,68 +297,6 @@ class Supervisor:
                         child.process.wait()
 
 
-def bind_all(plan: Plan) -> tuple[dict[str, list[socket.socket]], list[str]]:
-    """Bind everything in *plan*; returns the sockets by purpose, and what could not be bound, one line each."""
-    sockets: dict[str, list[socket.socket]] = {"udp": [], "tcp": [], "api": [], "admin": []}
-    faults: list[str] = []
-
-    def bind(purpose: str, kind: socket.SocketKind, address: Address, *, shared: bool = False) -> None:
-        try:
-            sockets[purpose].append(_bind(kind, address, shared=shared))
-        except OSError as fault:
-            key = "dns" if purpose in ("udp", "tcp") else purpose
-            host, port = address
-            text = f"cannot listen on {'[' + host + ']' if ':' in host else host}:{port} ({purpose}, {key}.listen)"
-            faults.append(f"{text}: {fault.strerror}{_mend(fault)}")
-
-    for _ in range(plan.processes):
-        for address in plan.dns:
-            bind("udp", socket.SOCK_DGRAM, address, shared=plan.processes > 1)
-    for purpose, addresses in (("tcp", plan.dns), ("api", plan.api), ("admin", plan.admin)):
-        for address in addresses:
-            bind(purpose, socket.SOCK_STREAM, address)
-    return sockets, list(dict.fromkeys(faults))
-
-
-def cannot_bind(plan: Plan) -> list[str]:
-    """Try all of *plan*, let go of it again, and say what could not be bound."""
-    sockets, faults = bind_all(plan)
-    for sock in itertools.chain(*sockets.values()):
-        sock.close()
-    return faults
-
-
-def _bind(kind: socket.SocketKind, address: Address, *, shared: bool) -> socket.socket:
-    family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
-    sock = socket.socket(family, kind)
-    try:
-        if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # so that [::] and 0.0.0.0 live side by side
-        if kind == socket.SOCK_STREAM:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        else:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, UDP_RECEIVE_BUFFER)
-            _never_fragment(sock)
-        if shared:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        sock.bind(tuple(address))
-        if kind == socket.SOCK_STREAM:
-            sock.listen(TCP_BACKLOG)
-        sock.setblocking(False)
-    except BaseException:
-        sock.close()
-        raise
-    return sock
-
-
-def _never_fragment(sock: socket.socket) -> None:
-    """Ignore what forged ICMP says of the path: our replies fit every path as they are (RFC 9715)."""
-    if sock.family == socket.AF_INET6:
-        sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, _PMTUDISC_OMIT)
-    else:
-        sock.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _PMTUDISC_OMIT)
-
-
 def _bind_feed(path: Path) -> socket.socket:
     # The directory is ours for as long as this process lives, and the socket in it: nameservers know it by its path.
     fcntl.flock(os.open(path.parent, os.O_RDONLY), fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -322,20 +305,12 @@ def _bind_feed(path: Path) -> socket.socket:
     try:
         sock.bind(str(path))
         path.chmod(0o600)
-        sock.listen(TCP_BACKLOG)
+        sock.listen(FEED_BACKLOG)
         sock.setblocking(False)
     except BaseException:
         sock.close()
         raise
     return sock
-
-
-def _mend(fault: OSError) -> str:
-    if fault.errno == errno.EADDRINUSE:
-        return " (see who listens there with `ss -lntup`, and stop that, or choose another address)"
-    if isinstance(fault, PermissionError):
-        return " (ports below 1024 need root, CAP_NET_BIND_SERVICE, or net.ipv4.ip_unprivileged_port_start)"
-    return ""
 
 
 def _numbers(sockets: list[socket.socket]) -> list[int]:

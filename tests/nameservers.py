@@ -26,10 +26,10 @@ import dns.message
 import dns.query
 
 from responder import feed
-from responder.child import READY, send_orders
+from responder.child import ALIVE, send_orders
 from responder.config.settings import DnsSettings
+from responder.listeners import TCP_BACKLOG, UDP_RECEIVE_BUFFER
 from responder.names import Name
-from responder.supervisor import TCP_BACKLOG, UDP_RECEIVE_BUFFER
 from responder.zone import Change
 from tests.processes import PATIENCE, is_alive
 from tests.zones import APEX, SERIAL, VALUE, challenge, static
@@ -114,7 +114,7 @@ def running(directory: Path, names: Names = NAMES, *, max_files: int | None = No
         stack.callback(process.wait, PATIENCE)
         stack.callback(process.kill)
         ours.settimeout(PATIENCE)
-        assert READY == ours.recv(1), log.read_text()
+        assert ALIVE == ours.recv(1), log.read_text()
         yield Nameserver(process, udp.getsockname()[1], log)
 
 

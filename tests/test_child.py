@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from responder import child
-from responder.child import READY, Lifeline, run, send_orders
+from responder.child import ALIVE, Lifeline, run, send_orders
 from tests.processes import PATIENCE
 
 
@@ -66,7 +66,7 @@ def test_orders_and_readiness(supervisor: socket.socket) -> None:
     run(main)
 
     assert [["\u00e9" + "x" * 5_000_000]] == received
-    assert READY == supervisor.recv(16)
+    assert ALIVE == supervisor.recv(16)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

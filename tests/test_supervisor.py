@@ -21,8 +21,8 @@ import dns.message
 import dns.query
 import pytest
 
-from responder import supervisor
-from responder.supervisor import KEPT_FOR_NAMESERVERS, Child, Plan, Supervisor, bind_all
+from responder import listeners, supervisor
+from responder.supervisor import KEPT_FOR_NAMESERVERS, Child, Plan, Supervisor
 from tests.e2e.programs import free_port
 from tests.processes import PATIENCE, is_alive, wait_until
 
@@ -277,11 +277,30 @@ def test_hangup_changes_nothing(supervise: Supervise, nursery: Nursery, journal:
     assert 0 == run.status()
 
 
+def test_those_that_hang_are_replaced(
+    supervise: Supervise,
+    nursery: Nursery,
+    journal: Journal,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A child that was ready and whose event loop stands still is killed, and started again."""
+    monkeypatch.setattr(supervisor, "SILENCE", 3.0)
+    monkeypatch.setattr(supervisor, "LOOK_INTERVAL", 0.5)
+    hang = f"{LIVE.partition('await')[0]}\nif len(open(orders['journal']).read().split('nameserver 1 ready')) == 2:\n"
+    supervise(nursery.child("control"), nursery.child("nameserver 1", f"{hang}    signal.pause()\nawait stop.wait()"))
+
+    journal.wait_for("nameserver 1 ready", times=2)
+
+    assert "responder: nameserver 1 gives no sign of life; killing it" in capfd.readouterr().err.splitlines()
+    assert 1 == len(journal.starts("control"))
+
+
 def test_short_lives(monkeypatch: pytest.MonkeyPatch) -> None:
     """A child that keeps dying young is started with growing delays; one that lived is started at once."""
     now = 1000.0
     monkeypatch.setattr("time.monotonic", lambda: now)
-    monkeypatch.setattr(Child, "note_ready", lambda self: None)
+    monkeypatch.setattr(Child, "listen", lambda self: None)
     child = Child("nameserver 1", "nothing", {}, {})
     delays = []
     for _ in range(8):
@@ -432,14 +451,12 @@ def test_all_faults_at_once(taken: tuple[int, int]) -> None:
     """Everything that cannot be bound is named, once, with the setting that asks for it."""
     udp, tcp = taken
 
-    sockets, faults = bind_all(
-        plan(
-            dns=[("127.0.0.1", udp), (NOBODY, 53), ("2001:db8::1", 53)],
-            api=[("127.0.0.1", tcp)],
-            admin=[("127.0.0.1", 0)],
-            processes=2,
-        )
-    )
+    sockets, faults = plan(
+        dns=[("127.0.0.1", udp), (NOBODY, 53), ("2001:db8::1", 53)],
+        api=[("127.0.0.1", tcp)],
+        admin=[("127.0.0.1", 0)],
+        processes=2,
+    ).bind()
 
     nobody = "Cannot assign requested address"
     assert [
@@ -460,9 +477,9 @@ def test_privileged_ports(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> socket.socket:
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr(supervisor, "_bind", refuse)
+    monkeypatch.setattr(listeners, "_bind", refuse)
 
-    _, faults = bind_all(plan(admin=[("127.0.0.1", 53)]))
+    _, faults = plan(admin=[("127.0.0.1", 53)]).bind()
 
     mend = "ports below 1024 need root, CAP_NET_BIND_SERVICE, or net.ipv4.ip_unprivileged_port_start"
     assert [f"cannot listen on 127.0.0.1:53 (admin, admin.listen): Permission denied ({mend})"] == faults
@@ -470,9 +487,9 @@ def test_privileged_ports(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_both_families_side_by_side() -> None:
     """The wildcard addresses of IPv4 and IPv6 can be bound to the same port."""
-    sockets, faults = bind_all(plan(dns=[("0.0.0.0", 0)]))
+    sockets, faults = plan(dns=[("0.0.0.0", 0)]).bind()
     port = sockets["tcp"][0].getsockname()[1]
-    others, more_faults = bind_all(plan(admin=[("::", port)]))
+    others, more_faults = plan(admin=[("::", port)]).bind()
 
     assert [] == faults + more_faults
     close(sockets)
@@ -485,7 +502,7 @@ def test_every_nameserver_has_its_own_udp_sockets(tmp_path: Path) -> None:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     work = plan(dns=[("127.0.0.1", port), ("::1", port)], api=[("127.0.0.1", 0)], admin=[("::1", 0)], processes=3)
-    sockets, faults = bind_all(work)
+    sockets, faults = work.bind()
     sockets["feed"] = []
 
     control, *nameservers = supervisor._start(work, sockets, tmp_path / "feed.sock")._children
@@ -516,7 +533,7 @@ def test_a_fault_leaves_nothing_bound(
         f"responder: cannot listen on 127.0.0.1:{taken[1]} (api, api.listen): Address already in use{IN_USE}",
         f"responder: cannot create {tmp_path}/no/feed.sock: No such file or directory",
     ] == capfd.readouterr().err.splitlines()
-    sockets, faults = bind_all(plan(admin=[("127.0.0.1", port)]))
+    sockets, faults = plan(admin=[("127.0.0.1", port)]).bind()
     assert [] == faults
     close(sockets)
 

@@ -61,11 +61,16 @@ class Publisher:
         *,
         nameservers: int,
         outlived: Iterable[int] = (),
+        lost: Callable[[], object] = lambda: None,
     ) -> None:
-        """*nameservers* are expected; those of *outlived* (process ids) answer already, from what they knew before."""
+        """
+        *nameservers* are expected; those of *outlived* (process ids) answer already, from what they knew before.
+        *lost* is called whenever one is gone for good.
+        """
         self._statics = tuple(statics)
         self._snapshot = snapshot
         self._expected = nameservers
+        self._lost = lost
         self._keys = Keys(())
         self._peers: set[_Peer] = set()
         self._outlived = {pid: _pidfd(pid) for pid in outlived}
@@ -195,6 +200,7 @@ class Publisher:
             # It never hangs up by itself: it is dead, or as good as dead, and must not answer from old data.
             if not peer.leaving:
                 peer.kill()
+                self._lost()
         finally:
             self._peers.discard(peer)
             loading.cancel()

@@ -19,7 +19,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from responder.child import READY, send_orders
+from responder.child import ALIVE, send_orders
 from responder.config.settings import DnsSettings, RateLimitSettings
 from responder.feed import Publisher
 from responder.names import Name
@@ -137,7 +137,7 @@ def _running(directory: Path, names: int, cores: Cores) -> Iterator[_Nameserver]
         stack.callback(process.kill)
         pin([process.pid], cores.measured)
         ours.settimeout(_PATIENCE)
-        if ours.recv(1) != READY:
+        if ours.recv(1) != ALIVE:
             raise SystemExit("the nameserver did not come up")
         load = time.monotonic() - began
         listener = Listener(f"{names} names", udp.getsockname()[1], (process.pid,))

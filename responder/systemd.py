@@ -1,0 +1,48 @@
+"""
+What systemd and this service tell each other, if it was started by systemd: sockets, readiness, signs of life.
+
+See sd_listen_fds(3) and sd_notify(3). Under anything else nothing here does anything.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+
+FIRST_DESCRIPTOR = 3
+"""SD_LISTEN_FDS_START of sd_listen_fds(3)."""
+
+Bound = tuple[socket.SocketKind, tuple[str, int]]
+
+
+def inherited_sockets() -> dict[Bound, socket.socket]:
+    """The Internet sockets that systemd handed to this very process, by their kind and address."""
+    if os.environ.get("LISTEN_PID") != str(os.getpid()):
+        return {}
+    sockets = {}
+    for number in range(FIRST_DESCRIPTOR, FIRST_DESCRIPTOR + int(os.environ.get("LISTEN_FDS", "0"))):
+        sock = socket.socket(fileno=number)
+        if sock.family in (socket.AF_INET, socket.AF_INET6):
+            host, port = sock.getsockname()[:2]
+            sockets[sock.type, (host, port)] = sock
+        else:
+            sock.detach()
+    return sockets
+
+
+def notify(state: str) -> None:
+    """Tell systemd *state*, such as READY=1. A service must not fail because nobody listens."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not address:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock, contextlib.suppress(OSError):
+        sock.sendto(state.encode(), "\0" + address[1:] if address.startswith("@") else address)
+
+
+def watchdog_interval() -> float | None:
+    """Seconds between two signs of life (WATCHDOG=1) that satisfy systemd with time to spare; None if it wants none."""
+    if os.environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
+        return None
+    microseconds = int(os.environ.get("WATCHDOG_USEC", "0"))
+    return microseconds / 1e6 / 3 if microseconds else None
