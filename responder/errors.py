@@ -24,7 +24,8 @@ Every exception this project raises on purpose, and nothing else.
         ├── StoreUnavailable        the database does not answer, or cannot be used
         ├── StoreOutdated           the database schema is not the one this version needs
         ├── Unserved                what was asked for is stored, but not being served yet
-        └── CannotStart             a socket, file or process that the service needs cannot be had
+        ├── CannotStart             a socket, file or process that the service needs cannot be had
+        └── CannotExamine           no resolver answers the doctor, or not in time
 
 The text of an exception is for the person who has to mend it. It is stable: no times, ids or ports of ours in it,
 because clients such as cert-manager retry at once whenever the text changes.
@@ -145,3 +146,7 @@ class Unserved(Unavailable):
 
 class CannotStart(Unavailable):
     """A socket, directory or child process that the service needs cannot be had."""
+
+
+class CannotExamine(Unavailable):
+    """No resolver answers, or the examination takes too long."""

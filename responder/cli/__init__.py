@@ -25,6 +25,7 @@ COMMANDS = {
     "token": ("responder.cli.tokens", "Mint and manage tokens."),
     "zone": ("responder.cli.zones", "Look at the zones."),
     "value": ("responder.cli.values", "Look at the challenge values being served."),
+    "check": ("responder.cli.check", "Examine the delegation, and whether hostnames lead here; say what mends it."),
     "db": ("responder.cli.database", "Look after the database."),
 }
 """Every command: the module that has it under its own name, and the first line of its help."""

@@ -155,6 +155,10 @@ class Store:
         """All tokens, those revoked or expired too, oldest first."""
         return await self._database.read(tokens.every)
 
+    async def tokens_for(self, hostname: Name) -> list[Token]:
+        """All tokens that are granted *hostname*, those revoked or expired too, oldest first."""
+        return await self._database.read(tokens.granted, hostname)
+
     async def revoke(self, token_id: UUID, *, at: datetime) -> None:
         """
         End a token now: the values it presented are removed, names that nobody else is granted cease to exist.

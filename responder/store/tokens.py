@@ -93,6 +93,16 @@ def every(connection: Connection) -> list[Token]:
     return [token for _, token in _tokens(connection.execute(_TOKENS))]
 
 
+def granted(connection: Connection, hostname: Name) -> list[Token]:
+    """All tokens that are granted *hostname*, oldest first, whatever their state."""
+    theirs = (
+        select(grants.c.token_id)
+        .join(hostnames, hostnames.c.id == grants.c.hostname_id)
+        .where(hostnames.c.hostname == hostname)
+    )
+    return [token for _, token in _tokens(connection.execute(_TOKENS.where(tokens.c.id.in_(theirs))))]
+
+
 def revoke(connection: Connection, token_id: UUID, *, at: datetime) -> None:
     """End a token, and remove the values that it presented. Once is enough, twice does no harm."""
     zones = journal.lock_zones(connection)

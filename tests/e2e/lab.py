@@ -13,9 +13,9 @@ import os
 import random
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import dns.message
@@ -51,7 +51,7 @@ alias 60 IN CNAME leaf.ent
 "ns2.{zone}" = ["%(ns2)s"]
 
 [dns]
-listen = ["127.0.0.1:{dns}", "%(ns1)s:53", "%(ns2)s:53"]
+listen = ["127.0.0.1:{dns}", %(listen)s]
 
 [dns.rate_limit]
 exempt = ["127.0.0.0/8"]
@@ -110,21 +110,34 @@ class Resolver:
 
 
 @contextmanager
-def internet(directory: Path) -> Iterator[Lab]:
-    """The lab without its resolvers. Skips the test where there are no rights to port 53, or a program is missing."""
+def internet(directory: Path, *, records: Sequence[str] = (), ns2_answers: bool = True) -> Iterator[Lab]:
+    """
+    The lab without its resolvers. Skips the test where there are no rights to port 53, or a program is missing.
+
+    *records* are more of those of `example.com`; without *ns2_answers*, nobody listens at the address of ns2.
+    """
     _require_port_53()
     addresses = _free_addresses()
+    listen = f'"{addresses.ns1}:53"' + f', "{addresses.ns2}:53"' * ns2_answers
     with ExitStack() as stack:
-        service = Responder(directory, configuration=_CONFIGURATION % {"ns1": addresses.ns1, "ns2": addresses.ns2})
+        configuration = _CONFIGURATION % {"ns1": addresses.ns1, "ns2": addresses.ns2, "listen": listen}
+        service = Responder(directory, configuration=configuration)
         stack.callback(service.stop)
         service.start()
         challenge_names, cnames = _present_values(service)
         delegation = service.cli("zone", "delegation").stdout.splitlines()
-        records = [*delegation, *cnames, f"www A {addresses.ns1}"]
-        anchor = stack.enter_context(serving_signed_parents(_below(directory, "knot"), addresses.parents, records))
+        usual = [*delegation, *cnames, f"www A {addresses.ns1}"]
+        lab = Lab(addresses, service, challenge_names, anchor="", hints=Path())
+        yield stack.enter_context(below_parents(lab, _below(directory, "knot"), addresses.parents, [*usual, *records]))
+
+
+@contextmanager
+def below_parents(lab: Lab, directory: Path, address: str, records: Sequence[str]) -> Iterator[Lab]:
+    """The same lab below other parents, which are at *address* and have these *records* in `example.com`."""
+    with serving_signed_parents(directory, address, records) as anchor:
         hints = directory / "root.hints"
-        hints.write_text(f". 3600000 IN NS a.root.\na.root. 3600000 IN A {addresses.parents}\n")
-        yield Lab(addresses, service, challenge_names, anchor, hints)
+        hints.write_text(f". 3600000 IN NS a.root.\na.root. 3600000 IN A {address}\n")
+        yield replace(lab, anchor=anchor, hints=hints)
 
 
 def _present_values(service: Responder) -> tuple[dict[str, str], list[str]]:
@@ -230,7 +243,7 @@ def _require_port_53() -> None:
 def _free_addresses() -> Addresses:
     """Addresses at whose port 53 nobody listens; another run of these tests may be using some network or other."""
     for network in random.sample(range(64, 127), 63):
-        parents, ns1, ns2, *resolvers = (f"127.{network}.0.{host}" for host in (53, 1, 2, *range(100, 110)))
+        parents, ns1, ns2, *resolvers = (f"127.{network}.0.{host}" for host in (53, 1, 2, *range(100, 130)))
         if all(map(_is_free, (parents, ns1, ns2, *resolvers))):
             return Addresses(parents, ns1, ns2, iter(resolvers))
     pytest.fail("somebody listens at port 53 of every loopback address")

@@ -14,7 +14,7 @@ from .programs import free_port, require, running
 
 _CONFIGURATION = """
 server:
-    ip-address: 127.0.0.1@{port}
+    ip-address: {address}@{port}
     username: ""
     chroot: ""
     database: ""
@@ -65,7 +65,7 @@ def serving_parent(directory: Path, aliases: Mapping[str, str]) -> Iterator[int]
     (directory / "parent.zone").write_text(_ZONE + cnames)
     configuration = directory / "nsd.conf"
     zone = _ZONE_CLAUSE.format(directory=directory, name="example.com", file="parent.zone")
-    configuration.write_text(_CONFIGURATION.format(port=port, directory=directory) + zone)
+    configuration.write_text(_CONFIGURATION.format(address="127.0.0.1", port=port, directory=directory) + zone)
     with running([require("nsd"), "-d", "-c", str(configuration)], directory) as nsd:
         nsd.wait_until_ready(lambda: answers(port, "example.com", "SOA"))
         yield port
@@ -80,8 +80,20 @@ def serving_alike(directory: Path, zones: Mapping[str, str], *, nsid: str) -> It
         (directory / f"{number}.zone").write_text(text)
         clauses.append(_ZONE_CLAUSE.format(directory=directory, name=name, file=f"{number}.zone"))
     configuration = directory / "nsd.conf"
-    server = _CONFIGURATION.format(port=port, directory=directory) + _LIKE_OURS.format(nsid=nsid)
+    server = _CONFIGURATION.format(address="127.0.0.1", port=port, directory=directory) + _LIKE_OURS.format(nsid=nsid)
     configuration.write_text(server + "".join(clauses))
     with running([require("nsd"), "-d", "-c", str(configuration)], directory) as nsd:
         nsd.wait_until_ready(lambda: all(answers(port, zone, "SOA") for zone in zones))
         yield port
+
+
+@contextmanager
+def serving_at(address: str, directory: Path, name: str, text: str) -> Iterator[None]:
+    """Serve the text of one zone at port 53 of the address."""
+    (directory / "only.zone").write_text(text)
+    configuration = directory / "nsd.conf"
+    server = _CONFIGURATION.format(address=address, port=53, directory=directory)
+    configuration.write_text(server + _ZONE_CLAUSE.format(directory=directory, name=name, file="only.zone"))
+    with running([require("nsd"), "-d", "-c", str(configuration)], directory) as nsd:
+        nsd.wait_until_ready(lambda: answers(53, name, "SOA", host=address))
+        yield

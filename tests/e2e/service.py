@@ -145,17 +145,29 @@ class Responder:
 
     def cli(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run one command on the same configuration; it has to succeed."""
-        run = subprocess.run(
+        run = self.attempt(*arguments)
+        assert run.returncode == 0, f"{' '.join(arguments)}: {run.stdout}{run.stderr}"
+        return run
+
+    def attempt(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run one command on the same configuration; it may fail."""
+        with self.begin(*arguments) as process:
+            try:
+                out, err = process.communicate(timeout=90)
+            finally:
+                process.kill()
+        return subprocess.CompletedProcess(arguments, process.returncode, out, err)
+
+    def begin(self, *arguments: str) -> subprocess.Popen[str]:
+        """Start one command on the same configuration, and leave it to the caller."""
+        return subprocess.Popen(
             self._command(*arguments),
             cwd=_ROOT,
             env=_environment(),
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
-            timeout=30,
-            check=False,
         )
-        assert run.returncode == 0, f"{' '.join(arguments)}: {run.stdout}{run.stderr}"
-        return run
 
     @property
     def endpoint(self) -> str:

@@ -1,0 +1,193 @@
+"""`responder check`: the doctor, from the command line to its findings on the screen."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import signal
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from responder import access
+from responder.access import Grant, Token
+from responder.cli.context import OUTPUT, Context, print_json
+from responder.config import Endpoint, Settings, ZoneSettings
+from responder.errors import Invalid, InvalidRequest
+from responder.names import Name
+
+if TYPE_CHECKING:
+    from responder.doctor import Case, Patient
+    from responder.store import Store
+
+_URI = re.compile(r"[a-z][a-z0-9+.-]*:[!-:<-~]+", re.IGNORECASE)
+"""An absolute URI as a parameter of a CAA record can hold it: no blank, no semicolon (RFC 8659, section 4.2)."""
+
+
+class _Resolver(click.ParamType[tuple[str, int | None]]):
+    name = "address[:port]"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, int | None]:
+        try:
+            return str(ip_address(value)), None
+        except ValueError:
+            pass
+        try:
+            endpoint = Endpoint.parse(value)
+        except Invalid as fault:
+            self.fail(str(fault), param, ctx)
+        return endpoint.host, endpoint.port
+
+
+class _Identity(click.ParamType[str]):
+    name = "domain"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        try:
+            return str(Name.parse(value))
+        except Invalid as fault:
+            self.fail(str(fault), param, ctx)
+
+
+class _Uri(click.ParamType[str]):
+    name = "uri"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if not _URI.fullmatch(value):
+            self.fail(f"{value!r} is not the URL of an ACME account, such as https://…/acme/acct/1", param, ctx)
+        return str(value)
+
+
+@click.command()
+@click.argument("hosts", nargs=-1, metavar="[HOST]...")
+@click.option("--resolver", type=_Resolver(), help="Resolver to ask; by default the one that this machine uses.")
+@click.option("--port", type=click.IntRange(1, 65_535), default=53, help="Port of every server, in laboratories.")
+@click.option("--write", is_flag=True, help="Present a value for each HOST, see it arrive, and clean it up.")
+@click.option(
+    "--ca",
+    type=_Identity(),
+    multiple=True,
+    default=["letsencrypt.org"],
+    help="The CA, as CAA records name it; one that goes by several names: repeat. [letsencrypt.org]",
+)
+@click.option("--account-uri", type=_Uri(), help="URL of your ACME account, for the CAA record that binds to it.")
+@OUTPUT
+@click.pass_obj
+def check(
+    context: Context,
+    hosts: tuple[str, ...],
+    resolver: tuple[str, int | None] | None,
+    port: int,
+    write: bool,  # noqa: FBT001  # an option's name
+    ca: tuple[str, ...],
+    account_uri: str | None,
+    output: str,
+) -> None:
+    """
+    Examine the delegation, and whether hostnames lead here; say what mends it.
+
+    Without HOST, only the zones are looked at. Exit status 1 if anything has to be mended.
+    """
+    # Imports more than any other command, and most commands are not this one.
+    from responder.doctor import Case, Policy, system_resolvers
+
+    settings = context.settings
+    address, resolver_port = resolver if resolver is not None else (None, 53)
+    resolvers = [address] if address is not None else system_resolvers()
+
+    async def work(store: Store) -> bool:
+        patients = await _patients(settings, store, hosts)
+        case = Case(
+            zones=_zones(settings, patients),
+            serials=await store.serials(),
+            patients=patients,
+            policy=Policy(ca, account_uri),
+            resolvers=resolvers,
+            resolver_port=resolver_port or port,
+            port=port,
+            write=store if write else None,
+        )
+        return await _examine(case, output)
+
+    try:
+        passed = context.with_store(work)
+    except asyncio.CancelledError:
+        raise click.Abort from None
+    if not passed:
+        raise SystemExit(1)
+
+
+async def _examine(case: Case, output: str) -> bool:
+    """Examine and print; whether nothing has to be mended."""
+    from responder.cli.findings import Screen, as_json, count
+    from responder.doctor import Mark, examine
+
+    _cancel_on(signal.SIGTERM, signal.SIGHUP)
+    screen = Screen()
+    with screen.live():
+        sections = await examine(
+            case, waiting=screen.waiting, found=screen.show if output == "text" else lambda _: None
+        )
+    if output == "json":
+        print_json(as_json(sections))
+    else:
+        screen.show_mends()
+        screen.conclude(sections)
+    return not count(sections, Mark.CROSS)
+
+
+def _cancel_on(*signals: signal.Signals) -> None:
+    """Let these end the command as Ctrl-C does, so that a value that was presented is cleaned up."""
+    task, loop = asyncio.current_task(), asyncio.get_running_loop()
+    for number in signals:
+        if task is not None:
+            loop.add_signal_handler(number, task.cancel)
+
+
+async def _patients(settings: Settings, store: Store, hosts: Sequence[str]) -> list[Patient]:
+    """What is to be looked at. Raises `InvalidRequest` with a line for each host that cannot be."""
+    from responder.doctor import Patient
+
+    wildcards: dict[Name, bool] = {}
+    patients: list[Patient] = []
+    faults: list[str] = []
+    for host in hosts:
+        try:
+            hostname = access.parse_hostname(host)
+        except Invalid as fault:
+            faults.append(str(fault))
+        else:
+            wildcards[hostname] = wildcards.get(hostname, False) or host.startswith("*.")
+    for hostname, wildcard in wildcards.items():
+        granted = await _granted(store, hostname)
+        if granted is None:
+            faults.append(f"no valid token is granted {hostname}: mint one with: responder token mint {hostname}")
+        elif not any(granted[1].challenge_name.is_within(zone.name) for zone in settings.zones):
+            faults.append(f"{hostname} has the challenge name {granted[1].challenge_name}, which is in no zone of ours")
+        else:
+            token, grant = granted
+            patients.append(Patient(grant=grant, token_id=token.id, wildcard=wildcard))
+    if faults:
+        raise InvalidRequest(faults)
+    return patients
+
+
+async def _granted(store: Store, hostname: Name) -> tuple[Token, Grant] | None:
+    """The newest valid token that is granted *hostname*, and its grant."""
+    now = datetime.now(UTC)
+    for token in reversed(await store.tokens_for(hostname)):
+        if token.revoked_at is None and (token.expires_at is None or token.expires_at > now):
+            return token, next(grant for grant in token.grants if grant.hostname == hostname)
+    return None
+
+
+def _zones(settings: Settings, patients: Sequence[Patient]) -> list[ZoneSettings]:
+    """The zones of these hostnames; all of them, if it is about no hostname in particular."""
+    return [
+        zone
+        for zone in settings.zones
+        if not patients or any(patient.grant.challenge_name.is_within(zone.name) for patient in patients)
+    ]

@@ -1,0 +1,187 @@
+"""
+Whether the name that a CA asks for, `_acme-challenge` of a hostname, leads to the hostname's challenge name.
+
+The servers of the hostname's own zone are asked one by one; then the resolver, which sees what a CA would see.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from dns.rdtypes.ANY.CNAME import CNAME
+from dns.rdtypes.ANY.NS import NS
+from dns.rdtypes.ANY.TXT import TXT
+
+from responder.access import Grant
+from responder.doctor.nameservers import FOLLOW_PATIENCE
+from responder.doctor.questions import Outcome, Reply, Server, from_dnspython, wait_for_none
+from responder.doctor.report import Check, Finding, catch_up, cross, note, place, tick
+from responder.doctor.walk import Walk
+from responder.names import Name
+
+
+@dataclass(frozen=True, slots=True)
+class _View:
+    """What one server has at the name: where its CNAME leads, and what should not be there."""
+
+    server: Server
+    target: Name | None
+    has_text: bool
+    is_delegated: bool
+
+
+async def examine(walk: Walk, grant: Grant, nameservers: Sequence[Server]) -> list[Finding]:
+    """Follow the name of *grant* to our *nameservers*, those that answer."""
+    findings = [await _judge_known(walk, grant, nameservers)] if nameservers else []
+    if grant.cname is None:
+        return [*findings, tick(Check.CNAME, f"none needed: {grant.challenge_name} is in our zone")]
+    findings += await _examine_alias(walk, grant)
+    return [*findings, _judge_resolved(walk, grant, await walk.resolve(grant.delegated_name, "TXT"))]
+
+
+async def _judge_known(walk: Walk, grant: Grant, nameservers: Sequence[Server]) -> Finding:
+    """The challenge name exists as long as it is granted; a nameserver may be about to hear of it."""
+    denying = await wait_for_none(lambda: _denying(walk, grant, nameservers), FOLLOW_PATIENCE)
+    if not denying:
+        return tick(Check.KNOWN, f"every nameserver that answers knows {grant.challenge_name}")
+    return cross(
+        Check.KNOWN,
+        f"{', '.join(map(str, denying))} does not know {grant.challenge_name}, though a token is granted it",
+        "see that the service there uses the same database as this command:",
+        "responder config check | grep database.url",
+    )
+
+
+async def _denying(walk: Walk, grant: Grant, nameservers: Sequence[Server]) -> list[Server]:
+    asked = (walk.asker.ask(server, grant.challenge_name, "TXT") for server in nameservers)
+    outcomes = await asyncio.gather(*asked)
+    return [
+        server
+        for server, outcome in zip(nameservers, outcomes, strict=True)
+        if isinstance(outcome, Reply) and outcome.rcode == "NXDOMAIN"
+    ]
+
+
+async def _examine_alias(walk: Walk, grant: Grant) -> list[Finding]:
+    zone = await walk.zone_of(grant.hostname)
+    servers = await walk.servers_of(zone) if zone is not None else ()
+    if zone is None or not servers:
+        return [
+            cross(
+                Check.CNAME,
+                f"the resolver finds no nameservers for {zone or grant.hostname}, where the CNAME has to be",
+                "see what is wrong there:",
+                f"dig @{walk.resolver.address} {zone or grant.hostname} NS",
+            )
+        ]
+    answers = await asyncio.gather(*(_view(walk, server, grant.delegated_name) for server in servers))
+    views = [view for view in answers if view is not None]
+    if not views:
+        return [
+            note(Check.CNAME, f"no server of {zone} could be asked from here: only what the resolver says is known")
+        ]
+    findings: list[Finding] = []
+    for target in dict.fromkeys(view.target for view in views):
+        findings += await _judge_target(walk, grant, zone, target, views)
+    findings += _judge_texts(grant, zone, views)
+    return findings or [tick(Check.CNAME, f"{grant.delegated_name} leads to {grant.challenge_name}")]
+
+
+async def _view(walk: Walk, server: Server, name: Name) -> _View | None:
+    """None if the server does not answer."""
+    cname, txt = await asyncio.gather(*(walk.asker.ask(server, name, rrtype) for rrtype in ("CNAME", "TXT")))
+    if not isinstance(cname, Reply) or cname.rcode not in ("NOERROR", "NXDOMAIN"):
+        return None
+    targets = cname.answer(name, CNAME)
+    return _View(
+        server=server,
+        target=from_dnspython(targets[0].target) if targets else None,
+        has_text=isinstance(txt, Reply) and bool(txt.answer(name, TXT)),
+        is_delegated=not cname.is_authoritative and bool(cname.authority(name, NS)),
+    )
+
+
+async def _judge_target(
+    walk: Walk, grant: Grant, zone: Name, target: Name | None, views: Sequence[_View]
+) -> list[Finding]:
+    """What to say of those servers whose CNAME leads to *target*: nothing, if it is right."""
+    name, these = grant.delegated_name, [view for view in views if view.target == target]
+    where = place((view.server for view in these), [view.server for view in views], zone)
+    partly = catch_up(zone, these[0].server, name, "CNAME") if len(these) < len(views) else None
+    if target is None:
+        what = "is delegated by NS records and so has no CNAME" if these[0].is_delegated else "has no CNAME"
+        instruction = f"remove those NS from {zone}, and add this:" if these[0].is_delegated else f"add to {zone}:"
+        return [cross(Check.CNAME, f"{name} {what} at {where}", *(partly or (instruction, f"{grant.cname}")))]
+    if await _leads_home(walk, grant, target):
+        return []
+    wildcard = await _wildcard(walk, these[0].server, zone, name, target)
+    if wildcard is not None:
+        text = f"{name} has no CNAME of its own, so {wildcard} answers for it with {target} at {where}"
+        instruction = f"add to {zone}; a name of its own takes precedence over a wildcard:"
+        return [cross(Check.WILDCARD, text, *(partly or (instruction, f"{grant.cname}")))]
+    text = f"{name} leads to {target} instead of {grant.challenge_name} at {where}"
+    return [cross(Check.CNAME, text, *(partly or (f"in {zone}, put this in place of that CNAME:", f"{grant.cname}")))]
+
+
+async def _leads_home(walk: Walk, grant: Grant, target: Name) -> bool:
+    """Whether *target* is the challenge name, or an alias that leads to it."""
+    if target == grant.challenge_name:
+        return True
+    outcome = await walk.resolve(target, "TXT")
+    return isinstance(outcome, Reply) and outcome.alias_end(target) == grant.challenge_name
+
+
+async def _wildcard(walk: Walk, server: Server, zone: Name, name: Name, target: Name) -> Name | None:
+    """The wildcard that answers for *name*, if it is one: then it answers for a name that nobody knows, too."""
+    unheard_of = Name.from_labels([secrets.token_hex(len(name.labels[0]) // 2).encode(), *name.parent.labels])
+    outcome = await walk.asker.ask(server, unheard_of, "CNAME")
+    if not isinstance(outcome, Reply) or not _is_alias(outcome, unheard_of, target):
+        return None
+    above = name.parent
+    while above.is_within(zone):
+        wildcard = Name.from_labels([b"*", *above.labels])
+        outcome = await walk.asker.ask(server, wildcard, "CNAME")
+        if isinstance(outcome, Reply) and _is_alias(outcome, wildcard, target):
+            return wildcard
+        above = above.parent
+    return Name.from_labels([b"*", *name.parent.labels])
+
+
+def _is_alias(reply: Reply, name: Name, target: Name) -> bool:
+    return any(from_dnspython(rdata.target) == target for rdata in reply.answer(name, CNAME))
+
+
+def _judge_texts(grant: Grant, zone: Name, views: Sequence[_View]) -> Iterator[Finding]:
+    these = [view for view in views if view.has_text]
+    if these:
+        where = place((view.server for view in these), [view.server for view in views], zone)
+        yield cross(
+            Check.TXT,
+            f"{grant.delegated_name} has a TXT record of its own at {where}, which no CNAME may have beside it",
+            f"remove every TXT record of that name from {zone}, and let there be only this:",
+            f"{grant.cname}",
+        )
+
+
+def _judge_resolved(walk: Walk, grant: Grant, outcome: Outcome) -> Finding:
+    """What a CA would come to."""
+    name = grant.delegated_name
+    if not isinstance(outcome, Reply):
+        fault = f"the resolver {outcome.value} when it is asked for {name}"
+    elif outcome.rcode not in ("NOERROR", "NXDOMAIN"):
+        fault = f"the resolver cannot resolve {name}: {outcome.reason}"
+    elif outcome.alias_end(name) != grant.challenge_name:
+        fault = f"the resolver does not get from {name} to {grant.challenge_name}"
+    elif outcome.rcode == "NXDOMAIN":
+        fault = f"the resolver says that {grant.challenge_name} does not exist"
+    else:
+        return tick(Check.RESOLVER, f"the resolver gets from {name} to {grant.challenge_name}")
+    return cross(
+        Check.RESOLVER,
+        fault,
+        "mend the other crosses first, then give the resolver time to forget; what it knows, without DNSSEC:",
+        f"dig @{walk.resolver.address} {name} TXT +cdflag",
+    )

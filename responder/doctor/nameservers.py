@@ -1,0 +1,263 @@
+"""
+Whether our own nameservers are as resolvers need them: each address asked for itself, over UDP and TCP, every way.
+
+Addresses are those of the settings; whether the zone above gives the same is the business of `delegation`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from ipaddress import ip_address
+
+import dns.name
+from dns.rdtypes.ANY.SOA import SOA
+
+from responder.config import ZoneSettings
+from responder.doctor.questions import Asker, Failure, Outcome, Reply, Server, query, to_dnspython, wait_for_none
+from responder.doctor.report import Check, Finding, cross, note, tick
+from responder.doctor.walk import Walk
+from responder.names import Name
+from responder.zone import SERIAL_MODULUS
+
+FOLLOW_PATIENCE = 3.0
+"""Seconds that a nameserver has to catch up with a change: three times what it promises."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Probe:
+    """What one address answers to the question for the zone's SOA, asked in four ways."""
+
+    server: Server
+    plain: Outcome
+    edns: Outcome
+    mixed: Outcome
+    tcp: Outcome
+
+    @property
+    def is_unrouted(self) -> bool:
+        return self.plain is self.tcp is Failure.UNROUTED
+
+    @property
+    def is_dead(self) -> bool:
+        return isinstance(self.plain, Failure) and isinstance(self.tcp, Failure)
+
+    def lameness(self, apex: Name) -> str | None:
+        """What it says instead of answering for the zone; None if it does answer."""
+        reply = next(outcome for outcome in (self.plain, self.tcp) if isinstance(outcome, Reply))
+        if reply.rcode != "NOERROR":
+            return f"answers {reply.reason}"
+        if not reply.answer(apex, SOA):
+            return "knows nothing of it"
+        return None if reply.is_authoritative else "answers, but not with authority"
+
+
+async def find(walk: Walk, zone: ZoneSettings) -> list[Server]:
+    """Every address of every nameserver of *zone*: ours from the settings, those outside from the resolver."""
+    names = list(zone.nameservers)
+    found = await asyncio.gather(*(_addresses(walk, zone, name) for name in names))
+    return [Server(str(name), address) for name, addresses in zip(names, found, strict=True) for address in addresses]
+
+
+async def examine(
+    walk: Walk, zone: ZoneSettings, servers: Sequence[Server], serial: int | None
+) -> tuple[list[Finding], list[Server]]:
+    """Probe *servers*, which should be at *serial* or later. Returns also those that answer for the zone."""
+    probes = await asyncio.gather(*(_probe(walk.asker, server, zone.name) for server in servers))
+    findings = list(_judge_addresses(zone, servers))
+    if away := [str(probe.server) for probe in probes if probe.is_unrouted]:
+        findings.append(note(Check.REACHABLE, f"not asked, for want of a route from this machine: {', '.join(away)}"))
+    routed = [probe for probe in probes if not probe.is_unrouted]
+    findings += _judge_reach(routed, zone.name)
+    alive = [probe for probe in routed if not probe.is_dead]
+    findings += _judge_transports(alive, zone.name)
+    findings += _judge_authority(zone, alive)
+    good = [probe for probe in alive if probe.lameness(zone.name) is None]
+    findings += _judge_packets(good, zone.name)
+    serving = [probe.server for probe in good]
+    findings += await _judge_serials(walk.asker, zone.name, serving, serial)
+    return findings, serving
+
+
+async def _addresses(walk: Walk, zone: ZoneSettings, name: Name) -> list[str]:
+    return [str(address) for address in zone.nameservers[name] or await walk.addresses_of(name)]
+
+
+async def _probe(asker: Asker, server: Server, apex: Name) -> _Probe:
+    name = to_dnspython(apex)
+    plain, edns, mixed, tcp = await asyncio.gather(
+        asker.over_udp(server, query(name, "SOA", edns=False)),
+        asker.over_udp(server, query(name, "SOA")),
+        asker.over_udp(server, query(mix_case(name), "SOA", edns=False)),
+        asker.over_tcp(server, query(name, "SOA")),
+    )
+    return _Probe(server, plain, edns, mixed, tcp)
+
+
+def mix_case(name: dns.name.Name) -> dns.name.Name:
+    """The same name with every other letter in upper case, as resolvers mix them to make forgery harder."""
+    return dns.name.Name([_every_other(label.lower(), label.upper()) for label in name.labels])
+
+
+def _every_other(lower: bytes, upper: bytes) -> bytes:
+    return b"".join((upper if at % 2 else lower)[at : at + 1] for at in range(len(lower)))
+
+
+def _judge_addresses(zone: ZoneSettings, servers: Sequence[Server]) -> Iterator[Finding]:
+    found = {server.name for server in servers}
+    for name in zone.nameservers:
+        if str(name) not in found:
+            yield cross(
+                Check.REACHABLE,
+                f"nameserver {name} has no address",
+                f"add its address to the zone that holds {name}, or take it out of [zones.nameservers]:",
+                f"{name.fqdn} {zone.static_ttl} IN A ITS.PUBLIC.ADDRESS",
+            )
+    private = [server.address for server in servers if not _is_public(server.address)]
+    if private:
+        yield note(Check.PUBLIC, f"no CA on the internet ever gets to {', '.join(private)}")
+    elif servers:
+        yield tick(Check.PUBLIC, "every address of a nameserver is one of the internet's")
+
+
+def _is_public(address: str) -> bool:
+    parsed = ip_address(address)
+    return parsed.is_global and not parsed.is_multicast
+
+
+def _judge_reach(probes: Sequence[_Probe], apex: Name) -> Iterator[Finding]:
+    for probe in probes:
+        if probe.is_dead:
+            yield cross(
+                Check.REACHABLE,
+                f"{probe.server} does not answer, neither over UDP nor over TCP",
+                "start the service there, and let port 53 through to it, UDP and TCP; then both of these must answer:",
+                f"dig @{probe.server.address} {apex} SOA +notcp",
+                f"dig @{probe.server.address} {apex} SOA +tcp",
+            )
+
+
+def _judge_transports(probes: Sequence[_Probe], apex: Name) -> Iterator[Finding]:
+    outcomes: tuple[tuple[Check, Callable[[_Probe], Outcome]], ...] = (
+        (Check.UDP, lambda probe: probe.plain),
+        (Check.TCP, lambda probe: probe.tcp),
+    )
+    for check, outcome_of in outcomes:
+        failed = [probe for probe in probes if isinstance(outcome_of(probe), Failure)]
+        for probe in failed:
+            outcome = outcome_of(probe)
+            yield cross(
+                check,
+                f"{probe.server} {outcome.value if isinstance(outcome, Failure) else ''} over {check.value}",
+                f"let {check.value} port 53 through to it: firewall, load balancer, security group; then this answers:",
+                f"dig @{probe.server.address} {apex} SOA {'+tcp' if check is Check.TCP else '+notcp'}",
+            )
+        if probes and not failed:
+            yield tick(check, f"{len(probes)} of {len(probes)} addresses of nameservers answer")
+
+
+def _judge_authority(zone: ZoneSettings, probes: Sequence[_Probe]) -> Iterator[Finding]:
+    lame = [(probe, fault) for probe in probes if (fault := probe.lameness(zone.name)) is not None]
+    for probe, fault in lame:
+        yield cross(
+            Check.AUTHORITY,
+            f"{probe.server} is lame: asked for {zone.name}, it {fault}",
+            "see that it is the service that listens there, with the zone in its configuration; then this has an "
+            "answer with the flag aa:",
+            f"dig @{probe.server.address} {zone.name} SOA +norecurse",
+        )
+    if probes and not lame:
+        yield tick(Check.AUTHORITY, f"every nameserver answers for {zone.name} with authority")
+
+
+def _judge_packets(probes: Sequence[_Probe], apex: Name) -> Iterator[Finding]:
+    """EDNS and letter case: boxes in between break them more often than servers do."""
+    over_udp = [probe for probe in probes if isinstance(probe.plain, Reply)]
+    faults = {
+        Check.EDNS: [(probe.server, fault) for probe in over_udp if (fault := _edns_fault(probe.edns))],
+        Check.CASE: [(probe.server, fault) for probe in over_udp if (fault := _case_fault(probe.mixed, apex))],
+    }
+    good = {
+        Check.EDNS: "queries with EDNS are answered with EDNS",
+        Check.CASE: "questions come back in the letters that they were asked in",
+    }
+    for check, found in faults.items():
+        for server, fault in found:
+            yield cross(
+                check,
+                f"{server} {fault}",
+                "something between here and the service rewrites or drops DNS packets; take it out of the way, or "
+                "switch off its DNS inspection. It is mended when this works:",
+                f"dig @{server.address} {_mixed_text(apex)} SOA +norecurse +edns",
+            )
+        if over_udp and not found:
+            yield tick(check, good[check])
+
+
+def _edns_fault(outcome: Outcome) -> str | None:
+    if isinstance(outcome, Failure):
+        return f"{outcome.value} when a query has EDNS (RFC 6891), as those of all resolvers have"
+    return None if outcome.has_edns else "answers without EDNS (RFC 6891) to a query with EDNS"
+
+
+def _case_fault(outcome: Outcome, apex: Name) -> str | None:
+    if isinstance(outcome, Failure):
+        return f"{outcome.value} when a question has letters of both cases, as those of CAs have"
+    if outcome.qname.labels != mix_case(to_dnspython(apex)).labels:
+        return "changes the letters of the question from upper to lower case or back, which CAs take for forgery"
+    return None
+
+
+def _mixed_text(apex: Name) -> str:
+    return mix_case(to_dnspython(apex)).to_text(omit_final_dot=True)
+
+
+async def _judge_serials(asker: Asker, apex: Name, servers: Sequence[Server], stored: int | None) -> list[Finding]:
+    """Every nameserver must get to the newest serial that is known now; on a busy zone, others follow meanwhile."""
+    serials = await _serials(asker, apex, servers)
+    newest = latest([*serials.values(), *([stored % SERIAL_MODULUS] if stored is not None else [])])
+
+    async def look() -> list[Server]:
+        stale = [server for server, serial in serials.items() if is_older(serial, newest)]
+        serials.update(await _serials(asker, apex, stale))
+        return [server for server in stale if is_older(serials[server], newest)]
+
+    behind = await wait_for_none(look, FOLLOW_PATIENCE)
+    if not behind:
+        return [tick(Check.SERIAL, f"the same on every nameserver: {newest}")] if serials else []
+    return [
+        cross(
+            Check.SERIAL,
+            f"{server} is stale: it serves serial {serials[server]}, and {newest} is the newest",
+            "see that the service there uses the same database as this command, and what its log says:",
+            "responder config check | grep database.url",
+            "journalctl --unit responder --since -1h",
+        )
+        for server in behind
+    ]
+
+
+async def _serials(asker: Asker, apex: Name, servers: Sequence[Server]) -> dict[Server, int]:
+    """The serials of those that answer."""
+    outcomes = await asyncio.gather(*(asker.ask(server, apex, "SOA") for server in servers))
+    return {
+        server: soa.serial
+        for server, outcome in zip(servers, outcomes, strict=True)
+        if isinstance(outcome, Reply)
+        for soa in outcome.answer(apex, SOA)
+    }
+
+
+def latest(serials: Sequence[int]) -> int:
+    """The newest of these; 0 if there are none."""
+    newest = serials[0] if serials else 0
+    for serial in serials:
+        if is_older(newest, serial):
+            newest = serial
+    return newest
+
+
+def is_older(serial: int, than: int) -> bool:
+    """Whether a serial comes before another (RFC 1982, section 3.2)."""
+    return serial != than and (than - serial) % SERIAL_MODULUS < SERIAL_MODULUS // 2

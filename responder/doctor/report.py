@@ -1,0 +1,96 @@
+"""
+What the doctor says: ticks, notes and crosses, each cross with what mends it. How that is printed is not decided here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from enum import Enum
+
+from responder.doctor.questions import Server
+from responder.names import Name
+
+
+class Mark(Enum):
+    """How a check ended: well; well enough, with something worth knowing; or with something to mend."""
+
+    TICK = "tick"
+    NOTE = "note"
+    CROSS = "cross"
+
+
+class Check(Enum):
+    """What is looked at, by the names that the documentation has for it."""
+
+    DELEGATION = "delegation"
+    GLUE = "glue"
+    PUBLIC = "public addresses"
+    DS = "DS"
+    REACHABLE = "reachable"
+    UDP = "UDP"
+    TCP = "TCP"
+    AUTHORITY = "authority"
+    SERIAL = "serial"
+    EDNS = "EDNS"
+    CASE = "letter case"
+    KNOWN = "challenge name"
+    CNAME = "CNAME"
+    WILDCARD = "wildcard CNAME"
+    TXT = "TXT beside it"
+    RESOLVER = "resolver"
+    CAA = "CAA"
+    BINDING = "CAA binding"
+    PROBE = "probe value"
+
+
+@dataclass(frozen=True, slots=True)
+class Mend:
+    """What to do, ending in a colon, and the exact records or commands to do it with."""
+
+    instruction: str
+    lines: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one check came to. A cross always has a mend, a note may have one."""
+
+    check: Check
+    mark: Mark
+    text: str
+    mend: Mend | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """All findings about one zone or one hostname."""
+
+    subject: Name
+    findings: tuple[Finding, ...]
+
+
+def tick(check: Check, text: str) -> Finding:
+    return Finding(check, Mark.TICK, text)
+
+
+def note(check: Check, text: str, mend: Mend | None = None) -> Finding:
+    return Finding(check, Mark.NOTE, text, mend)
+
+
+def cross(check: Check, text: str, instruction: str, *lines: str) -> Finding:
+    return Finding(check, Mark.CROSS, text, Mend(instruction, lines))
+
+
+def place(these: Iterable[Server], among: Collection[Server], zone: Name) -> str:
+    """Where something is so: at *these* of the servers *among* those of *zone*."""
+    names = list(dict.fromkeys(map(str, these)))
+    return f"every server of {zone}" if len(names) == len(among) else ", ".join(names)
+
+
+def catch_up(zone: Name, server: Server, name: Name, rrtype: str) -> tuple[str, str]:
+    """The mend of what only some servers of *zone* have wrong: instruction and command."""
+    return (
+        f"other servers of {zone} differ, so see to its zone transfers; then this shows the same everywhere:",
+        f"dig @{server.address} {name} {rrtype} +norecurse",
+    )

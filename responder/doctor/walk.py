@@ -1,0 +1,104 @@
+"""
+The way from a name to the servers that answer for it, found with the help of a resolver.
+
+A resolver knows the root and everything between; so this works on the internet and in a laboratory alike. What it
+says is taken at its word down to the zone above ours. From there on, servers are asked themselves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import dns.exception
+import dns.resolver
+from dns.rdtypes.ANY.NS import NS
+from dns.rdtypes.ANY.SOA import SOA
+
+from responder.doctor.questions import Address, Asker, Failure, Outcome, Reply, Server, from_dnspython
+from responder.errors import CannotExamine
+from responder.names import Name
+
+_ROOT = Name.parse(".")
+
+
+def system_resolvers() -> list[str]:
+    """The addresses of the resolvers that this machine uses. Raises `CannotExamine` if there are none."""
+    try:
+        return [str(server) for server in dns.resolver.Resolver().nameservers]
+    except dns.exception.DNSException:
+        raise CannotExamine("this machine has no resolver in /etc/resolv.conf: name one with --resolver") from None
+
+
+class Walk:
+    """One resolver, what it was asked to find, and the servers that were found. Get one from `Walk.start`."""
+
+    def __init__(self, asker: Asker, resolver: Server, port: int) -> None:
+        self.asker = asker
+        self.resolver = resolver
+        self._port = port
+        self._servers: dict[Name, asyncio.Task[tuple[Server, ...]]] = {}
+
+    @classmethod
+    async def start(cls, asker: Asker, addresses: Sequence[str], port: int) -> Walk:
+        """
+        Begin with the first of these resolvers that answers anything at all.
+
+        Raises `CannotExamine` if none does.
+        """
+        faults = []
+        for address in addresses:
+            resolver = Server("the resolver", address)
+            outcome = await asker.ask_resolver(resolver, _ROOT, "NS", port=port)
+            if isinstance(outcome, Reply):
+                return cls(asker, resolver, port)
+            faults.append(f"the resolver {address} {outcome.value}")
+        raise CannotExamine(f"{', '.join(faults)}: name one that works with --resolver ADDRESS")
+
+    async def resolve(self, name: Name, rrtype: str) -> Outcome:
+        """What the resolver answers."""
+        return await self.asker.ask_resolver(self.resolver, name, rrtype, port=self._port)
+
+    async def zone_of(self, name: Name) -> Name | None:
+        """The zone that *name* is in, or is the top of; None if the resolver does not find it."""
+        ancestors = [name]
+        while ancestors[-1].parent != _ROOT and ancestors[-1] != _ROOT:
+            ancestors.append(ancestors[-1].parent)
+        outcomes = await asyncio.gather(*(self.resolve(ancestor, "SOA") for ancestor in ancestors))
+        # The deepest that answers: a name may be an alias, whose SOA is that of another zone, or not be resolved.
+        zones = (_holder(ancestor, outcome) for ancestor, outcome in zip(ancestors, outcomes, strict=True))
+        return next((zone for zone in zones if zone is not None), None)
+
+    async def servers_of(self, zone: Name) -> tuple[Server, ...]:
+        """Every address of every nameserver of *zone*; none if the resolver does not find them."""
+        if zone not in self._servers:
+            self._servers[zone] = asyncio.create_task(self._find_servers(zone))
+        return await self._servers[zone]
+
+    async def addresses_of(self, name: Name) -> tuple[Address, ...]:
+        """The addresses of a host, IPv4 first."""
+        outcomes = await asyncio.gather(*(self.resolve(name, rrtype) for rrtype in ("A", "AAAA")))
+        found = (out.addresses(out.alias_end(name)) for out in outcomes if isinstance(out, Reply))
+        return tuple(sorted(set[Address]().union(*found), key=lambda address: (address.version, int(address))))
+
+    async def _find_servers(self, zone: Name) -> tuple[Server, ...]:
+        outcome = await self.resolve(zone, "NS")
+        if isinstance(outcome, Failure):
+            return ()
+        names = sorted(from_dnspython(rdata.target) for rdata in outcome.answer(zone, NS))
+        found = await asyncio.gather(*map(self.addresses_of, names))
+        return tuple(
+            Server(str(name), str(address))
+            for name, addresses in zip(names, found, strict=True)
+            for address in addresses
+        )
+
+
+def _holder(name: Name, outcome: Outcome) -> Name | None:
+    """The zone that holds *name*, as the answer to a question for its SOA shows; None if that does not."""
+    if isinstance(outcome, Failure):
+        return None
+    if outcome.answer(name, SOA):
+        return name
+    owners = (from_dnspython(rrset.name) for rrset in outcome.message.authority)
+    return next((o for o in owners if name.is_within(o) and outcome.authority(o, SOA)), None)
