@@ -116,10 +116,15 @@ async def _examine_host(case: Case, walk: Walk, patient: Patient, serving: Mappi
     grant = patient.grant
     zone = next(zone for zone in case.zones if grant.challenge_name.is_within(zone.name))
     servers = serving[zone.name]
-    findings, caa = await asyncio.gather(
-        hostname.examine(walk, grant, servers),
-        authorities.examine(walk, grant.hostname, case.policy, wildcard=patient.wildcard),
-    )
-    if case.write is not None:
+    findings, caa = await asyncio.gather(hostname.examine(walk, grant, servers), _examine_caa(case, walk, patient))
+    if case.write is None:
+        findings += await hostname.examine_path(walk, grant)
+    else:  # and the resolver has not been asked yet, so that it has nothing to forget
         findings += await probe.examine(walk, case.write, patient.token_id, grant, servers, zone.negative_ttl)
     return Section(grant.hostname, (*findings, *caa))
+
+
+async def _examine_caa(case: Case, walk: Walk, patient: Patient) -> list[Finding]:
+    if patient.grant.hostname == patient.grant.challenge_name:
+        return []  # an account for names that nobody told us; what it is granted is not what a certificate names
+    return await authorities.examine(walk, patient.grant, case.policy, wildcard=patient.wildcard)

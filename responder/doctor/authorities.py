@@ -7,10 +7,11 @@ What they mean is decided in `caa`.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dns.rdtypes.ANY.CAA import CAA
 
+from responder.access import Grant
 from responder.doctor.caa import Judgement, Policy, Property, is_prohibitive, judge, permission_text, relevant
 from responder.doctor.questions import Outcome, Reply
 from responder.doctor.report import Check, Finding, Mend, cross, note, tick
@@ -20,29 +21,40 @@ from responder.names import Name
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """The records that count: those of *owner*, or none anywhere. *records* is zone text, a line for each."""
+    """
+    The records that count: those of *owner*, or none anywhere. *records* is zone text, a line for each.
+
+    *place* is the name nearest to the hostname that can have a record: not the hostname itself, if it is an alias.
+    What is in a zone of *ours* is set in the configuration.
+    """
 
     owner: Name
+    place: Name
+    ours: bool
     properties: tuple[Property, ...] = ()
     records: tuple[str, ...] = ()
 
+    def holder(self, name: Name) -> str:
+        """Where records of *name* are to be put."""
+        return "records of the zone, in the configuration" if self.ours else f"the records of {name}"
 
-async def examine(walk: Walk, hostname: Name, policy: Policy, *, wildcard: bool) -> list[Finding]:
-    """Look up what CAA says about *hostname*, and about its *wildcard* if that is wanted."""
+
+async def examine(walk: Walk, grant: Grant, policy: Policy, *, wildcard: bool) -> list[Finding]:
+    """Look up what CAA says about the hostname of *grant*, and about its *wildcard* if that is wanted."""
+    hostname = grant.hostname
     climbed = _climb(hostname)
     outcomes = await asyncio.gather(*(walk.resolve(name, "CAA") for name in climbed))
+    is_alias = isinstance(outcomes[0], Reply) and outcomes[0].alias_end(hostname) != hostname
+    found = _Found(hostname, hostname.parent if is_alias else hostname, ours=grant.cname is None)
     for name, outcome in zip(climbed, outcomes, strict=True):
         if not isinstance(outcome, Reply) or outcome.rcode not in ("NOERROR", "NXDOMAIN"):
             return [_unanswered(walk, name, outcome)]
         owner = outcome.alias_end(name)
         if records := outcome.answer(owner, CAA):
-            found = _Found(owner, tuple(map(_property, records)), tuple(f"{owner.fqdn} IN CAA {r}" for r in records))
+            lines = tuple(f"{owner.fqdn} IN CAA {record}" for record in records)
+            found = replace(found, owner=owner, properties=tuple(map(_property, records)), records=lines)
             break
-    else:
-        found = _Found(hostname)
-    first = outcomes[0]
-    is_alias = isinstance(first, Reply) and first.alias_end(hostname) != hostname
-    return _judge(found, hostname, hostname.parent if is_alias else hostname, policy, wildcard=wildcard)
+    return _judge(found, hostname, policy, wildcard=wildcard)
 
 
 def _climb(hostname: Name) -> list[Name]:
@@ -68,44 +80,48 @@ def _unanswered(walk: Walk, name: Name, outcome: Outcome) -> Finding:
     )
 
 
-def _judge(found: _Found, hostname: Name, place: Name, policy: Policy, *, wildcard: bool) -> list[Finding]:
-    """*place* is where a record for the hostname can be: above it, if it is an alias."""
-    findings = [_judge_issuance(found, hostname, policy, wildcard=False)]
-    if wildcard:
-        findings.append(_judge_issuance(found, hostname, policy, wildcard=True))
+def _judge(found: _Found, hostname: Name, policy: Policy, *, wildcard: bool) -> list[Finding]:
+    subjects = {False: f"{hostname}"} | ({True: f"*.{hostname}"} if wildcard else {})
+    if wildcard and not any(record.tag == "issuewild" for record in found.properties):
+        subjects = {False: f"{hostname} and *.{hostname}"}
+    findings = [_judge_issuance(found, subject, policy, wildcard=of_it) for of_it, subject in subjects.items()]
     judgement = judge(found.properties, policy, wildcard=False)
     if judgement.fault is None:
-        findings.append(_judge_binding(found, place, policy, judgement))
+        findings.append(_judge_binding(found, policy, judgement))
     return findings
 
 
-def _judge_issuance(found: _Found, hostname: Name, policy: Policy, *, wildcard: bool) -> Finding:
+def _judge_issuance(found: _Found, subject: str, policy: Policy, *, wildcard: bool) -> Finding:
+    identity, owner = policy.identities[0], found.owner
     fault = judge(found.properties, policy, wildcard=wildcard).fault
-    subject = f"*.{hostname}" if wildcard else str(hostname)
+    values = relevant(found.properties, wildcard=wildcard)
     if fault is None:
-        if relevant(found.properties, wildcard=wildcard):
-            return tick(Check.CAA, f"the CAA of {found.owner} allows {policy.identities[0]} to issue for {subject}")
-        return tick(Check.CAA, f"no CAA keeps any CA from issuing for {subject}")
-    unknown = [f for f, p in zip(found.records, found.properties, strict=True) if is_prohibitive(p)]
-    text = f"the CAA of {found.owner} keeps {policy.identities[0]} from issuing for {subject}: {fault}"
+        return tick(
+            Check.CAA,
+            f"the CAA of {owner} allows {identity} to issue for {subject}" if values else f"none limits {subject}",
+        )
+    text = f"the CAA of {owner} keeps {identity} from issuing for {subject}: {fault}"
+    unknown = [line for line, one in zip(found.records, found.properties, strict=True) if is_prohibitive(one)]
     if unknown:
-        return cross(Check.CAA, text, f"remove from {found.owner}:", *unknown)
-    tag = "issuewild" if wildcard and any(p.tag == "issuewild" for p in found.properties) else "issue"
-    value = permission_text(policy) if policy.account_uri else policy.identities[0]
-    return cross(Check.CAA, text, f"add to the records of {found.owner}:", _record(found.owner, tag, value))
+        return cross(Check.CAA, text, f"remove from {found.holder(owner)}:", *unknown)
+    # In a zone of ours one name is let out, not all of them.
+    name = found.place if found.ours else owner
+    value = permission_text(policy) if policy.account_uri else identity
+    tag = "issuewild" if wildcard else "issue"
+    return cross(Check.CAA, text, f"add to {found.holder(name)}:", _record(name, tag, value))
 
 
-def _judge_binding(found: _Found, place: Name, policy: Policy, judgement: Judgement) -> Finding:
-    identity, bound = policy.identities[0], judgement.account_uris
+def _judge_binding(found: _Found, policy: Policy, judgement: Judgement) -> Finding:
+    identity, bound, place = policy.identities[0], judgement.account_uris, found.place
     if bound is not None and judgement.binds_method:
         return tick(Check.BINDING, f"{identity} issues by dns-01 only, and only to {', '.join(sorted(bound))}")
-    missing = " and ".join([*["accounturi"] * (bound is None), *["validationmethods"] * (not judgement.binds_method)])
+    missing = [*["accounturi"] * (bound is None), *["validationmethods"] * (not judgement.binds_method)]
     beside = found.owner == place and relevant(found.properties, wildcard=False)
-    where = f"in place of the records of {place} that name {identity}" if beside else f"at {place}"
+    how = f"in place of those that name {identity}, put into" if beside else "add to"
     return note(
         Check.BINDING,
-        f"no {missing} binds issuance by {identity} to your account: with it, a stolen token gets nobody a certificate",
-        Mend(f"put this {where} (RFC 8657):", (_record(place, "issue", permission_text(policy)),)),
+        f"CAA has no {' and no '.join(missing)} (RFC 8657), to keep {identity} from issuing to anybody but you",
+        Mend(f"{how} {found.holder(place)}:", (_record(place, "issue", permission_text(policy)),)),
     )
 
 

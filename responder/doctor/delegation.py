@@ -16,7 +16,7 @@ from dns.rdtypes.ANY.DS import DS
 from dns.rdtypes.ANY.NS import NS
 
 from responder.config import ZoneSettings
-from responder.doctor.questions import Address, Reply, Server, from_dnspython
+from responder.doctor.questions import Address, Failure, Outcome, Reply, Server, from_dnspython
 from responder.doctor.report import Check, Finding, Mend, catch_up, cross, note, place, tick
 from responder.doctor.walk import Walk
 from responder.names import Name
@@ -45,22 +45,22 @@ async def examine(walk: Walk, zone: ZoneSettings) -> list[Finding]:
     if parent is None or not servers:
         return [_no_parent(walk, parent or zone.name.parent)]
     answers = await asyncio.gather(*(_view(walk, server, zone) for server in servers))
-    views = [view for view in answers if view is not None]
+    views = [answer for answer in answers if isinstance(answer, _View)]
     if not views:
         return [_silent_parent(parent, servers, zone)]
-    findings = list(_missing_servers(parent, servers, views))
+    findings = list(_unheard(parent, dict(zip(servers, answers, strict=True))))
     findings += _judge_delegation(parent, views, zone)
     findings += _judge_glue(parent, [view for view in views if view.refers], zone)
     findings.append(_judge_ds(parent, views, zone))
     return findings
 
 
-async def _view(walk: Walk, server: Server, zone: ZoneSettings) -> _View | None:
-    """None if the server does not answer for the parent zone."""
+async def _view(walk: Walk, server: Server, zone: ZoneSettings) -> _View | Outcome:
+    """What the server says; what came instead, if it does not answer for the parent zone."""
     asked = (walk.asker.ask(server, zone.name, rrtype) for rrtype in ("NS", "DS"))
     ns, ds = await asyncio.gather(*asked)
     if not isinstance(ns, Reply) or ns.rcode not in ("NOERROR", "NXDOMAIN"):
-        return None
+        return ns
     rdatas = ns.authority(zone.name, NS) or ns.answer(zone.name, NS)
     nameservers = frozenset(from_dnspython(rdata.target) for rdata in rdatas)
     return _View(
@@ -90,15 +90,16 @@ def _silent_parent(parent: Name, servers: Sequence[Server], zone: ZoneSettings) 
     )
 
 
-def _missing_servers(parent: Name, servers: Sequence[Server], views: Sequence[_View]) -> Iterator[Finding]:
-    """Servers without an answer; of those with two addresses, one may just have no route from here."""
-    answering = {view.server for view in views}
-    missing = [server for server in servers if server not in answering]
-    if missing:
+def _unheard(parent: Name, answers: Mapping[Server, _View | Outcome]) -> Iterator[Finding]:
+    """Servers that do not answer for the parent; that there is no route from here to some says nothing about them."""
+    for server, answer in answers.items():
+        if isinstance(answer, _View) or answer is Failure.UNROUTED:
+            continue
+        what = f"answers {answer.reason}" if isinstance(answer, Reply) else answer.value
         yield note(
             Check.DELEGATION,
-            f"{', '.join(map(str, missing))} of {parent} could not be asked",
-            Mend("see whether it is just this machine:", (f"dig @{missing[0].address} {parent} SOA +norecurse",)),
+            f"{server}, a server of {parent}, {what}",
+            Mend("see whether it is just this machine:", (f"dig @{server.address} {parent} SOA +norecurse",)),
         )
 
 

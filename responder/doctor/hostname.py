@@ -34,19 +34,54 @@ class _View:
 
 
 async def examine(walk: Walk, grant: Grant, nameservers: Sequence[Server]) -> list[Finding]:
-    """Follow the name of *grant* to our *nameservers*, those that answer."""
+    """Ask our *nameservers*, those that answer, and the servers of the hostname's zone about the names of *grant*."""
     findings = [await _judge_known(walk, grant, nameservers)] if nameservers else []
     if grant.cname is None:
         return [*findings, tick(Check.CNAME, f"none needed: {grant.challenge_name} is in our zone")]
-    findings += await _examine_alias(walk, grant)
-    return [*findings, _judge_resolved(walk, grant, await walk.resolve(grant.delegated_name, "TXT"))]
+    return [*findings, *await _examine_alias(walk, grant)]
+
+
+async def examine_path(walk: Walk, grant: Grant) -> list[Finding]:
+    """Ask the resolver, which does all that a CA's would."""
+    return [judge_path(walk, grant, await walk.resolve(asked_name(grant), "TXT"))]
+
+
+def judge_path(walk: Walk, grant: Grant, outcome: Outcome) -> Finding:
+    """Where the resolver gets to, from *outcome*, its answer to the question for the values."""
+    name = asked_name(grant)
+    if not isinstance(outcome, Reply):
+        fault = f"it {outcome.value} when it is asked for {name}"
+    elif outcome.rcode not in ("NOERROR", "NXDOMAIN"):
+        fault = f"it cannot resolve {name}: {outcome.reason}"
+    elif (end := outcome.alias_end(name)) != grant.challenge_name:
+        fault = f"from {name} it gets {f'to {end}' if end != name else 'nowhere'}, not to {grant.challenge_name}"
+    elif outcome.rcode == "NXDOMAIN":
+        fault = f"it takes {grant.challenge_name} for a name that does not exist"
+    else:
+        return tick(Check.RESOLVER, f"it gets to {grant.challenge_name}")
+    return unresolved(walk, grant, fault)
+
+
+def unresolved(walk: Walk, grant: Grant, fault: str) -> Finding:
+    """What to say of a resolver that does not find what a CA has to find."""
+    return cross(
+        Check.RESOLVER,
+        fault,
+        "mend the other crosses first, then wait until it has forgotten; what it knows, whatever DNSSEC says:",
+        f"dig @{walk.resolver.address} {asked_name(grant)} TXT +cdflag",
+    )
+
+
+def asked_name(grant: Grant) -> Name:
+    """The name that is asked for, by a CA or, for an account without a hostname, by whoever points there."""
+    return grant.delegated_name if grant.cname is not None else grant.challenge_name
 
 
 async def _judge_known(walk: Walk, grant: Grant, nameservers: Sequence[Server]) -> Finding:
     """The challenge name exists as long as it is granted; a nameserver may be about to hear of it."""
     denying = await wait_for_none(lambda: _denying(walk, grant, nameservers), FOLLOW_PATIENCE)
     if not denying:
-        return tick(Check.KNOWN, f"every nameserver that answers knows {grant.challenge_name}")
+        return tick(Check.KNOWN, f"{grant.challenge_name} is known to every nameserver that answers")
     return cross(
         Check.KNOWN,
         f"{', '.join(map(str, denying))} does not know {grant.challenge_name}, though a token is granted it",
@@ -164,24 +199,3 @@ def _judge_texts(grant: Grant, zone: Name, views: Sequence[_View]) -> Iterator[F
             f"remove every TXT record of that name from {zone}, and let there be only this:",
             f"{grant.cname}",
         )
-
-
-def _judge_resolved(walk: Walk, grant: Grant, outcome: Outcome) -> Finding:
-    """What a CA would come to."""
-    name = grant.delegated_name
-    if not isinstance(outcome, Reply):
-        fault = f"the resolver {outcome.value} when it is asked for {name}"
-    elif outcome.rcode not in ("NOERROR", "NXDOMAIN"):
-        fault = f"the resolver cannot resolve {name}: {outcome.reason}"
-    elif outcome.alias_end(name) != grant.challenge_name:
-        fault = f"the resolver does not get from {name} to {grant.challenge_name}"
-    elif outcome.rcode == "NXDOMAIN":
-        fault = f"the resolver says that {grant.challenge_name} does not exist"
-    else:
-        return tick(Check.RESOLVER, f"the resolver gets from {name} to {grant.challenge_name}")
-    return cross(
-        Check.RESOLVER,
-        fault,
-        "mend the other crosses first, then give the resolver time to forget; what it knows, without DNSSEC:",
-        f"dig @{walk.resolver.address} {name} TXT +cdflag",
-    )

@@ -15,8 +15,9 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from responder.access import Grant
+from responder.doctor.hostname import asked_name, judge_path, unresolved
 from responder.doctor.questions import Outcome, Reply, Server, wait_for_none
-from responder.doctor.report import Check, Finding, cross, tick
+from responder.doctor.report import Check, Finding, Mark, cross, tick
 from responder.doctor.walk import Walk
 from responder.errors import ResponderError
 from responder.names import Name
@@ -102,7 +103,7 @@ async def _judge_served(walk: Walk, name: Name, value: str, nameservers: Sequenc
 
     left = await wait_for_none(lacking, SERVED_PATIENCE)
     if not left:
-        return tick(Check.PROBE, "a value that was written to the database is served by every nameserver that answers")
+        return tick(Check.PROBE, "written to the database, it is served by every nameserver that answers")
     return cross(
         Check.PROBE,
         f"a value that was written to the database is not served by {', '.join(map(str, left))}",
@@ -114,18 +115,15 @@ async def _judge_served(walk: Walk, name: Name, value: str, nameservers: Sequenc
 
 async def _judge_resolved(walk: Walk, grant: Grant, value: str, patience: float) -> Finding:
     async def lacking() -> list[Outcome]:
-        outcome = await walk.resolve(grant.delegated_name, "TXT")
-        is_there = isinstance(outcome, Reply) and value in outcome.texts(outcome.alias_end(grant.delegated_name))
+        outcome = await walk.resolve(asked_name(grant), "TXT")
+        is_there = isinstance(outcome, Reply) and value in outcome.texts(outcome.alias_end(asked_name(grant)))
         return [] if is_there else [outcome]
 
-    if not await wait_for_none(lacking, patience):
-        return tick(Check.RESOLVER, f"the resolver finds that value at {grant.delegated_name}, as a CA would")
-    return cross(
-        Check.RESOLVER,
-        f"the resolver does not find that value at {grant.delegated_name}, and no more would a CA",
-        "mend the other crosses first, then give the resolver time to forget; what it knows, without DNSSEC:",
-        f"dig @{walk.resolver.address} {grant.delegated_name} TXT +cdflag",
-    )
+    left = await wait_for_none(lacking, patience)
+    if not left:
+        return tick(Check.RESOLVER, f"it finds that value at {asked_name(grant)}")
+    path = judge_path(walk, grant, left[-1])
+    return path if path.mark is Mark.CROSS else unresolved(walk, grant, "it gets to the name, but not that value")
 
 
 async def _judge_cleared(walk: Walk, name: Name, value: str, nameservers: Sequence[Server]) -> Finding:

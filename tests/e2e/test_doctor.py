@@ -81,7 +81,7 @@ def check(lab: Lab, resolver: Resolver, *arguments: str) -> Report:
 def clinic(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     """The lab, with the hostnames above, and nobody at ns2."""
     with internet(tmp_path_factory.mktemp("clinic"), records=RECORDS, ns2_answers=False) as lab:
-        lab.service.cli("token", "mint", *(f"{name}.example.com" for name in NAMES))
+        lab.service.cli("token", "mint", f"api.{ZONE}", *(f"{name}.example.com" for name in NAMES))
         yield lab
 
 
@@ -163,6 +163,15 @@ def test_bound_account(clinic: Lab, resolver: Resolver, ns2: None) -> None:
     assert "accounturi is that of another account" in other.crosses()["CAA"]
     value = f"letsencrypt.org; validationmethods=dns-01; accounturi={uri}2"
     assert [f'bound.example.com. 300 IN CAA 0 issue "{value}"'] == other.mend("CAA")
+
+
+def test_hostname_in_the_zone(clinic: Lab, resolver: Resolver, ns2: None) -> None:
+    """A hostname in our own zone needs no CNAME, and its own leave from the CAA of the zone, in the configuration."""
+    report = check(clinic, resolver, f"*.api.{ZONE}")
+
+    assert {"CAA"} == report.crosses().keys()
+    assert {"CNAME", "resolver"} <= report.ticks()
+    assert [f'api.{ZONE}. 300 IN CAA 0 issue "letsencrypt.org"'] == report.mend("CAA")
 
 
 # Broken in the zone above
