@@ -112,6 +112,18 @@ async def test_what_is_minted_is_what_is_found(store: Store) -> None:
     assert await store.tokens() == [expected, later, bare]
 
 
+async def test_tokens_of_a_hostname(store: Store) -> None:
+    """All tokens that are granted it are found, whole and oldest first, those revoked too."""
+    first, _, last = [await store.mint(new_token(*labels)) for labels in (("a", "b"), ("b",), ("a",))]
+    await store.revoke(first.id, at=NOW)
+
+    found = await store.tokens_for(Name.parse("a.example.com"))
+
+    assert {first.id, last.id} == {token.id for token in found}
+    assert {"a.example.com", "b.example.com"} == {str(g.hostname) for t in found for g in t.grants if t.id == first.id}
+    assert [] == await store.tokens_for(Name.parse("c.example.com"))
+
+
 async def test_unknown_tokens_are_not_found(store: Store) -> None:
     """None by digest, `NotFound` by id."""
     assert await store.find_token(Digest(b"\0" * 32)) is None

@@ -25,7 +25,7 @@ COMMANDS = {
     "token": ("responder.cli.tokens", "Mint and manage tokens."),
     "zone": ("responder.cli.zones", "Look at the zones."),
     "value": ("responder.cli.values", "Look at the challenge values being served."),
-    "check": ("responder.cli.check", "Examine the delegation, and whether hostnames lead here; say what mends it."),
+    "check": ("responder.cli.check", "Find what is wrong with a delegation or hostname, and what mends it."),
     "db": ("responder.cli.database", "Look after the database."),
 }
 """Every command: the module that has it under its own name, and the first line of its help."""

@@ -64,7 +64,7 @@ class _Uri(click.ParamType[str]):
 @click.command()
 @click.argument("hosts", nargs=-1, metavar="[HOST]...")
 @click.option("--resolver", type=_Resolver(), help="Resolver to ask; by default the one that this machine uses.")
-@click.option("--port", type=click.IntRange(1, 65_535), default=53, help="Port of every server, in laboratories.")
+@click.option("--port", type=click.IntRange(1, 65_535), default=53, help="Port of every server, in laboratories. [53]")
 @click.option("--write", is_flag=True, help="Present a value for each HOST, see it arrive, and clean it up.")
 @click.option(
     "--ca",
@@ -87,7 +87,7 @@ def check(
     output: str,
 ) -> None:
     """
-    Examine the delegation, and whether hostnames lead here; say what mends it.
+    Find what is wrong with a delegation or hostname, and what mends it.
 
     Without HOST, only the zones are looked at. Exit status 1 if anything has to be mended.
     """

@@ -98,7 +98,9 @@ def _judge_issuance(found: _Found, subject: str, policy: Policy, *, wildcard: bo
     if fault is None:
         return tick(
             Check.CAA,
-            f"the CAA of {owner} allows {identity} to issue for {subject}" if values else f"none limits {subject}",
+            f"the CAA of {owner} allows {identity} to issue for {subject}"
+            if values
+            else f"no CAA record limits who issues for {subject}",
         )
     text = f"the CAA of {owner} keeps {identity} from issuing for {subject}: {fault}"
     unknown = [line for line, one in zip(found.records, found.properties, strict=True) if is_prohibitive(one)]

@@ -17,7 +17,7 @@ from dns.rdtypes.ANY.NS import NS
 
 from responder.config import ZoneSettings
 from responder.doctor.questions import Address, Failure, Outcome, Reply, Server, from_dnspython
-from responder.doctor.report import Check, Finding, Mend, catch_up, cross, note, place, tick
+from responder.doctor.report import Check, Finding, Mend, catch_up, cross, note, tick, witnesses
 from responder.doctor.walk import Walk
 from responder.names import Name
 
@@ -107,14 +107,15 @@ def _judge_delegation(parent: Name, views: Sequence[_View], zone: ZoneSettings) 
     expected = frozenset(zone.nameservers)
     wrong = [view for view in views if view.nameservers != expected]
     if not wrong:
-        yield tick(Check.DELEGATION, f"{_join(expected)} at every server of {parent}")
+        yield tick(Check.DELEGATION, f"{_join(expected)} according to every server of {parent}")
     for nameservers, these in _grouped(wrong, lambda view: view.nameservers):
-        where = place((view.server for view in these), [view.server for view in views], parent)
-        yield cross(
-            Check.DELEGATION,
-            f"{_difference(nameservers, zone)} at {where}",
-            *_mend_delegation(parent, nameservers, zone, stale=None if len(these) == len(views) else these[0].server),
+        theirs = witnesses([view.server for view in these], views, parent)
+        # Where others are right, the record is there: it is the server that is behind.
+        some_are_right = len(wrong) < len(views)
+        mend = (
+            catch_up(parent, these[0].server, zone.name, "NS") if some_are_right else _mend(parent, nameservers, zone)
         )
+        yield cross(Check.DELEGATION, f"{_difference(nameservers, zone)} according to {theirs}", *mend)
 
 
 def _difference(nameservers: frozenset[Name], zone: ZoneSettings) -> str:
@@ -128,12 +129,8 @@ def _difference(nameservers: frozenset[Name], zone: ZoneSettings) -> str:
     return " and ".join(faults)
 
 
-def _mend_delegation(
-    parent: Name, nameservers: frozenset[Name], zone: ZoneSettings, *, stale: Server | None
-) -> tuple[str, ...]:
-    """The instruction, and the records or command. *stale* is a server that the others are ahead of."""
-    if stale is not None:
-        return catch_up(parent, stale, zone.name, "NS")
+def _mend(parent: Name, nameservers: frozenset[Name], zone: ZoneSettings) -> tuple[str, ...]:
+    """What to do, and the records."""
     if nameservers <= zone.nameservers.keys():
         missing = sorted(zone.nameservers.keys() - nameservers)
         return f"add to {parent}:", *(line for name in missing for line in (_ns(zone, name), *_glue(zone, name)))
@@ -144,28 +141,29 @@ def _mend_delegation(
 def _judge_glue(parent: Name, views: Sequence[_View], zone: ZoneSettings) -> Iterator[Finding]:
     """Compare the addresses of nameservers inside the zone, which nobody finds but by the glue."""
     inside = [name for name in zone.nameservers if name.is_within(zone.name)]
-    all_right = bool(views) and bool(inside)
-    for name in inside:
-        expected = frozenset(zone.nameservers[name])
-        delegating = [view for view in views if name in view.nameservers]
-        wrong = [view for view in delegating if view.glue[name] != expected]
-        all_right = all_right and not wrong and bool(delegating)
-        for glue, these in _grouped(wrong, lambda view: view.glue[name]):  # noqa: B023  # used before the next name
-            where = place((view.server for view in these), [view.server for view in views], parent)
-            yield cross(
-                Check.GLUE,
-                f"{name} has {_addresses(glue) or 'no address'} instead of {_addresses(expected)} at {where}",
-                *(
-                    (f"in {parent}, let these be the addresses of {name}, and no others:", *_glue(zone, name))
-                    if len(these) == len(delegating)
-                    else catch_up(parent, these[0].server, zone.name, "NS")
-                ),
-            )
-    if all_right:
-        yield tick(Check.GLUE, f"the addresses of {_join(inside)} are right at every server of {parent}")
+    delegating = {name: [view for view in views if name in view.nameservers] for name in inside}
+    faults = [fault for name in inside for fault in _judge_glue_of(name, parent, delegating[name], zone)]
+    if inside and all(delegating.values()) and not faults:
+        yield tick(Check.GLUE, f"the addresses of {_join(inside)} are right, according to every server of {parent}")
+    yield from faults
+
+
+def _judge_glue_of(name: Name, parent: Name, views: Sequence[_View], zone: ZoneSettings) -> Iterator[Finding]:
+    expected = frozenset(zone.nameservers[name])
+    wrong = [view for view in views if view.glue[name] != expected]
+    for glue, these in _grouped(wrong, lambda view: view.glue[name]):
+        theirs = witnesses([view.server for view in these], views, parent)
+        mend = (
+            catch_up(parent, these[0].server, zone.name, "NS")
+            if len(wrong) < len(views)
+            else (f"in {parent}, let these be the addresses of {name}, and no others:", *_glue(zone, name))
+        )
+        found = _addresses(glue) or "no address"
+        yield cross(Check.GLUE, f"{name} has {found} instead of {_addresses(expected)} according to {theirs}", *mend)
 
 
 def _judge_ds(parent: Name, views: Sequence[_View], zone: ZoneSettings) -> Finding:
+    """Nothing here signs zones, so there is nothing that a DS could be right about."""
     claimed = sorted({text for view in views for text in view.ds})
     if not claimed:
         return tick(Check.DS, f"{zone.name} is not signed, and {parent} does not claim that it is")

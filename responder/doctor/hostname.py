@@ -18,7 +18,7 @@ from dns.rdtypes.ANY.TXT import TXT
 from responder.access import Grant
 from responder.doctor.nameservers import FOLLOW_PATIENCE
 from responder.doctor.questions import Outcome, Reply, Server, from_dnspython, wait_for_none
-from responder.doctor.report import Check, Finding, catch_up, cross, note, place, tick
+from responder.doctor.report import Check, Finding, catch_up, cross, note, tick, witnesses
 from responder.doctor.walk import Walk
 from responder.names import Name
 
@@ -54,7 +54,7 @@ def judge_path(walk: Walk, grant: Grant, outcome: Outcome) -> Finding:
     elif outcome.rcode not in ("NOERROR", "NXDOMAIN"):
         fault = f"it cannot resolve {name}: {outcome.reason}"
     elif (end := outcome.alias_end(name)) != grant.challenge_name:
-        fault = f"from {name} it gets {f'to {end}' if end != name else 'nowhere'}, not to {grant.challenge_name}"
+        fault = f"from {name} it gets {f'to {end}' if end != name else 'nowhere'} instead of to {grant.challenge_name}"
     elif outcome.rcode == "NXDOMAIN":
         fault = f"it takes {grant.challenge_name} for a name that does not exist"
     else:
@@ -143,22 +143,30 @@ async def _judge_target(
     walk: Walk, grant: Grant, zone: Name, target: Name | None, views: Sequence[_View]
 ) -> list[Finding]:
     """What to say of those servers whose CNAME leads to *target*: nothing, if it is right."""
-    name, these = grant.delegated_name, [view for view in views if view.target == target]
-    where = place((view.server for view in these), [view.server for view in views], zone)
-    partly = catch_up(zone, these[0].server, name, "CNAME") if len(these) < len(views) else None
-    if target is None:
-        what = "is delegated by NS records and so has no CNAME" if these[0].is_delegated else "has no CNAME"
-        instruction = f"remove those NS from {zone}, and add this:" if these[0].is_delegated else f"add to {zone}:"
-        return [cross(Check.CNAME, f"{name} {what} at {where}", *(partly or (instruction, f"{grant.cname}")))]
-    if await _leads_home(walk, grant, target):
+    if target is not None and await _leads_home(walk, grant, target):
         return []
-    wildcard = await _wildcard(walk, these[0].server, zone, name, target)
+    name, these = grant.delegated_name, [view for view in views if view.target == target]
+    check, fault, instruction = await _diagnose(walk, grant, zone, these[0])
+    mend = (instruction, f"{grant.cname}")
+    if any(view.target == grant.challenge_name for view in views):
+        mend = catch_up(zone, these[0].server, name, "CNAME")  # the record is there: it is the server that is behind
+    theirs = witnesses([view.server for view in these], views, zone)
+    return [cross(check, f"{name} {fault} according to {theirs}", *mend)]
+
+
+async def _diagnose(walk: Walk, grant: Grant, zone: Name, view: _View) -> tuple[Check, str, str]:
+    """Which check it is that fails, what is wrong with the name, and what to do with the record that mends it."""
+    if view.target is None and view.is_delegated:
+        fault = "is delegated by NS records and so has no CNAME"
+        return Check.CNAME, fault, f"remove those NS from {zone}, and add this:"
+    if view.target is None:
+        return Check.CNAME, "has no CNAME", f"add to {zone}:"
+    wildcard = await _wildcard(walk, view.server, zone, grant.delegated_name, view.target)
     if wildcard is not None:
-        text = f"{name} has no CNAME of its own, so {wildcard} answers for it with {target} at {where}"
-        instruction = f"add to {zone}; a name of its own takes precedence over a wildcard:"
-        return [cross(Check.WILDCARD, text, *(partly or (instruction, f"{grant.cname}")))]
-    text = f"{name} leads to {target} instead of {grant.challenge_name} at {where}"
-    return [cross(Check.CNAME, text, *(partly or (f"in {zone}, put this in place of that CNAME:", f"{grant.cname}")))]
+        fault = f"has no CNAME of its own, so {wildcard} answers for it with {view.target}"
+        return Check.WILDCARD, fault, f"add to {zone}; a name of its own takes precedence over a wildcard:"
+    fault = f"leads to {view.target} instead of {grant.challenge_name}"
+    return Check.CNAME, fault, f"in {zone}, put this in place of that CNAME:"
 
 
 async def _leads_home(walk: Walk, grant: Grant, target: Name) -> bool:
@@ -192,10 +200,10 @@ def _is_alias(reply: Reply, name: Name, target: Name) -> bool:
 def _judge_texts(grant: Grant, zone: Name, views: Sequence[_View]) -> Iterator[Finding]:
     these = [view for view in views if view.has_text]
     if these:
-        where = place((view.server for view in these), [view.server for view in views], zone)
+        theirs = witnesses([view.server for view in these], views, zone)
         yield cross(
             Check.TXT,
-            f"{grant.delegated_name} has a TXT record of its own at {where}, which no CNAME may have beside it",
+            f"{grant.delegated_name} has a TXT record of its own, in the way of the CNAME, according to {theirs}",
             f"remove every TXT record of that name from {zone}, and let there be only this:",
             f"{grant.cname}",
         )

@@ -184,13 +184,13 @@ class Asker:
         question: dns.message.Message,
         *,
         port: int | None = None,
-        patience: tuple[float, ...] = UDP_PATIENCE,
+        patience: tuple[float, ...] | None = None,
     ) -> Outcome:
         """Ask over UDP until there is an answer, or patience ends."""
         outcome: Outcome = Failure.SILENT
         async with self._slots:
             with self._noting(server, Transport.UDP):
-                for seconds in patience:
+                for seconds in patience or UDP_PATIENCE:
                     outcome = await _udp(question, server.address, port or self._port, seconds)
                     if isinstance(outcome, Reply) or outcome is Failure.UNROUTED:
                         break

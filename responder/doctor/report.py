@@ -4,7 +4,7 @@ What the doctor says: ticks, notes and crosses, each cross with what mends it. H
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -82,10 +82,9 @@ def cross(check: Check, text: str, instruction: str, *lines: str) -> Finding:
     return Finding(check, Mark.CROSS, text, Mend(instruction, lines))
 
 
-def place(these: Iterable[Server], among: Collection[Server], zone: Name) -> str:
-    """Where something is so: at *these* of the servers *among* those of *zone*."""
-    names = list(dict.fromkeys(map(str, these)))
-    return f"every server of {zone}" if len(names) == len(among) else ", ".join(names)
+def witnesses(these: Sequence[Server], among: Collection[object], zone: Name) -> str:
+    """Who says so: *these* of the servers of *zone*, of which as many as *among* were heard."""
+    return f"every server of {zone}" if len(these) == len(among) else ", ".join(map(str, these))
 
 
 def catch_up(zone: Name, server: Server, name: Name, rrtype: str) -> tuple[str, str]:

@@ -19,15 +19,17 @@ from responder.doctor.questions import Address, Asker, Failure, Outcome, Reply, 
 from responder.errors import CannotExamine
 from responder.names import Name
 
+RESOLV_CONF = "/etc/resolv.conf"
+
 _ROOT = Name.parse(".")
 
 
 def system_resolvers() -> list[str]:
     """The addresses of the resolvers that this machine uses. Raises `CannotExamine` if there are none."""
     try:
-        return [str(server) for server in dns.resolver.Resolver().nameservers]
+        return [str(server) for server in dns.resolver.Resolver(RESOLV_CONF).nameservers]
     except dns.exception.DNSException:
-        raise CannotExamine("this machine has no resolver in /etc/resolv.conf: name one with --resolver") from None
+        raise CannotExamine(f"this machine has no resolver in {RESOLV_CONF}: name one with --resolver") from None
 
 
 class Walk:

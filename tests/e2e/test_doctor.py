@@ -183,7 +183,7 @@ def test_delegation_missing(clinic: Lab, ns2: None, tmp_path: Path) -> None:
         report = check(lab, resolver)
 
     assert {"delegation"} == report.crosses().keys()
-    assert f"no NS records for {ZONE} at every server of example.com" == report.crosses()["delegation"]
+    assert f"no NS records for {ZONE} according to every server of example.com" == report.crosses()["delegation"]
     assert delegation(clinic) == set(report.mend("delegation"))
 
 
@@ -193,7 +193,7 @@ def test_nameserver_missing_at_the_parent(clinic: Lab, ns2: None, tmp_path: Path
     with parents(clinic, tmp_path, delegation(clinic) - missing) as (lab, resolver):
         report = check(lab, resolver)
 
-    assert {"delegation": f"NS ns2.{ZONE} missing at every server of example.com"} == report.crosses()
+    assert {"delegation": f"NS ns2.{ZONE} missing according to every server of example.com"} == report.crosses()
     assert missing == set(report.mend("delegation"))
 
 
@@ -202,7 +202,7 @@ def test_nameserver_too_many_at_the_parent(clinic: Lab, ns2: None, tmp_path: Pat
     with parents(clinic, tmp_path, [*delegation(clinic), f"{ZONE}. NS old.example.com."]) as (lab, resolver):
         report = check(lab, resolver)
 
-    assert {"delegation": "NS old.example.com too many at every server of example.com"} == report.crosses()
+    assert {"delegation": "NS old.example.com too many according to every server of example.com"} == report.crosses()
     assert delegation(clinic) == set(report.mend("delegation"))
 
 
@@ -213,7 +213,7 @@ def test_glue_wrong(clinic: Lab, ns2: None, tmp_path: Path) -> None:
     with parents(clinic, tmp_path, records) as (lab, resolver):
         report = check(lab, resolver)
 
-    expected = f"ns2.{ZONE} has {wrong} instead of {clinic.addresses.ns2} at every server of example.com"
+    expected = f"ns2.{ZONE} has {wrong} instead of {clinic.addresses.ns2} according to every server of example.com"
     assert {"glue": expected} == report.crosses()
     assert [f"ns2.{ZONE}. 3600 IN A {clinic.addresses.ns2}"] == report.mend("glue")
 
@@ -304,7 +304,8 @@ def test_cname_missing(clinic: Lab, resolver: Resolver, ns2: None) -> None:
 
     assert {"CNAME", "resolver"} == report.crosses().keys()
     assert (
-        "_acme-challenge.missing.example.com has no CNAME at every server of example.com" == report.crosses()["CNAME"]
+        "_acme-challenge.missing.example.com has no CNAME according to every server of example.com"
+        == report.crosses()["CNAME"]
     )
     assert [cname("missing")] == report.mend("CNAME")
 
