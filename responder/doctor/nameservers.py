@@ -7,7 +7,7 @@ Addresses are those of the settings; whether the zone above gives the same is th
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 
@@ -139,19 +139,17 @@ def _judge_reach(probes: Sequence[_Probe], apex: Name) -> Iterator[Finding]:
 
 
 def _judge_transports(probes: Sequence[_Probe], apex: Name) -> Iterator[Finding]:
-    outcomes: tuple[tuple[Check, Callable[[_Probe], Outcome]], ...] = (
-        (Check.UDP, lambda probe: probe.plain),
-        (Check.TCP, lambda probe: probe.tcp),
-    )
-    for check, outcome_of in outcomes:
-        failed = [probe for probe in probes if isinstance(outcome_of(probe), Failure)]
-        for probe in failed:
-            outcome = outcome_of(probe)
+    failures = {
+        Check.UDP: [(probe.server, probe.plain) for probe in probes if isinstance(probe.plain, Failure)],
+        Check.TCP: [(probe.server, probe.tcp) for probe in probes if isinstance(probe.tcp, Failure)],
+    }
+    for check, failed in failures.items():
+        for server, failure in failed:
             yield cross(
                 check,
-                f"{probe.server} {outcome.value if isinstance(outcome, Failure) else ''} over {check.value}",
+                f"{server} {failure.value} over {check.value}",
                 f"let {check.value} port 53 through to it: firewall, load balancer, security group; then this answers:",
-                f"dig @{probe.server.address} {apex} SOA {'+tcp' if check is Check.TCP else '+notcp'}",
+                f"dig @{server.address} {apex} SOA {'+tcp' if check is Check.TCP else '+notcp'}",
             )
         if probes and not failed:
             yield tick(check, f"{len(probes)} of {len(probes)} addresses of nameservers answer")
