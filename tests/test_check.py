@@ -171,6 +171,22 @@ async def test_challenge_name_in_no_zone(program: Cli) -> None:
 
 
 @pytest.mark.parametrize(
+    ("where", "expected"),
+    [("/dev/full", (1, "responder: cannot go on: No space left on device\n")), ("| head -1", (0, ""))],
+)
+async def test_output_that_cannot_be_written(program: Cli, where: str, expected: tuple[int, str]) -> None:
+    """A full disk is one line, and a reader that leaves is none of our business."""
+    arguments = f"check --resolver {RESOLVER} --port {program.world.port}"
+    command = f"{sys.executable} -m responder --config {program.configuration} {arguments}"
+    process = await asyncio.create_subprocess_shell(
+        f"{command} {where}" if "|" in where else f"{command} > {where}", stdout=PIPE, stderr=PIPE
+    )
+    _, err = await process.communicate()
+
+    assert expected == (process.returncode, err.decode())
+
+
+@pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
         (["--resolver", "localhost"], "does not start with an IP address"),

@@ -128,9 +128,7 @@ class Clinic:
 
 @pytest_asyncio.fixture
 async def clinic(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Clinic]:
-    """Settings with two nameservers, and nobody anywhere. Whoever does not answer is given up at once."""
-    monkeypatch.setattr(questions, "UDP_PATIENCE", (0.2,))
-    monkeypatch.setattr(questions, "RECURSION_PATIENCE", (0.2,))
+    """Settings with two nameservers, and nobody anywhere. What servers here have not done soon, they never do."""
     monkeypatch.setattr(questions, "LOOK_INTERVAL", 0.01)
     for module in (probing, hostname):
         monkeypatch.setattr(module, "FOLLOW_PATIENCE", 0.02)
@@ -177,8 +175,9 @@ async def test_in_order(clinic: Clinic) -> None:
         (lambda _: b"\0" * 40, "answers with something that is no DNS answer to the question"),
     ],
 )
-async def test_resolver_without_sense(clinic: Clinic, bend: Bend, fault: str) -> None:
+async def test_resolver_without_sense(clinic: Clinic, bend: Bend, fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A resolver that says nothing, or nonsense, is one line that says what to do."""
+    monkeypatch.setattr(questions, "RECURSION_PATIENCE", (0.1, 0.1))
     await clinic.resolver(bend=bend)
 
     with pytest.raises(CannotExamine) as refusal:
@@ -549,7 +548,7 @@ async def patient(clinic: Clinic, store: Store) -> None:
 async def test_value_that_never_arrives(clinic: Clinic, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nameservers that do not follow the database; and nothing is left in that."""
     monkeypatch.setattr(probe, "SERVED_PATIENCE", 0.02)
-    monkeypatch.setattr(probe, "RESOLVED_PATIENCE", -5.0)
+    monkeypatch.setattr(probe, "RESOLVED_PATIENCE", -5.0)  # and 5 s for the resolver to forget
     await patient(clinic, store)
     await in_order_but(clinic, CNAME)
 

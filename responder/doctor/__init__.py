@@ -17,7 +17,7 @@ it presents a value, to see it arrive, and cleans it up. How its findings are pr
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -87,19 +87,27 @@ async def examine(case: Case, *, waiting: Callable[[str], None], found: Callable
 
 
 async def _examine(case: Case, walk: Walk, found: Callable[[Section], None]) -> list[Section]:
-    sections: list[Section] = []
     serving: dict[Name, list[Server]] = {}
-    # In groups that wait for all of theirs, whatever happens: none may be left behind with a value to clean up.
-    async with asyncio.TaskGroup() as group:
-        zones = [group.create_task(_examine_zone(case, walk, zone, serving)) for zone in case.zones]
-        for task in zones:
+    zones = await _in_order((_examine_zone(case, walk, zone, serving) for zone in case.zones), found)
+    hosts = await _in_order((_examine_host(case, walk, patient, serving) for patient in case.patients), found)
+    return [*zones, *hosts]
+
+
+async def _in_order(
+    examinations: Iterable[Coroutine[None, None, Section]], found: Callable[[Section], None]
+) -> list[Section]:
+    """Do all at once, and tell of each in order."""
+    tasks = [asyncio.create_task(examination) for examination in examinations]
+    sections = []
+    try:
+        for task in tasks:
             sections.append(await task)
             found(sections[-1])
-    async with asyncio.TaskGroup() as group:
-        hosts = [group.create_task(_examine_host(case, walk, patient, serving)) for patient in case.patients]
-        for task in hosts:
-            sections.append(await task)
-            found(sections[-1])
+    finally:
+        # Whatever happened: none may be left behind with a value that is to be cleaned up.
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
     return sections
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import socket
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,10 +16,12 @@ from enum import Enum
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import TypeVar
 
+import dns.asyncbackend
 import dns.asyncquery
 import dns.edns
 import dns.exception
 import dns.flags
+import dns.inet
 import dns.message
 import dns.name
 import dns.rcode
@@ -251,9 +254,12 @@ def _rdatas(section: list[RRset], owner: Name, kind: type[Rdata]) -> list[Rdata]
 
 
 async def _udp(question: dns.message.Message, address: str, port: int, seconds: float) -> Outcome:
+    family, backend = dns.inet.af_for_address(address), dns.asyncbackend.get_default_backend()
     try:
-        # Sockets without a peer take what others send there, too; only what comes from the server counts.
-        return Reply(await dns.asyncquery.udp(question, address, timeout=seconds, port=port, ignore_unexpected=True))
+        # Connected to its peer, a socket takes nothing from others, and hears at once that nobody listens there.
+        peer = await backend.make_socket(family, socket.SOCK_DGRAM, 0, None, (address, port))  # type: ignore[no-untyped-call]
+        async with peer:
+            return Reply(await dns.asyncquery.udp(question, address, timeout=seconds, port=port, sock=peer))
     except dns.exception.Timeout:
         return Failure.SILENT
     except dns.exception.DNSException:
