@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from tests.bench import api, dns, isolation, report, scale, servers
+from tests.bench import api, credentials, dns, isolation, report, scale, servers, update
 from tests.bench.machine import Cores, pin, processor
 from tests.e2e.programs import LOGS
 
@@ -41,7 +41,7 @@ def main() -> None:
         for name, part in PARTS.items():
             if name not in arguments.parts:
                 continue
-            if name != "api" and servers.find("dnsperf") is None:
+            if name not in _WITHOUT_DNSPERF and servers.find("dnsperf") is None:
                 _say(f"without {name}: dnsperf is not installed")
                 continue
             directory = Path(temporary, name)
@@ -73,6 +73,18 @@ def _api(directory: Path, cores: Cores, arguments: argparse.Namespace) -> object
     return asdict(results)
 
 
+def _update(directory: Path, cores: Cores, arguments: argparse.Namespace) -> object:
+    results = update.measure(directory, cores, rounds=arguments.rounds, seconds=arguments.seconds, say=_say)
+    print(report.update_table(results))
+    return {name: asdict(measured) for name, measured in results.items()}
+
+
+def _credentials(directory: Path, cores: Cores, arguments: argparse.Namespace) -> object:
+    rounds = credentials.measure(directory, cores, rounds=arguments.rounds, say=_say)
+    print(report.credentials_table(rounds))
+    return [asdict(one) for one in rounds]
+
+
 def _scale(directory: Path, cores: Cores, arguments: argparse.Namespace) -> object:
     results = scale.measure(directory, cores, rounds=arguments.rounds, seconds=arguments.seconds, say=_say)
     print(report.scale_table(results))
@@ -85,7 +97,15 @@ def _isolation(directory: Path, cores: Cores, _: argparse.Namespace) -> object:
     return asdict(results)
 
 
-PARTS = {"dns": _dns, "scale": _scale, "api": _api, "isolation": _isolation}
+PARTS = {
+    "dns": _dns,
+    "scale": _scale,
+    "api": _api,
+    "update": _update,
+    "credentials": _credentials,
+    "isolation": _isolation,
+}
+_WITHOUT_DNSPERF = {"api", "credentials"}
 
 
 def _arguments() -> argparse.Namespace:

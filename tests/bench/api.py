@@ -14,6 +14,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import dns.message
 
@@ -24,7 +25,7 @@ from tests.bench.load import Outcome
 from tests.bench.machine import Cores, busy_seconds, cpu_seconds, percentile, pin, sync_times
 from tests.bench.servers import CONFIGURATION
 from tests.e2e.dns_client import values
-from tests.e2e.service import Responder
+from tests.e2e.service import ZONE, Responder
 
 CONCURRENCY = 64
 TOKENS = 64
@@ -37,6 +38,16 @@ ALONE = 500
 _PATIENCE = 120.0
 
 
+class Service(Protocol):
+    """Whoever is loaded: its ports."""
+
+    @property
+    def api(self) -> int: ...
+
+    @property
+    def dns(self) -> int: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Presented:
     """One value for one name, and who presents it."""
@@ -47,22 +58,28 @@ class Presented:
 
 
 @dataclass(frozen=True, slots=True)
-class Round:
-    """What came of presenting all values at once, and of cleaning them up."""
+class Burst:
+    """What came of presenting many values, `CONCURRENCY` at a time."""
 
-    presents: float
-    """A second."""
-    cleanups: float
-    """A second."""
+    rate: float
+    """Values a second."""
     p50: float
-    """Seconds that half of the presents took at most."""
+    """Seconds that half of the requests took at most."""
     p99: float
     cpu: float
-    """Seconds of CPU time of the control process for each present."""
+    """Seconds of CPU time for each value, of the processes that have the core to themselves."""
     foreign: float
-    """Of its core's time, how much anybody else had: it should be next to nothing."""
+    """Of that core's time, how much anybody else had: it should be next to nothing."""
     missing: int
     """Values that were acknowledged but not served."""
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """What came of presenting all values, and how many a second were cleaned up then."""
+
+    presents: Burst
+    cleanups: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,29 +122,33 @@ def measure(directory: Path, cores: Cores, *, rounds: int, say: Callable[[str], 
 
 
 def _round(responder: Responder, control: int, presented: Sequence[Presented], cores: Cores) -> Round:
-    cpu, busy = cpu_seconds([control]), busy_seconds(cores.measured)
-    outcome = load(responder, "/present", presented, CONCURRENCY)
-    cpu, busy = cpu_seconds([control]) - cpu, busy_seconds(cores.measured) - busy
-    missing = _missing(responder.dns, presented)
+    presents = burst(responder, "/present", presented, [control], cores)
     cleaned = load(responder, "/cleanup", presented, CONCURRENCY)
-    return Round(
-        presents=len(presented) / outcome["seconds"],
-        cleanups=len(presented) / cleaned["seconds"],
+    return Round(presents, len(presented) / cleaned["seconds"])
+
+
+def burst(service: Service, route: str, presented: Sequence[Presented], pids: Sequence[int], cores: Cores) -> Burst:
+    """Present it all by that route, while *pids* have their core to themselves, and ask for all of it by DNS then."""
+    cpu, busy = cpu_seconds(pids), busy_seconds(cores.measured)
+    outcome = load(service, route, presented, CONCURRENCY)
+    cpu, busy = cpu_seconds(pids) - cpu, busy_seconds(cores.measured) - busy
+    return Burst(
+        rate=len(presented) / outcome["seconds"],
         p50=percentile(outcome["times"], 0.5),
         p99=percentile(outcome["times"], 0.99),
         cpu=cpu / len(presented),
         foreign=max(0.0, busy - cpu) / outcome["seconds"],
-        missing=missing,
+        missing=_missing(service.dns, presented),
     )
 
 
 def values_of(holders: Sequence[Holder], each: int) -> list[Presented]:
     """So many new values for *each* name; neighbours have different tokens and names."""
     return [
-        Presented(holder, holder.challenge_names[n], random_value())
+        Presented(holder, name, random_value())
         for _ in range(each)
-        for n in range(HOSTNAMES)
-        for holder in holders
+        for names in zip(*(holder.challenge_names for holder in holders), strict=True)
+        for holder, name in zip(holders, names, strict=True)
     ]
 
 
@@ -139,7 +160,7 @@ def _missing(port: int, presented: Sequence[Presented]) -> int:
 
 
 def load(
-    responder: Responder,
+    service: Service,
     route: str,
     presented: Sequence[Presented],
     concurrency: int,
@@ -149,8 +170,8 @@ def load(
 ) -> Outcome:
     """Have the other process send it all, at that niceness; anything but success ends the benchmark."""
     orders = {
-        "api": responder.api,
-        "dns": responder.dns if check else None,
+        "api": service.api,
+        "dns": service.dns if check else None,
         "concurrency": concurrency,
         "requests": [_request(route, one) for one in presented],
     }
@@ -168,15 +189,15 @@ def load(
 
 
 def _request(route: str, one: Presented) -> dict[str, str]:
-    """A request as lego's httpreq sends it, and the query that shows whether it has taken effect."""
-    body = json.dumps({"fqdn": one.name.fqdn, "value": one.value})
+    """A request as lego sends it, and the query that shows whether it has taken effect."""
+    body, credentials = _as_acme_dns(one) if route == "/update" else _as_httpreq(one)
     head = (
         f"POST {route} HTTP/1.1",
         "Host: 127.0.0.1",
         "User-Agent: responder-bench",
         f"Content-Length: {len(body)}",
         "Accept: application/json",
-        f"Authorization: Bearer {one.holder.secret}",
+        *credentials,
         "Content-Type: application/json",
         "Accept-Encoding: gzip",
     )
@@ -185,3 +206,12 @@ def _request(route: str, one: Presented) -> dict[str, str]:
         "query": dns.message.make_query(one.name.fqdn, "TXT").to_wire().hex(),
         "wanted": one.value,
     }
+
+
+def _as_httpreq(one: Presented) -> tuple[str, tuple[str, ...]]:
+    return json.dumps({"fqdn": one.name.fqdn, "value": one.value}), (f"Authorization: Bearer {one.holder.secret}",)
+
+
+def _as_acme_dns(one: Presented) -> tuple[str, tuple[str, ...]]:
+    body = json.dumps({"subdomain": str(one.name).removesuffix(f".{ZONE}"), "txt": one.value})
+    return body, (f"X-Api-User: {one.holder.token_id}", f"X-Api-Key: {one.holder.secret}")

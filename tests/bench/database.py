@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from uuid import UUID
 
 from responder.access import Grant, Secret, challenge_name, digest, mint_secret
 from responder.names import Name
@@ -26,6 +27,7 @@ _BATCH = 500
 class Holder:
     """Somebody with a token, and the challenge names that it covers."""
 
+    token_id: UUID
     secret: Secret
     challenge_names: tuple[Name, ...]
 
@@ -47,12 +49,10 @@ async def _fill(path: Path, tokens: int, hostnames: int, with_values: bool) -> l
         await store.register_zones([_APEX], now=now)
         for number in range(tokens):
             grants = [_grant(f"host{number}-{n}.example.com") for n in range(hostnames)]
-            holder = Holder(mint_secret(), tuple(grant.challenge_name for grant in grants))
-            new = NewToken(
-                digest=digest(holder.secret), grants=tuple((grant, _APEX) for grant in grants), created_at=now
-            )
+            secret = mint_secret()
+            new = NewToken(digest=digest(secret), grants=tuple((grant, _APEX) for grant in grants), created_at=now)
             await store.mint(new)
-            holders.append(holder)
+            holders.append(Holder(new.id, secret, tuple(grant.challenge_name for grant in grants)))
             if with_values:
                 await _present(store, new, now)
     return holders

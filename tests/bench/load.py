@@ -41,10 +41,10 @@ class Outcome(TypedDict):
 
 
 class Connection:
-    """A kept connection with at most one request under way."""
+    """A kept connection, from that loopback address, with at most one request under way."""
 
-    def __init__(self, port: int) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", port), _TIMEOUT)
+    def __init__(self, port: int, source: str = "127.0.0.1") -> None:
+        self.socket = socket.create_connection(("127.0.0.1", port), _TIMEOUT, (source, 0))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.request: Request | None = None
         self._sent = 0.0

@@ -5,7 +5,9 @@ What was measured, as Markdown tables. A ratio is ours to theirs of the same rou
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
+from tests.bench import credentials
 from tests.bench.api import CONCURRENCY
 from tests.bench.api import Results as APIResults
 from tests.bench.dns import OURS, RATE, Measured, Round
@@ -13,6 +15,10 @@ from tests.bench.dns import Results as DNSResults
 from tests.bench.isolation import Isolation
 from tests.bench.machine import Spread
 from tests.bench.scale import FEW, MANY, Scale
+from tests.bench.update import Measured as UpdateMeasured
+from tests.bench.update import Results as UpdateResults
+
+_R = TypeVar("_R")
 
 _DISTURBED = 0.05
 """Of the measured core's time, how much others may have before a round counts as disturbed."""
@@ -45,19 +51,71 @@ def dns_table(results: DNSResults, versions: Mapping[str, str]) -> str:
 def api_table(results: APIResults) -> str:
     """One row for each figure."""
     rounds = results.rounds
+    presents = [r.presents for r in rounds]
     rows = [
-        (f"presents/s, {CONCURRENCY} at a time", _number(Spread.of(r.presents for r in rounds))),
-        (f"p50 ms, {CONCURRENCY} at a time", _number(Spread.of(r.p50 * 1e3 for r in rounds))),
-        (f"p99 ms, {CONCURRENCY} at a time", _number(Spread.of(r.p99 * 1e3 for r in rounds))),
-        ("CPU µs of the control process per present", _number(Spread.of(r.cpu * 1e6 for r in rounds))),
+        (f"presents/s, {CONCURRENCY} at a time", _number(Spread.of(one.rate for one in presents))),
+        (f"p50 ms, {CONCURRENCY} at a time", _number(Spread.of(one.p50 * 1e3 for one in presents))),
+        (f"p99 ms, {CONCURRENCY} at a time", _number(Spread.of(one.p99 * 1e3 for one in presents))),
+        ("CPU µs of the control process per present", _number(Spread.of(one.cpu * 1e6 for one in presents))),
         (f"cleanups/s, {CONCURRENCY} at a time", _number(Spread.of(r.cleanups for r in rounds))),
         ("p50 ms, one at a time", f"{results.alone.p50 * 1e3:.2f}"),
         ("p99 ms, one at a time", f"{results.alone.p99 * 1e3:.2f}"),
         ("p50 ms of the disk's own fdatasync", f"{results.sync * 1e3:.2f}"),
-        ("acknowledged but not served", str(sum(r.missing for r in rounds) + results.alone.stale)),
-        ("disturbed rounds", _disturbed([r.foreign for r in rounds])),
+        ("acknowledged but not served", str(sum(one.missing for one in presents) + results.alone.stale)),
+        ("disturbed rounds", _disturbed([one.foreign for one in presents])),
     ]
     return f"{_table(('API', ''), rows)}\n\nMedians (and ranges) of {len(rounds)} rounds.\n"
+
+
+def update_table(results: UpdateResults) -> str:
+    """One row for each server. What a second of CPU time is good for says more where the load is slower than it."""
+    head = (
+        "server",
+        f"updates/s, {CONCURRENCY} at a time",
+        "ours : it",
+        "updates per CPU s",
+        "ours : it",
+        "p50 ms",
+        "p99 ms",
+        "not served",
+        "TXT queries/s",
+        "ours : it",
+        "queries per CPU s",
+        "ours : it",
+        "disturbed",
+    )
+    rows = [_update_row(name, measured, results[OURS]) for name, measured in results.items()]
+    return f"{_table(head, rows)}\n\nMedians (and ranges) of {len(results[OURS].updates)} rounds.\n"
+
+
+def _update_row(name: str, measured: UpdateMeasured, ours: UpdateMeasured) -> tuple[str, ...]:
+    updates, queries = measured.updates, measured.queries
+    return (
+        name,
+        *_compared(updates, ours.updates, lambda r: r.rate),
+        *_compared(updates, ours.updates, lambda r: 1 / r.cpu),
+        _number(Spread.of(r.p50 * 1e3 for r in updates)),
+        _number(Spread.of(r.p99 * 1e3 for r in updates)),
+        str(sum(r.missing for r in updates)),
+        *_compared(queries, ours.queries, lambda r: r.qps),
+        *_compared(queries, ours.queries, lambda r: 1 / r.cpu),
+        _disturbed([*(r.foreign for r in updates), *(r.foreign for r in queries)]),
+    )
+
+
+def credentials_table(rounds: Sequence[credentials.Round]) -> str:
+    """What wrong credentials get, and what they do to updates with the right ones."""
+    rows = [
+        ("wrong credentials/s", _number(Spread.of(r.rate for r in rounds))),
+        ("  of those, answered with 429", f"{Spread.of(r.limited for r in rounds).median:.1%}"),
+        ("p50 ms of an update, alone", _number(Spread.of(r.alone.p50 * 1e3 for r in rounds))),
+        ("  beside wrong credentials", _number(Spread.of(r.beside.p50 * 1e3 for r in rounds))),
+        ("  times as long", _number(Spread.of(r.beside.p50 / r.alone.p50 for r in rounds))),
+        ("p99 ms of an update, alone", _number(Spread.of(r.alone.p99 * 1e3 for r in rounds))),
+        ("  beside wrong credentials", _number(Spread.of(r.beside.p99 * 1e3 for r in rounds))),
+        ("  times as long", _number(Spread.of(r.beside.p99 / r.alone.p99 for r in rounds))),
+    ]
+    return f"{_table(('credentials', ''), rows)}\n\nMedians (and ranges) of {len(rounds)} rounds.\n"
 
 
 def scale_table(results: Scale) -> str:
@@ -110,6 +168,12 @@ def _dns_row(workload: str, name: str, measured: Measured, ours: Measured) -> tu
         str(sum(r.lost for r in measured.rounds)),
         _disturbed([r.foreign for r in measured.rounds]),
     )
+
+
+def _compared(rounds: Sequence[_R], ours: Sequence[_R], figure: Callable[[_R], float]) -> tuple[str, str]:
+    """The figure, and how many times as much it is with us in the same round; nothing if it is ours."""
+    ratios = [figure(mine) / figure(its) for mine, its in zip(ours, rounds, strict=True)]
+    return _number(Spread.of(map(figure, rounds))), "" if rounds is ours else _number(Spread.of(ratios))
 
 
 def _disturbed(shares: Sequence[float]) -> str:

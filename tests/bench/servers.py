@@ -63,13 +63,17 @@ replies_per_second = 0
 listen = ["127.0.0.1:{api}"]
 tls = "off"
 
+[api.limits]
+per_token = "1000000/second"
+per_address = "1000000/second"
+
 [admin]
 listen = ["127.0.0.1:{admin}"]
 
 [database]
 url = "sqlite+aiosqlite:///{database}"
 """
-"""The configuration of the service, as `Responder` fills it in."""
+"""The configuration of the service, as `Responder` fills it in: no load is too much, but guesses still are."""
 
 OTHERS = (
     Server(
