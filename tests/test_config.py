@@ -219,7 +219,7 @@ def test_unknown_variables(file: Path) -> None:
 
     assert faults(file, ZONE, **variables) == (
         "RESPONDER_DATABASE_URL: there is no such setting: did you mean RESPONDER_DATABASE__URL?",
-        "RESPONDER_DNS__PORT: there is no such setting: did you mean RESPONDER_DNS?",
+        "RESPONDER_DNS__PORT: there is no such setting: did you mean RESPONDER_DNS__UPDATE?",
         "RESPONDER_XYZZY: there is no such setting: see config/responder.example.toml",
         "RESPONDER_ZONES__0__NAME: there is no such setting: did you mean RESPONDER_ZONES?",
     )
@@ -272,6 +272,14 @@ def test_variables_of_kubernetes(file: Path) -> None:
             ZONE + '[api]\ntls = "acme"',
             'api.tls: must be "off" in this version: let a proxy in front of the API speak TLS',
         ),
+        (
+            ZONE + '[dns.update]\nalgorithms = ["hmac-sha3"]',
+            (
+                "dns.update.algorithms[0]: must be 'hmac-sha256', 'hmac-sha384', 'hmac-sha512', 'hmac-sha224', "
+                "'hmac-sha1' or 'hmac-md5'"
+            ),
+        ),
+        (ZONE + "[dns.update]\nalgorithms = []", "dns.update.algorithms: must not be empty"),
         (ZONE + '[log]\nformat = "xml"', "log.format: must be 'auto', 'json' or 'text'"),
         (ZONE + "[log]\nlevel = 3", "log.level: must be 'debug', 'info', 'warning' or 'error'"),
         (
@@ -630,6 +638,40 @@ def test_effective_hides_the_password(file: Path, url: str, shown: str) -> None:
 
     assert effective == settings.model_dump(mode="json") | {"database": {"url": shown, "auto_upgrade": False}}
     assert "SECRET" not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    ("url", "key_file", "expected"),
+    [
+        ("sqlite+aiosqlite:////var/lib/responder/responder.db", "", "/var/lib/responder/tsig.key"),
+        ("sqlite+aiosqlite:///.dev/responder.db?timeout=3", "", ".dev/tsig.key"),
+        ("sqlite+aiosqlite:////var/lib/responder.db", "/etc/responder/tsig.key", "/etc/responder/tsig.key"),
+        ("postgresql+asyncpg://u@h/d", "/etc/responder/tsig.key", "/etc/responder/tsig.key"),
+    ],
+)
+def test_key_file(file: Path, url: str, key_file: str, expected: str) -> None:
+    """The key file is where the settings say, or else beside the SQLite database."""
+    settings = read(file, ZONE, RESPONDER_DATABASE__URL=url, RESPONDER_DNS__UPDATE__KEY_FILE=key_file)
+
+    assert Path(expected) == settings.tsig_key_file
+
+
+def test_no_key_file(file: Path) -> None:
+    """Beside a PostgreSQL database there is no place for one."""
+    assert read(file, ZONE, RESPONDER_DATABASE__URL="postgresql+asyncpg://u@h/d").tsig_key_file is None
+
+
+def test_warning_of_no_key_file(file: Path) -> None:
+    """That there are no updates for want of a key file is said, unless nobody wants any."""
+    database = {"RESPONDER_DATABASE__URL": "postgresql+asyncpg://u@h/d"}
+    warning = (
+        "dns.update: there are no DNS updates, for nothing says where their key is: name a file in "
+        "dns.update.key_file (on every node the same one), or set dns.update.enabled = false"
+    )
+
+    assert warning in read(file, ZONE, **database).warnings()
+    assert warning not in read(file, ZONE, **database, RESPONDER_DNS__UPDATE__ENABLED="false").warnings()
+    assert warning not in read(file, ZONE, **database, RESPONDER_DNS__UPDATE__KEY_FILE="tsig.key").warnings()
 
 
 def test_settings_are_frozen() -> None:

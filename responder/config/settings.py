@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import limits
@@ -38,6 +39,12 @@ STATIC_TTL = 3_600
 """Seconds: the TTL of static records that have none of their own, unless it is set."""
 
 Address = IPv4Address | IPv6Address
+
+Algorithm = Literal["hmac-sha256", "hmac-sha384", "hmac-sha512", "hmac-sha224", "hmac-sha1", "hmac-md5"]
+"""How a DNS update may be signed (RFC 8945, section 6), the last three only if somebody asks for them."""
+
+KEY_FILE = "tsig.key"
+"""What the key file is called beside an SQLite database."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,6 +270,14 @@ class RateLimitSettings(_Section):
     exempt: tuple[_Network, ...] = ()
 
 
+class UpdateSettings(_Section):
+    """Whether DNS updates are taken (RFC 2136), what their keys are made from, and which algorithms sign them."""
+
+    enabled: bool = True
+    key_file: str = ""
+    algorithms: Annotated[tuple[Algorithm, ...], _NOT_EMPTY] = ("hmac-sha256", "hmac-sha384", "hmac-sha512")
+
+
 class DnsSettings(_Section):
     """Where DNS is answered, UDP and TCP, by how many nameserver processes, and what they tell of themselves."""
 
@@ -273,6 +288,7 @@ class DnsSettings(_Section):
     version: _Identifier = ""
     hostname: _Identifier = ""
     rate_limit: RateLimitSettings = RateLimitSettings()
+    update: UpdateSettings = UpdateSettings()
 
 
 class ApiLimitSettings(_Section):
@@ -365,15 +381,31 @@ class Settings(_Section):
         dump["database"]["url"] = re.sub(r"([?&]password=)[^&]*", r"\1***", url)
         return dump
 
+    @property
+    def tsig_key_file(self) -> Path | None:
+        """The file that keys of DNS updates are made from (see `keyfile`); None if nothing says where it is."""
+        if self.dns.update.key_file:
+            return Path(self.dns.update.key_file)
+        scheme, _, rest = self.database.url.partition("://")
+        if scheme == "sqlite+aiosqlite":
+            return Path(rest.partition("?")[0][1:]).with_name(KEY_FILE)
+        return None
+
     def warnings(self) -> list[str]:
-        """What is allowed, but will not work on the Internet."""
-        return [
+        """What is allowed, but leaves something out or will not work on the Internet."""
+        warnings = [
             f"zones[{index}].nameservers: {address} of {name} is not a public address: no CA will ever ask there"
             for index, zone in enumerate(self.zones)
             for name, addresses in zone.nameservers.items()
             for address in addresses
             if not address.is_global or address.is_multicast
         ]
+        if self.dns.update.enabled and self.tsig_key_file is None:
+            warnings.append(
+                "dns.update: there are no DNS updates, for nothing says where their key is: name a file in "
+                "dns.update.key_file (on every node the same one), or set dns.update.enabled = false"
+            )
+        return warnings
 
 
 def _records(text: str, data: Mapping[str, Any]) -> tuple[RRset, ...]:
