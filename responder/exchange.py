@@ -42,6 +42,12 @@ from responder.zone import Zones
 MAX_REMEMBERED_OPTS = 4096
 """Distinct OPT records remembered in their parsed form, in each of two tables. A flood of others starts them afresh."""
 
+ELSEWHERE = b""
+"""The reply to a message that only somebody with the keys can answer: an update, or a query that is signed."""
+
+SIGNATURE = 192
+"""Octets kept free in a reply that is going to be signed: a TSIG of ours has at most 171."""
+
 MAX_REMEMBERED_OPT = 128
 """Octets of an OPT record worth remembering: more than real clients send, and a bound on what strangers can store."""
 
@@ -59,9 +65,23 @@ class Identity:
 
 
 class Exchange:
-    """Answers packets from *zones*. *tcp_idle* is told to who asks, in seconds."""
+    """
+    Answers packets from *zones*. *tcp_idle* is told to who asks, in seconds; *updates* says whether somebody elsewhere
+    answers those.
+    """
 
-    __slots__ = ("_chaos", "_cookie_opts", "_keepalive", "_limit", "_nodes", "_nsid", "_opts", "_zones", "cookies")
+    __slots__ = (
+        "_chaos",
+        "_cookie_opts",
+        "_keepalive",
+        "_limit",
+        "_nodes",
+        "_nsid",
+        "_opts",
+        "_updates",
+        "_zones",
+        "cookies",
+    )
 
     def __init__(
         self,
@@ -71,6 +91,7 @@ class Exchange:
         cookies: Cookies | None = None,
         limit: RateLimit | None = None,
         tcp_idle: float = 10.0,
+        updates: bool = False,
     ) -> None:
         identity = identity or Identity()
         self.serve(zones or Zones())
@@ -79,6 +100,7 @@ class Exchange:
         self._nsid = nsid(identity.nsid.encode()) if identity.nsid else b""
         self._chaos = _chaos_answers(identity)
         self._keepalive = keepalive(tcp_idle)
+        self._updates = updates
         self._opts: dict[bytes, Edns] = {}
         self._cookie_opts: dict[tuple[str, bytes], Edns] = {}
 
@@ -92,7 +114,7 @@ class Exchange:
         self._zones, self._nodes = zones, zones.nodes
 
     def respond(self, packet: bytes, transport: Transport, client: str) -> bytes | None:
-        """The reply to *packet* from the address *client*, or None for silence."""
+        """The reply to *packet* from the address *client*, None for silence, or `ELSEWHERE`."""
         head = _HEADS.get(packet[2:12])
         if head is not None:
             # Lower-casing leaves label lengths alone (at most 63, and "A" is 65). A zero octet inside a label would
@@ -117,6 +139,14 @@ class Exchange:
                         return self._limited(reply, packet[12 : end + 4], edns, client)
         return self._respond(packet, transport, client)
 
+    def draft(self, packet: bytes, transport: Transport) -> bytes:
+        """What is to be signed of the reply to *packet*, which is answered elsewhere: all that is known here."""
+        query = parse(packet)
+        if not isinstance(query, Query) or query.opcode != Opcode.QUERY:
+            return b""
+        edns = replace(query.edns, limit=query.edns.limit - SIGNATURE)
+        return self._answer(packet, replace(query, edns=edns, tsig=0), transport)
+
     def forget_cookies(self) -> None:
         """Have every cookie checked and renewed at its next use. Call it every minute, and when the keys change."""
         self._cookie_opts.clear()
@@ -139,6 +169,11 @@ class Exchange:
         """The reply to a well-formed query."""
         if query.opcode == Opcode.NOTIFY:  # we are primary of all we serve: nobody has news for us (RFC 1996, 3.10)
             return header_only(packet, Rcode.REFUSED if self._zones.find(query.qname) else Rcode.NOTAUTH)
+        if query.opcode == Opcode.UPDATE:
+            refusal = self._refuse_update(query)
+            return header_only(packet, refusal) if refusal is not None else ELSEWHERE
+        if query.tsig:
+            return ELSEWHERE if self._updates else header_only(packet, Rcode.FORMERR)
         if not query.question:  # it only wants a cookie (RFC 7873, section 5.4)
             if self.cookies is None:
                 return header_only(packet, Rcode.FORMERR)
@@ -150,6 +185,17 @@ class Exchange:
         if query.edns.keepalive and transport is Transport.TCP:
             options += self._keepalive
         return render(query, answer, transport, options)
+
+    def _refuse_update(self, query: Query) -> Rcode | None:
+        """What an update earns that nobody needs a key to turn down (RFC 2136, section 3.1); None for any other."""
+        if not self._updates:
+            return Rcode.NOTIMP
+        if query.qtype != RRType.SOA:
+            return Rcode.FORMERR
+        zone = self._zones.find(query.qname)
+        if query.qclass != CLASS_IN or zone is None or zone.apex.wire != query.qname:
+            return Rcode.NOTAUTH
+        return None if query.tsig else Rcode.REFUSED
 
     def _resolve(self, query: Query) -> tuple[Answer, ExtendedError | None]:
         """The answer to a question, and why if it is a refusal."""
@@ -184,7 +230,7 @@ class Exchange:
             verified = self.cookies.is_ours(edns.cookie, client)
             edns = replace(edns, opt=extend_opt(edns.opt, granted), verified=verified)
         tail = packet[12 + len(query.question) :]
-        ordinary = query.question and query.qtype != RRType.IXFR and not edns.nsid and not edns.keepalive
+        ordinary = query.question and query.qtype != RRType.IXFR and not (edns.nsid or edns.keepalive or query.tsig)
         if ordinary and len(tail) <= MAX_REMEMBERED_OPT:
             if edns.cookie:
                 _remember(self._cookie_opts, (client, tail), edns)
@@ -198,7 +244,7 @@ class Exchange:
         verdict = self._limit.judge(client)
         if verdict is Verdict.SEND:
             return reply
-        if verdict is Verdict.DROP:
+        if verdict is Verdict.DROP or reply == ELSEWHERE:
             return None
         bare = len(reply) == HEADER  # a refusal without the question
         return cut(reply, b"" if bare else question, b"" if bare else edns.opt)

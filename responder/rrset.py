@@ -13,6 +13,8 @@ from responder.names import Name
 
 CLASS_IN = 1
 CLASS_CH = 3
+CLASS_NONE = 254
+CLASS_ANY = 255
 
 
 class RRType(IntEnum):

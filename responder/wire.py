@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from enum import Enum, IntEnum
 
 from responder.names import MAX_LABEL, MAX_NAME, is_label_start, name_end
-from responder.rrset import CLASS_IN, RRset, RRType
+from responder.rrset import CLASS_ANY, CLASS_IN, RRset, RRType
 
 HEADER = 12
 """Octets of the header; the question's name starts right behind it (RFC 1035, section 4.1.1)."""
@@ -26,6 +26,9 @@ UDP_FLOOR = 512
 
 TCP_CEILING = 65_535
 """Octets the two-octet length prefix can announce (RFC 1035, section 4.2.2)."""
+
+MAX_SIGNED = 4096
+"""Octets of a message in which a signature is looked for: an update of 30 values, and 0.3 ms whatever comes."""
 
 MAX_OPTIONS = 64
 """EDNS options read in one query. There are not that many to send, but 64 KiB would hold 16,000."""
@@ -59,7 +62,11 @@ class Rcode(IntEnum):
     NXDOMAIN = 3
     NOTIMP = 4
     REFUSED = 5
+    YXDOMAIN = 6
+    YXRRSET = 7
+    NXRRSET = 8
     NOTAUTH = 9
+    NOTZONE = 10
     BADVERS = 16
 
 
@@ -94,7 +101,10 @@ class Edns:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A well-formed query. *question* is as it came, letter case included; *qname* is its name in lower case."""
+    """
+    A well-formed query, or a DNS update as far as its zone section. *question* is as it came, letter case included;
+    *qname* is its name in lower case; *tsig* the octet that the signature begins at, 0 if there is none.
+    """
 
     id: bytes
     recursion_desired: bool
@@ -104,6 +114,7 @@ class Query:
     qtype: int
     qclass: int
     edns: Edns
+    tsig: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +142,7 @@ def parse(packet: bytes) -> Query | bytes | None:
         return None
     flags, qdcount, ancount, nscount, arcount = _HEAD.unpack_from(packet, 2)
     opcode = (flags & _OPCODE) >> 11
-    if opcode not in (Opcode.QUERY, Opcode.NOTIFY):
+    if opcode not in (Opcode.QUERY, Opcode.NOTIFY, Opcode.UPDATE):
         return header_only(packet, Rcode.NOTIMP)
     if qdcount == 0 and opcode == Opcode.QUERY and arcount == 1 and not ancount and not nscount:
         return _parse_cookie_request(packet)
@@ -141,14 +152,17 @@ def parse(packet: bytes) -> Query | bytes | None:
     qtype, qclass = _TYPE_CLASS.unpack_from(packet, end)
     qname = packet[HEADER:end].lower()
     edns: Edns | Rcode = NO_EDNS
+    at, tsig = end + 4, 0
     if opcode == Opcode.QUERY:
-        at = end + 4
         if qtype == RRType.IXFR and nscount == 1:  # the SOA that the client has (RFC 1995, section 3)
             at, nscount = _skip_record(packet, at), 0
-        edns = Rcode.FORMERR if ancount or nscount else _parse_additional(packet, at, arcount)
+        tsig = _find_tsig(packet, at, arcount) if arcount <= 2 else 0
+        edns = Rcode.FORMERR if ancount or nscount else _parse_additional(packet, at, arcount - bool(tsig))
+    elif opcode == Opcode.UPDATE and arcount:
+        tsig = _find_tsig(packet, at, ancount + nscount + arcount)
     if isinstance(edns, Rcode):
         return header_only(packet, edns)
-    return Query(packet[:2], bool(flags & RD), opcode, packet[HEADER : end + 4], qname, qtype, qclass, edns)
+    return Query(packet[:2], bool(flags & RD), opcode, packet[HEADER : end + 4], qname, qtype, qclass, edns, tsig)
 
 
 def compile_answer(
@@ -245,6 +259,8 @@ _CODE_LENGTH = struct.Struct("!HH")
 _RECORD = struct.Struct("!HHIH")
 _NSID, _COOKIE, _KEEPALIVE, _EDE = 3, 10, 11, 15
 
+_TSIG = _TYPE_CLASS.pack(RRType.TSIG, CLASS_ANY)
+
 
 NO_EDNS = Edns(b"", UDP_FLOOR)
 
@@ -269,13 +285,33 @@ def _skip_name(packet: bytes, start: int = HEADER) -> int | None:
 
 def _skip_record(packet: bytes, at: int) -> int:
     """Where the record at octet *at* ends, as far as it says; behind the end of the packet if it is cut off."""
-    if packet[at : at + 1] >= b"\xc0":
-        at += 2
-    else:
-        at = _skip_name(packet, at) or len(packet)
-    if at + _RECORD.size > len(packet):
-        return len(packet) + 1
+    size = len(packet)
+    while at < size and 0 < packet[at] <= MAX_LABEL:
+        at += 1 + packet[at]
+    end = packet[at : at + 1]
+    if b"\0" < end < b"\xc0":  # neither the end of a name nor a pointer, which is one wherever it points
+        return size + 1
+    at += 1 if end == b"\0" else 2
+    if at + _RECORD.size > size:
+        return size + 1
     return at + _RECORD.size + int.from_bytes(packet[at + 8 : at + 10], "big")
+
+
+def _find_tsig(packet: bytes, at: int, records: int) -> int:
+    """
+    Where the TSIG begins that is the last of so many *records* from octet *at* on (RFC 8945, section 5.1); else 0.
+
+    Nothing in front of it is read: whoever cannot sign shall not make us.
+    """
+    if not records or len(packet) > MAX_SIGNED:
+        return 0
+    last = at
+    for _ in range(records):
+        last, at = at, _skip_record(packet, at)
+        if at > len(packet):
+            return 0
+    end = _skip_name(packet, last)
+    return last if end is not None and packet[end : end + 4] == _TSIG else 0
 
 
 def _parse_additional(packet: bytes, at: int, arcount: int) -> Edns | Rcode:

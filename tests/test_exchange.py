@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 
 from responder import exchange
 from responder.cookies import Cookies
-from responder.exchange import Exchange, Identity
+from responder.exchange import ELSEWHERE, SIGNATURE, Exchange, Identity
+from responder.names import Name
 from responder.ratelimit import RateLimit
-from responder.wire import Opcode, Query, Transport, parse
-from tests.zones import CLIENT, zones
+from responder.wire import Opcode, Query, Rcode, Transport, parse
+from tests.zones import CLIENT, challenge, zones
 
-SERVED = Exchange(zones(), identity=Identity(nsid="x"), cookies=Cookies((b"k" * 16,), lambda: 1000))
+SERVED = Exchange(zones(), identity=Identity(nsid="x"), cookies=Cookies((b"k" * 16,), lambda: 1000), updates=True)
 KNOWN = list(SERVED.zones.nodes)
 
 
@@ -37,6 +38,7 @@ QNAMES = st.one_of(
     ),
     st.binary(max_size=40),
 )
+TSIG = b"\x03key\0" + struct.pack("!HHIH", 250, 255, 0, 5) + b"rdata"
 OPTS = st.one_of(
     st.just(b""),
     st.builds(
@@ -48,6 +50,7 @@ OPTS = st.one_of(
         st.sampled_from([0, 0x8000, 0xFFFF]),
         st.sampled_from([b"", b"", b"\0\x03\0\0", b"\0\x0a\0\x08abcdefgh", b"\0\x03\0\x09"]),
     ),
+    st.just(TSIG),
     st.binary(max_size=20),
 )
 PACKETS = st.one_of(
@@ -91,11 +94,19 @@ def test_fast_half_agrees(packet: bytes, transport: Transport) -> None:
 @settings(max_examples=1000, deadline=None)
 @given(PACKETS, st.sampled_from(Transport))
 def test_silence_or_a_reply_to_this_question(packet: bytes, transport: Transport) -> None:
-    """The only outcomes: silence, twelve octets of refusal, or a well-formed reply that echoes this very question."""
+    """
+    The only outcomes: silence, twelve octets of refusal, or a well-formed reply that echoes this very question; and
+    for what is signed, nothing here.
+    """
     reply = SERVED.respond(packet, transport, CLIENT)
 
     if reply is None:
         assert len(packet) < 12 or packet[2] & 0x80
+        return
+    if reply == ELSEWHERE:
+        parsed = parse(packet)
+        assert isinstance(parsed, Query)
+        assert parsed.tsig
         return
     assert packet[:2] == reply[:2]
     assert reply[2] & 0x80
@@ -303,3 +314,81 @@ def test_nsid_and_keepalive() -> None:
     assert [(3, b"ns1"), (11, b"\0\x64")] == [(option.otype, option.to_wire()) for option in over_tcp.options]
     plain = dns.message.from_wire(served.respond(with_options(b""), Transport.TCP, CLIENT) or b"")
     assert () == tuple(plain.options)
+
+
+def update(
+    zone: str = "acme.example.com", rrtype: int = 6, rclass: int = 1, tail: bytes = TSIG, opcode: int = 5
+) -> bytes:
+    """An update with nothing in it but its zone section, and a TSIG that signs nothing."""
+    header = struct.pack("!HHHHHH", 0x1234, opcode << 11, 1, 0, 0, bool(tail))
+    return header + Name.parse(zone).wire + struct.pack("!HH", rrtype, rclass) + tail
+
+
+@pytest.mark.parametrize(
+    ("packet", "rcode"),
+    [
+        (update(), None),
+        (update("AcMe.example.com"), None),
+        (update(tail=b""), Rcode.REFUSED),
+        (update(tail=TSIG[:-1]), Rcode.REFUSED),
+        (update(rrtype=255), Rcode.FORMERR),
+        (update("example.com"), Rcode.NOTAUTH),
+        (update("some.acme.example.com"), Rcode.NOTAUTH),
+        (update("."), Rcode.NOTAUTH),
+        (update("example.org", tail=b""), Rcode.NOTAUTH),
+        (update(rclass=3), Rcode.NOTAUTH),
+        (update(rclass=255), Rcode.NOTAUTH),
+    ],
+)
+@pytest.mark.parametrize("transport", Transport)
+def test_updates(packet: bytes, rcode: Rcode | None, transport: Transport) -> None:
+    """What may be a good update is answered elsewhere; what cannot be one is turned down here, in twelve octets."""
+    reply = SERVED.respond(packet, transport, CLIENT)
+
+    if rcode is None:
+        assert ELSEWHERE == reply
+        assert b"" == SERVED.draft(packet, transport)
+    else:
+        assert reply is not None
+        assert b"\x12\x34\xa8" + bytes((rcode,)) + bytes(8) == reply
+
+
+def test_updates_that_are_off() -> None:
+    """Without updates there are none, and nobody could check a signature."""
+    served = Exchange(zones())
+
+    for packet, rcode in ((update(), Rcode.NOTIMP), (update(tail=b""), Rcode.NOTIMP), (update(opcode=0), 1)):
+        reply = served.respond(packet, Transport.UDP, CLIENT)
+        assert reply is not None
+        assert (12, rcode) == (len(reply), reply[3] & 0xF)
+
+
+def test_rate_limit_covers_updates() -> None:
+    """An update counts like any packet; above the limit it is dropped, for a cut reply could look like success."""
+    served = limited(updates=True)
+
+    assert [ELSEWHERE, None, None] == [served.respond(update(), Transport.UDP, CLIENT) for _ in range(3)]
+    assert ELSEWHERE == served.respond(update(), Transport.TCP, CLIENT)
+
+
+@pytest.mark.parametrize("edns", [-1, 0])
+def test_draft_of_a_signed_query(edns: int) -> None:
+    """A signed query is answered elsewhere, too; the answer is known here, and leaves room for a signature."""
+    query = dns.message.make_query("acme.example.com", "SOA", use_edns=edns)
+    plain = query.to_wire()
+    signed = plain[:11] + bytes((plain[11] + 1,)) + plain[12:] + TSIG
+    served = Exchange(zones(), updates=True)
+
+    assert ELSEWHERE == served.respond(signed, Transport.UDP, CLIENT)
+    assert served.respond(plain, Transport.UDP, CLIENT) == served.draft(signed, Transport.UDP)
+
+
+def test_draft_that_is_cut() -> None:
+    """One that would not fit with a signature is cut."""
+    for length in range(250, 400, 10):
+        served = Exchange(zones({challenge("two"): ("a" * 100, "b" * 100, "c" * (length - 200))}), updates=True)
+        plain = dns.message.make_query(str(challenge("two")), "TXT", use_edns=-1).to_wire()
+        draft = served.draft(plain[:11] + b"\1" + plain[12:] + TSIG, Transport.UDP)
+
+        assert len(draft) <= 512 - SIGNATURE
+        assert bool(draft[2] & 0x02) == (len(served.respond(plain, Transport.UDP, CLIENT) or b"") > 512 - SIGNATURE)

@@ -72,6 +72,7 @@ def test_silence(message: bytes) -> None:
         (packet(NAME + SOA_IN + opt(b"\0\x03\0\x05a"), counts=(1, 0, 0, 1)), "8101 0000 0000 0000 0000"),
         (packet(NAME + SOA_IN + opt(b"\0\x03\0"), counts=(1, 0, 0, 1)), "8101 0000 0000 0000 0000"),
         (packet(NAME + SOA_IN + b"\0\0\x01\0\x01\0\0\0\0\0\0", counts=(1, 0, 0, 1)), "8101 0000 0000 0000 0000"),
+        (packet(b"", flags=0x2800, counts=(0, 0, 0, 0)), "a801 0000 0000 0000 0000"),
         (packet(b"", flags=0x0901, counts=(0, 0, 0, 0)), "8804 0000 0000 0000 0000"),
         (packet(flags=0x1000), "9004 0000 0000 0000 0000"),
         (packet(flags=0x2800), "a804 0000 0000 0000 0000"),
@@ -261,6 +262,72 @@ def test_compression_respects_labels() -> None:
     answer = compile_answer(question, 0, answer=(RRset(owner, RRType.A, 1, (b"\x7f\0\0\1",)),))
 
     assert answer.body.startswith(owner.wire)
+
+
+def record(owner: bytes, rrtype: int, rclass: int = 1, rdata: bytes = b"") -> bytes:
+    return owner + struct.pack("!HHIH", rrtype, rclass, 0, len(rdata)) + rdata
+
+
+TSIG = record(b"\x03key\0", 250, 255, b"rdata")
+
+
+@pytest.mark.parametrize("flags", [0x0000, 0x2800])
+@pytest.mark.parametrize(
+    ("counts", "records", "found"),
+    [
+        ((1, 0, 0, 1), [TSIG], True),
+        ((1, 0, 0, 2), [OPT, TSIG], True),
+        ((1, 0, 0, 1), [TSIG, b"trailer"], True),
+        ((1, 0, 0, 0), [TSIG], False),
+        ((1, 0, 0, 1), [OPT, TSIG], False),
+        ((1, 0, 0, 2), [TSIG, OPT], False),
+        ((1, 0, 0, 1), [TSIG[:-1]], False),
+        ((1, 0, 0, 1), [record(b"\xc0\x0c", 250, 255)], False),
+        ((1, 0, 0, 1), [record(b"\x03key\0", 250, 1)], False),
+        ((1, 0, 0, 1), [b"\x40" * 40], False),
+        ((1, 0, 0, 65_535), [TSIG], False),
+    ],
+)
+def test_where_the_signature_is(
+    flags: int,
+    counts: tuple[int, int, int, int],
+    records: list[bytes],
+    found: bool,  # noqa: FBT001
+) -> None:
+    """A TSIG is one if it is the last record, of class ANY, its name written out; what comes before is not read."""
+    body = NAME + SOA_IN + b"".join(records)
+    parsed = parse(packet(body, flags=flags, counts=counts))
+
+    if found:
+        assert isinstance(parsed, Query)
+        assert 12 + body.index(TSIG) == parsed.tsig
+    else:
+        assert not isinstance(parsed, Query) or parsed.tsig == 0
+
+
+@pytest.mark.parametrize(
+    "owner", [b"\xc0\x0c", b"\x04some\xc0\x0c", b"\x04some\0", b"\0", b"\xff\xff"], ids=lambda owner: owner.hex()
+)
+def test_signature_behind_compressed_records(owner: bytes) -> None:
+    """Names of the records in front may be compressed in any way."""
+    records = record(owner, 255, 255) + record(owner, 16, 254) + record(owner, 16, 1, b"\x01a") + record(owner, 1)
+    body = NAME + SOA_IN + records + TSIG
+
+    parsed = parse(packet(body, flags=0x2800, counts=(1, 1, 2, 2)))
+
+    assert isinstance(parsed, Query)
+    assert 12 + body.index(TSIG) == parsed.tsig
+
+
+def test_no_signature_in_long_messages() -> None:
+    """In a message that is longer than any update is, none is looked for."""
+    text = record(b"\0", 16, 1, b"x" * 255)
+    body = NAME + SOA_IN + text * 16 + TSIG
+
+    parsed = parse(packet(body, flags=0x2800, counts=(1, 0, 16, 1)))
+
+    assert isinstance(parsed, Query)
+    assert 0 == parsed.tsig
 
 
 @given(st.integers(0, 254), st.booleans())
