@@ -49,7 +49,7 @@ class RateLimit:
         if second != self._second:
             self._second = second
             self._counts.clear()
-        network = client.rpartition(".")[0] or _ipv6_network(client)
+        network = network_of(client)
         count = self._counts.get(network, 0) + 1
         if count > 1 or len(self._counts) < MAX_NETWORKS:
             self._counts[network] = count
@@ -61,5 +61,6 @@ class RateLimit:
         return bool(self._exempt) and any(ip_address(client.partition("%")[0]) in network for network in self._exempt)
 
 
-def _ipv6_network(client: str) -> bytes:
-    return socket.inet_pton(socket.AF_INET6, client.partition("%")[0])[:7]
+def network_of(client: str) -> str | bytes:
+    """What tells the /24 or /56 of the address *client* from others."""
+    return client.rpartition(".")[0] or socket.inet_pton(socket.AF_INET6, client.partition("%")[0])[:7]

@@ -22,10 +22,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from responder.errors import Unserved
-from responder.feed import Begin, End, Frame, Keys, Publisher, follow, follower, parse_frame, render_frame
+from responder.feed import (
+    Begin,
+    Deliver,
+    End,
+    Frame,
+    Keys,
+    Packet,
+    Publisher,
+    Relay,
+    Reply,
+    follow,
+    follower,
+    parse_frame,
+    render_frame,
+)
 from responder.feed import publisher as control_end
+from responder.feed.frames import parse_packet, render_packet
 from responder.names import Name
 from responder.rrset import RRset
+from responder.wire import MAX_SIGNED, Transport
 from responder.zone import Change, Static, Zones
 from tests.processes import PATIENCE, eventually
 from tests.zones import APEX, OTHER, VALUE, ask, challenge, static, text
@@ -126,6 +142,7 @@ class Follower:
     path: Path
     installed: list[Zones] = field(default_factory=list)
     keys: list[tuple[bytes, ...]] = field(default_factory=list)
+    relay: Relay | None = None
     task: asyncio.Task[None] | None = None
 
     @property
@@ -141,7 +158,7 @@ class Follower:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Follower]:
-        self.task = asyncio.create_task(follow(str(self.path), self.installed.append, self.keys.append))
+        self.task = asyncio.create_task(follow(str(self.path), self.installed.append, self.keys.append, self.relay))
         try:
             yield self
         finally:
@@ -251,6 +268,48 @@ async def test_cookie_keys(start: Start, victim: object, path: Path) -> None:
             await late.loaded()
 
     assert [(b"new", b"old")] == early.keys == late.keys
+
+
+UPDATE = b"\x12\x34\x28\0" + bytes(8)
+PACKET = Packet(UPDATE, Transport.UDP, "192.0.2.7", b"")
+
+
+async def test_packets_and_their_replies(start: Start, victim: object, path: Path) -> None:
+    """What a nameserver passes on is answered when there is an answer, and changes do not wait for that."""
+    publisher = await start()
+    passed_on: list[tuple[Packet, Deliver]] = []
+    publisher.answer_packets(lambda packet, deliver: passed_on.append((packet, deliver)))
+    relay, replies = Relay(), list[bytes]()
+    async with Follower(path, relay=relay).running() as follower:
+        await follower.loaded()
+        relay.pass_on(PACKET, replies.append)
+        await eventually(lambda: passed_on, "it is passed on")
+        await within(publisher.publish([change(8, {ONE: (OTHER,)})]))
+        assert ([OTHER], []) == (follower.values(ONE), replies)
+
+        ((packet, deliver),) = passed_on
+        deliver(b"reply")
+        await eventually(lambda: replies, "the reply is there")
+
+    assert PACKET == packet
+    assert [b"reply"] == replies
+    deliver(b"to a nameserver that is gone")
+
+
+async def test_packets_that_nobody_answers(start: Start, victim: object, path: Path) -> None:
+    """As long as the control process has nobody for them, packets get SERVFAIL; so do those under way when it goes."""
+    publisher = await start()
+    relay, replies = Relay(), list[bytes]()
+    async with Follower(path, relay=relay).running() as follower:
+        await follower.loaded()
+        relay.pass_on(PACKET, replies.append)
+        await eventually(lambda: len(replies) == 1, "there is a reply")
+        publisher.answer_packets(lambda packet, deliver: None)
+        relay.pass_on(PACKET, replies.append)
+        await publisher.stop()
+        await eventually(lambda: len(replies) == 2, "there is another")
+
+    assert [UPDATE[:2] + b"\xa8\2" + bytes(8)] * 2 == replies
 
 
 async def test_publish_waits_for_everybody(start: Start, victim: object, path: Path) -> None:
@@ -558,11 +617,13 @@ GARBAGE = [
     b"\0\0\0\x02\xff\xfe",
     b"\0\0\0\0",
     b"\xff\xff\xff\xff",
-    b"\0\0\x01\x01" + b"[" * 257,
+    b"\0\0\x7f\xff" + b"[" * 32_767,
+    b"\0\0\x80\x01" + b" " * 32_769,
     b"GET / HTTP/1.0\r\n\r\n",
     b'\0\0\0\x0c{"ack":null}',
     b'\0\0\0\x10{"ack":Infinity}',
     b'\0\0\0\x0b{"ack":"x"}',
+    b'\0\0\0\x0c{"packet":1}',
 ]
 
 
@@ -650,6 +711,7 @@ CHANGES = st.builds(
         CHANGES,
         st.just(End()),
         st.builds(Keys, st.lists(st.binary()).map(tuple)),
+        st.builds(Reply, NUMBERS, st.binary()),
     ),
 )
 def test_frames_survive_the_journey(number: int, frame: Frame) -> None:
@@ -658,6 +720,17 @@ def test_frames_survive_the_journey(number: int, frame: Frame) -> None:
 
     assert len(data) == 4 + int.from_bytes(data[:4], "big")
     assert (number, frame) == parse_frame(json.loads(data[4:]))
+
+
+@given(NUMBERS, st.builds(Packet, st.binary(), st.sampled_from(Transport), st.ip_addresses().map(str), st.binary()))
+def test_packets_survive_the_journey(number: int, packet: Packet) -> None:
+    """So do packets on their way to the control process; the longest is not too long for it."""
+    data = render_packet(number, packet)
+    longest = replace(packet, octets=bytes(MAX_SIGNED), draft=bytes(MAX_SIGNED))
+
+    assert len(data) == 4 + int.from_bytes(data[:4], "big")
+    assert (number, packet) == parse_packet(json.loads(data[4:]))
+    assert len(render_packet(number, longest)) <= control_end.MAX_MESSAGE
 
 
 @pytest.mark.parametrize(

@@ -13,12 +13,14 @@ from unittest.mock import Mock
 
 import dns.message
 import dns.rcode
+import dns.tsig
+import dns.update
 import pytest
 import pytest_asyncio
 import structlog
 
 from responder.exchange import Exchange
-from responder.feed import Publisher, follower
+from responder.feed import Deliver, Packet, Publisher, follower
 from responder.feed import publisher as publishing
 from responder.nameserver import Nameserver, serve, tcp, udp
 from responder.nameserver.tcp import Connections, TCPConnection
@@ -85,6 +87,7 @@ class Service:
     loads: int = 0
     task: asyncio.Task[None] | None = None
     clients: list[Client] = field(default_factory=list)
+    passed_on: list[tuple[Packet, Deliver]] = field(default_factory=list)
 
     async def snapshot(self) -> AsyncGenerator[Change, None]:
         self.loads += 1
@@ -93,7 +96,8 @@ class Service:
 
     def start(self) -> None:
         sockets = {"udp": [*self.udp.values()], "tcp": [*self.tcp.values()]}
-        self.task = asyncio.create_task(serve(Nameserver(), sockets, str(self.path), self.stop, self.is_ready.set))
+        server = Nameserver(Exchange(updates=True))
+        self.task = asyncio.create_task(serve(server, sockets, str(self.path), self.stop, self.is_ready.set))
 
     async def connect(self, family: str = "IPv4", source: str | None = None) -> Client:
         local = (source, 0) if source else None
@@ -145,6 +149,7 @@ async def loading(tmp_path: Path) -> AsyncIterator[Service]:
         listener.bind(str(service.path))
         listener.listen()
         publisher = Publisher([static()], service.snapshot, nameservers=1)
+        publisher.answer_packets(lambda packet, deliver: service.passed_on.append((packet, deliver)))
         await publisher.start(listener)
         service.start()
         await eventually(lambda: service.loads, "it asks for a snapshot")
@@ -488,12 +493,18 @@ async def test_datagrams_without_an_answer(service: Service, message: bytes) -> 
             sock.recv(1)
 
 
+def answer_all(sock: Mock) -> None:
+    """Answer what *sock* gives."""
+    server = Nameserver(Exchange(zones()))
+    drain(server.reply, server.pass_on, sock)
+
+
 def test_a_batch_of_datagrams() -> None:
     """A flood over UDP lets the event loop turn after a batch."""
     sock = Mock(spec=socket.socket)
     sock.recvfrom.return_value = (query(), (CLIENT, 1024))
 
-    drain(Nameserver(Exchange(zones())).reply, sock)
+    answer_all(sock)
 
     assert udp.BATCH == sock.recvfrom.call_count == sock.sendto.call_count
 
@@ -506,7 +517,7 @@ def test_faults_of_the_udp_socket() -> None:
     sock.recvfrom.side_effect = [refused, good, good, BlockingIOError]
     sock.sendto.side_effect = [full, None]
 
-    drain(Nameserver(Exchange(zones())).reply, sock)
+    answer_all(sock)
 
     assert 2 == sock.sendto.call_count
 
@@ -516,7 +527,7 @@ def test_nobody_is_at_port_zero() -> None:
     sock = Mock(spec=socket.socket)
     sock.recvfrom.side_effect = [(query(), (CLIENT, 0)), BlockingIOError]
 
-    drain(Nameserver(Exchange(zones())).reply, sock)
+    answer_all(sock)
 
     sock.sendto.assert_not_called()
 
@@ -527,7 +538,8 @@ async def test_tcp_answers_in_one_piece() -> None:
     transport.is_closing.return_value = False
     transport.get_extra_info.return_value = None
     connections = Connections()
-    connection = TCPConnection(Nameserver(Exchange(zones())).reply, connections)
+    server = Nameserver(Exchange(zones()))
+    connection = TCPConnection(server.reply, server.pass_on, connections)
     connection.connection_made(transport)
 
     message = framed(query())
@@ -543,7 +555,7 @@ async def test_tcp_answers_in_one_piece() -> None:
 
 def test_connections_lost_before_they_were_made() -> None:
     """A connection that is given up before the loop came to it is no reason to stumble."""
-    connection = TCPConnection(Nameserver().reply, Connections())
+    connection = TCPConnection(Nameserver().reply, Nameserver().pass_on, Connections())
 
     connection.abort()
     connection.connection_lost(None)
@@ -591,7 +603,8 @@ async def test_replies_leave_from_the_address_that_was_asked(
         for sock in (everywhere, client):
             sock.setblocking(False)
             sock.bind((host, 0))
-        udp.watch(Nameserver(Exchange(zones())).reply, everywhere)
+        server = Nameserver(Exchange(zones()))
+        udp.watch(server.reply, server.pass_on, everywhere)
         client.sendto(query(), (other, everywhere.getsockname()[1]))
         async with asyncio.timeout(PATIENCE):
             reply, source = await asyncio.get_running_loop().sock_recvfrom(client, 65535)
@@ -608,7 +621,8 @@ def test_faults_of_a_socket_bound_everywhere() -> None:
     sock.recvmsg.side_effect = [OSError(errno.ECONNREFUSED, "refused"), good, good, BlockingIOError]
     sock.sendmsg.side_effect = [OSError(errno.ENOBUFS, "full"), None]
 
-    udp.drain_any(Nameserver(Exchange(zones())).reply, sock)
+    server = Nameserver(Exchange(zones()))
+    udp.drain_any(server.reply, server.pass_on, sock)
 
     assert 2 == sock.sendmsg.call_count
 
@@ -619,3 +633,139 @@ def test_connections_fit_the_descriptors(monkeypatch: pytest.MonkeyPatch) -> Non
     assert 8 == tcp.most_connections()
     monkeypatch.setattr("resource.getrlimit", lambda _: (1 << 20, 1 << 20))
     assert tcp.MAX_CONNECTIONS == tcp.most_connections()
+
+
+# What the control process answers
+
+
+def update(number: int = 7) -> bytes:
+    """An update as somebody with a key would send it."""
+    message = dns.update.UpdateMessage("acme.example.com", id=number)
+    message.use_tsig(dns.tsig.Key("key.", b"secret"))
+    message.add(str(ONE), 60, "TXT", VALUE)
+    return message.to_wire()
+
+
+def reply_to(packet: bytes, rcode: int = dns.rcode.NOERROR) -> bytes:
+    return packet[:2] + bytes((packet[2] | 0x80, rcode)) + bytes(8)
+
+
+@pytest.mark.parametrize("family", LOOPBACK)
+async def test_update_over_udp(service: Service, family: str) -> None:
+    """An update goes to the control process as it came, with where it came from; its reply goes back there."""
+    with service.send(update(), family) as sock:
+        source = sock.getsockname()[:2]
+        await eventually(lambda: service.passed_on, "it is passed on")
+        ((packet, deliver),) = service.passed_on
+        assert [SOA] == text((await service.ask(family)).answer)
+        deliver(reply_to(update(), dns.rcode.NXRRSET))
+
+        assert dns.rcode.NXRRSET == (await service.receive(sock)).rcode()
+    assert Packet(update(), Transport.UDP, source[0], b"") == packet
+
+
+@pytest.mark.parametrize(("family", "host", "other"), [("IPv4", "0.0.0.0", "127.0.0.9"), ("IPv6", "::", "::1")])
+async def test_replies_to_updates_leave_from_the_address_that_was_asked(
+    service: Service, family: str, host: str, other: str
+) -> None:
+    """Also when they took their time, and others were answered meanwhile."""
+    passed_on: list[Deliver] = []
+    kind = socket.AF_INET6 if family == "IPv6" else socket.AF_INET
+    with socket.socket(kind, socket.SOCK_DGRAM) as everywhere, socket.socket(kind, socket.SOCK_DGRAM) as client:
+        for sock in (everywhere, client):
+            sock.setblocking(False)
+            sock.bind((host, 0))
+        server = Nameserver(Exchange(zones(), updates=True))
+        udp.watch(server.reply, lambda _p, _t, _c, deliver: passed_on.append(deliver), everywhere)
+        client.sendto(update(), (other, everywhere.getsockname()[1]))
+        await eventually(lambda: passed_on, "it is passed on")
+        passed_on[0](reply_to(update()))
+        async with asyncio.timeout(PATIENCE):
+            reply, source = await asyncio.get_running_loop().sock_recvfrom(client, 65535)
+        asyncio.get_running_loop().remove_reader(everywhere)
+    passed_on[0](reply_to(update()))  # far too late, and nobody minds
+
+    assert other == source[0]
+    assert reply_to(update()) == reply
+
+
+async def test_updates_over_tcp_in_any_order(service: Service) -> None:
+    """Over TCP, what is answered elsewhere holds up neither queries behind it nor other updates (RFC 7766, 6.2.1.1)."""
+    client = await service.connect()
+    client.send(framed(update(1)) + framed(update(2)) + framed(query(number=3)))
+
+    assert 3 == (await client.answer()).id
+    await eventually(lambda: len(service.passed_on) == 2, "both are passed on")
+    for (packet, deliver), number in zip(reversed(service.passed_on), (2, 1), strict=True):
+        assert Transport.TCP is packet.transport
+        deliver(reply_to(update(number)))
+        assert number == (await client.answer()).id
+
+
+async def test_update_and_end_of_sending(service: Service) -> None:
+    """A client that closes its sending side still gets the reply, and only then the end of the connection."""
+    client = await service.connect()
+    client.send(framed(update()))
+    client.writer.write_eof()
+    await eventually(lambda: service.passed_on, "it is passed on")
+    assert [SOA] == text((await service.ask()).answer)
+
+    service.passed_on[0][1](reply_to(update()))
+
+    assert 7 == (await client.answer()).id
+    assert await client.is_cut_off()
+
+
+async def test_update_of_a_client_that_is_gone(service: Service, connections: list[TCPConnection]) -> None:
+    """A reply that finds nobody is dropped."""
+    client = await service.connect()
+    client.send(framed(update()))
+    await eventually(lambda: service.passed_on, "it is passed on")
+    client.close()
+    await eventually(lambda: connections[0]._transport is None or connections[0]._transport.is_closing(), "it is gone")
+
+    service.passed_on[0][1](reply_to(update()))
+
+    assert [SOA] == text((await service.ask()).answer)
+
+
+async def test_signed_query(service: Service) -> None:
+    """A signed query takes the same way, with the answer that is to be signed."""
+    signed = dns.message.make_query("acme.example.com", "SOA", id=7)
+    plain = signed.to_wire()
+    signed.use_tsig(dns.tsig.Key("key.", b"secret"))
+    client = await service.connect()
+    client.send(framed(signed.to_wire()))
+    await eventually(lambda: service.passed_on, "it is passed on")
+
+    ((packet, deliver),) = service.passed_on
+    deliver(packet.draft)
+    answer = await client.answer()
+
+    assert [SOA] == text(answer.answer)
+    client.send(framed(plain))
+    assert answer == await client.answer()
+
+
+async def test_no_control_process(loading: Service) -> None:
+    """While the control process is away, updates get SERVFAIL, unsigned; over the limit, too."""
+    loading.gate.set()
+    await loading.is_ready.wait()
+    server = Nameserver(Exchange(zones(), updates=True))
+    replies: list[bytes] = []
+
+    server.pass_on(update(), Transport.UDP, CLIENT, replies.append)
+
+    assert [reply_to(update(), dns.rcode.SERVFAIL)] == replies
+
+
+def test_a_fault_in_a_draft(monkeypatch: pytest.MonkeyPatch, logged: list[structlog.typing.EventDict]) -> None:
+    """A fault of ours on that way costs one answer, too; and a draft longer than any may be is not sent."""
+    server, replies = Nameserver(Exchange(zones(), updates=True)), list[bytes]()
+    monkeypatch.setattr(Exchange, "draft", lambda *_: 1 // 0)
+    server.pass_on(update(), Transport.UDP, CLIENT, replies.append)
+    monkeypatch.setattr(Exchange, "draft", lambda *_: bytes(4097))
+    server.pass_on(update(), Transport.UDP, CLIENT, replies.append)
+
+    assert [reply_to(update(), dns.rcode.SERVFAIL)] * 2 == replies
+    assert ["a packet brought out a fault"] == [event["event"] for event in logged]

@@ -3,13 +3,27 @@ Zone changes from the control process to the nameserver processes, and their ack
 
 A nameserver that connects to the Unix socket is sent a snapshot (`Begin`, changes that carry all names, `End`) and then
 each change as it is committed; it acknowledges every frame by its number. What DNS shows anyway travels here, and the
-keys of DNS cookies.
+keys of DNS cookies. The other way go the packets that only the control process can answer, and their replies come back.
 
 The promise kept here: when `Publisher.publish` returns, no nameserver process answers from before the change.
 """
 
 from responder.feed.follower import follow
-from responder.feed.frames import Begin, End, Frame, Keys, parse_frame, render_frame
+from responder.feed.frames import Begin, End, Frame, Keys, Packet, Reply, parse_frame, render_frame
 from responder.feed.publisher import Publisher
+from responder.feed.relay import Deliver, Relay
 
-__all__ = ["Begin", "End", "Frame", "Keys", "Publisher", "follow", "parse_frame", "render_frame"]
+__all__ = [
+    "Begin",
+    "Deliver",
+    "End",
+    "Frame",
+    "Keys",
+    "Packet",
+    "Publisher",
+    "Relay",
+    "Reply",
+    "follow",
+    "parse_frame",
+    "render_frame",
+]

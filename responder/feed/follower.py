@@ -9,7 +9,8 @@ from collections.abc import AsyncIterator, Callable
 
 import structlog
 
-from responder.feed.frames import MAX_FRAME, Begin, Check, End, Keys, pack, parse_frame, read
+from responder.feed.frames import MAX_FRAME, Begin, Check, End, Keys, Reply, pack, parse_frame, read
+from responder.feed.relay import Relay
 from responder.zone import Change, Zones
 
 RECONNECT_DELAY = 0.1
@@ -18,13 +19,20 @@ RECONNECT_DELAY = 0.1
 _log = structlog.get_logger("feed")
 
 
-async def follow(path: str, install: Callable[[Zones], None], rekey: Callable[[tuple[bytes, ...]], None]) -> None:
+async def follow(
+    path: str,
+    install: Callable[[Zones], None],
+    rekey: Callable[[tuple[bytes, ...]], None],
+    relay: Relay | None = None,
+) -> None:
     """
     The nameserver's end: keep zones as the control process publishes them, for ever.
 
     *install* is called with each complete snapshot; later changes are applied to that very object. *rekey* is called
-    with the keys of DNS cookies. While the control process is away everything stays as it is.
+    with the keys of DNS cookies; what *relay* passes on goes the same way back. While the control process is away
+    everything stays as it is.
     """
+    relay = relay or Relay()
     serving: Zones | None = None
     while True:
         try:
@@ -34,12 +42,14 @@ async def follow(path: str, install: Callable[[Zones], None], rekey: Callable[[t
             continue
         try:
             writer.write(pack({"serving": serving is not None}))
-            async for zones in _receive(reader, writer, serving, rekey):
+            relay.attach(writer)
+            async for zones in _receive(reader, writer, serving, rekey, relay):
                 serving = zones
                 install(zones)
         except (asyncio.IncompleteReadError, ConnectionError):
             _log.warning("control process is away; answering from memory")
         finally:
+            relay.detach()
             writer.transport.abort()
         await asyncio.sleep(RECONNECT_DELAY)
 
@@ -49,6 +59,7 @@ async def _receive(
     writer: asyncio.StreamWriter,
     serving: Zones | None,
     rekey: Callable[[tuple[bytes, ...]], None],
+    relay: Relay,
 ) -> AsyncIterator[Zones]:
     """Apply frames as they come and acknowledge each. Yields the new zones whenever a snapshot is complete."""
     collecting = serving or Zones()
@@ -63,6 +74,8 @@ async def _receive(
                 yield collecting
             case Keys():
                 rekey(frame.keys)
+            case Reply():
+                relay.settle(frame.packet, frame.octets)
             case Check():
                 pass
         writer.write(pack({"ack": number}))

@@ -8,10 +8,12 @@ import asyncio
 import json
 import struct
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Any
 
 from responder.names import Name
 from responder.rrset import RRset
+from responder.wire import Transport
 from responder.zone import Change, Static
 
 MAX_FRAME = 64 << 20
@@ -42,7 +44,29 @@ class Check:
     """Nothing but a reason to acknowledge: who does not, hangs."""
 
 
-Frame = Begin | Change | End | Keys | Check
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The reply to a packet that this nameserver passed on, by the number that it gave to it."""
+
+    packet: int
+    octets: bytes
+
+
+Frame = Begin | Change | End | Keys | Check | Reply
+
+
+@dataclass(frozen=True, slots=True)
+class Packet:
+    """
+    What a nameserver passes on because only the control process can answer it: the message, how it came and from where.
+
+    A query comes with a *draft* of its reply, which needs nothing but a signature.
+    """
+
+    octets: bytes
+    transport: Transport
+    client: str
+    draft: bytes
 
 
 def render_frame(number: int, frame: Frame) -> bytes:
@@ -62,6 +86,8 @@ def render_frame(number: int, frame: Frame) -> bytes:
             body = None
         case Keys():
             body = [key.hex() for key in frame.keys]
+        case Reply():
+            body = {"packet": frame.packet, "octets": frame.octets.hex()}
     return pack({"n": number, type(frame).__name__: body})
 
 
@@ -82,8 +108,39 @@ def parse_frame(message: dict[str, Any]) -> tuple[int, Frame]:
             return number, Check()
         case {"n": int(number), "Keys": list(keys)}:
             return number, Keys(tuple(map(bytes.fromhex, keys)))
+        case {"n": int(number), "Reply": {"packet": int(packet), "octets": str(octets)}}:
+            return number, Reply(packet, bytes.fromhex(octets))
         case _:
             raise ValueError("not a feed frame")
+
+
+def render_packet(number: int, packet: Packet) -> bytes:
+    """One packet with its length in front, as a nameserver passes it on."""
+    return pack(
+        {
+            "packet": number,
+            "octets": packet.octets.hex(),
+            "transport": packet.transport.value,
+            "client": packet.client,
+            "draft": packet.draft.hex(),
+        }
+    )
+
+
+def parse_packet(message: dict[str, Any]) -> tuple[int, Packet]:
+    """The number and packet of a decoded message. Raises `ValueError`: the nameserver may not be itself any more."""
+    match message:
+        case {
+            "packet": int(number),
+            "octets": str(octets),
+            "transport": str(transport),
+            "client": str(client),
+            "draft": str(draft),
+        }:
+            ip_address(client.partition("%")[0])
+            return number, Packet(bytes.fromhex(octets), Transport(transport), client, bytes.fromhex(draft))
+        case _:
+            raise ValueError("not a packet")
 
 
 def _render_static(static: Static) -> dict[str, object]:
@@ -106,7 +163,11 @@ async def read(reader: asyncio.StreamReader, limit: int) -> dict[str, Any]:
     (length,) = struct.unpack("!I", await reader.readexactly(4))
     if length > limit:
         raise ValueError("frame too long")
-    message = json.loads(await reader.readexactly(length))
+    octets = await reader.readexactly(length)
+    try:
+        message = json.loads(octets)
+    except RecursionError:
+        raise ValueError("nested too deep") from None
     if not isinstance(message, dict):
         raise ValueError("not a feed message")
     return message

@@ -16,12 +16,14 @@ import struct
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import structlog
 
 from responder.errors import Unserved
-from responder.feed.frames import Begin, Check, End, Frame, Keys, read, render_frame
+from responder.feed.frames import Begin, Check, End, Frame, Keys, Packet, Reply, parse_packet, read, render_frame
 from responder.names import Name
+from responder.wire import Rcode, header_only
 from responder.zone import Change, Static
 
 ACK_DEADLINE = 3.0
@@ -39,11 +41,15 @@ SNAPSHOT_RETRY = 0.5
 MAX_NAMES = 500
 """Names in one frame: they take a nameserver 10 ms or so, in which it answers nobody."""
 
-MAX_MESSAGE = 256
-"""Octets of a message from a nameserver, which faces the internet and may not be itself any more."""
+MAX_MESSAGE = 32 << 10
+"""Octets of a message from a nameserver, which faces the internet and may not be itself any more. The longest honest
+one is a packet of `wire.MAX_SIGNED` octets with as long a draft, in hexadecimal digits."""
 
 SnapshotSource = Callable[[], AsyncGenerator[Change, None]]
 """Yields changes that together carry every zone's serial and names, all of one instant."""
+
+Answer = Callable[[Packet, Callable[[bytes], None]], None]
+"""Answers a packet, now or later, by calling its second argument. Never raises, never waits."""
 
 _BROKEN = (asyncio.IncompleteReadError, ConnectionError, ValueError, KeyError, TypeError, OverflowError)
 """What reading from a peer raises that is dead, or no nameserver of ours."""
@@ -72,6 +78,7 @@ class Publisher:
         self._expected = nameservers
         self._lost = lost
         self._keys = Keys(())
+        self._answer: Answer = _answer_nothing
         self._peers: set[_Peer] = set()
         self._outlived = {pid: _pidfd(pid) for pid in outlived}
         self._gathered = asyncio.Event()
@@ -144,6 +151,10 @@ class Publisher:
         for peer in self._peers:
             peer.send(self._keys)
 
+    def answer_packets(self, answer: Answer) -> None:
+        """From now on, *answer* what nameservers pass on."""
+        self._answer = answer
+
     def _gather(self) -> None:
         """From now on, wait with changes until all nameservers are here, or have had the time to come."""
         self._gathered.clear()
@@ -194,8 +205,7 @@ class Publisher:
         loading = asyncio.create_task(self._load(peer))
         try:
             while True:
-                peer.acknowledge(int((await read(reader, MAX_MESSAGE))["ack"]))
-                self._progress.set()
+                self._take(peer, await read(reader, MAX_MESSAGE))
         except _BROKEN:
             # It never hangs up by itself: it is dead, or as good as dead, and must not answer from old data.
             if not peer.leaving:
@@ -205,6 +215,14 @@ class Publisher:
             self._peers.discard(peer)
             loading.cancel()
             peer.close()
+
+    def _take(self, peer: _Peer, message: dict[str, Any]) -> None:
+        if "ack" in message:
+            peer.acknowledge(int(message["ack"]))
+            self._progress.set()
+        else:
+            number, packet = parse_packet(message)
+            self._answer(packet, lambda reply: peer.send_reply(Reply(number, reply)))
 
     async def _load(self, peer: _Peer) -> None:
         """Send *peer* the snapshot, then what was committed meanwhile, and let it take part."""
@@ -256,6 +274,11 @@ class _Peer:
     def send(self, frame: Frame) -> None:
         self.sent += 1
         self.writer.write(render_frame(self.sent, frame))
+
+    def send_reply(self, reply: Reply) -> None:
+        """Send *reply*, unless the nameserver, and whoever waits there, is gone."""
+        if not self.gone:
+            self.send(reply)
 
     @property
     def answers(self) -> bool:
@@ -341,6 +364,10 @@ class _Peer:
         self.abandon()
         _close(self._pidfd)
         self._pidfd = -1
+
+
+def _answer_nothing(packet: Packet, deliver: Callable[[bytes], None]) -> None:
+    deliver(header_only(packet.octets, Rcode.SERVFAIL))
 
 
 def _join(earlier: Change, later: Change) -> Change:

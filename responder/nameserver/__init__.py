@@ -19,10 +19,10 @@ import structlog
 
 from responder.cookies import Cookies
 from responder.exchange import Exchange
-from responder.feed import follow
+from responder.feed import Deliver, Packet, Relay, follow
 from responder.logs import Seldom
 from responder.nameserver import tcp, udp
-from responder.wire import HEADER, Rcode, Transport, header_only
+from responder.wire import HEADER, MAX_SIGNED, Rcode, Transport, header_only
 from responder.zone import Zones
 
 COOKIE_REFRESH = 60.0
@@ -39,6 +39,7 @@ class Nameserver:
     """The exchange that answers, and the edge that keeps its faults from costing more than one packet."""
 
     exchange: Exchange = field(default_factory=Exchange)
+    relay: Relay = field(default_factory=Relay)
     _faults: Seldom = field(default_factory=lambda: Seldom(FAULT_INTERVAL))
 
     def install(self, zones: Zones) -> None:
@@ -57,10 +58,24 @@ class Nameserver:
         try:
             return self.exchange.respond(packet, transport, client)
         except Exception as fault:  # noqa: BLE001  # the edge of a packet
-            if (unreported := self._faults.due(type(fault).__name__)) is not None:
-                _log.exception("a packet brought out a fault", packet=packet[:512].hex(), more=unreported)
+            self._report(fault, packet)
             is_query = len(packet) >= HEADER and not packet[2] & 0x80
             return header_only(packet, Rcode.SERVFAIL) if is_query else None
+
+    def pass_on(self, packet: bytes, transport: Transport, client: str, deliver: Deliver) -> None:
+        """Have the control process answer *packet*, for which `reply` was `ELSEWHERE`. Never raises either."""
+        try:
+            draft = self.exchange.draft(packet, transport)
+            if len(draft) <= MAX_SIGNED:
+                self.relay.pass_on(Packet(packet, transport, client, draft), deliver)
+                return
+        except Exception as fault:  # noqa: BLE001  # the edge of a packet
+            self._report(fault, packet)
+        deliver(header_only(packet, Rcode.SERVFAIL))
+
+    def _report(self, fault: Exception, packet: bytes) -> None:
+        if (unreported := self._faults.due(type(fault).__name__)) is not None:
+            _log.error("a packet brought out a fault", packet=packet[:512].hex(), more=unreported, exc_info=fault)
 
 
 async def serve(
@@ -82,7 +97,7 @@ async def serve(
         server.install(zones)
         loaded.set()
 
-    following = asyncio.create_task(follow(feed, install, server.rekey))
+    following = asyncio.create_task(follow(feed, install, server.rekey, server.relay))
     stopping = asyncio.create_task(stop.wait())
     loading = asyncio.create_task(loaded.wait())
     await asyncio.wait([following, stopping, loading], return_when=asyncio.FIRST_COMPLETED)
@@ -103,8 +118,8 @@ async def _answer(
     """Answer until one of *tasks* is done."""
     loop, connections = asyncio.get_running_loop(), tcp.Connections()
     for sock in sockets["udp"]:
-        udp.watch(server.reply, sock)
-    listeners = [await tcp.listen(server.reply, sock, connections) for sock in sockets["tcp"]]
+        udp.watch(server.reply, server.pass_on, sock)
+    listeners = [await tcp.listen(server.reply, server.pass_on, sock, connections) for sock in sockets["tcp"]]
     refreshing = asyncio.create_task(_refresh_cookies(server.exchange))
     ready()
     await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

@@ -46,6 +46,7 @@ def _exchange(dns: dict[str, Any]) -> Exchange:
         if limit["replies_per_second"]
         else None,
         tcp_idle=tcp.IDLE,
+        updates=dns["update"]["enabled"],
     )
 
 

@@ -9,8 +9,9 @@ import resource
 import socket
 import struct
 from collections import OrderedDict, deque
-from collections.abc import Callable
 
+from responder.exchange import ELSEWHERE
+from responder.nameserver.udp import PassOn, Reply
 from responder.wire import Transport
 
 BATCH = 32
@@ -37,15 +38,13 @@ BACKLOG = 256
 MAX_UNSENT = 256 << 10
 """Octets of replies waiting for a client that does not read them; at this many it is cut off."""
 
-Reply = Callable[[bytes, Transport, str], bytes | None]
-
 _RESET = struct.pack("ii", 1, 0)
 
 
-async def listen(reply: Reply, sock: socket.socket, connections: Connections) -> asyncio.Server:
-    """Take connections on *sock* and answer what comes by *reply*, which never raises."""
+async def listen(reply: Reply, pass_on: PassOn, sock: socket.socket, connections: Connections) -> asyncio.Server:
+    """Take connections on *sock* and answer what comes by *reply* or *pass_on*, which never raise."""
     loop = asyncio.get_running_loop()
-    return await loop.create_server(lambda: TCPConnection(reply, connections), sock=sock, backlog=BACKLOG)
+    return await loop.create_server(lambda: TCPConnection(reply, pass_on, connections), sock=sock, backlog=BACKLOG)
 
 
 def most_connections() -> int:
@@ -114,11 +113,14 @@ class Connections:
 class TCPConnection(asyncio.BufferedProtocol):
     """One client over TCP: any number of queries, each with its length in front (RFC 7766)."""
 
-    def __init__(self, reply: Reply, connections: Connections) -> None:
+    def __init__(self, reply: Reply, pass_on: PassOn, connections: Connections) -> None:
         self.address = ""
         self._reply = reply
+        self._pass_on = pass_on
         self._connections = connections
         self._buffer = bytearray()
+        self._elsewhere = 0  # its packets that are answered elsewhere
+        self._ended = False
         self._timer: asyncio.TimerHandle | None = None
         self._transport: asyncio.Transport | None = None
 
@@ -148,13 +150,18 @@ class TCPConnection(asyncio.BufferedProtocol):
         if self._transport is None or self._transport.is_closing():
             return False
         end = self._end()
-        reply = self._reply(bytes(self._buffer[2:end]), Transport.TCP, self.address)
+        packet = bytes(self._buffer[2:end])
+        reply = self._reply(packet, Transport.TCP, self.address)
         del self._buffer[:end]
         if reply is None:
             self.abort()  # garbage or a response: whoever sends those over TCP gets no second chance
             return False
         self._connections.touch(self)
-        self._transport.write(len(reply).to_bytes(2, "big") + reply)  # in one piece (RFC 7766, section 8)
+        if reply == ELSEWHERE:  # the queries behind it are answered meanwhile (RFC 7766, section 6.2.1.1)
+            self._elsewhere += 1
+            self._pass_on(packet, Transport.TCP, self.address, self._deliver)
+        else:
+            self._send(reply)
         if self._end():
             return True
         self._expect(FIRST_MESSAGE if self._buffer else IDLE)
@@ -167,7 +174,8 @@ class TCPConnection(asyncio.BufferedProtocol):
 
     def eof_received(self) -> bool:
         """A client may close its sending side and still read (RFC 7766, section 6.2.4): let the rest be sent."""
-        return False
+        self._ended = True
+        return self._elsewhere > 0
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._timer is not None:
@@ -180,6 +188,19 @@ class TCPConnection(asyncio.BufferedProtocol):
             if not self._transport.is_closing():
                 self._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
             self._transport.abort()
+
+    def _send(self, reply: bytes) -> None:
+        assert self._transport is not None  # noqa: S101
+        self._transport.write(len(reply).to_bytes(2, "big") + reply)  # in one piece (RFC 7766, section 8)
+
+    def _deliver(self, reply: bytes) -> None:
+        """Send a *reply* that took its time, if the connection is still there."""
+        self._elsewhere -= 1
+        if self._transport is None or self._transport.is_closing():
+            return
+        self._send(reply)
+        if self._ended and not self._elsewhere:
+            self._transport.close()
 
     def _wait_for_turn(self) -> None:
         """Take nothing more from the client, and no time either: it is we who are busy."""

@@ -9,7 +9,12 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from typing import Any
 
+from responder.exchange import ELSEWHERE
+from responder.feed import Deliver
 from responder.wire import Transport
 
 MAX_QUERY = 4096
@@ -19,25 +24,29 @@ BATCH = 64
 """Datagrams answered per readiness event, before the event loop may look at TCP and the feed: about 0.5 ms."""
 
 Reply = Callable[[bytes, Transport, str], bytes | None]
+"""Answers a packet by that transport from that address: by octets, by silence, or `ELSEWHERE`."""
+
+PassOn = Callable[[bytes, Transport, str, Deliver], None]
+"""Has the packet answered elsewhere, and the reply delivered."""
 
 _IP_PKTINFO = 8  # linux/in.h; the socket module does not name it before Python 3.14
 _ANCILLARY = socket.CMSG_SPACE(20)  # the larger of the two structures: an IPv6 address and an interface
 
 
-def watch(reply: Reply, sock: socket.socket) -> None:
-    """Answer what comes to *sock* by *reply*, which never raises."""
+def watch(reply: Reply, pass_on: PassOn, sock: socket.socket) -> None:
+    """Answer what comes to *sock* by *reply* or *pass_on*, which never raise."""
     loop = asyncio.get_running_loop()
     if sock.getsockname()[0] not in ("0.0.0.0", "::"):
-        loop.add_reader(sock, drain, reply, sock)
+        loop.add_reader(sock, drain, reply, pass_on, sock)
         return
     if sock.family == socket.AF_INET6:
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
     else:
         sock.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
-    loop.add_reader(sock, drain_any, reply, sock)
+    loop.add_reader(sock, drain_any, reply, pass_on, sock)
 
 
-def drain(reply: Reply, sock: socket.socket) -> None:
+def drain(reply: Reply, pass_on: PassOn, sock: socket.socket) -> None:
     """Answer what waits at *sock*, which is bound to one address, at most a batch."""
     receive, send, transport = sock.recvfrom, sock.sendto, Transport.UDP
     for _ in range(BATCH):
@@ -48,14 +57,16 @@ def drain(reply: Reply, sock: socket.socket) -> None:
         except OSError:  # an ICMP error that an earlier reply came back with; the next datagram is waiting
             continue
         answer = reply(packet, transport, client[0])
-        if answer is not None and client[1] and len(packet) <= MAX_QUERY:
+        if answer and client[1] and len(packet) <= MAX_QUERY:
             try:
                 send(answer, client)
             except OSError:  # no buffer, no route: the resolver asks again
                 continue
+        elif answer == ELSEWHERE and client[1] and len(packet) <= MAX_QUERY:
+            pass_on(packet, transport, client[0], partial(_deliver, sock, client, []))
 
 
-def drain_any(reply: Reply, sock: socket.socket) -> None:
+def drain_any(reply: Reply, pass_on: PassOn, sock: socket.socket) -> None:
     """
     As `drain`, for a socket that is bound to every address of the machine.
 
@@ -69,11 +80,22 @@ def drain_any(reply: Reply, sock: socket.socket) -> None:
         except OSError:
             continue
         answer = reply(packet, Transport.UDP, client[0])
-        if answer is not None and client[1] != 0 and len(packet) <= MAX_QUERY:
-            try:
-                sock.sendmsg([answer], [_from_there(*item) for item in ancillary], 0, client)
-            except OSError:
-                continue
+        if answer is None or client[1] == 0 or len(packet) > MAX_QUERY:
+            continue
+        source = [_from_there(*item) for item in ancillary]
+        if answer == ELSEWHERE:
+            pass_on(packet, Transport.UDP, client[0], partial(_deliver, sock, client, source))
+            continue
+        try:
+            sock.sendmsg([answer], source, 0, client)
+        except OSError:
+            continue
+
+
+def _deliver(sock: socket.socket, client: Any, ancillary: list[tuple[int, int, bytes]], reply: bytes) -> None:
+    """Send a *reply* that took its time. The socket may be closed by now."""
+    with suppress(OSError):
+        sock.sendmsg([reply], ancillary, 0, client)
 
 
 def _from_there(level: int, kind: int, data: bytes) -> tuple[int, int, bytes]:

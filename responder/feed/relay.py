@@ -1,0 +1,125 @@
+"""
+What a nameserver holds of the packets that the control process is to answer: who waits for which reply.
+
+It is here that strangers are kept from the control process, which has better things to do than to look at signatures
+that do not hold: so many packets at once, so many in a second, so many of one network. UDP, where anybody can send in
+anybody's name, is counted apart from TCP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from responder.feed.frames import Packet, render_packet
+from responder.ratelimit import RateLimit, Verdict, network_of
+from responder.wire import Rcode, Transport, header_only
+
+MAX_WAITING = 64
+"""Packets under way, of each transport. The control process takes all that wait into one transaction."""
+
+MAX_WAITING_OF_NETWORK = 32
+"""Those of one client network: half, so that nobody has them all to himself."""
+
+MAX_PER_SECOND = 500
+"""Packets passed on in a second, of each transport: if all are forged, the control process loses some 5 % of a core."""
+
+MAX_PER_SECOND_OF_NETWORK = 100
+"""Those of one client network: a large cluster that renews everything at once."""
+
+DEADLINE = 5.0
+"""Seconds until a packet counts as lost: more than a hanging nameserver is given, which an update may wait for."""
+
+Deliver = Callable[[bytes], None]
+"""Sends a reply where the packet came from; it may be too late for that."""
+
+
+class Relay:
+    """The packets of one nameserver process. *clock* gives monotonic seconds."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._writer: asyncio.StreamWriter | None = None
+        self._lanes = {transport: _Lane(clock) for transport in Transport}
+        self._waiting: dict[int, _Waiting] = {}
+        self._numbers = itertools.count(1)
+
+    def pass_on(self, packet: Packet, deliver: Deliver) -> None:
+        """Have *packet* answered by the control process. Nobody waits for ever: *deliver* gets SERVFAIL if need be."""
+        lane = self._lanes[packet.transport]
+        if self._writer is None or not lane.admit(packet.client):
+            deliver(header_only(packet.octets, Rcode.SERVFAIL))
+            return
+        number = next(self._numbers)
+        timer = asyncio.get_running_loop().call_later(DEADLINE, self._give_up, number)
+        self._waiting[number] = _Waiting(packet, deliver, timer)
+        self._writer.write(render_packet(number, packet))
+
+    def settle(self, number: int, reply: bytes) -> None:
+        """Deliver the *reply* to the packet of that *number*, unless it counts as lost already."""
+        waiting = self._waiting.pop(number, None)
+        if waiting is not None:
+            waiting.timer.cancel()
+            self._lanes[waiting.packet.transport].release(waiting.packet.client)
+            waiting.deliver(reply)
+
+    def attach(self, writer: asyncio.StreamWriter) -> None:
+        """From now on, *writer* leads to the control process."""
+        self._writer = writer
+
+    def detach(self) -> None:
+        """The control process is away, and with it what it was to answer."""
+        self._writer = None
+        for number in [*self._waiting]:
+            self._give_up(number)
+
+    def _give_up(self, number: int) -> None:
+        self.settle(number, header_only(self._waiting[number].packet.octets, Rcode.SERVFAIL))
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    packet: Packet
+    deliver: Deliver
+    timer: asyncio.TimerHandle
+
+
+@dataclass(slots=True)
+class _Lane:
+    """What is under way of one transport."""
+
+    clock: Callable[[], float]
+    of_network: Counter[str | bytes] = field(default_factory=Counter)
+    _second: int = 0
+    _count: int = 0
+    _limit: RateLimit = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._limit = RateLimit(per_second=MAX_PER_SECOND_OF_NETWORK, slip=0, exempt=(), clock=self.clock)
+
+    def admit(self, client: str) -> bool:
+        """Count one more from *client*, if there may be one more."""
+        network = network_of(client)
+        if self._limit.judge(client) is not Verdict.SEND or self._is_busy():
+            return False
+        if self.of_network.total() >= MAX_WAITING or self.of_network[network] >= MAX_WAITING_OF_NETWORK:
+            return False
+        self.of_network[network] += 1
+        return True
+
+    def release(self, client: str) -> None:
+        """One of *client* is no longer under way."""
+        network = network_of(client)
+        self.of_network[network] -= 1
+        if not self.of_network[network]:
+            del self.of_network[network]
+
+    def _is_busy(self) -> bool:
+        second = int(self.clock())
+        if second != self._second:
+            self._second, self._count = second, 0
+        self._count += 1
+        return self._count > MAX_PER_SECOND
