@@ -23,9 +23,11 @@ from responder.challenges import Challenges
 from responder.child import Lifeline, run
 from responder.config import Endpoint, Settings
 from responder.cookies import DAY, daily_keys
-from responder.errors import ResponderError
+from responder.errors import CannotStart, ResponderError
 from responder.feed import Publisher
+from responder.keyfile import read_key
 from responder.store import Store
+from responder.update import Keyring, Updates
 
 SWITCH_INTERVAL = 0.0005
 """Seconds after which a busy thread lets another one go on. A transaction needs that a dozen times; at Python's own
@@ -88,8 +90,6 @@ async def _start(
     )
     if settings.dns.cookies:
         await stack.enter_async_context(_running(_renew_cookie_keys(publisher, await store.key("dns cookies"))))
-    await publisher.start(sockets["feed"][0])
-    stack.push_async_callback(publisher.stop)
     challenges = Challenges(
         store,
         publisher,
@@ -98,7 +98,14 @@ async def _start(
         lifetime=timedelta(seconds=settings.values.lifetime),
         clock=_now,
     )
+    updates = _updates(settings, store, challenges)
+    if updates is not None:
+        publisher.answer_packets(updates.answer)
+    await publisher.start(sockets["feed"][0])
+    stack.push_async_callback(publisher.stop)
     writer = await stack.enter_async_context(_running(challenges.run()))
+    if updates is not None:
+        stack.push_async_callback(updates.stop)
     api = build_api(
         store,
         challenges,
@@ -114,6 +121,26 @@ async def _start(
         for sock in sockets[purpose]:
             await web.SockSite(runner, sock).start()
     return writer
+
+
+def _updates(settings: Settings, store: Store, challenges: Challenges) -> Updates | None:
+    """What answers DNS updates, if anything does."""
+    path = settings.tsig_key_file
+    if not settings.dns.update.enabled or path is None:
+        return None
+    try:
+        master = read_key(path)
+    except CannotStart as fault:
+        # It was there when the service started. All but updates, which get SERVFAIL, is better than nothing.
+        _log.error("no DNS updates until the next start", reason=str(fault))
+        return None
+    return Updates(
+        store,
+        challenges,
+        Keyring(master, settings.dns.update.algorithms),
+        apexes=[zone.name for zone in settings.zones],
+        clock=_now,
+    )
 
 
 @asynccontextmanager

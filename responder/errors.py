@@ -7,6 +7,8 @@ Every exception this project raises on purpose, and nothing else.
     │   ├── InvalidHostname         a domain name no certificate token may be minted for
     │   ├── InvalidValue            not a challenge value
     │   ├── InvalidRequest          a request body with faults
+    │   ├── InvalidUpdate           a DNS update with faults
+    │   ├── OutsideZone             a DNS update of a name outside the zone that it is about
     │   ├── InvalidZone             zone text or zone settings with faults
     │   └── InvalidConfiguration    settings with faults
     ├── Refused                   what you sent makes sense, and you may not
@@ -16,6 +18,7 @@ Every exception this project raises on purpose, and nothing else.
     │   ├── WrongAccount            the token is pinned to an ACME account, and this is not shown to be its value
     │   ├── NotServed               the name is in no zone that is served here
     │   ├── TooManyValues           the name holds as many values as it may
+    │   ├── NotAChallenge           a DNS update would add what is no challenge value
     │   ├── PrerequisiteFailed      a DNS update expected other values than there are
     │   ├── NameTaken               another hostname already owns that challenge name
     │   └── TooManyRequests         more than one client may ask, for now
@@ -68,6 +71,14 @@ class InvalidRequest(_Faults):
     """The body of a request is malformed; *faults* names everything that is wrong with it."""
 
 
+class InvalidUpdate(Invalid):
+    """A DNS update is malformed, or asks for what makes no sense (RFC 2136, sections 3.2 and 3.4.1)."""
+
+
+class OutsideZone(Invalid):
+    """A DNS update names something that is not in its zone."""
+
+
 class InvalidZone(_Faults):
     """The settings or zone text of one zone are malformed."""
 
@@ -102,6 +113,10 @@ class NotServed(Refused):
 
 class TooManyValues(Refused):
     """The challenge name already holds as many values as it may."""
+
+
+class NotAChallenge(Refused):
+    """A DNS update would add a record that is no challenge value: another type, or text that may not be one."""
 
 
 class PrerequisiteFailed(Refused):

@@ -9,6 +9,7 @@ import click
 from responder import supervisor
 from responder.cli.context import Context
 from responder.errors import InvalidConfiguration
+from responder.keyfile import read_key
 
 if TYPE_CHECKING:
     from responder.store import Store
@@ -21,17 +22,23 @@ def serve(context: Context) -> None:
     settings = context.settings
     for warning in settings.warnings():
         click.echo(f"responder: warning: {warning}", err=True)
+    key_file = settings.tsig_key_file if settings.dns.update.enabled else None
+    dump = settings.model_dump(mode="json")
+    dump["dns"]["update"]["enabled"] = key_file is not None
     plan = supervisor.Plan(
         dns=[(endpoint.host, endpoint.port) for endpoint in settings.dns.listen],
         api=[(endpoint.host, endpoint.port) for endpoint in settings.api.listen],
         admin=[(endpoint.host, endpoint.port) for endpoint in settings.admin.listen],
         processes=settings.dns.processes,
-        settings=settings.model_dump(mode="json"),
+        settings=dump,
     )
-    # What cannot be had is worth a clear line before anything is made or started: first the sockets, then the database.
+    # What cannot be had is worth a clear line before anything is made or started: first the sockets, then the database
+    # and the key file.
     if faults := supervisor.cannot_bind(plan):
         raise InvalidConfiguration(faults)
     context.with_store(_nothing)
+    if key_file is not None:
+        read_key(key_file)
     supervisor.become(plan)
 
 

@@ -1,0 +1,123 @@
+"""
+What an update says: its prerequisites and its changes, checked for form (RFC 2136, sections 3.2 and 3.4.1).
+
+Only messages whose signature holds come here. What they may do, and what they do, is for `steps`.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+import dns.exception
+import dns.name
+
+from responder.errors import InvalidName, InvalidUpdate, OutsideZone
+from responder.names import Name
+from responder.rrset import CLASS_ANY, CLASS_IN, CLASS_NONE, RRType
+from responder.wire import HEADER, Query
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One record as it came. *type* and *rclass* mean something else than usual here (RFC 2136, sections 2.4, 2.5)."""
+
+    name: Name
+    type: int
+    rclass: int
+    ttl: int
+    rdata: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """An update that is well-formed."""
+
+    prerequisites: tuple[Record, ...]
+    changes: tuple[Record, ...]
+
+
+def read(packet: bytes, query: Query) -> Message:
+    """The update in *packet*, of which *query* is the zone section. Raises `InvalidUpdate` or `OutsideZone`."""
+    prerequisites, changes, additional = _read_sections(packet, query)
+    if any(record.type == RRType.TSIG for record in additional):
+        raise InvalidUpdate("the update is signed twice")
+    apex = Name(query.qname)
+    for record in prerequisites:
+        _check_prerequisite(record, apex)
+    for record in changes:
+        _check_change(record, apex)
+    return Message(tuple(prerequisites), tuple(changes))
+
+
+def _read_sections(packet: bytes, query: Query) -> tuple[list[Record], list[Record], list[Record]]:
+    """Everything between the zone section and the signature."""
+    prerequisites, changes, additional = _COUNTS.unpack_from(packet, 6)
+    unsigned = packet[: query.tsig]
+    at = HEADER + len(query.question)
+    sections: tuple[list[Record], list[Record], list[Record]] = [], [], []
+    for section, count in zip(sections, (prerequisites, changes, additional - 1), strict=True):
+        for _ in range(count):
+            record, at = _read_record(unsigned, at)
+            section.append(record)
+    return sections
+
+
+def _read_record(packet: bytes, at: int) -> tuple[Record, int]:
+    """The record at octet *at*, and where it ends."""
+    try:
+        name, length = dns.name.from_wire(packet, at)
+        owner = Name.from_labels([*name.labels[:-1]])
+        rrtype, rclass, ttl, size = _FIXED.unpack_from(packet, at + length)
+    except (dns.exception.DNSException, InvalidName, struct.error):
+        raise InvalidUpdate("a record of the update is malformed") from None
+    start = at + length + _FIXED.size
+    return Record(owner, rrtype, rclass, ttl, packet[start : start + size]), start + size
+
+
+def _check_prerequisite(record: Record, apex: Name) -> None:
+    _check_zone(record, apex)
+    if record.ttl or record.rclass not in (CLASS_ANY, CLASS_NONE, CLASS_IN):
+        raise InvalidUpdate("a prerequisite has a TTL, or a class that means nothing there")
+    if (record.rclass == CLASS_IN) is not bool(record.rdata):
+        raise InvalidUpdate("a prerequisite has data where it may have none, or none where it must have some")
+    if record.type in _META_TYPES - ({RRType.ANY} if record.rclass != CLASS_IN else set()):
+        raise InvalidUpdate("a prerequisite is of a type that no record has")
+
+
+def _check_change(record: Record, apex: Name) -> None:
+    _check_zone(record, apex)
+    if record.rclass not in (CLASS_ANY, CLASS_NONE, CLASS_IN):
+        raise InvalidUpdate("a change has a class that means nothing there")
+    if record.rclass != CLASS_IN and record.ttl:
+        raise InvalidUpdate("a deletion has a TTL")
+    if record.rclass == CLASS_ANY and record.rdata:
+        raise InvalidUpdate("a deletion of all records has the data of one")
+    if record.type in _META_TYPES - ({RRType.ANY} if record.rclass == CLASS_ANY else set()):
+        raise InvalidUpdate("a change is of a type that no record has")
+    if record.type == RRType.TXT and record.rclass != CLASS_ANY:
+        strings(record.rdata)
+
+
+def _check_zone(record: Record, apex: Name) -> None:
+    if not record.name.is_within(apex):
+        raise OutsideZone(f"{record.name} is not in the zone {apex} that the update is about")
+
+
+def strings(rdata: bytes) -> list[bytes]:
+    """The character-strings of a TXT record. Raises `InvalidUpdate` unless there is one at least and nothing else."""
+    found, at = [], 0
+    while at < len(rdata):
+        end = at + 1 + rdata[at]
+        found.append(rdata[at + 1 : end])
+        at = end
+    if not found or at != len(rdata):
+        raise InvalidUpdate("a TXT record of the update is malformed")
+    return found
+
+
+_COUNTS = struct.Struct("!HHH")
+_FIXED = struct.Struct("!HHIH")
+
+_META_TYPES = {0, RRType.OPT, *range(128, 256)}
+"""Types of questions and of messages, none of which is ever data (RFC 6895, section 3.1)."""
