@@ -21,9 +21,9 @@ from typing import Any
 import structlog
 
 from responder.errors import Unserved
-from responder.feed.frames import Begin, Check, End, Frame, Keys, Packet, Reply, parse_packet, read, render_frame
+from responder.feed.frames import Begin, Check, End, Frame, Keys, Reply, parse_packet, read, render_frame
+from responder.feed.relay import Answer, fail
 from responder.names import Name
-from responder.wire import Rcode, header_only
 from responder.zone import Change, Static
 
 ACK_DEADLINE = 3.0
@@ -47,9 +47,6 @@ one is a packet of `wire.MAX_SIGNED` octets with as long a draft, in hexadecimal
 
 SnapshotSource = Callable[[], AsyncGenerator[Change, None]]
 """Yields changes that together carry every zone's serial and names, all of one instant."""
-
-Answer = Callable[[Packet, Callable[[bytes], None]], None]
-"""Answers a packet, now or later, by calling its second argument. Never raises, never waits."""
 
 _BROKEN = (asyncio.IncompleteReadError, ConnectionError, ValueError, KeyError, TypeError, OverflowError)
 """What reading from a peer raises that is dead, or no nameserver of ours."""
@@ -78,7 +75,7 @@ class Publisher:
         self._expected = nameservers
         self._lost = lost
         self._keys = Keys(())
-        self._answer: Answer = _answer_nothing
+        self._answer: Answer = fail
         self._peers: set[_Peer] = set()
         self._outlived = {pid: _pidfd(pid) for pid in outlived}
         self._gathered = asyncio.Event()
@@ -364,10 +361,6 @@ class _Peer:
         self.abandon()
         _close(self._pidfd)
         self._pidfd = -1
-
-
-def _answer_nothing(packet: Packet, deliver: Callable[[bytes], None]) -> None:
-    deliver(header_only(packet.octets, Rcode.SERVFAIL))
 
 
 def _join(earlier: Change, later: Change) -> Change:

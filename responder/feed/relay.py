@@ -38,6 +38,15 @@ Deliver = Callable[[bytes], None]
 """Sends a reply where the packet came from; it may be too late for that."""
 
 
+Answer = Callable[[Packet, Deliver], None]
+"""Answers a packet, now or later. Never raises, never waits."""
+
+
+def fail(packet: Packet, deliver: Deliver) -> None:
+    """Answer *packet* with SERVFAIL: nobody is there who could do better."""
+    deliver(header_only(packet.octets, Rcode.SERVFAIL))
+
+
 class Relay:
     """The packets of one nameserver process. *clock* gives monotonic seconds."""
 
@@ -51,7 +60,7 @@ class Relay:
         """Have *packet* answered by the control process. Nobody waits for ever: *deliver* gets SERVFAIL if need be."""
         lane = self._lanes[packet.transport]
         if self._writer is None or not lane.admit(packet.client):
-            deliver(header_only(packet.octets, Rcode.SERVFAIL))
+            fail(packet, deliver)
             return
         number = next(self._numbers)
         timer = asyncio.get_running_loop().call_later(DEADLINE, self._give_up, number)
@@ -60,11 +69,8 @@ class Relay:
 
     def settle(self, number: int, reply: bytes) -> None:
         """Deliver the *reply* to the packet of that *number*, unless it counts as lost already."""
-        waiting = self._waiting.pop(number, None)
-        if waiting is not None:
-            waiting.timer.cancel()
-            self._lanes[waiting.packet.transport].release(waiting.packet.client)
-            waiting.deliver(reply)
+        if number in self._waiting:
+            self._release(number).deliver(reply)
 
     def attach(self, writer: asyncio.StreamWriter) -> None:
         """From now on, *writer* leads to the control process."""
@@ -77,7 +83,14 @@ class Relay:
             self._give_up(number)
 
     def _give_up(self, number: int) -> None:
-        self.settle(number, header_only(self._waiting[number].packet.octets, Rcode.SERVFAIL))
+        waiting = self._release(number)
+        fail(waiting.packet, waiting.deliver)
+
+    def _release(self, number: int) -> _Waiting:
+        waiting = self._waiting.pop(number)
+        waiting.timer.cancel()
+        self._lanes[waiting.packet.transport].release(waiting.packet.client)
+        return waiting
 
 
 @dataclass(frozen=True, slots=True)

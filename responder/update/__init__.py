@@ -15,6 +15,7 @@ from datetime import datetime
 
 import structlog
 
+from responder import metrics
 from responder.challenges import Challenges
 from responder.errors import (
     Invalid,
@@ -28,6 +29,7 @@ from responder.errors import (
     Unavailable,
 )
 from responder.feed import Deliver, Packet
+from responder.feed.relay import fail
 from responder.logs import Seldom
 from responder.names import Name
 from responder.rrset import CLASS_IN, RRType
@@ -101,7 +103,7 @@ class Updates:
             self._answer(packet, deliver)
         except Exception as fault:  # noqa: BLE001  # the edge of a packet
             self._report(fault)
-            deliver(header_only(packet.octets, Rcode.SERVFAIL))
+            fail(packet, deliver)
 
     async def stop(self) -> None:
         """Take no more, let what is under way come to its end, and give it up if that takes too long."""
@@ -129,6 +131,7 @@ class Updates:
     def _turn_down(self, request: _Request, deliver: Deliver) -> None:
         """Say what is wrong with the signature (RFC 8945, section 5.2)."""
         error = request.signature.error
+        metrics.REQUESTS.labels("UPDATE", error.name.lower()).inc()
         if (more := self._seldom.due(error.name)) is not None:
             algorithm = str(request.signature.record.algorithm)
             client = request.packet.client
@@ -172,6 +175,7 @@ class Updates:
         except Exception as fault:  # noqa: BLE001  # the edge of a packet
             self._report(fault)
             rcode = Rcode.SERVFAIL
+        metrics.REQUESTS.labels("UPDATE", "ok" if rcode is Rcode.NOERROR else rcode.name.lower()).inc()
         log = _log.error if rcode is Rcode.SERVFAIL else _log.info
         log("update", rcode=rcode.name, **told)
         return rcode

@@ -83,6 +83,8 @@ def _check_prerequisite(record: Record, apex: Name) -> None:
         raise InvalidUpdate("a prerequisite has data where it may have none, or none where it must have some")
     if record.type in _META_TYPES - ({RRType.ANY} if record.rclass != CLASS_IN else set()):
         raise InvalidUpdate("a prerequisite is of a type that no record has")
+    if record.type == RRType.TXT and record.rclass == CLASS_IN:
+        strings(record.rdata)
 
 
 def _check_change(record: Record, apex: Name) -> None:

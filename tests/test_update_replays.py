@@ -1,0 +1,87 @@
+"""What is remembered of updates, and what becomes of what had to be forgotten."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, cast
+from uuid import UUID
+
+import pytest
+
+from responder.update import replays
+from responder.update.replays import Replays
+from responder.update.tsig import MAX_FUDGE, KeyName
+from responder.wire import Rcode
+
+NOW = 1_700_000_000
+KEY, OTHER = KeyName(UUID(int=1), 1), KeyName(UUID(int=2), 1)
+
+
+def task(what: str = "a task") -> asyncio.Task[Rcode]:
+    return cast("asyncio.Task[Rcode]", cast("Any", what))
+
+
+def remember(memory: Replays, key: KeyName, mac: int, signed_at: int, *, now: int | None = None) -> None:
+    memory.remember(key, b"%d" % mac, signed_at, task(), now=signed_at if now is None else now)
+
+
+def test_remembered() -> None:
+    """An update is found again by its key and its MAC."""
+    memory = Replays()
+    memory.remember(KEY, b"mac", NOW, task("the first"), now=NOW)
+
+    assert task("the first") is memory.find(KEY, b"mac")
+    assert memory.find(KEY, b"MAC") is None
+    assert memory.find(OTHER, b"mac") is None
+    assert not memory.is_forgotten(KEY, NOW)
+
+
+def test_forgotten_of_one_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of too many the one signed first is forgotten; nothing of that key is taken that was signed as early."""
+    monkeypatch.setattr(replays, "MAX_OF_KEY", 3)
+    memory = Replays()
+    for mac, signed_at in enumerate([NOW + 2, NOW, NOW + 3, NOW + 4]):
+        remember(memory, KEY, mac, signed_at, now=NOW)
+
+    assert [True, False, True, True] == [memory.find(KEY, b"%d" % mac) is not None for mac in range(4)]
+    assert [True, True, False] == [memory.is_forgotten(KEY, at) for at in (NOW - 1, NOW, NOW + 1)]
+    assert not memory.is_forgotten(OTHER, NOW)
+
+
+def test_what_is_too_old_leaves_no_mark(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is no longer good is forgotten first, all of it, and costs nobody anything."""
+    monkeypatch.setattr(replays, "MAX_OF_KEY", 3)
+    memory = Replays()
+    later = NOW + MAX_FUDGE + 1
+    for mac in range(3):
+        remember(memory, KEY, mac, NOW)
+    remember(memory, KEY, 3, later)
+
+    assert [False, False, False, True] == [memory.find(KEY, b"%d" % mac) is not None for mac in range(4)]
+    assert not memory.is_forgotten(KEY, NOW)
+
+
+def test_forgotten_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of too many keys the one unused for longest is forgotten, and nothing as old is taken of any."""
+    monkeypatch.setattr(replays, "MAX_KEYS", 2)
+    memory = Replays()
+    first, second, third = (KeyName(UUID(int=n), 1) for n in range(3))
+    remember(memory, first, 1, NOW)
+    remember(memory, second, 1, NOW + 1)
+    remember(memory, first, 2, NOW + 2)
+    remember(memory, third, 1, NOW + 3)
+
+    assert memory.find(second, b"1") is None
+    assert memory.find(first, b"1") is not None
+    assert [True, False] == [memory.is_forgotten(OTHER, at) for at in (NOW + 1, NOW + 2)]
+
+
+def test_keys_that_are_long_unused_leave_no_mark(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key whose updates are no longer good is forgotten without a trace."""
+    monkeypatch.setattr(replays, "MAX_KEYS", 1)
+    memory = Replays()
+    remember(memory, KEY, 1, NOW)
+    remember(memory, OTHER, 1, NOW + MAX_FUDGE + 1)
+
+    assert memory.find(KEY, b"1") is None
+    assert not memory.is_forgotten(KEY, NOW)
