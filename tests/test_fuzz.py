@@ -1,6 +1,6 @@
 """
-The fuzz target on its corpus and beyond, for a bounded number of inputs. `python -m tests.fuzz` goes on for as long as
-one likes.
+The fuzz targets on their corpora and beyond, for a bounded number of inputs. `python -m tests.fuzz` goes on for as
+long as one likes.
 """
 
 from __future__ import annotations
@@ -9,51 +9,57 @@ import importlib.util
 import random
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.fuzz.respond import check
-from tests.fuzz.seeds import CORPUS, seeds
+from tests.fuzz import respond, seeds, update
 
 RUNS = 20_000
 MUTANTS = 10_000
 ROOT = Path(__file__).parents[1]
 
 
-def test_corpus() -> None:
-    """The corpus in the tree is what `tests.fuzz.seeds` writes, and small."""
-    assert seeds() == {path.name: path.read_bytes() for path in CORPUS.iterdir()}
-    assert all(len(data) < 512 for data in seeds().values())
+TARGETS = {
+    "respond": (respond.check, seeds.seeds(), seeds.CORPUS),
+    "update": (update.check, update.seeds(), update.CORPUS),
+}
+Check = Callable[[bytes], None]
 
 
-@pytest.mark.parametrize("seed", seeds().values(), ids=seeds())
-def test_seeds(seed: bytes) -> None:
-    """Every packet of the corpus is answered well."""
-    check(seed)
+@pytest.mark.parametrize(("check", "corpus", "directory"), TARGETS.values(), ids=TARGETS)
+def test_corpus(check: Check, corpus: dict[str, bytes], directory: Path) -> None:
+    """The corpus in the tree is what its module writes, and small; every packet of it is answered well."""
+    assert corpus == {path.name: path.read_bytes() for path in directory.iterdir()}
+    assert all(len(data) < 512 for data in corpus.values())
+    for data in corpus.values():
+        check(data)
 
 
-def test_mutants() -> None:
+@pytest.mark.parametrize("target", TARGETS)
+def test_mutants(target: str) -> None:
     """So are thousands that are bred from them by chance, the same every time; whether or not there is a fuzzer."""
-    for mutant in mutants(list(seeds().values()), MUTANTS):
+    check, corpus, _ = TARGETS[target]
+    for mutant in mutants(list(corpus.values()), MUTANTS):
         try:
             check(mutant)
         except Exception as fault:
-            raise AssertionError(f"tests.fuzz.respond.check(bytes.fromhex({mutant.hex()!r}))") from fault
+            raise AssertionError(f"tests.fuzz.{target}.check(bytes.fromhex({mutant.hex()!r}))") from fault
 
 
 @pytest.mark.skipif(
     importlib.util.find_spec("atheris") is None,
     reason="atheris has no wheel for this Python: only the mutants of the test above were tried",
 )
-def test_atheris(tmp_path: Path) -> None:
+@pytest.mark.parametrize("target", TARGETS)
+def test_atheris(tmp_path: Path, target: str) -> None:
     """So are those that a fuzzer finds which watches the branches they take."""
     found = tmp_path / "found"
     found.mkdir()
     bounds = [f"-runs={RUNS}", "-max_total_time=60", "-max_len=1024", "-seed=1", f"-artifact_prefix={tmp_path}/"]
     run = subprocess.run(
-        [sys.executable, "-m", "tests.fuzz", *bounds, str(found), str(CORPUS)],
+        [sys.executable, "-m", "tests.fuzz", target, *bounds, str(found), str(TARGETS[target][2])],
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -16,7 +16,7 @@ import dns.opcode
 import dns.rcode
 
 from responder.cookies import Cookies
-from responder.exchange import Exchange, Identity
+from responder.exchange import ELSEWHERE, SIGNATURE, Exchange, Identity
 from responder.ratelimit import RateLimit
 from responder.wire import Transport
 from tests.zones import OTHER, VALUE, challenge, zones
@@ -29,7 +29,7 @@ ZONES = zones(
 )
 CLIENTS = ("192.0.2.7", "2001:db8::7")
 
-LASTING = Exchange(ZONES, identity=IDENTITY, cookies=COOKIES)
+LASTING = Exchange(ZONES, identity=IDENTITY, cookies=COOKIES, updates=True)
 """Remembers what all inputs so far left in it; must answer as one does that remembers nothing."""
 
 
@@ -38,16 +38,29 @@ def check(data: bytes) -> None:
     if not data:
         return
     transport, client, packet = (Transport.TCP if data[0] & 1 else Transport.UDP), CLIENTS[data[0] >> 1 & 1], data[1:]
-    fresh = Exchange(ZONES, identity=IDENTITY, cookies=COOKIES)
+    fresh = Exchange(ZONES, identity=IDENTITY, cookies=COOKIES, updates=True)
     reply = fresh.respond(packet, transport, client)
 
-    expect_silence_or_reply(packet, reply, transport)
+    if reply == ELSEWHERE:
+        expect_draft(packet, fresh.draft(packet, transport), transport)
+    else:
+        expect_silence_or_reply(packet, reply, transport)
     assert reply == fresh.respond(packet, transport, client)
     assert reply == LASTING.respond(packet, transport, client)
     expect_any_case(packet, reply, fresh.respond(other_case(packet), transport, client))
     limit = RateLimit(per_second=1, slip=2, exempt=(), clock=lambda: 1.0)
-    limited = Exchange(ZONES, identity=IDENTITY, cookies=COOKIES, limit=limit)
+    limited = Exchange(ZONES, identity=IDENTITY, cookies=COOKIES, limit=limit, updates=True)
     expect_limit(packet, reply, [limited.respond(packet, transport, client) for _ in range(3)], transport)
+
+
+def expect_draft(packet: bytes, draft: bytes, transport: Transport) -> None:
+    """What is answered elsewhere has a TSIG; a query comes with a reply that leaves room for another, an update not."""
+    assert b"\0\xfa\0\xff" in packet
+    if packet[2] & 0x78:
+        assert draft == b""
+        return
+    expect_silence_or_reply(packet, draft, transport)
+    assert transport is Transport.TCP or len(draft) <= 1232 - SIGNATURE
 
 
 def expect_silence_or_reply(packet: bytes, reply: bytes | None, transport: Transport) -> None:
@@ -97,7 +110,7 @@ def expect_any_case(packet: bytes, reply: bytes | None, other: bytes | None) -> 
 def expect_match(packet: bytes, reply: dns.message.Message) -> None:
     """If dnspython reads *packet* as a query, it holds *reply* for one to it; an OPT answers an OPT."""
     query = read(packet)
-    if query is None or query.opcode() != dns.opcode.QUERY:
+    if query is None or query.opcode() != dns.opcode.QUERY or query.had_tsig:
         return
     assert query.is_response(reply)
     if reply.question:
@@ -118,9 +131,15 @@ def expect_size(packet: bytes, reply: dns.message.Message, octets: int, transpor
 
 
 def expect_limit(packet: bytes, reply: bytes | None, replies: list[bytes | None], transport: Transport) -> None:
-    """Of three replies over UDP the first is sent, the second cut, the third dropped; unless the client is verified."""
+    """
+    Of three replies over UDP the first is sent, the second cut, the third dropped; unless the client is verified. What
+    is answered elsewhere is dropped at once: nothing there could be cut.
+    """
     first, second, third = replies
     assert reply == first
+    if reply == ELSEWHERE and transport is Transport.UDP and third is None:
+        assert second is None
+        return
     if reply is None or transport is Transport.TCP or third is not None:
         assert [reply] * 3 == replies
         return

@@ -15,6 +15,7 @@ from tests.zones import APEX, challenge
 
 CORPUS = Path(__file__).parent / "corpus"
 
+TSIG = b"\3key\0" + struct.pack("!HHIH", 250, 255, 0, 17) + b"\3alg\0" + bytes(6) + b"\0\0" + bytes(4)
 UDP, TCP, UDP6 = b"\0", b"\1", b"\2"
 IN, CH = 1, 3
 BIG, LEAF, LOOP, AWAY, LOST = (
@@ -65,6 +66,11 @@ def seeds() -> dict[str, bytes]:
         "class-any": UDP + query(APEX.wire, 6, rclass=255),
         "notify": UDP + query(APEX.wire, 6, flags=0x2400),
         "update": UDP + query(APEX.wire, 6, flags=0x2800),
+        "update-signed": UDP + query(APEX.wire, 6, TSIG, flags=0x2800),
+        "update-elsewhere": TCP + query(b"\3org\0", 6, TSIG, flags=0x2800),
+        "update-big": TCP + query(APEX.wire, 6, (b"\xc0\x0c" + TSIG[5:]) * 8 + TSIG, flags=0x2800, counts=(1, 2, 4, 3)),
+        "signed": UDP + query(two, 16, TSIG),
+        "signed-opt": TCP + query(MANY.wire, 16, opt(size=512) + TSIG, counts=(1, 0, 0, 2)),
         "opcode-15": UDP + struct.pack("!HHHHHH", 1, 0x7800, 0, 0, 0, 0),
         "response": UDP + query(APEX.wire, 6, flags=0x8400),
         "badvers": UDP + query(APEX.wire, 6, opt(version=1)),
