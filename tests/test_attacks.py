@@ -139,6 +139,17 @@ def options(count: int, data: bytes = b"") -> bytes:
     return opt(b"".join(struct.pack("!HH", n % 65_536, len(data)) + data for n in range(count)))
 
 
+TSIG = (
+    b"\3key\0" + struct.pack("!HHIH", 250, 255, 0, 60) + b"\x0bhmac-sha256\0" + bytes(6) + b"\1\x2c\0\x20" + bytes(37)
+)
+
+
+def update(counts: tuple[int, int, int], records: bytes) -> bytes:
+    """An update with as many of *records* as a datagram may hold and, if there is room, something like a signature."""
+    body = records * min(sum(counts), (MAX_QUERY - len(packet()) - len(TSIG)) // len(records))
+    return packet(flags=0x2800, counts=(1, *counts), rest=body + TSIG)
+
+
 LONGEST = b"".join(b"\x3f" + bytes((97 + n,)) * 63 for n in range(3)) + b"\x2c" + b"x" * 44 + APEX.wire
 MOST_LABELS = b"\1a" * ((255 - len(APEX.wire)) // 2) + APEX.wire
 
@@ -154,6 +165,12 @@ BOMBS = {
     "most labels": packet(MOST_LABELS),
     "longest name": packet(LONGEST),
     "labels that never end": packet(b"\1a" * 2000),
+    "update of 65,535 of all": update((65_535,) * 3, b"\xc0\x0c" + opt()[1:]),
+    "update of 270 records": update((100, 100, 71), b"\xc0\x0c" + opt()[1:]),
+    "update with pointers": update((0, 1, 1), pointers(1000)),
+    "update with half a signature": update((0, 0, 1), TSIG[:-1]),
+    "update with all of a signature": update((0, 0, 1), TSIG),
+    "signed query": packet(counts=(1, 0, 0, 1), rest=TSIG),
 }
 
 
@@ -176,8 +193,9 @@ def test_a1_parse_bombs_over_udp(attacked: nameservers.Nameserver, bomb: bytes) 
         packet(counts=(1, 0, 0, 1), rest=opt(struct.pack("!HH", 10, 65_000) + b"c" * 65_000)),
         packet(counts=(1, 65_535, 65_535, 65_535), rest=opt() * 5900),
         packet(rest=b"x" * 65_000),
+        packet(flags=0x2800, counts=(1, 0, 5000, 1), rest=(b"\xc0\x0c" + opt()[1:]) * 5000 + TSIG),
     ],
-    ids=["questions", "pointers", "options", "cookie", "records", "trailer"],
+    ids=["questions", "pointers", "options", "cookie", "records", "trailer", "update"],
 )
 def test_a1_parse_bombs_over_tcp(attacked: nameservers.Nameserver, bomb: bytes) -> None:
     """A1: neither do the longest messages that TCP can carry."""
@@ -297,6 +315,25 @@ def test_a4_amplification() -> None:
     assert all(len(reply) <= UDP_CEILING for reply in sent)
     assert 500 == sum(not reply[2] & 0x02 for reply in sent)
     assert sum(map(len, sent)) < sum(map(len, queries))
+
+
+@pytest.mark.parametrize("signature", [TSIG, b""], ids=["forged", "none"])
+def test_a14_updates_that_are_not_signed(attacked: nameservers.Nameserver, signature: bytes) -> None:
+    """
+    A14: a flood of updates, forged or not signed at all, over UDP and TCP.
+
+    Nobody answers behind this nameserver, so each that is passed on waits for its time to run out; few are.
+    """
+    forged = [packet(ident=n, flags=0x2800, counts=(1, 0, 0, bool(signature)), rest=signature) for n in range(5000)]
+
+    replies = flood(attacked, forged)
+
+    assert {dns.rcode.SERVFAIL if signature else dns.rcode.REFUSED} == {reply[3] & 0xF for reply in replies}
+    assert all(len(reply) == 12 for reply in replies)
+    with attacked.connect(new_source()) as connection:
+        connection.sendall(b"".join(map(frame, [*forged[:200], packet(ident=7)])))
+        answered = {(receive(connection) or b"")[:2] for _ in range(201)}
+    assert {message[:2] for message in forged[:200]} | {b"\0\7"} == answered
 
 
 QUESTIONS = [

@@ -1,5 +1,5 @@
 """
-One property over all HTTP routes: whatever is sent with a token, no name changes that its grants do not cover.
+One property over all routes, HTTP and DNS: whatever is sent with a token, no name changes that its grants do not cover.
 
 The requests are made of pieces that could be mistaken for each other: names of other tenants in every spelling, ids and
 secrets of other tokens, members in any case, rubbish. What counts is the database afterwards.
@@ -26,6 +26,8 @@ from responder.api import build_api
 from responder.config import ApiSettings
 from tests.service import APEX, Control, Quick, control, new_database
 from tests.test_api import MAX_LIFETIME, listening
+from tests.updates import ANY, ANY_TYPE, IN, NONE, SOA, TXT, A, Desk, add, key_of, message, rcode, record, text
+from tests.updates import name as wire_name
 
 MINE, ALSO_MINE = "some.example.com", "www.some.example.com"
 YOURS = ["other.example.com", "example.com", "deep.some.example.com", "some.example.org", "api.acme.example.com"]
@@ -100,6 +102,11 @@ class Tenants:
     secret: Secret
     token: Token
     victim: Token
+    desk: Desk
+
+    def update(self, packet: bytes) -> str:
+        """Hand in a DNS update; returns the rcode that came back."""
+        return rcode(self.runner.run(self.desk.ask(packet)))
 
     def send(self, path: str, headers: dict[str, str], body: Any) -> None:
         async def post() -> None:
@@ -136,7 +143,7 @@ async def _start(runner: asyncio.Runner, stack: AsyncExitStack, directory: Path,
     app = build_api(running.store, running.challenges, ApiSettings(), apexes=[APEX], max_lifetime=MAX_LIFETIME)
     port = await stack.enter_async_context(listening(app))
     session = await stack.enter_async_context(aiohttp.ClientSession())
-    return Tenants(runner, running, session, f"http://127.0.0.1:{port}", secret, token, victim)
+    return Tenants(runner, running, session, f"http://127.0.0.1:{port}", secret, token, victim, Desk(running))
 
 
 def _credentials(tenants: Tenants) -> list[dict[str, str]]:
@@ -164,9 +171,57 @@ def test_no_request_touches_what_its_token_does_not_cover(tenants: Tenants, way:
     assert sorted((host, VALUE) for host in YOURS) == sorted(tenants.yours())
 
 
+_OWNERS = st.sampled_from(
+    [
+        *(f"_acme-challenge.{host}" for host in _HOSTS),
+        *(f"_acme-challenge.{host.removesuffix('.example.com')}.acme.example.com" for host in _HOSTS),
+        "_ACME-CHALLENGE.SOME.acme.example.com",
+        "x._acme-challenge.some.acme.example.com",
+        "*.acme.example.com",
+        "acme.example.com",
+    ]
+)
+_RECORDS = st.builds(
+    record,
+    _OWNERS,
+    st.sampled_from([TXT, TXT, TXT, ANY_TYPE, A, SOA, 250]),
+    st.sampled_from([IN, IN, NONE, ANY, 3]),
+    st.sampled_from([0, 0, 60]),
+    st.sampled_from([b"", text(VALUE), text(VALUE), text("a", "b"), bytes(4)]),
+)
+_POINTERS = st.sampled_from(
+    [b"\xc0\x0c", b"\x0f_acme-challenge\xc0\x0c", b"\x0f_acme-challenge\x05other\xc0\x0c", b"\xc0\x22"]
+)
+_COMPRESSED = st.builds(
+    lambda pointer, tail: pointer + tail[len(wire_name(MINE)) :], _POINTERS, st.just(add(MINE, VALUE))
+)
+_CHANGES = st.lists(_RECORDS | _COMPRESSED, max_size=4)
+
+
+@settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(_CHANGES, st.lists(_RECORDS, max_size=2), st.integers(0, 0xFFFF), st.data())
+def test_no_update_touches_what_its_token_does_not_cover(
+    tenants: Tenants, changes: list[bytes], prerequisites: list[bytes], ident: int, data: st.DataObject
+) -> None:
+    """The same for DNS updates with the token's key, or with what was made of one after it was signed."""
+    unsigned = message(*changes, prerequisites=prerequisites, ident=ident)
+    if data.draw(st.booleans()):
+        at = data.draw(st.integers(12, len(unsigned) - 1))
+        unsigned = unsigned[:at] + data.draw(st.binary(max_size=20)) + unsigned[at + 1 :]
+    signed = key_of(tenants.token).sign(unsigned, tenants.desk.now)
+    if data.draw(st.booleans()):
+        signed = signed.replace(str(tenants.token.id).encode(), str(tenants.victim.id).encode())
+
+    tenants.update(signed)
+
+    assert sorted((host, VALUE) for host in YOURS) == sorted(tenants.yours())
+
+
 def test_the_token_works(tenants: Tenants) -> None:
     """The property says something: the same requests change what the token does cover."""
     tenants.send("/update", _credentials(tenants)[3], {"subdomain": "_acme-challenge.some", "txt": VALUE})
     tenants.send("/present", _credentials(tenants)[0], {"fqdn": f"_acme-challenge.{ALSO_MINE}.", "value": "v"})
+    added = message(add("_acme-challenge.some.acme.example.com", "u"), ident=0)
+    assert "NOERROR" == tenants.update(key_of(tenants.token).sign(added, tenants.desk.now - 1))
     mine = {(str(v.hostname), v.value) for v in tenants.runner.run(tenants.running.store.values(tenants.token.id))}
-    assert {(MINE, VALUE), (ALSO_MINE, "v")} <= mine
+    assert {(MINE, VALUE), (ALSO_MINE, "v"), (MINE, "u")} <= mine
