@@ -9,7 +9,7 @@ SOURCES := responder migrations tests
 run: .venv/installed
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh config/dev.sh
 
-test: check
+test: check .venv-clients/installed
 	$(BIN)/pytest --cov --cov-report=term-missing:skip-covered
 
 check: .venv/installed
@@ -18,7 +18,7 @@ check: .venv/installed
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-e2e: .venv/installed
+e2e: .venv/installed .venv-clients/installed
 	$(BIN)/pytest -m e2e
 
 bench: .venv/installed
@@ -32,14 +32,19 @@ bench: .venv/installed
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
 	@touch $@
 
-LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
-    pyproject.toml
+# ACME clients that the end-to-end tests drive, apart from us: they bring libraries of their own.
+.venv-clients/installed: requirements-clients.txt
+	$(PYTHON) -m venv --clear .venv-clients
+	.venv-clients/bin/python -m pip install --quiet --require-hashes -r requirements-clients.txt
+	@touch $@
+
+LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
 
 lock:
-	$(LOCK) -o requirements.txt
-	$(LOCK) --group dev -o requirements-dev.txt
-	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
-	    --group build -o requirements-build.txt
+	$(LOCK) pyproject.toml -o requirements.txt
+	$(LOCK) pyproject.toml --group dev -o requirements-dev.txt
+	$(LOCK) --group build -o requirements-build.txt
+	$(LOCK) --group clients -o requirements-clients.txt
 
 clean:
-	rm -rf .venv .dev dist .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache bench.json
+	rm -rf .venv .venv-clients .dev dist .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache bench.json
