@@ -133,9 +133,12 @@ class Updates:
         error = request.signature.error
         metrics.REQUESTS.labels("UPDATE", error.name.lower()).inc()
         if (more := self._seldom.due(error.name)) is not None:
-            algorithm = str(request.signature.record.algorithm)
-            client = request.packet.client
-            _log.warning("signature refused", error=error.name, algorithm=algorithm, client=client, more=more)
+            signature, client = request.signature, request.packet.client
+            token = str(signature.key_name.token_id) if signature.key_name is not None else None
+            algorithm = str(signature.record.algorithm)
+            _log.warning(
+                "signature refused", error=error.name, token=token, algorithm=algorithm, client=client, more=more
+            )
         deliver(self._reply(request, Rcode.NOTAUTH))
 
     def _accept(self, request: _Request, key_name: KeyName, deliver: Deliver) -> None:
