@@ -87,6 +87,7 @@ async def _start(
         nameservers=settings.dns.processes,
         outlived=outlived,
         lost=metrics.RESTARTS.labels("nameserver").inc,
+        counted=lambda counted: metrics.count(*counted),
     )
     if settings.dns.cookies:
         await stack.enter_async_context(_running(_renew_cookie_keys(publisher, await store.key("dns cookies"))))

@@ -8,10 +8,12 @@ second half, which is the definition of what is right. A test holds the first ha
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from responder.cookies import Cookies
+from responder.counts import Count
 from responder.names import Name
 from responder.ratelimit import RateLimit, Verdict
 from responder.rrset import CLASS_CH, CLASS_IN, RRset, RRType, txt_rdata
@@ -73,11 +75,15 @@ class Exchange:
     __slots__ = (
         "_chaos",
         "_cookie_opts",
+        "_events",
         "_keepalive",
         "_limit",
         "_nodes",
         "_nsid",
         "_opts",
+        "_rare_types",
+        "_replies",
+        "_types",
         "_updates",
         "_zones",
         "cookies",
@@ -94,13 +100,18 @@ class Exchange:
         updates: bool = False,
     ) -> None:
         identity = identity or Identity()
-        self.serve(zones or Zones())
+        self._replies: Counter[tuple[str, int]] = Counter()  # of zones that have made room for new ones
+        self._zones = Zones()
+        self.serve(zones or self._zones)
         self.cookies = cookies
         self._limit = limit
         self._nsid = nsid(identity.nsid.encode()) if identity.nsid else b""
         self._chaos = _chaos_answers(identity)
         self._keepalive = keepalive(tcp_idle)
         self._updates = updates
+        self._types: Counter[bytes] = Counter()  # of queries answered by the first half, by what ends their question
+        self._rare_types: Counter[int] = Counter()  # of those answered by the second half; 0 for those without a name
+        self._events: Counter[str] = Counter()
         self._opts: dict[bytes, Edns] = {}
         self._cookie_opts: dict[tuple[str, bytes], Edns] = {}
 
@@ -111,6 +122,7 @@ class Exchange:
 
     def serve(self, zones: Zones) -> None:
         """Answer from *zones* from now on."""
+        self._replies.update(self._zones.take_counts())
         self._zones, self._nodes = zones, zones.nodes
 
     def respond(self, packet: bytes, transport: Transport, client: str) -> bytes | None:
@@ -134,7 +146,12 @@ class Exchange:
                 if edns is not None:
                     reply = packet[:2] + answer.heads[head] + packet[12 : end + 4] + answer.body + edns.opt
                     if len(reply) <= edns.limit:
-                        if transport is Transport.TCP or self._limit is None or edns.verified:
+                        self._types[key] += 1  # with the next line 0.1 us, of 8 that a query takes
+                        answer.count[0] += 1
+                        if transport is Transport.TCP:
+                            self._events["tcp"] += 1
+                            return reply
+                        if self._limit is None or edns.verified:
                             return reply
                         return self._limited(reply, packet[12 : end + 4], edns, client)
         return self._respond(packet, transport, client)
@@ -147,20 +164,47 @@ class Exchange:
         edns = replace(query.edns, limit=query.edns.limit - SIGNATURE)
         return self._answer(packet, replace(query, edns=edns, tsig=0), transport)
 
+    def take_counts(self) -> list[Count]:
+        """What was counted since the last call: for each count its family, its labels, and the number."""
+        replies, self._replies = self._replies + Counter(self._zones.take_counts()), Counter()
+        for own in _OWN:
+            replies["none", own.rcode] += own.count[0]
+            own.count[0] = 0
+        types, self._types = self._types, Counter()
+        queries, self._rare_types = self._rare_types, Counter()
+        for key, number in types.items():
+            queries[int.from_bytes(key[:2], "big")] += number
+        events, self._events = self._events, Counter()
+        tcp, total = events.pop("tcp", 0), sum(types.values()) + events.pop("rare", 0)
+        return [
+            *(("queries", (RRType(qtype).name if qtype else "other",), number) for qtype, number in queries.items()),
+            *(("replies", (zone, Rcode(rcode).name), number) for (zone, rcode), number in replies.items() if number),
+            ("messages", ("tcp",), tcp),
+            ("messages", ("udp",), total - tcp),
+            *(("events", (event,), number) for event, number in events.items()),
+        ]
+
     def forget_cookies(self) -> None:
         """Have every cookie checked and renewed at its next use. Call it every minute, and when the keys change."""
         self._cookie_opts.clear()
 
     def _respond(self, packet: bytes, transport: Transport, client: str) -> bytes | None:
         """What is right to say, whatever comes."""
+        self._events["rare"] += 1
+        if transport is Transport.TCP:
+            self._events["tcp"] += 1
         query = parse(packet)
         if query is None:
+            self._events["ignored"] += 1
             return None
         if isinstance(query, Query):
             query = self._with_cookie(packet, query, client)
             reply, question, edns = self._answer(packet, query, transport), query.question, query.edns
+            if reply and reply[2] & _TRUNCATED:
+                self._events["truncated"] += 1
         else:
             reply, question, edns = query, b"", NO_EDNS
+            self._events["malformed"] += 1
         if transport is Transport.TCP or self._limit is None or edns.verified:
             return reply
         return self._limited(reply, question, edns, client)
@@ -179,6 +223,8 @@ class Exchange:
                 return header_only(packet, Rcode.FORMERR)
             return query.id + _NO_QUESTION[query.recursion_desired] + query.edns.opt
         answer, why = self._resolve(query)
+        self._rare_types[query.qtype if query.qtype in _NAMED else 0] += 1
+        answer.count[0] += 1
         options = extended_error(why) if why is not None else b""
         if query.edns.nsid:
             options += self._nsid
@@ -245,7 +291,9 @@ class Exchange:
         if verdict is Verdict.SEND:
             return reply
         if verdict is Verdict.DROP or reply == ELSEWHERE:
+            self._events["dropped"] += 1
             return None
+        self._events["cut"] += 1
         bare = len(reply) == HEADER  # a refusal without the question
         return cut(reply, b"" if bare else question, b"" if bare else edns.opt)
 
@@ -265,8 +313,11 @@ def _refusal(rcode: Rcode) -> Answer:
 
 _REFUSED, _FORMERR = _refusal(Rcode.REFUSED), _refusal(Rcode.FORMERR)
 _BADVERS, _NOTIMP = _refusal(Rcode.BADVERS), _refusal(Rcode.NOTIMP)
+_OWN = (_REFUSED, _FORMERR, _BADVERS, _NOTIMP)
+_NAMED = frozenset(map(int, RRType))
 
 _AD, _CD = 0x20, 0x10
+_TRUNCATED = 0x02  # of the octet that holds TC
 _HAS_OPT = 2
 
 # Octets 2 to 11 of an ordinary query's header: opcode QUERY, one question, perhaps one additional record; mapped to

@@ -7,7 +7,7 @@ Labels are bounded: routes, kinds of problems, zones, types of our own choice. N
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from prometheus_client import (
     CollectorRegistry,
@@ -48,6 +48,20 @@ BATCH = Histogram(
     "responder_batch_changes", "Changes that share a transaction", buckets=(1, 2, 5, 10, 20, 50, 100, 200, 512),
     registry=REGISTRY,
 )  # fmt: skip
+QUERIES = Counter("responder_dns_queries", "DNS queries by type", ["type"], registry=REGISTRY)
+REPLIES = Counter(
+    "responder_dns_replies",
+    "DNS replies by zone and rcode; zone none: refusals of what no zone here is asked for",
+    ["zone", "rcode"],
+    registry=REGISTRY,
+)
+MESSAGES = Counter("responder_dns_messages", "DNS messages received, by transport", ["transport"], registry=REGISTRY)
+EVENTS = Counter(
+    "responder_dns_events",
+    "ignored and malformed messages; truncated replies; replies that are limited: cut to the question, or dropped",
+    ["event"],
+    registry=REGISTRY,
+)
 VALUES = Gauge("responder_values", "Challenge values in place", registry=REGISTRY)
 OLDEST = Gauge("responder_oldest_value_age_seconds", "Age of the oldest value in place; 0 if none", registry=REGISTRY)
 TOKENS = Gauge(
@@ -70,7 +84,9 @@ def expose() -> bytes:
     return generate_latest(REGISTRY)
 
 
-def start_labels(counter: Counter, labels: Iterable[tuple[str, ...]]) -> None:
-    """Show these as 0 from the start: an alert cannot compare with what is not there yet."""
-    for values in labels:
-        counter.labels(*values)
+def count(family: str, labels: Sequence[str], number: int) -> None:
+    """Add what a nameserver has counted, by the families of `responder.counts`."""
+    _COUNTS[family].labels(*labels).inc(number)
+
+
+_COUNTS = {"queries": QUERIES, "replies": REPLIES, "messages": MESSAGES, "events": EVENTS}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum, IntEnum
 
 from responder.names import MAX_LABEL, MAX_NAME, is_label_start, name_end
@@ -123,12 +123,14 @@ class Answer:
     A compiled reply without what belongs to one query: its id, its question, its OPT.
 
     *heads* are octets 2 to 11 of the header, for a query that (0) has neither, (1) desires recursion, (2) has an OPT,
-    (3) both; *body* are the three sections.
+    (3) both; *body* are the three sections; *count* is the one cell in which uses of this and of similar answers are
+    counted.
     """
 
     rcode: int
     heads: tuple[bytes, bytes, bytes, bytes]
     body: bytes
+    count: list[int] = field(compare=False, repr=False)
 
 
 def parse(packet: bytes) -> Query | bytes | None:
@@ -175,6 +177,7 @@ def compile_answer(
     additional: Sequence[RRset] = (),
     authoritative: bool = True,
     rclass: int = CLASS_IN,
+    count: list[int] | None = None,
 ) -> Answer:
     """
     Lay out the sections of a reply to a question for *qname* (wire form), their names compressed against it.
@@ -189,7 +192,7 @@ def compile_answer(
     plain, desired, opt, both = (
         _HEAD.pack(flags | rd, 1, ancount, nscount, arcount + opt) for opt in (0, 1) for rd in (0, RD)
     )
-    return Answer(rcode, (plain, desired, opt, both), body)
+    return Answer(rcode, (plain, desired, opt, both), body, [0] if count is None else count)
 
 
 def render(query: Query, answer: Answer, transport: Transport, options: bytes = b"") -> bytes:

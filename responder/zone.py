@@ -7,7 +7,7 @@ changed only by `Zone.apply`, one committed change at a time, and asked by `Zone
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from responder.errors import InvalidValue
@@ -112,6 +112,14 @@ class Zones:
             return zone.negative(Rcode.NXDOMAIN, qname) if len(qname) <= MAX_NAME else None
         return zone.negative(Rcode.NOERROR, qname) if _CNAME not in node.answers else None
 
+    def take_counts(self) -> dict[tuple[str, int], int]:
+        """How often answers were used since the last call, by the apex of their zone and their rcode."""
+        taken = {}
+        for zone in self:
+            for rcode, count in zone.counts.items():
+                taken[str(zone.apex), int(rcode)], count[0] = count[0], 0
+        return taken
+
     def apply(self, change: Change) -> None:
         """Let *change* take effect. Changes to a zone not served here are none of our business."""
         zone = self._zones.get(change.apex.wire)
@@ -125,6 +133,7 @@ class Zone:
     def __init__(self, static: Static, nodes: dict[bytes, Node]) -> None:
         self.apex = static.apex
         self.serial = 0
+        self.counts = {rcode: [0] for rcode in (Rcode.NOERROR, Rcode.NXDOMAIN)}
         self._txt_ttl = static.txt_ttl
         self._nodes = nodes
         self._static: dict[bytes, dict[int, RRset]] = {}
@@ -183,9 +192,30 @@ class Zone:
         answer = self._negatives.get((rcode, len(qname)))
         if answer is None:
             before = len(qname) - len(self.apex.wire)
-            answer = compile_answer(self.apex.wire, rcode, before=before, authority=(self._negative_soa(),))
+            answer = self._answer(self.apex.wire, rcode, before=before, authority=(self._negative_soa(),))
             self._negatives[rcode, len(qname)] = answer
         return answer
+
+    def _answer(
+        self,
+        qname: bytes,
+        rcode: Rcode = Rcode.NOERROR,
+        *,
+        before: int = 0,
+        answer: Sequence[RRset] = (),
+        authority: Sequence[RRset] = (),
+        additional: Sequence[RRset] = (),
+    ) -> Answer:
+        """As `compile_answer`, counted with the others of this zone."""
+        return compile_answer(
+            qname,
+            rcode,
+            before=before,
+            answer=answer,
+            authority=authority,
+            additional=additional,
+            count=self.counts[rcode],
+        )
 
     def _negative_soa(self) -> RRset:
         soa = self._rrset(self.apex.wire, RRType.SOA)
@@ -202,12 +232,12 @@ class Zone:
         aliases = [*chain.values()]
         endless = owner in chain or RRType.CNAME in self._static.get(owner, {})
         if endless or not Name(owner).is_within(self.apex):
-            return compile_answer(qname, Rcode.NOERROR, answer=aliases)
+            return self._answer(qname, answer=aliases)
         try:
-            return compile_answer(qname, Rcode.NOERROR, answer=[*aliases, self._rrset(owner, qtype)])
+            return self._answer(qname, answer=[*aliases, self._rrset(owner, qtype)])
         except KeyError:
             rcode = Rcode.NOERROR if owner in self._nodes else Rcode.NXDOMAIN  # RFC 2308, section 2.1: of the last name
-            return compile_answer(qname, rcode, answer=aliases, authority=(self._negative_soa(),))
+            return self._answer(qname, rcode, answer=aliases, authority=(self._negative_soa(),))
 
     def _set_values(self, owner: bytes, values: tuple[str, ...] | None) -> None:
         if owner == self.apex.wire or not Name(owner).is_within(self.apex):
@@ -257,7 +287,7 @@ class Zone:
             for rrtype, address in self._static.get(target.lower(), {}).items()
             if rrtype in (RRType.A, RRType.AAAA)
         ]
-        return compile_answer(rrset.owner.wire, Rcode.NOERROR, answer=(rrset,), additional=glue)
+        return self._answer(rrset.owner.wire, answer=(rrset,), additional=glue)
 
 
 _SHARED = {(granted, count): Node(NO_ANSWERS, granted, count) for granted in (False, True) for count in range(16)}

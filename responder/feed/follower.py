@@ -24,13 +24,14 @@ async def follow(
     install: Callable[[Zones], None],
     rekey: Callable[[tuple[bytes, ...]], None],
     relay: Relay | None = None,
+    counts: Callable[[], object] = tuple,
 ) -> None:
     """
     The nameserver's end: keep zones as the control process publishes them, for ever.
 
     *install* is called with each complete snapshot; later changes are applied to that very object. *rekey* is called
-    with the keys of DNS cookies; what *relay* passes on goes the same way back. While the control process is away
-    everything stays as it is.
+    with the keys of DNS cookies; what *relay* passes on goes the same way back, and so does what *counts* gives, now
+    and then. While the control process is away everything stays as it is.
     """
     relay = relay or Relay()
     serving: Zones | None = None
@@ -43,7 +44,7 @@ async def follow(
         try:
             writer.write(pack({"serving": serving is not None}))
             relay.attach(writer)
-            async for zones in _receive(reader, writer, serving, rekey, relay):
+            async for zones in _receive(reader, writer, serving, rekey, relay, counts):
                 serving = zones
                 install(zones)
         except (asyncio.IncompleteReadError, ConnectionError):
@@ -60,6 +61,7 @@ async def _receive(
     serving: Zones | None,
     rekey: Callable[[tuple[bytes, ...]], None],
     relay: Relay,
+    counts: Callable[[], object],
 ) -> AsyncIterator[Zones]:
     """Apply frames as they come and acknowledge each. Yields the new zones whenever a snapshot is complete."""
     collecting = serving or Zones()
@@ -77,6 +79,6 @@ async def _receive(
             case Reply():
                 relay.settle(frame.packet, frame.octets)
             case Check():
-                pass
+                writer.write(pack({"counts": counts()}))
         writer.write(pack({"ack": number}))
         await asyncio.sleep(0)  # a long snapshot must let queries through between its frames

@@ -20,6 +20,7 @@ from typing import Any
 
 import structlog
 
+from responder.counts import Count, parse_counts
 from responder.errors import Unserved
 from responder.feed.frames import Begin, Check, End, Frame, Keys, Reply, parse_packet, read, render_frame
 from responder.feed.relay import Answer, fail
@@ -65,12 +66,15 @@ class Publisher:
         nameservers: int,
         outlived: Iterable[int] = (),
         lost: Callable[[], object] = lambda: None,
+        counted: Callable[[Count], object] = lambda _: None,
     ) -> None:
         """
         *nameservers* are expected; those of *outlived* (process ids) answer already, from what they knew before.
-        *lost* is called whenever one is gone for good.
+        *lost* is called whenever one is gone for good, *counted* with whatever they have counted since the last time.
         """
         self._statics = tuple(statics)
+        self._apexes = {str(static.apex) for static in self._statics}
+        self._counted = counted
         self._snapshot = snapshot
         self._expected = nameservers
         self._lost = lost
@@ -217,6 +221,9 @@ class Publisher:
         if "ack" in message:
             peer.acknowledge(int(message["ack"]))
             self._progress.set()
+        elif "counts" in message:
+            for count in parse_counts(message["counts"], self._apexes):
+                self._counted(count)
         else:
             number, packet = parse_packet(message)
             self._answer(packet, lambda reply: peer.send_reply(Reply(number, reply)))

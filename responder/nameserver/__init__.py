@@ -97,7 +97,7 @@ async def serve(
         server.install(zones)
         loaded.set()
 
-    following = asyncio.create_task(follow(feed, install, server.rekey, server.relay))
+    following = asyncio.create_task(follow(feed, install, server.rekey, server.relay, server.exchange.take_counts))
     stopping = asyncio.create_task(stop.wait())
     loading = asyncio.create_task(loaded.wait())
     await asyncio.wait([following, stopping, loading], return_when=asyncio.FIRST_COMPLETED)

@@ -1,0 +1,47 @@
+"""Prometheus's view of the whole service, the nameserver's counts included."""
+
+from __future__ import annotations
+
+from urllib.request import urlopen
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from .dns_client import ask
+from .programs import wait_until
+from .service import ZONE, Responder
+
+pytestmark = pytest.mark.e2e
+
+
+def samples(service: Responder) -> dict[tuple[str, ...], float]:
+    """Every sample by its name and the values of its labels."""
+    with urlopen(f"http://127.0.0.1:{service.admin}/metrics") as response:
+        text = response.read().decode()
+    return {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def test_what_nameservers_count(fresh_service: Responder) -> None:
+    """Queries, replies and messages of the nameserver process show up within seconds, and add up across its death."""
+    token = fresh_service.mint("some.example.com")
+    wait_until(lambda: ask(fresh_service.dns, token.challenge_name, "TXT").rcode() == 0, "the name is there")
+    for _ in range(5):
+        ask(fresh_service.dns, token.challenge_name, "TXT")
+    ask(fresh_service.dns, f"absent.{ZONE}", "CAA")
+    wait_until(lambda: samples(fresh_service).get(("responder_dns_queries_total", "CAA"), 0) == 1, "it is counted")
+    before = samples(fresh_service)
+    assert before["responder_dns_queries_total", "TXT"] >= 6
+    assert before["responder_dns_replies_total", ZONE, "NXDOMAIN"] >= 1
+    assert before["responder_dns_messages_total", "udp"] >= 7
+
+    victim = fresh_service.child("nameserver")
+    victim.kill()
+    fresh_service.replacement(victim, "nameserver")
+    ask(fresh_service.dns, f"absent.{ZONE}", "CAA")
+
+    wait_until(lambda: samples(fresh_service)["responder_dns_queries_total", "CAA"] == 2, "the new one counts on")
+    assert samples(fresh_service)["responder_child_restarts_total", "nameserver"] == 1
