@@ -69,7 +69,9 @@ def process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Process
     numbers = {purpose: [os.dup(listener.fileno())] for purpose, listener in listeners.items()}
     with Quick():
         yield Process(
-            tmp_path, {"settings": settings.model_dump(mode="json"), "sockets": numbers, "nameservers": []}, ports
+            tmp_path,
+            {"settings": settings.model_dump(mode="json"), "sockets": numbers, "nameservers": [], "restarts": 0},
+            ports,
         )
     for listener in listeners.values():
         listener.close()
