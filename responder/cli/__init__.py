@@ -24,6 +24,7 @@ COMMANDS = {
     "config": ("responder.cli.configuration", "Look at the configuration."),
     "token": ("responder.cli.tokens", "Mint and manage tokens."),
     "zone": ("responder.cli.zones", "Look at the zones."),
+    "thumbprint": ("responder.cli.thumbprint", "Print the JWK thumbprint of an ACME account key."),
     "value": ("responder.cli.values", "Look at the challenge values being served."),
     "check": ("responder.cli.check", "Find what is wrong with a delegation or hostname, and what mends it."),
     "db": ("responder.cli.database", "Look after the database."),

@@ -1,0 +1,90 @@
+"""
+The key of an ACME account, as the clients of this world keep it in files: PEM (lego, cert-manager, acme.sh,
+dehydrated, Caddy) or a JWK (certbot's `private_key.json`). Nothing here speaks to a CA.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+from josepy.errors import Error
+from josepy.json_util import encode_b64jose
+from josepy.jwk import JWK, JWKEC, JWKRSA
+
+from responder.errors import Invalid
+
+MAX_KEY_FILE = 16 << 10
+"""Octets of a key file: an RSA key of 16384 bits takes less, and nobody has a larger one."""
+
+Key = JWKRSA | JWKEC
+
+# What cryptography and josepy raise for a key that is none; josepy does not check what a JWK lacks, or its types.
+_FAULTS = (Error, UnsupportedAlgorithm, ValueError, TypeError, KeyError, AttributeError)
+
+
+def thumbprint(path: Path) -> str:
+    """
+    The JWK thumbprint (RFC 7638; SHA-256, base64url) of the account key in the file at *path*.
+
+    The file may hold the private key or just the public one, in PEM or as a JWK. Raises `Invalid`.
+    """
+    return encode_b64jose(read(path).thumbprint())
+
+
+def read(path: Path) -> Key:
+    """The RSA or EC key in the file at *path*, private or public. Raises `Invalid`, saying what is there instead."""
+    content = _content(path)
+    try:
+        key = _from_jwk(content) if content.lstrip().startswith(b"{") else _from_pem(content)
+        key.thumbprint()  # josepy takes keys on curves that no JWK has a name for
+    except Invalid as fault:
+        raise Invalid(f"{path}: {fault}") from None
+    except _FAULTS:
+        raise Invalid(f"{path}: the key in it is damaged, or neither RSA nor EC on a NIST curve") from None
+    return key
+
+
+def _content(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_KEY_FILE + 1)
+    except OSError as fault:
+        raise Invalid(f"cannot read {path}: {(fault.strerror or type(fault).__name__).lower()}") from None
+    if len(content) > MAX_KEY_FILE:
+        raise Invalid(f"{path}: more than {MAX_KEY_FILE >> 10} KiB is no key: name the file of the account key")
+    return content
+
+
+def _from_jwk(content: bytes) -> Key:
+    try:
+        members: Any = json.loads(content)
+    except (ValueError, RecursionError):
+        raise Invalid("it looks like JSON, but is not: name the file of the account key") from None
+    if "kty" not in members:
+        raise Invalid("it is JSON, but no JWK: the one of certbot is called private_key.json")
+    key = JWK.from_json(members)
+    if not isinstance(key, JWKRSA | JWKEC):
+        raise Invalid("it is a JWK, but neither RSA nor EC: name the file of the account key")
+    return key
+
+
+def _from_pem(content: bytes) -> Key:
+    if b" PUBLIC KEY-----" in content:
+        key: Any = serialization.load_pem_public_key(content)
+    elif b" PRIVATE KEY-----" in content:
+        try:
+            key = serialization.load_pem_private_key(content, None)
+        except TypeError:  # says cryptography when a password is missing
+            raise Invalid("the key is encrypted: take its passphrase off, into a file for you alone") from None
+    elif b"-----BEGIN " in content:
+        raise Invalid("it is PEM, but holds no key: name the file of the account key")
+    else:
+        raise Invalid("it holds no key in PEM and no JWK: name the file of the account key")
+    for kind in (JWKRSA, JWKEC):
+        if isinstance(key, kind.cryptography_key_types):
+            return kind(key=key)
+    raise Invalid("the key is neither RSA nor EC: no other kinds are read here")
