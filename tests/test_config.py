@@ -565,6 +565,44 @@ def test_database_url_refuses(file: Path, url: str, fault: str) -> None:
 # ---- zones ----
 
 
+@pytest.mark.parametrize(
+    ("text", "url"),
+    [
+        ("", ""),
+        ("https://responder.example.com", "https://responder.example.com"),
+        ("http://192.0.2.1:8053/", "http://192.0.2.1:8053"),
+        ("https://[2001:db8::1]/base//", "https://[2001:db8::1]/base"),
+    ],
+)
+def test_api_url(file: Path, text: str, url: str) -> None:
+    """A URL with or without a path; a slash at its end is dropped, so that clients do not send two."""
+    assert read(file, ZONE, RESPONDER_API__URL=text).api.url == url
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "responder.example.com",
+        "ftp://responder.example.com",
+        "https://",
+        "https://:443",
+        "https://x:port",
+        "https://x:0",
+        "https://[::1",
+        "https://me:secret@x",
+        "https://x/?y",
+        "https://x/#y",
+        "https://x/ y",
+        "https://x\n",
+        "https://\u00e4.example",
+    ],
+)
+def test_api_url_refuses(file: Path, text: str) -> None:
+    """What no path can be put behind, and what holds a password or characters that a URL cannot hold."""
+    with pytest.raises(InvalidConfiguration, match=r'is not a URL such as "https://responder.example.com"'):
+        read(file, ZONE, RESPONDER_API__URL=text)
+
+
 def test_static() -> None:
     """SOA, NS and glue come from the settings, then the records; without a CAA at the apex nobody may issue."""
     settings = zone(

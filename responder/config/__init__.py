@@ -11,6 +11,7 @@ from responder.config.settings import (
     RegistrationSettings,
     Settings,
     ZoneSettings,
+    parse_base_url,
     parse_duration,
 )
 from responder.config.sources import load
@@ -23,5 +24,6 @@ __all__ = [
     "Settings",
     "ZoneSettings",
     "load",
+    "parse_base_url",
     "parse_duration",
 ]

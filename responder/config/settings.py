@@ -13,6 +13,7 @@ from functools import cached_property, partial
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
 import limits
 from pydantic import (
@@ -83,6 +84,19 @@ def parse_duration(text: str) -> int:
     if match is None:
         raise Invalid(f'"{text[:40]}" is not a time: write seconds, or a number with s, m, h, d or w, as in "24h"')
     return int(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}[match[2]]
+
+
+def parse_base_url(text: str) -> str:
+    """A URL that paths such as `/update` can be put behind, without a slash at its end. Raises `Invalid`."""
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError:  # brackets without an IPv6 address, or a port that is none
+        parts, port = urlsplit(""), 0
+    plain = re.fullmatch(r"[!-~]+", text) and not set(text) & set('@?#"\\<>')
+    if not plain or parts.scheme not in ("https", "http") or not parts.hostname or port == 0:
+        raise Invalid(f'"{text[:80]}" is not a URL such as "https://responder.example.com"')
+    return text.rstrip("/")
 
 
 class Faults(ValueError):
@@ -196,6 +210,7 @@ _Identifier = Annotated[str, _read_by(_parse_identifier)]
 _Hostmaster = Annotated[str, _read_by(_parse_hostmaster)]
 _Rate = Annotated[str, _read_by(_parse_rate)]
 _Url = Annotated[str, _read_by(_parse_url)]
+_BaseUrl = Annotated[str, _read_by(lambda text: parse_base_url(text) if text else text)]
 _Count = Annotated[int, _read_by(_parse_count, int, expected="a number")]
 _Seconds = Annotated[int, _read_by(parse_duration, int, expected='seconds, or text like "24h"')]
 _Ttl = Annotated[_Seconds, Field(ge=1, le=86_400)]
@@ -317,12 +332,13 @@ class RegistrationSettings(_Section):
 
 class ApiSettings(_Section):
     """
-    Where the API is served, and how its TLS is made.
+    Where the API is served, at which URL its clients reach it ("" if nobody says), and how its TLS is made.
 
     What *trusted_proxies* say in `X-Forwarded-For` is believed, from nobody else.
     """
 
     listen: Annotated[tuple[_Api, ...], _NOT_EMPTY] = (Endpoint("0.0.0.0", 443),)
+    url: _BaseUrl = ""
     tls: Literal["off"] = "off"
     trusted_proxies: tuple[_Network, ...] = ()
     limits: ApiLimitSettings = ApiLimitSettings()

@@ -1,0 +1,101 @@
+"""`responder token mint` and `rotate`: where secrets are made."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import click
+
+from responder import access
+from responder.access import Network
+from responder.cli.context import Context, instant_text
+from responder.cli.parameters import Duration, NetworkArgument, Note, Thumbprint, TokenId
+from responder.cli.tokens import describing
+from responder.cli.tokens.delivery import Delivery, delivered
+from responder.cli.tokens.grants import ALIAS, grants_for
+from responder.errors import Invalid
+from responder.store import NewToken, Store
+
+
+@click.command()
+@click.argument("hosts", nargs=-1, required=True, metavar="HOST...")
+@click.option("--description", type=Note(), help="A note for people: which cluster, which team.")
+@click.option(
+    "--expires-in", type=Duration(), help="End the token after this time, as in 90d, 24h or 30m. Default: never."
+)
+@click.option("--allow-from", type=NetworkArgument(), multiple=True, help="Only take it from this network. Repeatable.")
+@click.option(
+    "--account-thumbprint", type=Thumbprint(), help="Pin it to the ACME account whose key has this thumbprint."
+)
+@click.option("--account-key", type=click.Path(path_type=Path), help="Likewise, by the file with the account's key.")
+@ALIAS
+@delivered
+@click.pass_obj
+def mint(
+    context: Context,
+    hosts: tuple[str, ...],
+    description: str | None,
+    expires_in: timedelta | None,
+    allow_from: tuple[Network, ...],
+    account_thumbprint: str | None,
+    account_key: Path | None,
+    alias: str | None,
+    delivery: Delivery,
+) -> None:
+    """Mint one token for these hostnames. It is shown once: the database keeps only its digest."""
+    pinned_to = _thumbprint(account_thumbprint, account_key)
+    grants = grants_for(context.settings, hosts, alias)
+    secret = access.mint_secret()
+    with delivery.ready(context.settings, [grant for grant, _ in grants], pinned=pinned_to is not None) as hand_over:
+        now = datetime.now(UTC)
+        new = NewToken(
+            digest=access.digest(secret),
+            description=description,
+            grants=grants,
+            created_at=now,
+            expires_at=now + expires_in if expires_in else None,
+            allow_from=allow_from,
+            account_thumbprint=pinned_to,
+        )
+        hand_over(context.with_store(lambda store: store.mint(new)), secret)
+
+
+@click.command()
+@click.argument("id", type=TokenId())
+@click.option(
+    "--grace",
+    type=Duration(zero=True),
+    default="24h",
+    show_default=True,
+    help="How long the old secret is still good for; 0 ends it at once.",
+)
+@delivered
+@click.pass_obj
+def rotate(context: Context, id: str, grace: timedelta, delivery: Delivery) -> None:  # noqa: A002
+    """Give a token a new secret, shown once. It keeps its id, hostnames and limits; its TSIG key is another one."""
+    secret = access.mint_secret()
+
+    async def change(store: Store) -> None:
+        token = await store.token(await store.token_id(id))
+        if describing.state(token) == "expired":
+            raise Invalid("that token has expired, which a new secret would not change: mint another one")
+        pinned = token.account_thumbprint is not None
+        with delivery.ready(context.settings, token.grants, pinned=pinned) as hand_over:
+            now = datetime.now(UTC)
+            rotated = await store.rotate(token.id, access.digest(secret), at=now, grace=grace)
+            ends = f"until {instant_text(now + grace)} at most" if grace else "no longer"
+            hand_over(rotated, secret, note=f"What it replaces is good {ends}.")
+
+    context.with_store(change)
+
+
+def _thumbprint(thumbprint: str | None, key: Path | None) -> str | None:
+    """Of the account that the token is to be pinned to. Raises `Invalid` for a file that holds no key."""
+    if thumbprint is not None and key is not None:
+        raise click.UsageError("--account-thumbprint and --account-key say the same: use one of them")
+    if key is None:
+        return thumbprint
+    from responder.certificate import accountkey  # imports josepy, which takes longer than the rest
+
+    return accountkey.thumbprint(key)
