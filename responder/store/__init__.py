@@ -151,6 +151,10 @@ class Store:
         """The token with this id. Raises `NotFound`."""
         return await self._database.read(tokens.by_id, token_id)
 
+    async def token_id(self, beginning: str) -> UUID:
+        """The id that begins with this text. Raises `NotFound`, or `Invalid` if there are several."""
+        return await self._database.read(tokens.id_of, beginning)
+
     async def tokens(self) -> list[Token]:
         """All tokens, those revoked or expired too, oldest first."""
         return await self._database.read(tokens.every)

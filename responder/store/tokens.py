@@ -14,10 +14,10 @@ from itertools import groupby
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import Connection, Row, bindparam, delete, exists, insert, literal, select, update
+from sqlalchemy import Connection, Row, Text, bindparam, delete, exists, insert, literal, select, type_coerce, update
 
 from responder.access import Digest, Grant, Network, Token
-from responder.errors import NotFound
+from responder.errors import Invalid, NotFound
 from responder.names import Name
 from responder.store import journal
 from responder.store.audit import Action, AuditEvent, record
@@ -85,7 +85,19 @@ def by_id(connection: Connection, token_id: UUID) -> Token:
     """The token with this id, in its newest generation. Raises `NotFound`."""
     for _, token in _tokens(connection.execute(_TOKENS.where(tokens.c.id == token_id))):
         return token
-    raise NotFound("there is no token with that id: see responder token list")
+    raise NotFound(_NO_SUCH_TOKEN)
+
+
+def id_of(connection: Connection, beginning: str) -> UUID:
+    """The one id that begins with this text. Raises `NotFound`, or `Invalid` if there are several."""
+    as_text = type_coerce(tokens.c.id, Text)
+    found = list(connection.scalars(select(tokens.c.id).where(as_text.startswith(beginning, autoescape=True)).limit(2)))
+    if not found:
+        raise NotFound(_NO_SUCH_TOKEN)
+    if len(found) > 1:
+        raise Invalid("several tokens have an id that begins so: write more of it")
+    token_id: UUID = found[0]
+    return token_id
 
 
 def every(connection: Connection) -> list[Token]:
@@ -160,6 +172,8 @@ def deny(connection: Connection, token_id: UUID, names: Iterable[Name], *, at: d
     )
     return by_id(connection, token_id)
 
+
+_NO_SUCH_TOKEN = "there is no token with that id: see responder token list"  # noqa: S105
 
 _EVERY_SECRET = (
     select(tokens, hostnames.c.hostname, hostnames.c.challenge_name)
