@@ -1,0 +1,126 @@
+"""Kinds of arguments that several commands take: what is said on the command line, read once, refused with the mend."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from ipaddress import ip_network
+from typing import Any
+from uuid import UUID
+
+import click
+
+from responder import access
+from responder.access import Network
+from responder.config import parse_base_url, parse_duration
+from responder.errors import Invalid, InvalidHostname
+from responder.names import Name
+
+MAX_DURATION = timedelta(days=36_500)
+"""A hundred years: whoever asks for more means for ever."""
+
+MIN_ID = 6
+"""Characters of an id that will do: enough to be one token's among some hundreds, few enough to type."""
+
+
+class Duration(click.ParamType[timedelta]):
+    """A time such as 24h, not nothing unless *zero* is allowed."""
+
+    name = "duration"
+
+    def __init__(self, *, zero: bool = False) -> None:
+        self._least = 0 if zero else 1
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
+        try:
+            seconds = parse_duration(str(value))
+        except Invalid as fault:
+            self.fail(str(fault), param, ctx)
+        if not self._least <= seconds <= MAX_DURATION.total_seconds():
+            self.fail(f"{value!r} is not between {self._least}s and {MAX_DURATION.days}d", param, ctx)
+        return timedelta(seconds=seconds)
+
+
+class NetworkArgument(click.ParamType[Network]):
+    """A network in CIDR notation."""
+
+    name = "cidr"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Network:
+        try:
+            return ip_network(value)
+        except ValueError as fault:
+            self.fail(f"{value!r} is not a network such as 192.0.2.0/24 or 2001:db8::/32: {fault}", param, ctx)
+
+
+class Note(click.ParamType[str]):
+    """A line of text for people."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        # What is printed on terminals must not be able to command them.
+        if not str(value).isprintable():
+            self.fail(f"{value!r} is not one line of printable text", param, ctx)
+        return str(value)
+
+
+class TokenId(click.ParamType[str]):
+    """The id of a token, or how it begins; `Store.token_id` finds out whose it is."""
+
+    name = "id"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        text = str(value).lower()
+        try:
+            return str(UUID(text))
+        except ValueError:
+            if not re.fullmatch(rf"[0-9a-f-]{{{MIN_ID},36}}", text):
+                self.fail(f"{value!r} is no id of a token, nor the first {MIN_ID} characters of one", param, ctx)
+            return text
+
+
+class Thumbprint(click.ParamType[str]):
+    """A JWK thumbprint (RFC 7638): a SHA-256 in base64url, whose 32 octets leave the last character few choices."""
+
+    name = "thumbprint"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]", str(value)):
+            self.fail(
+                f"{value!r} is not a thumbprint, which has 43 characters of base64url: "
+                "see responder thumbprint, or name the key's file with --account-key",
+                param,
+                ctx,
+            )
+        return str(value)
+
+
+class BaseUrl(click.ParamType[str]):
+    """Where an API is."""
+
+    name = "url"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        try:
+            return parse_base_url(str(value))
+        except Invalid as fault:
+            self.fail(str(fault), param, ctx)
+
+
+class Hostname(click.ParamType[Name]):
+    """A hostname that there may be something about already, even if no token would be minted for it today."""
+
+    name = "host"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Name:
+        try:
+            return access.parse_hostname(str(value))
+        except InvalidHostname:
+            return self._plain(str(value), param, ctx)
+
+    def _plain(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> Name:
+        try:
+            return Name.parse(value.removeprefix("*."))
+        except Invalid as fault:
+            self.fail(str(fault), param, ctx)

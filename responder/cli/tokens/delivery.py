@@ -1,0 +1,168 @@
+"""
+How a secret is handed out: in which form, and to where. It exists only once it has been made, and is shown only once,
+so that whatever can fail is tried before.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import click
+
+from responder import access, credentials
+from responder.access import Grant, Secret, Token
+from responder.cli.context import OUTPUT, instant_text
+from responder.cli.parameters import BaseUrl
+from responder.cli.privatefile import private_file
+from responder.cli.tokens import describing
+from responder.config import Settings
+from responder.credentials import Credential, Format
+from responder.errors import InvalidRequest
+from responder.names import Name
+
+TEXT, JSON = "text", "json"
+"""The forms that are ours, beside those that clients read."""
+
+_NO_URL = "server_url in it is empty, and Caddy needs it: say where the API is with --url, or in api.url"
+
+_OPTIONS = (
+    click.option(
+        "--format",
+        "format_",
+        type=click.Choice([TEXT, JSON, *(form.value for form in Format)]),
+        help="What to print: text or json (same as --output), or what a client reads: an acme-dns registration, "
+        "lego's storage file, a BIND key file, a Secret for Kubernetes.",
+    ),
+    click.option(
+        "--out",
+        type=click.Path(path_type=Path),
+        help="Write it into this file, which nobody else can read, instead of printing it.",
+    ),
+    click.option("--force", is_flag=True, help="Let --out replace a file."),
+    click.option("--url", type=BaseUrl(), help="Where clients reach the API, for lego's file. Otherwise api.url."),
+    OUTPUT,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """What the options say."""
+
+    form: str
+    out: Path | None
+    force: bool
+    url: str | None
+
+    @contextmanager
+    def ready(self, settings: Settings, grants: Iterable[Grant], *, pinned: bool) -> Iterator[HandOver]:
+        """Do what can fail for a token with *grants*. Raises `Invalid`, `NotServed`, `CannotStart`."""
+        apexes = tuple(zone.name for zone in settings.zones)
+        wanted = None if self.form in (TEXT, JSON) else Format(self.form)
+        if wanted is not None:
+            credentials.check(wanted, grants, pinned=pinned, apexes=apexes)
+        master = _tsig_master(settings) if wanted is Format.TSIG else b""
+        url = self.url or settings.api.url
+        if wanted is Format.LEGO and not url:
+            click.echo(f"responder: warning: {_NO_URL}", err=True)
+        with nullcontext(_print) if self.out is None else private_file(self.out, replace=self.force) as write:
+            yield HandOver(delivery=self, wanted=wanted, write=write, apexes=apexes, url=url, master=master)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HandOver:
+    """Hands out a secret, once; *write* takes the text."""
+
+    delivery: Delivery
+    wanted: Format | None
+    write: Callable[[str], None]
+    apexes: tuple[Name, ...]
+    url: str
+    master: bytes = field(repr=False)
+
+    def __call__(self, token: Token, secret: Secret, *, note: str | None = None) -> None:
+        """*note* is for whoever reads about it. Raises `InvalidRequest`."""
+        text = self._text(token, secret, note)
+        if self.wanted is not None or self.delivery.out is not None:
+            self._explain(token, note)
+        try:
+            self.write(text)
+        except InvalidRequest as fault:
+            lost = "the secret is lost with it: make another one, with responder token rotate"
+            raise InvalidRequest([*fault.faults, lost]) from None
+
+    def _text(self, token: Token, secret: Secret, note: str | None) -> str:
+        if self.wanted is None:
+            return _as_json(token, secret) if self.delivery.form == JSON else "".join(_as_text(token, secret, note))
+        tsig_secret = access.tsig_secret(self.master, access.tsig_key_name(token))
+        credential = Credential(token=token, secret=secret, apexes=self.apexes, url=self.url, tsig_secret=tsig_secret)
+        return credentials.render(self.wanted, credential)
+
+    def _explain(self, token: Token, note: str | None) -> None:
+        """On stderr, what does not belong into the text."""
+        place = f" goes into {self.delivery.out}" if self.delivery.out is not None else ""
+        click.echo(f"token {token.id}{place}", err=True)
+        for line in (*([note] if note else []), *describing.grant_lines(token)):
+            click.echo(line, err=True)
+
+
+def delivered(command: Callable[..., None]) -> Callable[..., None]:
+    """Gives a command the options that say how a secret is handed out, as one argument: *delivery*."""
+
+    @functools.wraps(command)
+    def run(
+        *args: Any, format_: str | None, output: str, out: Path | None, force: bool, url: str | None, **kw: Any
+    ) -> None:
+        if force and out is None:
+            raise click.UsageError("--force goes with --out")
+        command(*args, delivery=Delivery(form=format_ or output, out=out, force=force, url=url), **kw)
+
+    return functools.reduce(lambda wrapped, option: option(wrapped), reversed(_OPTIONS), run)
+
+
+def _print(text: str) -> None:
+    click.echo(text, nl=False)
+
+
+def _as_json(token: Token, secret: Secret) -> str:
+    described = access.describe(token)
+    return json.dumps({"id": described.pop("id"), "token": secret} | described, indent=2) + "\n"
+
+
+def _as_text(token: Token, secret: Secret, note: str | None) -> Iterator[str]:
+    yield f"token        {secret}\n"
+    yield f"id           {token.id}\n"
+    yield f"expires      {instant_text(token.expires_at)}\n"
+    if token.account_thumbprint is not None:
+        yield f"pinned to    {describing.account(token)}\n"
+    yield "\nKeep the token now: it is not shown again.\n"
+    if note is not None:
+        yield f"{note}\n"
+    yield "\n"
+    yield from (f"{line}\n" for line in describing.grant_lines(token))
+    hosts = [grant.hostname for grant in token.grants if grant.hostname != grant.challenge_name]
+    if hosts:
+        yield "\nBind issuance to your ACME account, so that no other account gets a certificate (RFC 8657):\n"
+    for host in hosts:
+        yield (
+            f"  {host.fqdn} 300 IN CAA 0 issue "
+            '"letsencrypt.org; validationmethods=dns-01; accounturi=<URL of your ACME account>"\n'
+        )
+
+
+def _tsig_master(settings: Settings) -> bytes:
+    """What the keys of DNS updates are made from. Raises `InvalidRequest`, or `CannotStart`."""
+    from responder.keyfile import read_key
+
+    if not settings.dns.update.enabled:
+        raise InvalidRequest(["--format tsig: DNS updates are off: set dns.update.enabled = true"])
+    if settings.tsig_key_file is None:
+        raise InvalidRequest(
+            ["--format tsig: dns.update.key_file is not set: name a file there that every node has a copy of"]
+        )
+    return read_key(settings.tsig_key_file)

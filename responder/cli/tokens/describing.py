@@ -1,0 +1,67 @@
+"""What a token is, in words and as JSON. Its secret is not in here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from responder import access
+from responder.access import Token
+from responder.cli.context import instant_text
+
+
+def as_json(token: Token) -> dict[str, Any]:
+    """Everything that an administrator may want to know."""
+    more = {
+        "created_at": token.created_at.isoformat(),
+        "last_used_at": token.last_used_at.isoformat() if token.last_used_at else None,
+        "revoked_at": token.revoked_at.isoformat() if token.revoked_at else None,
+        "generation": token.generation,
+        "tsig_key_name": access.tsig_key_name(token),
+        "state": state(token),
+    }
+    return access.describe(token) | more
+
+
+def lines(token: Token) -> Iterator[str]:
+    """The same, to be read."""
+    yield f"token        {token.id}"
+    yield f"state        {state(token)}"
+    yield f"description  {token.description or ''}".rstrip()
+    yield f"created      {instant_text(token.created_at)}"
+    yield f"last used    {instant_text(token.last_used_at)}"
+    yield f"expires      {instant_text(token.expires_at)}"
+    yield f"allowed from {', '.join(map(str, token.allow_from)) or 'anywhere'}"
+    yield f"pinned to    {account(token)}"
+    yield f"generation   {token.generation}"
+    yield f"TSIG key     {access.tsig_key_name(token)}"
+    yield from grant_lines(token)
+
+
+def grant_lines(token: Token) -> Iterator[str]:
+    """Each hostname, with the CNAME that it needs."""
+    for grant in token.grants:
+        if grant.hostname == grant.challenge_name:
+            yield f"{grant.challenge_name}: for any hostname with a CNAME to it"
+        else:
+            yield f"{grant.hostname}: {grant.cname or f'no CNAME needed, {grant.challenge_name} is in our zone'}"
+
+
+def account(token: Token) -> str:
+    """Which ACME account a token is for."""
+    return f"account {token.account_thumbprint}" if token.account_thumbprint else "no account"
+
+
+def state(token: Token) -> str:
+    """One word."""
+    if token.revoked_at is not None:
+        return "revoked"
+    if token.expires_at is not None and token.expires_at <= datetime.now(UTC):
+        return "expired"
+    return "active"
+
+
+def shorten(texts: Sequence[str]) -> str:
+    """The first few of many."""
+    return ", ".join(texts[:3]) + (f" and {len(texts) - 3} more" if len(texts) > 3 else "")

@@ -1,0 +1,106 @@
+"""`responder token allow` and `deny`; and which challenge name each hostname gets that a token is to be granted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import click
+
+from responder import access
+from responder.access import Grant, Token
+from responder.cli.context import OUTPUT, Context, print_json
+from responder.cli.parameters import Hostname, TokenId
+from responder.cli.tokens import describing
+from responder.config import Settings
+from responder.errors import Invalid, InvalidName, InvalidRequest
+from responder.names import Name
+from responder.store import Store
+
+ALIAS = click.option(
+    "--alias", help="Challenge name in our zone to use instead of the one derived from the (one) hostname."
+)
+
+
+@click.command()
+@click.argument("id", type=TokenId())
+@click.argument("hosts", nargs=-1, required=True, metavar="HOST...")
+@ALIAS
+@OUTPUT
+@click.pass_obj
+def allow(context: Context, id: str, hosts: tuple[str, ...], alias: str | None, output: str) -> None:  # noqa: A002
+    """Let a token set values for more hostnames, and print the CNAMEs that it then relies on."""
+    grants = grants_for(context.settings, hosts, alias)
+
+    async def change(store: Store) -> Token:
+        return await store.allow(await store.token_id(id), grants, at=datetime.now(UTC))
+
+    _print(context.with_store(change), output)
+
+
+@click.command()
+@click.argument("id", type=TokenId())
+@click.argument("hosts", nargs=-1, required=True, metavar="HOST...", type=Hostname())
+@OUTPUT
+@click.pass_obj
+def deny(context: Context, id: str, hosts: tuple[Name, ...], output: str) -> None:  # noqa: A002
+    """Take hostnames from a token, and remove the values that it has set for them."""
+
+    async def change(store: Store) -> Token:
+        return await store.deny(await store.token_id(id), hosts, at=datetime.now(UTC))
+
+    _print(context.with_store(change), output)
+
+
+def grants_for(settings: Settings, hosts: Sequence[str], alias: str | None) -> tuple[tuple[Grant, Name], ...]:
+    """A grant for each of *hosts*, with the apex of its zone; every fault is reported together."""
+    faults: list[str] = []
+    grants: dict[Name, tuple[Grant, Name]] = {}
+    for host in hosts:
+        try:
+            hostname = access.parse_hostname(host)
+            challenge_name, apex = _derive(settings, hostname) if alias is None else _alias(settings, alias)
+        except Invalid as fault:
+            faults.append(str(fault))
+        else:
+            grants[hostname] = (Grant(hostname=hostname, challenge_name=challenge_name), apex)
+    if alias is not None and len(grants) > 1:
+        faults.append("--alias is one challenge name, so it goes with one hostname: mint a token for each")
+    if faults:
+        raise InvalidRequest(dict.fromkeys(faults))
+    return tuple(grants.values())
+
+
+def _print(token: Token, output: str) -> None:
+    if output == "json":
+        print_json(describing.as_json(token))
+        return
+    click.echo(f"token {token.id} now covers, with a running service within a second:")
+    for line in describing.grant_lines(token):
+        click.echo(f"  {line}")
+    if not token.grants:
+        click.echo("  no hostname")
+
+
+def _derive(settings: Settings, hostname: Name) -> tuple[Name, Name]:
+    """The challenge name of *hostname*, and its zone's apex. Raises `InvalidName`."""
+    try:
+        apex = access.home_zone(hostname, [zone.name for zone in settings.zones])
+        return access.challenge_name(hostname, apex), apex
+    except InvalidName as fault:
+        raise InvalidName(f"the challenge name of {hostname} is too long: choose one with --alias ({fault})") from None
+
+
+def _alias(settings: Settings, text: str) -> tuple[Name, Name]:
+    """The challenge name that --alias asks for, and its zone's apex. Raises `InvalidName`."""
+    alias = Name.parse(text)
+    if b"*" in alias.labels:
+        raise InvalidName(f"--alias {alias}: wildcards are not supported: write out the name")
+    zone = next((zone for zone in settings.zones if alias.is_within(zone.name)), None)
+    if zone is None:
+        apexes = ", ".join(str(zone.name) for zone in settings.zones)
+        meant = f": write it whole, as in {alias}.{settings.zones[0].name}" if len(alias.labels) == 1 else ""
+        raise InvalidName(f"--alias {alias} is in no zone served here ({apexes}){meant}")
+    if any(rrset.owner == alias for rrset in zone.static.rrsets):
+        raise InvalidName(f"--alias {alias} has records from the configuration: choose a name without any")
+    return alias, zone.name

@@ -1,0 +1,79 @@
+"""`responder token list`, `show` and `revoke`."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from uuid import UUID
+
+import click
+
+from responder.access import Token
+from responder.cli.context import OUTPUT, Context, instant_text, print_json, print_table
+from responder.cli.parameters import TokenId
+from responder.cli.tokens import describing
+from responder.store import Store
+
+
+@click.command("list")
+@OUTPUT
+@click.pass_obj
+def list_tokens(context: Context, output: str) -> None:
+    """List all tokens, oldest first, without their secrets."""
+    tokens = context.with_store(lambda store: store.tokens())
+    if output == "json":
+        print_json([describing.as_json(token) for token in tokens])
+        return
+    print_table(
+        ["ID", "HOSTNAMES", "STATE", "GENERATION", "PINNED", "CREATED", "LAST USED", "EXPIRES", "DESCRIPTION"],
+        (
+            [
+                str(token.id),
+                describing.shorten([str(grant.hostname) for grant in token.grants]),
+                describing.state(token),
+                str(token.generation),
+                "yes" if token.account_thumbprint else "no",
+                instant_text(token.created_at),
+                instant_text(token.last_used_at),
+                instant_text(token.expires_at),
+                token.description or "",
+            ]
+            for token in tokens
+        ),
+    )
+
+
+@click.command()
+@click.argument("id", type=TokenId())
+@OUTPUT
+@click.pass_obj
+def show(context: Context, id: str, output: str) -> None:  # noqa: A002  # becomes the ID of the usage text
+    """Show one token: what it may do, and the CNAMEs it relies on. The first 6 characters of its id will do."""
+
+    async def find(store: Store) -> Token:
+        return await store.token(await store.token_id(id))
+
+    shown = context.with_store(find)
+    if output == "json":
+        print_json(describing.as_json(shown))
+        return
+    for line in describing.lines(shown):
+        click.echo(line)
+
+
+@click.command()
+@click.argument("id", type=TokenId())
+@OUTPUT
+@click.pass_obj
+def revoke(context: Context, id: str, output: str) -> None:  # noqa: A002  # becomes the ID of the usage text
+    """Revoke a token, and remove the values that it has set."""
+
+    async def end(store: Store) -> UUID:
+        token_id = await store.token_id(id)
+        await store.revoke(token_id, at=datetime.now(UTC))
+        return token_id
+
+    revoked = context.with_store(end)
+    if output == "json":
+        print_json({"revoked": str(revoked)})
+        return
+    click.echo(f"revoked {revoked}; a running service refuses it within a second")
