@@ -27,6 +27,7 @@ COMMANDS = {
     "thumbprint": ("responder.cli.thumbprint", "Print the JWK thumbprint of an ACME account key."),
     "value": ("responder.cli.values", "Look at the challenge values being served."),
     "check": ("responder.cli.check", "Find what is wrong with a delegation or hostname, and what mends it."),
+    "audit": ("responder.cli.audit", "Show who set and cleared what, from where, and what was refused."),
     "db": ("responder.cli.database", "Look after the database."),
 }
 """Every command: the module that has it under its own name, and the first line of its help."""

@@ -29,9 +29,17 @@ def upgrade(context: Context) -> None:
 def check(context: Context, output: str) -> None:
     """Say whether the database schema is the one that this version needs; exit status 1 if it is not."""
     state = asyncio.run(Store.check(context.settings.database.url))
+    good = state in (SchemaState.CURRENT, SchemaState.ABSENT)
     if output == "json":
         print_json({"schema": state.name.lower(), "meaning": state.value})
     else:
-        click.echo(f"the database is {state.value}")
-    if state not in (SchemaState.CURRENT, SchemaState.ABSENT):
+        click.echo(f"{'' if good else 'responder: '}the database is {state.value}{_MENDS.get(state, '')}", err=not good)
+    if not good:
         raise SystemExit(1)
+
+
+_MENDS = {
+    SchemaState.BEHIND: ": make a backup, then run responder db upgrade",
+    SchemaState.AHEAD: ": install the version that last used it, or a newer one",
+    SchemaState.FOREIGN: ": give this one a database of its own",
+}
