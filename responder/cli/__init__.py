@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterable
 from importlib import import_module
 from io import TextIOWrapper
+from keyword import iskeyword
 from pathlib import Path
 from typing import NoReturn
 
@@ -26,11 +27,12 @@ COMMANDS = {
     "zone": ("responder.cli.zones", "Look at the zones."),
     "thumbprint": ("responder.cli.thumbprint", "Print the JWK thumbprint of an ACME account key."),
     "value": ("responder.cli.values", "Look at the challenge values being served."),
-    "check": ("responder.cli.check", "Find what is wrong with a delegation or hostname, and what mends it."),
     "audit": ("responder.cli.audit", "Show who set and cleared what, from where, and what was refused."),
+    "check": ("responder.cli.check", "Find what is wrong with a delegation or hostname, and what mends it."),
+    "import": ("responder.cli.importing", "Take over what another server has."),
     "db": ("responder.cli.database", "Look after the database."),
 }
-"""Every command: the module that has it under its own name, and the first line of its help."""
+"""Every command: the module that has it under its own name (or `name_`), and the first line of its help."""
 
 
 class _Commands(click.Group):
@@ -42,7 +44,8 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = getattr(import_module(COMMANDS[cmd_name][0]), cmd_name)
+        attribute = f"{cmd_name}_" if iskeyword(cmd_name) else cmd_name
+        command: click.Command = getattr(import_module(COMMANDS[cmd_name][0]), attribute)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

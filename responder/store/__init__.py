@@ -19,7 +19,8 @@ from sqlalchemy.exc import ArgumentError
 from responder.access import Digest, Grant, Token
 from responder.errors import StoreUnavailable
 from responder.names import Name
-from responder.store import audit, journal, keys, migration, schema, statistics, tokens, values
+from responder.store import accounts, audit, journal, keys, migration, schema, statistics, tokens, values
+from responder.store.accounts import Account
 from responder.store.audit import Action, AuditEvent, Verdict
 from responder.store.batch import MAX_VALUES, Applied, Cleanup, Expect, Operation, Outcome, Present, Step, Update, names
 from responder.store.database import Database
@@ -34,6 +35,7 @@ from responder.zone import Change
 __all__ = [
     "AUDIT_KEPT",
     "MAX_VALUES",
+    "Account",
     "Action",
     "Applied",
     "AuditEvent",
@@ -182,6 +184,16 @@ class Store:
     async def deny(self, token_id: UUID, names: Iterable[Name], *, at: datetime) -> Token:
         """Take hostnames from a token, with the values that it presented there. Raises `NotFound`."""
         return await self._database.write(tokens.deny, token_id, names, at=at)
+
+    async def take_over(
+        self, batch: Sequence[Account], *, at: datetime, until: datetime, dry_run: bool = False
+    ) -> set[UUID]:
+        """
+        Make those accounts of another server ours that are not yet, and return their ids; their values stay *until*.
+
+        In one transaction; a *dry_run* finds out the same and leaves no trace. Raises as `mint`, for all of them.
+        """
+        return await self._database.write(accounts.take_over, batch, at=at, until=until, dry_run=dry_run)
 
     async def apply(self, batch: Sequence[Operation], *, now: datetime) -> Applied:
         """

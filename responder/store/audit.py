@@ -21,6 +21,7 @@ class Action(StrEnum):
     """What was done or tried."""
 
     MINT = "mint"
+    IMPORT = "import"
     REVOKE = "revoke"
     ROTATE = "rotate"
     ALLOW = "allow"

@@ -7,7 +7,7 @@ name for it, or its name for another hostname.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -22,29 +22,39 @@ from responder.store.audit import Action, AuditEvent, record
 from responder.store.schema import grants, hostnames
 
 
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A grant that a token is to have, and the apex of the zone that its challenge name is in."""
+
+    token_id: UUID
+    grant: Grant
+    apex: Name
+
+
 def give(
     connection: Connection,
     zones: Mapping[int, journal.ZoneRow],
-    token_id: UUID,
-    wanted: Collection[tuple[Grant, Name]],
+    wanted: Collection[Wanted],
     *,
     action: Action,
     at: datetime,
 ) -> None:
-    """Grant *wanted*, as far as it is not granted already. Raises `NameTaken`, or `NotFound` for a zone."""
+    """Grant what is *wanted*, as far as it is not granted already. Raises `NameTaken`, or `NotFound` for a zone."""
     zone_ids = {zone.apex: zone.id for zone in zones.values()}
-    for _, apex in wanted:
-        if apex not in zone_ids:
-            raise NotFound(f"there is no zone {apex}")
+    for each in wanted:
+        if each.apex not in zone_ids:
+            raise NotFound(f"there is no zone {each.apex}")
     began = _claim(connection, wanted, zone_ids)
-    has = set(connection.scalars(select(grants.c.hostname_id).where(grants.c.token_id == token_id)))
-    ids = hostname_ids(connection, [grant.hostname for grant, _ in wanted])
-    if rows := [{"token_id": token_id, "hostname_id": hostname_id} for hostname_id in ids if hostname_id not in has]:
-        connection.execute(insert(grants), rows)
+    ids = hostname_ids(connection, (each.grant.hostname for each in wanted))
+    rows = {(each.token_id, ids[each.grant.hostname]) for each in wanted} - _held(connection, wanted)
+    if rows:
+        connection.execute(
+            insert(grants), [{"token_id": token_id, "hostname_id": hostname_id} for token_id, hostname_id in rows]
+        )
     journal.advance_names(connection, zones, began, now=at)
     record(
         connection,
-        (AuditEvent(at=at, action=action, token_id=token_id, hostname=grant.hostname) for grant, _ in wanted),
+        (AuditEvent(at=at, action=action, token_id=each.token_id, hostname=each.grant.hostname) for each in wanted),
     )
 
 
@@ -59,13 +69,28 @@ def ended(connection: Connection, hostname_ids: Iterable[int]) -> list[Name]:
     ]
 
 
-def hostname_ids(connection: Connection, names: Iterable[Name]) -> list[int]:
-    query = select(hostnames.c.id).where(hostnames.c.hostname.in_(bindparam("names", expanding=True)))
-    return [
-        row_id
+def hostname_ids(connection: Connection, names: Iterable[Name]) -> dict[Name, int]:
+    """The row ids of those hostnames that have one."""
+    query = select(hostnames.c.hostname, hostnames.c.id).where(
+        hostnames.c.hostname.in_(bindparam("names", expanding=True))
+    )
+    return {
+        row.hostname: row.id
         for chunk in journal.chunks(dict.fromkeys(names))
-        for row_id in connection.scalars(query, {"names": chunk})
-    ]
+        for row in connection.execute(query, {"names": chunk})
+    }
+
+
+def _held(connection: Connection, wanted: Iterable[Wanted]) -> set[tuple[UUID, int]]:
+    """What the tokens are granted already."""
+    query = select(grants.c.token_id, grants.c.hostname_id).where(
+        grants.c.token_id.in_(bindparam("token_ids", expanding=True))
+    )
+    return {
+        (row.token_id, row.hostname_id)
+        for chunk in journal.chunks(dict.fromkeys(each.token_id for each in wanted))
+        for row in connection.execute(query, {"token_ids": chunk})
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,22 +103,25 @@ class _Owner:
     granted: bool
 
 
-def _claim(connection: Connection, wanted: Iterable[tuple[Grant, Name]], zone_ids: dict[Name, int]) -> list[Name]:
+def _claim(connection: Connection, wanted: Iterable[Wanted], zone_ids: dict[Name, int]) -> list[Name]:
     """
     Give every hostname its challenge name and return the names that did not exist before.
 
     Raises `NameTaken`, naming the hostname that has the name or the name that the hostname has.
     """
-    owners = [owner for chunk in journal.chunks(wanted) for owner in _owners(connection, chunk)]
+    owners = [owner for chunk in journal.chunks(each.grant for each in wanted) for owner in _owners(connection, chunk)]
     by_hostname = {owner.hostname: owner for owner in owners}
     by_name = {owner.challenge_name: owner for owner in owners}
     vacated: set[int] = set()
     rows, began = [], []
-    for grant, apex in wanted:
+    for each in wanted:
+        grant = each.grant
         current, other = by_hostname.get(grant.hostname), by_name.get(grant.challenge_name)
         if current is None or current is not other:
             vacated |= _displace(grant, current, other)
-            rows.append({"hostname": grant.hostname, "challenge_name": grant.challenge_name, "zone_id": zone_ids[apex]})
+            rows.append(
+                {"hostname": grant.hostname, "challenge_name": grant.challenge_name, "zone_id": zone_ids[each.apex]}
+            )
         if current is None or current is not other or not current.granted:
             began.append(grant.challenge_name)
         claimed = _Owner(None, grant.hostname, grant.challenge_name, granted=True)
@@ -117,9 +145,8 @@ def _displace(grant: Grant, current: _Owner | None, other: _Owner | None) -> set
     return {owner.id for owner in (current, other) if owner is not None and owner.id is not None}
 
 
-def _owners(connection: Connection, wanted: Iterable[tuple[Grant, Name]]) -> list[_Owner]:
+def _owners(connection: Connection, wanted: Sequence[Grant]) -> list[_Owner]:
     """The rows of the hostnames wanted, and of those that have the challenge names wanted."""
-    wanted = list(wanted)
     query = select(hostnames, journal.is_granted().label("granted")).where(
         or_(
             hostnames.c.hostname.in_(bindparam("hostnames", expanding=True)),
@@ -127,8 +154,8 @@ def _owners(connection: Connection, wanted: Iterable[tuple[Grant, Name]]) -> lis
         )
     )
     parameters = {
-        "hostnames": [grant.hostname for grant, _ in wanted],
-        "names": [grant.challenge_name for grant, _ in wanted],
+        "hostnames": [grant.hostname for grant in wanted],
+        "names": [grant.challenge_name for grant in wanted],
     }
     return [
         _Owner(row.id, row.hostname, row.challenge_name, row.granted) for row in connection.execute(query, parameters)

@@ -36,8 +36,8 @@ _OPTIONS = signature(connect).parameters.keys() | {"prepared_statement_cache_siz
 """What may follow the question mark of a URL: the parameters of `asyncpg.connect`, and one of SQLAlchemy's."""
 
 _FAULTS = {
-    "25006": "it is a read-only standby: write the primary server into database.url",
-    "28": "it refuses the login: check user and password in database.url, and pg_hba.conf",
+    "25006": "it is a read-only standby: write the primary server into {setting}",
+    "28": "it refuses the login: check user and password in {setting}, and pg_hba.conf",
     "3D000": "there is no such database: create it (createdb)",
     "42501": "permission denied: make this user the owner of the database",
     "53100": "its disk is full: make room on it",
@@ -47,18 +47,19 @@ _FAULTS = {
     "57": "it is starting or shutting down: try again",
     "08": "the connection was lost: try again",
 }
-"""What to do about SQLSTATEs and their classes (PostgreSQL documentation, appendix A)."""
+"""What to do about SQLSTATEs and their classes (PostgreSQL documentation, appendix A). *setting* has the URL."""
 
 
 class PostgreSQL(Database):
-    """The database that *url* names; it must exist, its tables need not."""
+    """The database that *url* names, which comes from *setting*; it must exist, its tables need not."""
 
-    def __init__(self, url: URL) -> None:
+    def __init__(self, url: URL, *, setting: str = "database.url") -> None:
         if unknown := url.query.keys() - _OPTIONS:
             raise StoreUnavailable(
-                f"database.url has an option that asyncpg does not know: {min(unknown)} "
+                f"{setting} has an option that asyncpg does not know: {min(unknown)} "
                 "(what libpq calls sslmode is ssl here)"
             )
+        self._setting = setting
         self._url = url.set(drivername="postgresql+asyncpg")
         self._where = f"{url.database or url.username} on {url.host or url.query.get('host') or 'localhost'}"
         self._engine = create_async_engine(
@@ -112,7 +113,8 @@ class PostgreSQL(Database):
         try:
             yield
         except (SQLAlchemyError, PostgresError, InterfaceError, OSError) as error:
-            raise StoreUnavailable(f"cannot use the database {self._where}: {_explain(error)}") from error
+            reason = _explain(error).format(setting=self._setting)
+            raise StoreUnavailable(f"cannot use the database {self._where}: {reason}") from error
 
 
 def _connect_args(**more: Any) -> dict[str, Any]:
@@ -132,5 +134,5 @@ def _explain(error: Exception) -> str:
     if isinstance(cause, TimeoutError):
         return "it does not answer in time: check that PostgreSQL is well, and the network"
     if isinstance(cause, OSError):
-        return "nothing answers there: check that PostgreSQL runs, and database.url"
-    return f"the connection failed ({type(cause).__name__}): check that PostgreSQL runs, and database.url"
+        return "nothing answers there: check that PostgreSQL runs, and {setting}"
+    return f"the connection failed ({type(cause).__name__}): check that PostgreSQL runs, and {{setting}}"

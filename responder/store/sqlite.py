@@ -38,19 +38,21 @@ _FAULTS = {
     "SQLITE_CORRUPT": "it is damaged: restore it from a backup",
     "SQLITE_FULL": "the disk is full: make room on it",
     "SQLITE_IOERR": "reading or writing it failed: check the disk",
-    "SQLITE_NOTADB": "it is not an SQLite database: check database.url",
+    "SQLITE_NOTADB": "it is not an SQLite database: check {setting}",
     "SQLITE_PERM": "permission denied: check that this user may read and write it",
     "SQLITE_READONLY": "it cannot be written: check that this user may write the file and its directory",
 }
-"""What to do about SQLite's result codes (https://www.sqlite.org/rescode.html)."""
+"""What to do about SQLite's result codes (https://www.sqlite.org/rescode.html). *setting* is where its place is set."""
 
 
 class SQLite(Database):
-    """The database file that *url* names."""
+    """The database file that *url* names, which comes from *setting*. If *read_only*, nothing in it can change."""
 
-    def __init__(self, url: URL) -> None:
+    def __init__(self, url: URL, *, setting: str = "database.url", read_only: bool = False) -> None:
         if not url.database or url.database == ":memory:":
-            raise StoreUnavailable("database.url names no file: write sqlite+aiosqlite:////absolute/path.db")
+            raise StoreUnavailable(f"{setting} names no file: write sqlite+aiosqlite:////absolute/path.db")
+        self._setting = setting
+        self._mode = "ro" if read_only else "rw"
         self._path = Path(url.database)
         self._file: tuple[int, int] | None = None
         self._engine = create_engine(
@@ -135,7 +137,7 @@ class SQLite(Database):
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(
-            f"file:{quote(str(self._path))}?mode=rw",  # never creates: that is for `_create` alone
+            f"file:{quote(str(self._path))}?mode={self._mode}",  # never creates: that is for `_create` alone
             uri=True,
             timeout=BUSY_TIMEOUT,
             # Transactions begin where we say so, not before some statements and not before others.
@@ -161,10 +163,11 @@ class SQLite(Database):
             reason = os.strerror(error.errno).lower() if error.errno else "it cannot be reached"
             raise StoreUnavailable(
                 f"cannot open the database {self._path}: {reason}: "
-                "check database.url, and that this user may write there"
+                f"check {self._setting}, and that this user may write there"
             ) from error
         except (SQLAlchemyError, sqlite3.Error) as error:
-            raise StoreUnavailable(f"cannot use the database {self._path}: {_explain(error)}") from error
+            reason = _explain(error).format(setting=self._setting)
+            raise StoreUnavailable(f"cannot use the database {self._path}: {reason}") from error
 
 
 async def _on(thread: ThreadPoolExecutor, work: Callable[[], T]) -> T:

@@ -6,7 +6,7 @@ Which hostname owns which challenge name is decided in `grants`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from hmac import compare_digest
@@ -21,7 +21,7 @@ from responder.errors import Invalid, NotFound
 from responder.names import Name
 from responder.store import journal
 from responder.store.audit import Action, AuditEvent, record
-from responder.store.grants import ended, give, hostname_ids
+from responder.store.grants import Wanted, ended, give, hostname_ids
 from responder.store.schema import Instant, challenge_values, grants, hostnames, secrets, tokens
 from responder.store.values import remove
 
@@ -48,8 +48,8 @@ class NewToken:
 def mint(connection: Connection, new: NewToken) -> Token:
     """Write *new* down, with its grants; names that nobody was granted before begin to exist."""
     zones = journal.lock_zones(connection)
-    _insert(connection, new)
-    give(connection, zones, new.id, dict.fromkeys(new.grants), action=Action.MINT, at=new.created_at)
+    insert_tokens(connection, [new])
+    give(connection, zones, _wanted(new.id, new.grants), action=Action.MINT, at=new.created_at)
     return by_id(connection, new.id)
 
 
@@ -150,7 +150,7 @@ def allow(connection: Connection, token_id: UUID, wanted: Iterable[tuple[Grant, 
     """Grant a token more hostnames. Raises `NotFound`, also for a revoked one, or `NameTaken`."""
     zones = journal.lock_zones(connection)
     _usable(connection, token_id)
-    give(connection, zones, token_id, dict.fromkeys(wanted), action=Action.ALLOW, at=at)
+    give(connection, zones, _wanted(token_id, wanted), action=Action.ALLOW, at=at)
     return by_id(connection, token_id)
 
 
@@ -161,7 +161,7 @@ def deny(connection: Connection, token_id: UUID, names: Iterable[Name], *, at: d
     denied = list(dict.fromkeys(names))
     if missing := [name for name in denied if name not in held]:
         raise NotFound(f"the token is not granted {', '.join(map(str, missing))}: see responder token show")
-    ids = hostname_ids(connection, denied)
+    ids = list(hostname_ids(connection, denied).values())
     touched = _drop_values(connection, token_id, ids)
     for chunk in journal.chunks(ids):
         connection.execute(delete(grants).where(grants.c.token_id == token_id, grants.c.hostname_id.in_(chunk)))
@@ -171,6 +171,37 @@ def deny(connection: Connection, token_id: UUID, names: Iterable[Name], *, at: d
         (AuditEvent(at=at, action=Action.DENY, token_id=token_id, hostname=hostname) for hostname in denied),
     )
     return by_id(connection, token_id)
+
+
+def insert_tokens(connection: Connection, new: Sequence[NewToken]) -> None:
+    """Write tokens down, each with its first secret, but without its grants."""
+    connection.execute(
+        insert(tokens),
+        [
+            {
+                "id": each.id,
+                "description": each.description,
+                "created_at": each.created_at,
+                "expires_at": each.expires_at,
+                "allow_from": each.allow_from,
+                "account_thumbprint": each.account_thumbprint,
+            }
+            for each in new
+        ],
+    )
+    connection.execute(
+        insert(secrets),
+        [
+            {
+                "token_id": each.id,
+                "generation": 1,
+                "digest": each.digest,
+                "bcrypt": each.bcrypt,
+                "created_at": each.created_at,
+            }
+            for each in new
+        ],
+    )
 
 
 _NO_SUCH_TOKEN = "there is no token with that id: see responder token list"  # noqa: S105
@@ -232,32 +263,12 @@ def _drop_values(connection: Connection, token_id: UUID, at: Iterable[int] | Non
     return list(dict.fromkeys(row.challenge_name for row in mine))
 
 
+def _wanted(token_id: UUID, wanted: Iterable[tuple[Grant, Name]]) -> list[Wanted]:
+    return [Wanted(token_id, grant, apex) for grant, apex in dict.fromkeys(wanted)]
+
+
 def _usable(connection: Connection, token_id: UUID) -> Token:
     token = by_id(connection, token_id)
     if token.revoked_at is not None:
         raise NotFound("that token was revoked, for good: mint another one")
     return token
-
-
-def _insert(connection: Connection, new: NewToken) -> None:
-    connection.execute(
-        insert(tokens),
-        {
-            "id": new.id,
-            "description": new.description,
-            "created_at": new.created_at,
-            "expires_at": new.expires_at,
-            "allow_from": new.allow_from,
-            "account_thumbprint": new.account_thumbprint,
-        },
-    )
-    connection.execute(
-        insert(secrets),
-        {
-            "token_id": new.id,
-            "generation": 1,
-            "digest": new.digest,
-            "bcrypt": new.bcrypt,
-            "created_at": new.created_at,
-        },
-    )

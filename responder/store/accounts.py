@@ -1,0 +1,86 @@
+"""
+Accounts of another server, taken over many at a time: tokens whose secrets are known by their bcrypt hash only, with
+the values that the other server shows for them. How they are read over there is not in here: see `acmedns`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import Connection, bindparam, select, update
+
+from responder.store import journal
+from responder.store.audit import Action
+from responder.store.batch import Present
+from responder.store.grants import Wanted, give
+from responder.store.schema import tokens
+from responder.store.tokens import NewToken, insert_tokens
+from responder.store.values import apply
+
+CLIENT = "import"
+"""Stands in the audit where the address of a client would."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
+    """A *token* to be made, the *values* at its one name, the oldest first, and when it was last used over there."""
+
+    token: NewToken
+    values: tuple[str, ...] = ()
+    last_used_at: datetime | None = None
+
+
+def take_over(
+    connection: Connection, accounts: Sequence[Account], *, at: datetime, until: datetime, dry_run: bool
+) -> set[UUID]:
+    """
+    Write down those *accounts* that are not here yet, with their values, which stay *until* then, and return their ids.
+
+    A *dry_run* leaves no trace. Raises as `mint` does, for all of them; find out whose fault it is with fewer.
+    """
+    with connection.begin_nested() as savepoint:
+        known = _known(connection, [account.token.id for account in accounts])
+        new = {account.token.id: account for account in accounts if account.token.id not in known}
+        if new:
+            _write(connection, list(new.values()), at=at, until=until)
+        if dry_run:
+            savepoint.rollback()
+    return set(new)
+
+
+_KNOWN = select(tokens.c.id).where(tokens.c.id.in_(bindparam("ids", expanding=True)))
+_USED = (
+    update(tokens)
+    .where(tokens.c.id == bindparam("token_id"))
+    .values(last_used_at=bindparam("used_at", type_=tokens.c.last_used_at.type))
+)
+
+
+def _known(connection: Connection, ids: Sequence[UUID]) -> set[UUID]:
+    return {known for chunk in journal.chunks(ids) for known in connection.scalars(_KNOWN, {"ids": chunk})}
+
+
+def _write(connection: Connection, new: Sequence[Account], *, at: datetime, until: datetime) -> None:
+    zones = journal.lock_zones(connection)
+    insert_tokens(connection, [account.token for account in new])
+    wanted = [Wanted(account.token.id, grant, apex) for account in new for grant, apex in account.token.grants]
+    give(connection, zones, wanted, action=Action.IMPORT, at=at)
+    presents = [
+        Present(
+            token_id=account.token.id,
+            challenge_name=grant.challenge_name,
+            value=value,
+            expires_at=until,
+            client=CLIENT,
+            evict_oldest=True,
+        )
+        for account in new
+        for grant, _ in account.token.grants
+        for value in account.values
+    ]
+    apply(connection, presents, now=at)
+    # What `apply` takes for use is ours, not its holder's.
+    connection.execute(_USED, [{"token_id": account.token.id, "used_at": account.last_used_at} for account in new])

@@ -1,0 +1,171 @@
+"""
+The database of an acme-dns server, SQLite or PostgreSQL, of its versions 1.x and 2.x: read, and never written.
+
+Its rows come as they are; what they mean here is for `takeover`. acme-dns may go on running meanwhile: each look at its
+database is a short one.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import defaultdict
+from collections.abc import AsyncGenerator, Iterable
+from dataclasses import dataclass
+from typing import Self
+
+from sqlalchemy import URL, Column, Connection, Integer, MetaData, Table, Text, func, inspect, make_url, select
+from sqlalchemy.exc import ArgumentError
+
+from responder.errors import Invalid
+from responder.store.database import Database
+from responder.store.postgresql import PostgreSQL
+from responder.store.sqlite import SQLite
+
+CHUNK = 1000
+"""Accounts read at a time: few enough that neither server waits for the other, many enough that `txt` is seldom read
+as a whole, for want of the index that acme-dns gave it only in 2026."""
+
+VERSION = "1"
+"""Of acme-dns's tables, since long before its version 1.0."""
+
+_ARGUMENT = "DATABASE-URL"
+
+_metadata = MetaData()
+_version = Table("acmedns", _metadata, Column("name", Text), Column("value", Text))
+_records = Table(
+    "records",
+    _metadata,
+    Column("username", Text),
+    Column("password"),  # SQLite has octets in this column, as Go's drivers write them, PostgreSQL has text
+    Column("subdomain", Text),
+    Column("allowfrom", Text),
+)
+_txt = Table("txt", _metadata, Column("subdomain", Text), Column("value", Text), Column("lastupdate", Integer))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One account. *values* are those that are not empty, with the seconds since 1970 they are from, newest first."""
+
+    username: str
+    password: str | bytes
+    subdomain: str
+    allow_from: str | None
+    values: tuple[tuple[str, int], ...]
+
+
+class AcmeDnsDatabase:
+    """An open one. Get it from `AcmeDnsDatabase.open`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    @classmethod
+    async def open(cls, url: str) -> Self:
+        """
+        The database at *url*, which may also be the path of a file. Raises `Invalid` if it is none of acme-dns's, and
+        `StoreUnavailable` if it does not answer.
+        """
+        database = _database(url)
+        try:
+            await database.read(_check)
+        except BaseException:
+            await database.close()
+            raise
+        return cls(database)
+
+    async def count(self) -> int:
+        """How many accounts there are, about."""
+        return await self._database.read(_count)
+
+    async def rows(self) -> AsyncGenerator[list[Row], None]:
+        """All accounts, some at a time. Raises `StoreUnavailable`."""
+        after = ""
+        while rows := await self._database.read(_chunk, after):
+            yield rows
+            after = rows[-1].username
+
+    async def close(self) -> None:
+        """Give every connection back."""
+        await self._database.close()
+
+
+def _database(text: str) -> Database:
+    url = _parse(text)
+    if url.get_backend_name() == "sqlite":
+        if not os.path.isfile(url.database or ""):  # noqa: PTH113  # of what may not be looked at, pathlib raises
+            raise Invalid(f"there is no file {url.database} that can be read: name the SQLite database of acme-dns")
+        return SQLite(url, setting=_ARGUMENT, read_only=True)
+    return PostgreSQL(url, setting=_ARGUMENT)
+
+
+def _parse(text: str) -> URL:
+    """As acme-dns's `connection` has it, or as we write such URLs. Raises `Invalid`, quoting no password."""
+    scheme, separator, rest = text.partition("://")
+    if not separator and not re.search(r"\b(host|dbname|user|password)=", text):
+        return URL.create("sqlite", database=text)
+    try:
+        url = make_url(f"{scheme.partition('+')[0].removesuffix('3')}://{rest}")
+    except (ArgumentError, ValueError):
+        url = URL.create("none")
+    if url.drivername == "sqlite" and url.database:
+        return url
+    if url.drivername in ("postgres", "postgresql"):
+        # Of libpq, and what it is called by asyncpg.
+        options = {"ssl" if name == "sslmode" else name: value for name, value in url.query.items()}
+        return url.set(drivername="postgresql", query=options)
+    raise Invalid(
+        f"{_ARGUMENT} is for no database that acme-dns knows: name the file of an SQLite database, "
+        "or write postgres://USER@HOST/DATABASE"
+    )
+
+
+def _check(connection: Connection) -> None:
+    """Raise `Invalid` unless the tables are those of acme-dns, in the version that is known here."""
+    found = inspect(connection)
+    tables = set(found.get_table_names())
+    for table in _metadata.tables.values():
+        columns = {each["name"].lower() for each in found.get_columns(table.name)} if table.name in tables else set()
+        if not columns.issuperset(table.c.keys()):
+            raise Invalid(
+                f"that is no database of acme-dns: it has no table {table.name} like that: "
+                "name the one in the [database] section of acme-dns's configuration"
+            )
+    version = connection.scalar(select(_version.c.value).where(_version.c.name == "db_version")) or "0"
+    if version == "0":
+        raise Invalid("its tables are of an acme-dns before 1.0: let a newer one start on them once, which mends that")
+    if version != VERSION:
+        raise Invalid("its tables are of an acme-dns newer than any that is known here: they may mean other things")
+
+
+def _count(connection: Connection) -> int:
+    return connection.scalar(select(func.count()).select_from(_records)) or 0
+
+
+def _chunk(connection: Connection, after: str) -> list[Row]:
+    query = select(_records).where(_records.c.username > after).order_by(_records.c.username).limit(CHUNK)
+    records = connection.execute(query).all()
+    values = _values(connection, [record.subdomain for record in records])
+    return [
+        Row(
+            username=record.username,
+            password=record.password,
+            subdomain=record.subdomain,
+            allow_from=record.allowfrom,
+            values=tuple(values[record.subdomain]),
+        )
+        for record in records
+    ]
+
+
+def _values(connection: Connection, subdomains: Iterable[str]) -> defaultdict[str, list[tuple[str, int]]]:
+    query = (
+        select(_txt)
+        .where(_txt.c.subdomain.in_(list(subdomains)), _txt.c.value != "")
+        .order_by(_txt.c.lastupdate.desc())
+    )
+    values: defaultdict[str, list[tuple[str, int]]] = defaultdict(list)
+    for row in connection.execute(query):
+        values[row.subdomain].append((row.value, row.lastupdate if isinstance(row.lastupdate, int) else 0))
+    return values
