@@ -54,17 +54,10 @@ def test_raw_mode(service: Responder, lego: Lego, authority: Authority, tmp_path
 
 
 def test_acme_dns(service: Responder, lego: Lego, authority: Authority, tmp_path: Path) -> None:
-    """By the API of acme-dns, with an account that lego finds in its storage. Nothing cleans up there."""
-    token = service.mint("stored.example.com")
-    account = {
-        "fulldomain": token.challenge_name,
-        "subdomain": token.challenge_name.removesuffix(f".{ZONE}"),
-        "username": token.id,
-        "password": token.secret,
-        "server_url": service.endpoint,
-    }
+    """By the API of acme-dns, with the storage file that was made for lego. Nothing cleans up there."""
     storage = tmp_path / "accounts.json"
-    storage.write_text(json.dumps({"stored.example.com": account}))
+    options = ("--format", "lego", "--url", service.endpoint, "--out", str(storage))
+    service.cli("token", "mint", "stored.example.com", *options)
 
     certificate = obtain_by_acme_dns(
         build_acme_dns(tmp_path),
@@ -78,7 +71,7 @@ def test_acme_dns(service: Responder, lego: Lego, authority: Authority, tmp_path
 
     certificate.verify(authority.root())
     assert {"stored.example.com", "*.stored.example.com"} == certificate.names()
-    assert 2 == len(values(service.dns, token.challenge_name))
+    assert 2 == len(values(service.dns, f"_acme-challenge.stored.{ZONE}"))
 
 
 def test_questions_before_the_first_value(
