@@ -6,13 +6,21 @@ import asyncio
 from dataclasses import replace
 from datetime import timedelta
 from ipaddress import ip_network
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy import event
 
 from responder.access import Digest, Grant, Token, digest
-from responder.errors import NameTaken, NotCovered, NotFound, PrerequisiteFailed, TooManyValues, Unauthenticated
+from responder.errors import (
+    Invalid,
+    NameTaken,
+    NotCovered,
+    NotFound,
+    PrerequisiteFailed,
+    TooManyValues,
+    Unauthenticated,
+)
 from responder.names import Name
 from responder.store import (
     AUDIT_KEPT,
@@ -122,6 +130,20 @@ async def test_tokens_of_a_hostname(store: Store) -> None:
     assert {first.id, last.id} == {token.id for token in found}
     assert {"a.example.com", "b.example.com"} == {str(g.hostname) for t in found for g in t.grants if t.id == first.id}
     assert [] == await store.tokens_for(Name.parse("c.example.com"))
+
+
+async def test_beginning_of_an_id(store: Store) -> None:
+    """An id is found by how it begins, as long as no other one begins so."""
+    first, second = (UUID(f"abcdef0{n}-2345-4678-9abc-def012345678") for n in (1, 2))
+    for token_id in (first, second):
+        await store.mint(replace(new_token("some"), id=token_id))
+
+    assert first == await store.token_id("abcdef01") == await store.token_id(str(first))
+    with pytest.raises(Invalid, match="several tokens have an id that begins so"):
+        await store.token_id("abcdef")
+    for unknown in ("abcdef03", "abcde_", "%"):
+        with pytest.raises(NotFound):
+            await store.token_id(unknown)
 
 
 async def test_unknown_tokens_are_not_found(store: Store) -> None:

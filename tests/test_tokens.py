@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import json
 import os
 import re
@@ -238,6 +239,21 @@ def test_file_that_somebody_else_made_meanwhile(run: Run, tmp_path: Path, monkey
     assert "cannot be written: file exists" in done.err
     assert "make another one, with responder token rotate" in done.err
     assert "precious" == file.read_text()
+    assert [] == list(tmp_path.glob(".*"))
+
+
+def test_file_system_without_hard_links(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some network file systems have none; the file is written all the same."""
+
+    def link(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr("os.link", link)
+    file = tmp_path / "credential"
+
+    run("token", "mint", HOST, "--out", str(file))
+
+    assert "rsp_" in file.read_text()
     assert [] == list(tmp_path.glob(".*"))
 
 

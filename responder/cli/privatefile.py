@@ -48,10 +48,16 @@ def _check(path: Path, *, replace: bool) -> None:
 
 
 def _move(draft: Path, path: Path, *, replace: bool) -> None:
-    if replace:
-        draft.replace(path)
-    else:
-        os.link(draft, path)  # unlike a renaming, this leaves alone what somebody put there meanwhile
+    if not replace:
+        try:
+            os.link(draft, path)  # unlike a renaming, this leaves alone what somebody put there meanwhile
+        except FileExistsError:
+            raise
+        except OSError:  # a file system that has no hard links
+            _check(path, replace=False)
+        else:
+            return
+    draft.replace(path)
 
 
 @contextmanager
