@@ -182,11 +182,6 @@ class Responder:
         """Ask for the value to be served no longer."""
         return self._post("/cleanup", token, {"fqdn": f"{token.challenge_name}.", "value": value})
 
-    def update(self, username: str, password: str, subdomain: str, value: str) -> Reply:
-        """Ask for the same as a client of acme-dns."""
-        headers = {"X-Api-User": username, "X-Api-Key": password}
-        return self._exchange("POST", self.api, "/update", headers, json.dumps({"subdomain": subdomain, "txt": value}))
-
     def introspect(self, token: Token) -> Reply:
         """Ask what the token may do."""
         return self._exchange("GET", self.api, "/v1/token", _credentials(token), None)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import time
+from http.client import HTTPConnection
 from pathlib import Path
 from uuid import uuid4
 
@@ -10,6 +12,7 @@ import bcrypt
 import pytest
 
 from tests.acmednsdb import AcmeDns
+from tests.bench import acmedns
 
 from .dns_client import values
 from .programs import wait_until
@@ -36,11 +39,40 @@ def test_account_goes_on(service: Responder, tmp_path: Path) -> None:
     service.cli("import", "acme-dns", source.url)
 
     wait_until(lambda: values(service.dns, name) == {PENDING}, "the value of acme-dns is shown")
-    assert 401 == service.update(user, PASSWORD[:-1] + "x", subdomain, NEXT).status
-    assert 401 == service.update(stranger, PASSWORD, subdomain, NEXT).status
+    assert 401 == _update(service.api, user, PASSWORD[:-1] + "x", subdomain, NEXT)
+    assert 401 == _update(service.api, stranger, PASSWORD, subdomain, NEXT)
     for _ in range(2):
-        reply = service.update(user, PASSWORD, subdomain, NEXT)
-        assert (200, {"txt": NEXT}) == (reply.status, reply.body)
+        assert 200 == _update(service.api, user, PASSWORD, subdomain, NEXT)
     assert {PENDING, NEXT} == values(service.dns, name)
     assert "here already: 2" in service.cli("import", "acme-dns", source.url).stdout
-    assert 401 == service.update(str(uuid4()), PASSWORD, subdomain, NEXT).status
+    assert 401 == _update(service.api, str(uuid4()), PASSWORD, subdomain, NEXT)
+
+
+def test_from_a_running_acme_dns(service: Responder, tmp_path: Path) -> None:
+    """An account that acme-dns itself made, while it goes on serving it: the same values, the same credentials."""
+    program = acmedns.find()
+    if program is None:
+        pytest.skip("acme-dns is not installed, which no Debian package has")
+    with acmedns.serving(program, tmp_path / "acme-dns") as peer:
+        holder = peer.register()
+        (name,) = map(str, holder.challenge_names)
+        account = str(holder.token_id), holder.secret, name.partition(".")[0]
+        assert 200 == _update(peer.api, *account, PENDING)
+
+        service.cli("import", "acme-dns", str(tmp_path / "acme-dns" / "acme-dns.db"))
+
+        assert {PENDING} == values(peer.dns, name)
+        wait_until(lambda: values(service.dns, name) == {PENDING}, "the value of acme-dns is shown")
+        assert 200 == _update(peer.api, *account, NEXT) == _update(service.api, *account, NEXT)
+        assert {PENDING, NEXT} == values(peer.dns, name) == values(service.dns, name)
+
+
+def _update(port: int, username: str, password: str, subdomain: str, value: str) -> int:
+    """What a server answers to an update."""
+    connection = HTTPConnection("127.0.0.1", port, timeout=15)
+    try:
+        headers = {"X-Api-User": username, "X-Api-Key": password}
+        connection.request("POST", "/update", json.dumps({"subdomain": subdomain, "txt": value}), headers)
+        return connection.getresponse().status
+    finally:
+        connection.close()
