@@ -18,7 +18,7 @@ import structlog
 from aiohttp import web
 
 from responder import logs, metrics
-from responder.api import Runner, build_admin, build_api
+from responder.api import build_admin, build_api, build_runner
 from responder.challenges import Challenges
 from responder.child import Lifeline, run
 from responder.config import Endpoint, Settings
@@ -116,7 +116,7 @@ async def _start(
     )
     admin = build_admin(store, statics[0].apex, [*map(_reachable, settings.dns.listen)], lag=publisher.lag)
     for app, purpose in ((api, "api"), (admin, "admin")):
-        runner = Runner(app, drain=DRAIN)
+        runner = build_runner(app, drain=DRAIN)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
         for sock in sockets[purpose]:

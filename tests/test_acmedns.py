@@ -14,8 +14,9 @@ import bcrypt
 import pytest
 import structlog
 
+from responder import connections
 from responder.access import Grant, Secret, Token, mint_secret
-from responder.api import build_api, connections
+from responder.api import build_api
 from responder.config import ApiSettings, RegistrationSettings
 from responder.errors import StoreUnavailable
 from responder.names import Name

@@ -23,15 +23,15 @@ import structlog
 from aiohttp import web
 from prometheus_client.parser import text_string_to_metric_families
 
+from responder import connections
 from responder.access import Secret, Token, digest
 from responder.api import (
     Authenticator,
-    Runner,
     authentication,
     bodies,
     build_admin,
     build_api,
-    connections,
+    build_runner,
     health,
     problems,
 )
@@ -148,7 +148,7 @@ async def served(running: Control, caplog: pytest.LogCaptureFixture) -> AsyncIte
 @asynccontextmanager
 async def listening(app: web.Application) -> AsyncIterator[int]:
     """*app* on a loopback port."""
-    runner = Runner(app, drain=0.1)
+    runner = build_runner(app, drain=0.1)
     await runner.setup()
     with socket.create_server(("127.0.0.1", 0)) as listener:
         await web.SockSite(runner, listener).start()
@@ -741,7 +741,7 @@ async def test_internal_fault(served: Api, monkeypatch: pytest.MonkeyPatch) -> N
 def test_every_error_has_a_status() -> None:
     """The nearest ancestor decides; nothing of ours is without one."""
     assert (503, 403) == tuple(problems._problem_for(error).status for error in (StoreOutdated("x"), Refused("x")))
-    assert 426 == problems.problem_for_http(web.HTTPUpgradeRequired()).status
+    assert 426 == problems.for_http(web.HTTPUpgradeRequired()).status
 
 
 async def test_one_log_line_a_request(served: Api) -> None:

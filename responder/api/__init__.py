@@ -16,24 +16,28 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from responder.access import Grant, Token, describe
+from responder.api import problems
 from responder.api.acmedns import AcmeDns
 from responder.api.authentication import Authenticator
 from responder.api.bodies import Body, read_body
 from responder.api.clients import believe
-from responder.api.connections import Runner
 from responder.api.health import build_admin
 from responder.api.limits import Limits
 from responder.api.problems import answer_with_problems, note_hostname
 from responder.challenges import Challenges
 from responder.config import ApiSettings
+from responder.connections import Runner
 from responder.errors import Refused
 from responder.names import Name
 from responder.store import Action, Outcome, Store
 
-__all__ = ["Authenticator", "Runner", "build_admin", "build_api"]
+__all__ = ["Authenticator", "build_admin", "build_api", "build_runner"]
 
 MAX_BODY = 16 << 10
 """Octets of a request body. The largest honest one is well below 1 KiB."""
+
+KEEPALIVE = 60.0
+"""Seconds that a connection may stay without another request."""
 
 
 class Routes:
@@ -110,6 +114,11 @@ def _count_with(limits: Limits) -> Middleware:
         return await handler(request)
 
     return count
+
+
+def build_runner(app: web.Application, *, drain: float) -> Runner:
+    """What runs *app* on its listeners; requests under way get *drain* seconds to finish when it is stopped."""
+    return Runner(app, problems, keepalive=KEEPALIVE, drain=drain)
 
 
 def _describe_routes() -> Callable[[web.Request], Awaitable[web.Response]]:

@@ -87,7 +87,7 @@ async def answer_with_problems(request: web.Request, handler: Handler) -> web.St
     except ResponderError as error:
         response = _problem_for(error)
     except web.HTTPException as error:
-        response = problem_for_http(error)
+        response = for_http(error)
     except Exception as fault:  # noqa: BLE001  # the edge of a request
         response = internal(fault)
     note(request, response)
@@ -117,6 +117,10 @@ def internal(fault: BaseException | None) -> web.Response:
     return problem(500, "internal", "this is a fault of the service; its log has the details")
 
 
+def malformed() -> web.Response:
+    return problem(400, "malformed-http", "this is not HTTP/1.1 as RFC 9112 has it, or too long")
+
+
 def _problem_for(error: ResponderError) -> web.Response:
     status, kind = next(STATUSES[ancestor] for ancestor in type(error).__mro__ if ancestor in STATUSES)
     if status == 503:
@@ -137,7 +141,7 @@ def log_unavailable(error: ResponderError) -> None:
     _log.error("unavailable", reason=str(error))
 
 
-def problem_for_http(error: web.HTTPException) -> web.Response:
+def for_http(error: web.HTTPException) -> web.Response:
     """aiohttp's own refusals, with texts of ours."""
     match error:
         case web.HTTPNotFound():

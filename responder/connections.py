@@ -1,5 +1,5 @@
 """
-The API's connections: how many there may be, how long they may dally, and what is said to what is no request.
+The connections of an HTTP listener: how many there may be, how long they may dally, what is said to what is no request.
 
 aiohttp bounds none of this by itself, and answers malformed HTTP with its parser's own words.
 """
@@ -9,17 +9,12 @@ from __future__ import annotations
 import asyncio
 import resource
 from collections import Counter
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from aiohttp import web
 
-from responder.api.problems import internal, note, problem, problem_for_http
-
 HEAD_DEADLINE = 10.0
 """Seconds that a new connection has until its first request is there, head and all."""
-
-KEEPALIVE = 60.0
-"""Seconds that a connection may stay without another request."""
 
 MAX_CONNECTIONS = 1000
 """Connections of one listener."""
@@ -28,27 +23,45 @@ MAX_CONNECTIONS_PER_ADDRESS = 250
 """Connections of one address: many, because a proxy in front is a single address for everybody behind it."""
 
 RESERVED_DESCRIPTORS = 256
-"""File descriptors kept for the store, the feed and the listeners themselves."""
+"""File descriptors kept for whatever else the process does, and for the listeners themselves."""
 
 LINGER = 1.0
 """Seconds for the rest of a body that nobody wants, so that its sender gets to read why (RFC 9112, section 9.6)."""
 
 
+class Answers(Protocol):
+    """What a listener answers to what its application never sees, and where its answers are noted."""
+
+    def malformed(self) -> web.Response:
+        """The answer to what is not HTTP."""
+
+    def internal(self, fault: BaseException | None) -> web.Response:
+        """The answer when *fault* is ours."""
+
+    def for_http(self, error: web.HTTPException) -> web.Response:
+        """The answer for one of aiohttp's own."""
+
+    def note(self, request: web.BaseRequest, response: web.StreamResponse) -> None:
+        """Log what was answered."""
+
+
 class Runner(web.AppRunner):
     """
-    As aiohttp's own, but problem documents also answer what never becomes a request of the application.
+    As aiohttp's own, but *answers* also speak to what never becomes a request of the application.
 
-    Requests under way get *drain* seconds to finish when it is stopped.
+    A connection may stay *keepalive* seconds without another request; requests under way get *drain* seconds to finish
+    when the runner is stopped.
     """
 
-    def __init__(self, app: web.Application, *, drain: float) -> None:
+    def __init__(self, app: web.Application, answers: Answers, *, keepalive: float, drain: float) -> None:
+        self._answers = answers
         super().__init__(
             app,
             access_log=None,
             handle_signals=False,
             shutdown_timeout=drain,
             lingering_time=LINGER,
-            keepalive_timeout=KEEPALIVE,
+            keepalive_timeout=keepalive,
             auto_decompress=False,  # no client compresses a hundred octets, and a bomb would cost us
         )
 
@@ -56,14 +69,16 @@ class Runner(web.AppRunner):
         server = await super()._make_server()
         server.__class__ = _Server  # aiohttp has no other way to choose the class of its connections
         cast(_Server, server).clients = _Clients()
+        cast(_Server, server).answers = self._answers
         return server
 
 
 class _Server(web.Server):
     clients: _Clients
+    answers: Answers
 
     def __call__(self) -> web.RequestHandler:
-        return _Connection(self, self.clients, loop=self._loop, **self._kwargs)
+        return _Connection(self, self.clients, self.answers, loop=self._loop, **self._kwargs)
 
 
 class _Clients:
@@ -74,9 +89,9 @@ class _Clients:
         self.by_address: Counter[str] = Counter()
 
     def admit(self, address: str) -> bool:
-        """Count one more, if there is room: what the store, the feed and the logs need stays free."""
+        """Count one more, if there is room: what the rest of the process needs stays free."""
         descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        most = min(MAX_CONNECTIONS, max(8, (descriptors - RESERVED_DESCRIPTORS) // 2))  # there are two listeners
+        most = min(MAX_CONNECTIONS, max(8, (descriptors - RESERVED_DESCRIPTORS) // 2))  # there may be two listeners
         if self.total >= most or self.by_address[address] >= MAX_CONNECTIONS_PER_ADDRESS:
             return False
         self.total += 1
@@ -93,11 +108,12 @@ class _Clients:
 class _Connection(web.RequestHandler):
     """A client's connection: one of so many, and with so much time until its first request is there."""
 
-    __slots__ = ("_address", "_clients", "_deadline")
+    __slots__ = ("_address", "_answers", "_clients", "_deadline")
 
-    def __init__(self, manager: _Server, clients: _Clients, **options: Any) -> None:
+    def __init__(self, manager: _Server, clients: _Clients, answers: Answers, **options: Any) -> None:
         super().__init__(manager, **options)
         self._clients = clients
+        self._answers = answers
         self._address: str | None = None
         self._deadline: asyncio.TimerHandle | None = None
 
@@ -136,11 +152,8 @@ class _Connection(web.RequestHandler):
         """aiohttp's own puts *message* into the answer and the log; it quotes the request, and so perhaps a token."""
         if request.writer.output_size > 0:
             raise ConnectionError("half an answer cannot become another")
-        if status == 400:
-            response = problem(400, "malformed-http", "this is not HTTP/1.1 as RFC 9112 has it, or too long")
-        else:
-            response = internal(exc)
-        note(request, response)
+        response = self._answers.malformed() if status == 400 else self._answers.internal(exc)
+        self._answers.note(request, response)
         response.force_close()
         return response
 
@@ -149,7 +162,7 @@ class _Connection(web.RequestHandler):
     ) -> tuple[web.StreamResponse, bool]:
         """An expectation is refused before any middleware is asked (RFC 9110, section 10.1.1)."""
         if isinstance(resp, web.HTTPException):
-            resp = problem_for_http(resp)
-            note(request, resp)
+            resp = self._answers.for_http(resp)
+            self._answers.note(request, resp)
         resp.headers["Server"] = "responder"  # without the versions that aiohttp would tell
         return await super().finish_response(request, resp, start_time)
