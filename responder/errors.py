@@ -21,12 +21,17 @@ Every exception this project raises on purpose, and nothing else.
     │   ├── NotAChallenge           a DNS update would add what is no challenge value
     │   ├── PrerequisiteFailed      a DNS update expected other values than there are
     │   ├── NameTaken               another hostname already owns that challenge name
-    │   └── TooManyRequests         more than one client may ask, for now
+    │   ├── TooManyRequests         more than one client may ask, for now
+    │   ├── Forbidden               Kubernetes does not let that account do it
+    │   └── RefusedByApi            the API of a responder refuses what the webhook asks of it
     ├── NotFound                  there is no such thing
     └── Unavailable               our fault, try again
         ├── StoreUnavailable        the database does not answer, or cannot be used
         ├── StoreOutdated           the database schema is not the one this version needs
         ├── Unserved                what was asked for is stored, but not being served yet
+        ├── ClusterUnavailable      the Kubernetes API does not answer the webhook
+        ├── ApiUnavailable          the API of a responder does not answer the webhook
+        ├── ApiUntrusted            it does, with a certificate that the webhook does not trust
         ├── CannotStart             a socket, file or process that the service needs cannot be had
         └── CannotExamine           no resolver answers the doctor, or not in time
 
@@ -139,6 +144,18 @@ class TooManyRequests(Refused):
         super().__init__(text)
 
 
+class Forbidden(Refused):
+    """Kubernetes' own rules do not let the account do it: the one that calls the webhook, or the webhook's."""
+
+
+class RefusedByApi(Refused):
+    """The API of a responder said no; *kind* is the end of its problem document's type."""
+
+    def __init__(self, kind: str, detail: str) -> None:
+        self.kind = kind
+        super().__init__(detail)
+
+
 class NotFound(ResponderError):
     """There is no token, value or zone of that description."""
 
@@ -157,6 +174,18 @@ class StoreOutdated(Unavailable):
 
 class Unserved(Unavailable):
     """What was asked for is stored, but no nameserver serves it yet. Asking again does no harm."""
+
+
+class ClusterUnavailable(Unavailable):
+    """The Kubernetes API does not answer, or makes no sense."""
+
+
+class ApiUnavailable(Unavailable):
+    """The API of a responder does not answer, or says that it cannot do this now."""
+
+
+class ApiUntrusted(Unavailable):
+    """Whatever answers for the API of a responder cannot prove that it is one."""
 
 
 class CannotStart(Unavailable):

@@ -30,6 +30,7 @@ COMMANDS = {
     "audit": ("responder.cli.audit", "Show who set and cleared what, from where, and what was refused."),
     "check": ("responder.cli.check", "Find what is wrong with a delegation or hostname, and what mends it."),
     "import": ("responder.cli.importing", "Take over what another server has."),
+    "webhook": ("responder.cli.webhook", "Run the solver for cert-manager in a cluster."),
     "db": ("responder.cli.database", "Look after the database."),
 }
 """Every command: the module that has it under its own name (or `name_`), and the first line of its help."""

@@ -1,0 +1,173 @@
+"""
+The Kubernetes API, as far as a solver needs it and as its service account may use it: four questions, no more.
+
+The cluster is found as every client inside one finds it, by two environment variables and three mounted files. The
+files are read again for each question, because the kubelet rotates them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import aiohttp
+import structlog
+from yarl import URL
+
+from responder.errors import CannotStart, ClusterUnavailable, Forbidden, NotFound
+
+DEADLINE = 4.0
+"""Seconds for one question. It takes milliseconds; while cert-manager waits there is no time for more."""
+
+PAGE = 500
+"""Challenges to ask for at a time, as kubectl does."""
+
+
+_log = structlog.get_logger("webhook")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    """Who sends a request, as the Kubernetes API tells it to us and we tell it back."""
+
+    user: str
+    groups: tuple[str, ...]
+    uid: str = ""
+    extra: Mapping[str, tuple[str, ...]]
+
+
+class Cluster:
+    """A client of the Kubernetes API. Its methods raise `ClusterUnavailable`, and `Forbidden` or `NotFound`."""
+
+    def __init__(self, url: URL, directory: Path) -> None:
+        """*directory* holds the service account's `token` and `ca.crt`. Raises `CannotStart` if it does not."""
+        self._url = url
+        self._directory = directory
+        self._trusted = "", ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        try:
+            self._credentials()
+        except ClusterUnavailable as fault:
+            raise CannotStart(str(fault)) from None
+
+    @classmethod
+    def around(cls, environ: Mapping[str, str], directory: Path) -> Self:
+        """The cluster that this process runs in. Raises `CannotStart` outside of one."""
+        try:
+            host, port = environ["KUBERNETES_SERVICE_HOST"], int(environ["KUBERNETES_SERVICE_PORT"])
+            url = URL.build(scheme="https", host=host, port=port)
+        except (KeyError, ValueError):
+            raise CannotStart(
+                "this is no pod of a Kubernetes cluster: KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT do not"
+                " say where its API is"
+            ) from None
+        return cls(url, directory)
+
+    async def __aenter__(self) -> Self:
+        # No HTTP proxy is asked for: the API is in the same cluster.
+        self._session = aiohttp.ClientSession()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._session.close()
+
+    async def config_map(self, namespace: str, name: str) -> Mapping[str, str]:
+        """The data of a ConfigMap."""
+        found = await self._ask("GET", f"/api/v1/namespaces/{namespace}/configmaps/{name}")
+        return found.get("data") or {}
+
+    async def secret(self, namespace: str, name: str) -> Mapping[str, bytes]:
+        """The data of a Secret."""
+        found = await self._ask("GET", f"/api/v1/namespaces/{namespace}/secrets/{name}")
+        return {key: base64.b64decode(value) for key, value in (found.get("data") or {}).items()}
+
+    async def challenges(self, namespace: str) -> list[Mapping[str, Any]]:
+        """The specs of all of cert-manager's Challenges in the namespace."""
+        specs: list[Mapping[str, Any]] = []
+        page = {"limit": str(PAGE)}
+        while True:
+            found = await self._ask("GET", f"/apis/acme.cert-manager.io/v1/namespaces/{namespace}/challenges", page)
+            specs += [item["spec"] for item in found["items"]]
+            more = found["metadata"].get("continue")
+            if not more:
+                return specs
+            page = {"limit": str(PAGE), "continue": more}
+
+    async def allows(self, caller: Caller, attributes: Mapping[str, Any]) -> bool:
+        """Whether the cluster's rules let *caller* do what *attributes* describe (a SubjectAccessReview)."""
+        review = {
+            "kind": "SubjectAccessReview",
+            "apiVersion": "authorization.k8s.io/v1",
+            "spec": {
+                "user": caller.user,
+                "groups": list(caller.groups),
+                "uid": caller.uid,
+                "extra": {key: list(values) for key, values in caller.extra.items()},
+                **attributes,
+            },
+        }
+        answer = await self._ask("POST", "/apis/authorization.k8s.io/v1/subjectaccessreviews", body=review)
+        return answer["status"].get("allowed") is True
+
+    async def _ask(
+        self, method: str, path: str, query: Mapping[str, str] | None = None, body: object = None
+    ) -> dict[str, Any]:
+        token, trust = self._credentials()
+        headers = {"Authorization": f"Bearer {token}", "Accept": "application/json"}
+        url = self._url.with_path(path).with_query(query)
+        try:
+            async with asyncio.timeout(DEADLINE):
+                return await self._request(method, url, json=body, headers=headers, ssl=trust, allow_redirects=False)
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as fault:
+            _log.warning("the Kubernetes API does not answer", path=path, reason=f"{type(fault).__name__}: {fault}")
+            raise ClusterUnavailable(
+                "the Kubernetes API does not answer the webhook: see that no network policy is in the way"
+            ) from None
+
+    async def _request(self, *request: Any, **options: Any) -> dict[str, Any]:
+        for last in (False, True):
+            try:
+                async with self._session.request(*request, **options) as response:
+                    return _read(response.status, await response.json(content_type=None))
+            except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
+                # A server may close a connection that it kept just as it is used again. All we ask may be asked twice.
+                if last:
+                    raise
+        raise AssertionError("the last attempt returns or raises")
+
+    def _credentials(self) -> tuple[str, ssl.SSLContext]:
+        """The service account's token, and the trust in its cluster, as they are on disk now."""
+        try:
+            token = (self._directory / "token").read_text().strip()
+            pem = (self._directory / "ca.crt").read_text()
+            if pem != self._trusted[0]:
+                self._trusted = pem, ssl.create_default_context(cadata=pem)
+        except (OSError, ValueError) as fault:  # ssl.SSLError is an OSError
+            raise ClusterUnavailable(
+                f"cannot read the service account in {self._directory} ({fault.args[-1]}): is it mounted"
+                " (automountServiceAccountToken)?"
+            ) from None
+        return token, self._trusted[1]
+
+
+def _read(status: int, document: Any) -> dict[str, Any]:
+    """What the API answered. Its own words in a refusal name the account and the object, and are always the same."""
+    if not isinstance(document, dict):
+        raise ValueError("an answer that is no object")
+    message = str(document.get("message"))
+    match status:
+        case 200 | 201:
+            return document
+        case 403:
+            raise Forbidden(message)
+        case 404:
+            raise NotFound(message)
+        case _:
+            raise ClusterUnavailable(f"the Kubernetes API cannot answer the webhook: {message}")

@@ -1,0 +1,131 @@
+"""
+What the API server tells about itself: who asks where is in the comments, and a wrong answer is felt cluster-wide.
+
+An unavailable or stale group of an aggregated API holds up the deletion of every namespace, and missing OpenAPI
+documents fill kube-apiserver's log.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from aiohttp import web
+
+from responder.webhook.payload import API_VERSION, KIND
+
+VERSION = "v1alpha1"
+"""cert-manager calls no other."""
+
+_KIND_GROUP, _, _KIND_VERSION = API_VERSION.partition("/")
+_VERBS = ["create"]
+"""And no other: garbage collection and quotas pick resources up by their verbs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A JSON document that never changes while the process lives."""
+
+    content: bytes
+    content_type: str
+    etag: str
+
+    @classmethod
+    def of(cls, data: object, content_type: str = "application/json") -> Document:
+        content = json.dumps(data).encode()
+        return cls(content, content_type, f'"{hashlib.sha256(content).hexdigest()[:32]}"')
+
+    def answer(self, request: web.Request) -> web.Response:
+        """The document, or 304 if the client has it (RFC 9110, section 13.1.2)."""
+        headers = {"ETag": self.etag, "Vary": "Accept"}
+        known = [tag.strip().removeprefix("W/") for tag in request.headers.get("If-None-Match", "").split(",")]
+        if self.etag in known:
+            return web.Response(status=304, headers=headers)
+        return web.Response(body=self.content, headers=headers | {"Content-Type": self.content_type})
+
+
+class Discovery:
+    """The documents for one *group* with one *solver* in it."""
+
+    def __init__(self, group: str, solver: str) -> None:
+        self._groups = Document.of({"kind": "APIGroupList", "apiVersion": "v1", "groups": [_group(group)]})
+        self._aggregated = {
+            version: Document.of(
+                _aggregated(group, solver, version),
+                f"application/json;g=apidiscovery.k8s.io;v={version};as=APIGroupDiscoveryList",
+            )
+            for version in ("v2", "v2beta1")
+        }
+        self._documents = {
+            # Clients get this one from kube-apiserver itself.
+            f"/apis/{group}": Document.of({"kind": "APIGroup", "apiVersion": "v1", **_group(group)}),
+            # The availability check, every 30 s; discovery by kube-apiserver and by clients.
+            f"/apis/{group}/{VERSION}": Document.of(_resources(group, solver)),
+            # kube-apiserver, every minute; without an answer it logs an error each time.
+            "/openapi/v2": Document.of(
+                {"swagger": "2.0", "info": {"title": "responder webhook", "version": VERSION}, "paths": {}}
+            ),
+            "/openapi/v3": Document.of({"paths": {}}),
+        }
+
+    def routes(self) -> list[web.RouteDef]:
+        documents = (web.get(path, _answering(document)) for path, document in self._documents.items())
+        return [web.get("/apis", self._apis), *documents]
+
+    async def _apis(self, request: web.Request) -> web.Response:
+        """kube-apiserver's aggregated discovery, every minute, takes what its Accept lists and nothing else."""
+        for choice in request.headers.get("Accept", "").split(","):
+            parameters = {part.strip() for part in choice.split(";")}
+            for version, document in self._aggregated.items():
+                if parameters >= {"g=apidiscovery.k8s.io", f"v={version}", "as=APIGroupDiscoveryList"}:
+                    return document.answer(request)
+        return self._groups.answer(request)
+
+
+def _answering(document: Document) -> Any:
+    async def answer(request: web.Request) -> web.Response:
+        return document.answer(request)
+
+    return answer
+
+
+def _group(group: str) -> dict[str, Any]:
+    version = {"groupVersion": f"{group}/{VERSION}", "version": VERSION}
+    return {"name": group, "versions": [version], "preferredVersion": version}
+
+
+def _resources(group: str, solver: str) -> dict[str, Any]:
+    resource = {
+        "name": solver,
+        "singularName": KIND,
+        "namespaced": False,
+        "group": _KIND_GROUP,
+        "version": _KIND_VERSION,
+        "kind": KIND,
+        "verbs": _VERBS,
+    }
+    return {
+        "kind": "APIResourceList",
+        "apiVersion": "v1",
+        "groupVersion": f"{group}/{VERSION}",
+        "resources": [resource],
+    }
+
+
+def _aggregated(group: str, solver: str, version: str) -> dict[str, Any]:
+    resource = {
+        "resource": solver,
+        "responseKind": {"group": _KIND_GROUP, "version": _KIND_VERSION, "kind": KIND},
+        "scope": "Cluster",
+        "singularResource": KIND,
+        "verbs": _VERBS,
+    }
+    versions = [{"version": VERSION, "freshness": "Current", "resources": [resource]}]
+    return {
+        "kind": "APIGroupDiscoveryList",
+        "apiVersion": f"apidiscovery.k8s.io/{version}",
+        "metadata": {},
+        "items": [{"metadata": {"name": group, "creationTimestamp": None}, "versions": versions}],
+    }

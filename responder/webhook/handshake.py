@@ -1,0 +1,134 @@
+"""
+TLS as the front proxy needs it: our certificate, its client certificate; both sides change while connections stand.
+
+A context that is in use cannot be given another certificate or another trust without a moment in which it has half of
+each. So listeners hold an outer one for good, and each handshake goes on in whatever inner one is the newest.
+"""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+
+import structlog
+
+from responder.errors import CannotStart, InvalidConfiguration
+from responder.logs import Seldom
+
+FAILURE_INTERVAL = 60.0
+"""Seconds between two reports of handshakes that fail for one reason: port scanners and a broken client are alike."""
+
+_log = structlog.get_logger("webhook")
+_failures = Seldom(FAILURE_INTERVAL)
+
+
+class Handshake:
+    """The *context* for listeners, and what may change about it."""
+
+    def __init__(self, certificate: Path, key: Path) -> None:
+        """The serving certificate, with its chain, and its key, as PEM files. Raises `CannotStart`."""
+        self._certificate, self._key = certificate, key
+        self._ca: str | None = None
+        self.context = _new_context()
+        self.context.sslobject_class = _Peer
+        self.context.sni_callback = self._choose
+        try:
+            self._read = self._files()
+            self._newest = self._load()
+        except OSError as fault:
+            raise CannotStart(
+                f"cannot use the serving certificate {certificate} with the key {key}: {_reason(fault)}"
+            ) from None
+
+    def trust(self, ca: str) -> bool:
+        """
+        Take client certificates from the CAs in *ca* (PEM) from now on. Returns whether some are trusted no longer.
+
+        Raises `InvalidConfiguration`, and leaves everything as it was.
+        """
+        if ca == self._ca:
+            return False
+        before, trusted = self._ca, set(self._newest.get_ca_certs(binary_form=True))
+        try:
+            self._ca = ca
+            self._newest = self._load()
+        except OSError as fault:
+            self._ca = before
+            raise InvalidConfiguration([f"cannot use the front proxy's CA certificates: {_reason(fault)}"]) from None
+        _log.info("trusting a front proxy", authorities=[_subject(cert) for cert in self._newest.get_ca_certs()])
+        return not trusted <= set(self._newest.get_ca_certs(binary_form=True))
+
+    def reload(self) -> None:
+        """Use the files for the serving certificate as they are now; while they are of no use, what they were."""
+        try:
+            if (read := self._files()) == self._read:
+                return
+            self._newest = self._load()
+            self._read = read
+        except OSError as fault:  # perhaps only one of the two has been replaced so far
+            if _failures.due("reload") is not None:
+                _log.error("cannot use the new serving certificate: going on with the old one", reason=_reason(fault))
+            return
+        _log.info("using a new serving certificate")
+
+    def _files(self) -> tuple[bytes, bytes]:
+        return self._certificate.read_bytes(), self._key.read_bytes()
+
+    def _load(self) -> ssl.SSLContext:
+        context = _new_context()
+        context.load_cert_chain(self._certificate, self._key, password=_no_password)
+        if self._ca is not None:
+            context.load_verify_locations(cadata=self._ca)
+        return context
+
+    def _choose(self, peer: ssl.SSLObject, _: str | None, __: ssl.SSLContext) -> None:
+        """Called in each handshake, whether its client names a server or not."""
+        peer.context = self._newest
+
+
+class _Peer(ssl.SSLObject):
+    """One connection. Nobody but the log ever hears of a handshake that failed, so it is told there."""
+
+    def do_handshake(self) -> None:
+        try:
+            super().do_handshake()
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            raise
+        except ssl.SSLError as fault:
+            if (unreported := _failures.due(_reason(fault))) is not None:
+                _log.warning("a TLS handshake failed", reason=_reason(fault), more=unreported)
+            raise
+
+
+def _new_context() -> ssl.SSLContext:
+    """
+    Client certificates are looked at, but not demanded: the kubelet's probes have none.
+
+    Go takes any certificate of a bundle for an anchor, an intermediate one too. And a session must not be resumed
+    that was authenticated by a CA that is trusted no longer: TLS 1.3 without tickets has no sessions.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.num_tickets = 0
+    context.verify_mode = ssl.CERT_OPTIONAL
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    return context
+
+
+def _no_password() -> str:
+    """Without this, OpenSSL asks at the terminal."""
+    return ""
+
+
+def _reason(fault: OSError) -> str:
+    """The same words for the same fault; Python's own name a line of its source code."""
+    if isinstance(fault, ssl.SSLCertVerificationError):
+        return f"the client's certificate is not the front proxy's: {fault.verify_message}"
+    if isinstance(fault, ssl.SSLError):
+        return str(fault.reason or "malformed").replace("_", " ").lower()
+    return fault.strerror or type(fault).__name__
+
+
+def _subject(certificate: object) -> str:
+    names = certificate["subject"] if isinstance(certificate, dict) else ()
+    return ", ".join(f"{key}={value}" for rdn in names for key, value in rdn)

@@ -1,0 +1,103 @@
+"""
+The `config` that an issuer gives the solver: which responder to call, with which token, and whose certificate to trust.
+
+It is read strictly. A misspelt field that is passed over would be found by somebody else, at night.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import ssl
+from functools import lru_cache
+from ipaddress import ip_address
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError
+from yarl import URL
+
+from responder.errors import InvalidConfiguration
+from responder.webhook.payload import faults
+
+MAX_TRUSTS = 64
+"""CA bundles that are kept compiled; issuers of a cluster name one or two."""
+
+WHERE = "config of the issuer's webhook solver"
+FIELDS = "write url, tokenSecretRef with name and key, and caBundle if need be"
+
+
+def _parse_url(value: object) -> URL:
+    if not isinstance(value, str):
+        raise ValueError("must be text")
+    try:
+        url = URL(value.strip())
+        port = url.port  # raises for a port that is none
+    except ValueError:
+        raise ValueError("is not a URL") from None
+    if url.scheme not in ("https", "http") or not url.host or port is None:
+        raise ValueError('is not a web address: write one like "https://responder.example.com"')
+    if url.user is not None or url.password is not None or url.query_string or url.fragment:
+        raise ValueError("has parts that make no sense here: no user, no password, no ? and no #")
+    if url.scheme == "http" and not _is_near(url.host):
+        raise ValueError("would send the token unencrypted: write https (http is for NAME.NAMESPACE.svc alone)")
+    return url
+
+
+def _is_near(host: str) -> bool:
+    """Whether *host* is a Service of the cluster, whose domain may be any, or this very pod."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host.split(".")[2:3] == ["svc"]
+
+
+def _parse_bundle(value: object) -> str:
+    """PEM, as it is or in base64, which is how Kubernetes writes it in its own caBundle fields."""
+    if not isinstance(value, str) or not value:  # ssl takes empty text for "the system's"
+        raise ValueError("must be text")
+    try:
+        pem = value if "-----BEGIN" in value else base64.b64decode("".join(value.split()), validate=True).decode()
+        trust(pem)
+    except (binascii.Error, UnicodeError, ssl.SSLError):
+        raise ValueError("holds no certificates: write them as PEM, or as base64 of PEM") from None
+    return pem
+
+
+class SecretKey(BaseModel):
+    """Which key of which Secret, in the namespace that the challenge belongs to."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$")]
+    key: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,253}$")]
+
+
+class IssuerConfig(BaseModel):
+    """What an issuer says, checked."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+    url: Annotated[URL, PlainValidator(_parse_url)]
+    token: SecretKey = Field(alias="tokenSecretRef")
+    ca_bundle: Annotated[str, PlainValidator(_parse_bundle)] | None = Field(None, alias="caBundle")
+
+    @classmethod
+    def parse(cls, config: Any) -> IssuerConfig:
+        """Raises `InvalidConfiguration`: one line with everything that is wrong, and what there is to set."""
+        if not isinstance(config, dict):
+            raise InvalidConfiguration([f"{WHERE}: there is none: {FIELDS}"])
+        try:
+            return cls.model_validate(config, strict=True)
+        except ValidationError as error:
+            raise InvalidConfiguration([f"{WHERE}: {', '.join(faults(error))}: {FIELDS}"]) from None
+
+    @property
+    def trust(self) -> ssl.SSLContext:
+        """How to tell that whoever answers at the URL is the responder."""
+        return trust(self.ca_bundle)
+
+
+@lru_cache(MAX_TRUSTS)
+def trust(pem: str | None) -> ssl.SSLContext:
+    """Trust the certificates in *pem* and no others; the system's if there are none. Raises `ssl.SSLError`."""
+    return ssl.create_default_context(cadata=pem)
