@@ -75,8 +75,8 @@ class Runner(web.AppRunner):
 
     def close_when_idle(self) -> None:
         """Let every connection finish what it is at, and then close it."""
-        for connection in cast(web.Server, self.server).connections:
-            connection.close()
+        for connection in cast(_Server, self.server).connections:
+            cast(_Connection, connection).close_when_idle()
 
     async def _make_server(self) -> web.Server:
         server = await super()._make_server()
@@ -121,7 +121,7 @@ class _Clients:
 class _Connection(web.RequestHandler):
     """A client's connection: one of so many, and with so much time until its first request is there."""
 
-    __slots__ = ("_address", "_answers", "_clients", "_deadline")
+    __slots__ = ("_address", "_answers", "_clients", "_deadline", "_is_busy")
 
     def __init__(self, manager: _Server, clients: _Clients, answers: Answers, **options: Any) -> None:
         super().__init__(manager, **options)
@@ -129,6 +129,7 @@ class _Connection(web.RequestHandler):
         self._answers = answers
         self._address: str | None = None
         self._deadline: asyncio.TimerHandle | None = None
+        self._is_busy = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -148,7 +149,18 @@ class _Connection(web.RequestHandler):
 
     async def _handle_request(self, *request: Any) -> tuple[web.StreamResponse, bool]:
         self._has_begun()
-        return await super()._handle_request(*request)
+        self._is_busy = True
+        try:
+            return await super()._handle_request(*request)
+        finally:
+            self._is_busy = False
+
+    def close_when_idle(self) -> None:
+        """aiohttp's own `close` leaves an idle connection open, with nobody who reads from it."""
+        if self._is_busy:
+            self.close()
+        else:
+            self.force_close()
 
     def _has_begun(self) -> None:
         if self._deadline is not None:

@@ -11,7 +11,9 @@ import asyncio
 import base64
 import ssl
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -122,9 +124,13 @@ class Cluster:
         token, trust = self._credentials()
         headers = {"Authorization": f"Bearer {token}", "Accept": "application/json"}
         url = self._url.with_path(path).with_query(query)
+        request = partial(self._request, method, url, json=body, headers=headers, ssl=trust, allow_redirects=False)
         try:
             async with asyncio.timeout(DEADLINE):
-                return await self._request(method, url, json=body, headers=headers, ssl=trust, allow_redirects=False)
+                # A server may close a connection that it kept just as it is used again. All we ask may be asked twice.
+                with suppress(aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
+                    return await request()
+                return await request()
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as fault:
             _log.warning("the Kubernetes API does not answer", path=path, reason=f"{type(fault).__name__}: {fault}")
             raise ClusterUnavailable(
@@ -132,15 +138,8 @@ class Cluster:
             ) from None
 
     async def _request(self, *request: Any, **options: Any) -> dict[str, Any]:
-        for last in (False, True):
-            try:
-                async with self._session.request(*request, **options) as response:
-                    return _read(response.status, await response.json(content_type=None))
-            except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
-                # A server may close a connection that it kept just as it is used again. All we ask may be asked twice.
-                if last:
-                    raise
-        raise AssertionError("the last attempt returns or raises")
+        async with self._session.request(*request, **options) as response:
+            return _read(response.status, await response.json(content_type=None))
 
     def _credentials(self) -> tuple[str, ssl.SSLContext]:
         """The service account's token, and the trust in its cluster, as they are on disk now."""

@@ -7,6 +7,7 @@ each. So listeners hold an outer one for good, and each handshake goes on in wha
 
 from __future__ import annotations
 
+import os
 import ssl
 from pathlib import Path
 
@@ -27,18 +28,17 @@ class Handshake:
 
     def __init__(self, certificate: Path, key: Path) -> None:
         """The serving certificate, with its chain, and its key, as PEM files. Raises `CannotStart`."""
-        self._certificate, self._key = certificate, key
-        self._ca: str | None = None
+        self._paths = key, certificate
+        self._ca = ""
         self.context = _new_context()
         self.context.sslobject_class = _Peer
         self.context.sni_callback = self._choose
         try:
-            self._read = self._files()
-            self._newest = self._load()
+            self._pem = self._read()
+            self._newest = _context(self._pem, self._ca)
         except OSError as fault:
-            raise CannotStart(
-                f"cannot use the serving certificate {certificate} with the key {key}: {_reason(fault)}"
-            ) from None
+            reason = f"cannot use the serving certificate {certificate} with the key {key}: {_reason(fault)}"
+            raise CannotStart(reason) from None
 
     def trust(self, ca: str) -> bool:
         """
@@ -48,38 +48,29 @@ class Handshake:
         """
         if ca == self._ca:
             return False
-        before, trusted = self._ca, set(self._newest.get_ca_certs(binary_form=True))
         try:
-            self._ca = ca
-            self._newest = self._load()
+            context = _context(self._pem, ca)
         except OSError as fault:
-            self._ca = before
             raise InvalidConfiguration([f"cannot use the front proxy's CA certificates: {_reason(fault)}"]) from None
-        _log.info("trusting a front proxy", authorities=[_subject(cert) for cert in self._newest.get_ca_certs()])
-        return not trusted <= set(self._newest.get_ca_certs(binary_form=True))
+        before, self._ca, self._newest = self._newest, ca, context
+        _log.info("trusting a front proxy", authorities=[_subject(each) for each in context.get_ca_certs()])
+        return not {*before.get_ca_certs(binary_form=True)} <= {*context.get_ca_certs(binary_form=True)}
 
     def reload(self) -> None:
         """Use the files for the serving certificate as they are now; while they are of no use, what they were."""
         try:
-            if (read := self._files()) == self._read:
+            if (pem := self._read()) == self._pem:
                 return
-            self._newest = self._load()
-            self._read = read
+            self._newest = _context(pem, self._ca)
         except OSError as fault:  # perhaps only one of the two has been replaced so far
             if _failures.due("reload") is not None:
                 _log.error("cannot use the new serving certificate: going on with the old one", reason=_reason(fault))
             return
+        self._pem = pem
         _log.info("using a new serving certificate")
 
-    def _files(self) -> tuple[bytes, bytes]:
-        return self._certificate.read_bytes(), self._key.read_bytes()
-
-    def _load(self) -> ssl.SSLContext:
-        context = _new_context()
-        context.load_cert_chain(self._certificate, self._key, password=_no_password)
-        if self._ca is not None:
-            context.load_verify_locations(cadata=self._ca)
-        return context
+    def _read(self) -> bytes:
+        return b"\n".join(path.read_bytes() for path in self._paths)
 
     def _choose(self, peer: ssl.SSLObject, _: str | None, __: ssl.SSLContext) -> None:
         """Called in each handshake, whether its client names a server or not."""
@@ -98,6 +89,18 @@ class _Peer(ssl.SSLObject):
             if (unreported := _failures.due(_reason(fault))) is not None:
                 _log.warning("a TLS handshake failed", reason=_reason(fault), more=unreported)
             raise
+
+
+def _context(pem: bytes, ca: str) -> ssl.SSLContext:
+    """With our key and certificate in *pem*, and trust in *ca*. Raises `OSError`, as everything of `ssl` does."""
+    context = _new_context()
+    with os.fdopen(os.memfd_create("serving"), "wb") as file:  # OpenSSL takes them from files only
+        file.write(pem)
+        file.flush()
+        context.load_cert_chain(f"/proc/self/fd/{file.fileno()}", password=_no_password)
+    if ca:
+        context.load_verify_locations(cadata=ca)
+    return context
 
 
 def _new_context() -> ssl.SSLContext:

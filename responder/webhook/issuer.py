@@ -16,7 +16,8 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError
 from yarl import URL
 
-from responder.errors import InvalidConfiguration
+from responder.errors import InvalidConfiguration, InvalidName
+from responder.names import Name
 from responder.webhook.payload import faults
 
 MAX_TRUSTS = 64
@@ -29,18 +30,24 @@ FIELDS = "write url, tokenSecretRef with name and key, and caBundle if need be"
 def _parse_url(value: object) -> URL:
     if not isinstance(value, str):
         raise ValueError("must be text")
-    try:
-        url = URL(value.strip())
-        port = url.port  # raises for a port that is none
-    except ValueError:
-        raise ValueError("is not a URL") from None
-    if url.scheme not in ("https", "http") or not url.host or port is None:
+    url = _url(value.strip())
+    if url is None:
         raise ValueError('is not a web address: write one like "https://responder.example.com"')
     if url.user is not None or url.password is not None or url.query_string or url.fragment:
         raise ValueError("has parts that make no sense here: no user, no password, no ? and no #")
-    if url.scheme == "http" and not _is_near(url.host):
+    if url.scheme == "http" and not _is_near(url.raw_host or ""):
         raise ValueError("would send the token unencrypted: write https (http is for NAME.NAMESPACE.svc alone)")
     return url
+
+
+def _url(text: str) -> URL | None:
+    """The URL in *text*, if there is one whose host can be looked up."""
+    try:
+        url = URL(text)
+        Name.parse(url.raw_host or "")
+        return url if url.scheme in ("https", "http") and url.port else None
+    except (ValueError, InvalidName):
+        return None
 
 
 def _is_near(host: str) -> bool:

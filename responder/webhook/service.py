@@ -48,7 +48,7 @@ class Endpoint:
     @property
     def name(self) -> str:
         """For messages: without a port, and without what only leads there."""
-        return f"the responder at {self.url.host}"
+        return f"the responder at {self.url.raw_host}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +75,7 @@ class Service:
         """A session for the constructor. No connection is kept: the next request may be hours away."""
         return aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(force_close=True, use_dns_cache=False),
-            timeout=aiohttp.ClientTimeout(total=ATTEMPT),
+            timeout=aiohttp.ClientTimeout(),  # each try has its own
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
         )
@@ -95,13 +95,16 @@ class Service:
 
     async def _try(self, endpoint: Endpoint, verb: Verb, token: str, challenge: Challenge) -> None:
         try:
-            async with self._session.post(
-                endpoint.url / verb,
-                json=challenge.body(),
-                headers={"Authorization": f"Bearer {token}", "Accept-Encoding": "identity"},
-                ssl=endpoint.trust,
-                allow_redirects=False,
-            ) as response:
+            async with (
+                asyncio.timeout(ATTEMPT),
+                self._session.post(
+                    endpoint.url / verb,
+                    json=challenge.body(),
+                    headers={"Authorization": f"Bearer {token}", "Accept-Encoding": "identity"},
+                    ssl=endpoint.trust,
+                    allow_redirects=False,
+                ) as response,
+            ):
                 status, octets = response.status, await _read(response)
         except aiohttp.ClientConnectorCertificateError as fault:
             raise _untrusted(endpoint, fault) from None
@@ -148,7 +151,7 @@ def _judge(endpoint: Endpoint, status: int, document: dict[str, Any], challenge:
     if 300 <= status < 400:
         raise InvalidConfiguration([f"{endpoint.name} redirects: write into the issuer's url where it leads"])
     if status < 300:
-        raise InvalidConfiguration([f"what answers at {endpoint.url.host} is no responder: mend the issuer's url"])
+        raise InvalidConfiguration([f"what answers at {endpoint.url.raw_host} is no responder: mend the issuer's url"])
     raise ApiUnavailable(
         f"{endpoint.name} cannot be asked: something in front of it answers with status {status}: see that the issuer's"
         " url leads to the responder's API"

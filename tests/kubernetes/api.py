@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import ssl
 import tempfile
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -34,7 +34,10 @@ class FakeApi:
     users: dict[str, User]
     objects: Objects = field(default_factory=dict)
     asked: list[tuple[User, Attributes]] = field(default_factory=list)
-    fault: web.Response | None = None
+    reviews: list[Mapping[str, Any]] = field(default_factory=list)
+    fault: Callable[[web.BaseRequest, Attributes], web.Response | None] = lambda *_: None
+    """Answers instead of what is right, if it likes."""
+
     port: int = 0
 
     def put_secret(self, namespace: str, name: str, **data: str | bytes) -> None:
@@ -44,14 +47,6 @@ class FakeApi:
     def put(self, resource: str, namespace: str, name: str, content: Mapping[str, Any]) -> None:
         metadata = {"namespace": namespace, "name": name}
         self.objects[resource, namespace, name] = {"metadata": metadata, **content}
-
-    def reset(self) -> None:
-        """Forget what was asked so far."""
-        self.asked.clear()
-
-    def attributes(self) -> set[Attributes]:
-        """What was asked so far."""
-        return {what for _, what in self.asked}
 
     @asynccontextmanager
     async def listening(self, authority: Authority) -> AsyncIterator[int]:
@@ -69,13 +64,13 @@ class FakeApi:
             await runner.cleanup()
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        if self.fault is not None:
-            return web.Response(status=self.fault.status, text=self.fault.text)
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         user = self.users.get(token) if scheme == "Bearer" else None
         if user is None:
             return _status(401, "Unauthorized", "Unauthorized")
         what = _attributes(request)
+        if (answer := self.fault(request, what)) is not None:
+            return answer
         self.asked.append((user, what))
         if not self.rbac.allows(user, what):
             return _status(403, "Forbidden", _refusal(user, what))
@@ -90,6 +85,7 @@ class FakeApi:
 
     def _review(self, review: Mapping[str, Any]) -> web.Response:
         spec = review["spec"]
+        self.reviews.append(spec)
         user = User(spec["user"], tuple(spec.get("groups") or ()))
         if resource := spec.get("resourceAttributes"):
             what = Attributes(resource["verb"], resource["group"], resource["resource"])
