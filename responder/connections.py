@@ -133,6 +133,8 @@ class _Connection(web.RequestHandler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
+        if transport.get_extra_info("peercert"):
+            return  # whoever proved itself by a certificate finds room, and may open connections for later, as Go does
         address = (transport.get_extra_info("peername") or ("",))[0]
         if not self._clients.admit(address):
             self.force_close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -20,6 +20,17 @@ async def eventually(condition: Callable[[], object], what: str) -> None:
         if time.monotonic() > deadline:
             pytest.fail(f"never came about: {what}")
         await asyncio.sleep(0.001)
+
+
+async def polled(check: Callable[[], Awaitable[object]], what: str) -> None:
+    """As `eventually`, for what has to be asked of somebody."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        if await check():
+            return
+        if time.monotonic() > deadline:
+            pytest.fail(f"never came about: {what}")
+        await asyncio.sleep(0.05)
 
 
 def wait_until(condition: Callable[[], object], what: str) -> None:

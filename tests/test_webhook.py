@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import ssl
 from collections.abc import AsyncIterator, Callable
@@ -14,7 +15,7 @@ import pytest
 from aiohttp import web
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from responder import webhook
+from responder import connections, webhook
 from responder.errors import InvalidConfiguration
 from responder.logs import Seldom
 from responder.webhook import handshake, server, statuses
@@ -236,6 +237,32 @@ async def test_no_access_review(served: Served, solved: list[ChallengeRequest], 
     reply = await served.proxy.send("POST", SOLVING, [JSON, *IDENTITY.headers()], body("Present", ORDER))
     assert_status((500, "InternalError"), reply)
     assert [] == solved
+
+
+async def test_crowd_of_strangers(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Strangers that hold all the connections there are do not keep the front proxy out."""
+    monkeypatch.setattr(connections, "MAX_CONNECTIONS", 2)
+    async with contextlib.AsyncExitStack() as stack:
+        crowd = [await stack.enter_async_context(served.cluster.front_proxy(served.port, pair=None)) for _ in range(3)]
+        for stranger in crowd[:2]:
+            assert 200 == (await stranger.send("GET", "/livez")).status
+        with pytest.raises((OSError, EOFError)):
+            await crowd[2].send("GET", "/livez")
+
+        assert await served.proxy.is_available(RESOURCES)
+
+
+async def test_connection_opened_for_later(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stranger has to say soon what it wants; kube-apiserver may keep a connection for a request to come."""
+    monkeypatch.setattr(connections, "HEAD_DEADLINE", 0.05)
+    served.proxy.idle.append(await served.proxy._connect())
+    async with served.cluster.front_proxy(served.port, pair=None) as stranger:
+        reader, writer = await stranger._connect()
+        assert b"" == await reader.read()
+        writer.close()
+        await writer.wait_closed()
+
+    assert 200 == (await served.proxy.get(RESOURCES, AVAILABILITY)).status
 
 
 # What kube-apiserver asks

@@ -23,6 +23,7 @@ import structlog
 from yarl import URL
 
 from responder.errors import CannotStart, ClusterUnavailable, Forbidden, NotFound
+from responder.webhook.trust import client_context
 
 DEADLINE = 4.0
 """Seconds for one question. It takes milliseconds; while cert-manager waits there is no time for more."""
@@ -147,7 +148,7 @@ class Cluster:
             token = (self._directory / "token").read_text().strip()
             pem = (self._directory / "ca.crt").read_text()
             if pem != self._trusted[0]:
-                self._trusted = pem, ssl.create_default_context(cadata=pem)
+                self._trusted = pem, client_context(pem)
         except (OSError, ValueError) as fault:  # ssl.SSLError is an OSError
             raise ClusterUnavailable(
                 f"cannot read the service account in {self._directory} ({fault.args[-1]}): is it mounted"

@@ -19,6 +19,7 @@ from yarl import URL
 from responder.errors import InvalidConfiguration, InvalidName
 from responder.names import Name
 from responder.webhook.payload import faults
+from responder.webhook.trust import client_context
 
 MAX_TRUSTS = 64
 """CA bundles that are kept compiled; issuers of a cluster name one or two."""
@@ -64,7 +65,7 @@ def _parse_bundle(value: object) -> str:
         raise ValueError("must be text")
     try:
         pem = value if "-----BEGIN" in value else base64.b64decode("".join(value.split()), validate=True).decode()
-        trust(pem)
+        _trust(pem)
     except (binascii.Error, UnicodeError, ssl.SSLError):
         raise ValueError("holds no certificates: write them as PEM, or as base64 of PEM") from None
     return pem
@@ -101,10 +102,7 @@ class IssuerConfig(BaseModel):
     @property
     def trust(self) -> ssl.SSLContext:
         """How to tell that whoever answers at the URL is the responder."""
-        return trust(self.ca_bundle)
+        return _trust(self.ca_bundle)
 
 
-@lru_cache(MAX_TRUSTS)
-def trust(pem: str | None) -> ssl.SSLContext:
-    """Trust the certificates in *pem* and no others; the system's if there are none. Raises `ssl.SSLError`."""
-    return ssl.create_default_context(cadata=pem)
+_trust = lru_cache(MAX_TRUSTS)(client_context)

@@ -132,7 +132,7 @@ class Solver:
                 f" ACME account needs: give its ServiceAccount that right ({refusal})"
             ) from None
         for spec in specs:
-            if (spec.get("dnsName"), spec.get("key")) == (request.dns_name, request.value):
+            if (spec.get("dnsName"), spec.get("key")) == (request.dns_name, request.value) and spec.get("token"):
                 return str(spec["token"])
         raise NotFound(
             f"there is no Challenge for {request.dns_name} in namespace {request.namespace}, which a token bound to an"
