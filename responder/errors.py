@@ -31,6 +31,7 @@ Every exception this project raises on purpose, and nothing else.
         ├── Unserved                what was asked for is stored, but not being served yet
         ├── ClusterUnavailable      the Kubernetes API does not answer the webhook
         ├── ApiUnavailable          the API of a responder does not answer the webhook
+        │   └── ApiBusy                 it does, and asks for patience
         ├── ApiUntrusted            it does, with a certificate that the webhook does not trust
         ├── CannotStart             a socket, file or process that the service needs cannot be had
         └── CannotExamine           no resolver answers the doctor, or not in time
@@ -182,6 +183,10 @@ class ClusterUnavailable(Unavailable):
 
 class ApiUnavailable(Unavailable):
     """The API of a responder does not answer, or says that it cannot do this now."""
+
+
+class ApiBusy(ApiUnavailable):
+    """The API of a responder takes no more requests for now: asking again at once makes it worse."""
 
 
 class ApiUntrusted(Unavailable):

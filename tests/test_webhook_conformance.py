@@ -7,29 +7,38 @@ The suite itself drives a solver written in Go, inside its own process; this one
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import AsyncIterator, Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import dns.rcode
 import pytest
 
+from responder.access import challenge_value
 from tests.e2e.dns_client import ask
 from tests.e2e.programs import wait_until
 from tests.e2e.service import ZONE, Responder, Token
 from tests.kubernetes.cert_manager import CertManager, Order
-from tests.kubernetes.cluster import NAMESPACE, SECRET, fake_cluster
+from tests.kubernetes.cluster import NAMESPACE, SECRET, FakeCluster, fake_cluster, least_rbac
 from tests.kubernetes.lookups import Lookups
+from tests.processes import polled
 
 KEY, OTHER_KEY = "123d==", "anothertestingkey"
 """The suite's own values: no digests at all."""
+
+ACME_TOKEN, THUMBPRINT = "evaGxfADs6pSRb2LAv9IZf17Dt3juxGJ-PCt92wr-oA", "9jg46WB3rR_AHD-EBXdN7cBkH1WOu0tA3M9fm21mqTI"
+"""RFC 8555's own examples of them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Suite:
     """What the suite has at hand: the solver, an order for it, and the DNS server."""
 
+    cluster: FakeCluster
     cert_manager: CertManager
+    token: Token
     order: Order
     lookups: Lookups
 
@@ -72,10 +81,10 @@ async def suite(tmp_path: Path, service: Responder, request: pytest.FixtureReque
     )
     nameserver = "127.0.0.1", service.dns
     lookups = Lookups(nameserver, {f"ns1.{ZONE}.": nameserver})
-    async with fake_cluster(tmp_path) as cluster:
+    async with fake_cluster(tmp_path, least_rbac(challenges=True)) as cluster:
         cluster.api.put_secret(NAMESPACE, SECRET, token=token.secret)
-        async with cluster.webhook() as port, cluster.cert_manager(port) as cert_manager:
-            yield Suite(cert_manager, order, lookups)
+        async with cluster.webhook(reads_challenges=True) as port, cluster.cert_manager(port) as cert_manager:
+            yield Suite(cluster, cert_manager, token, order, lookups)
 
 
 async def test_basic(suite: Suite) -> None:
@@ -157,6 +166,64 @@ async def test_moved_cname(suite: Suite) -> None:
     await suite.clean_up(replace(suite.order, fqdn="elsewhere.example.net.", zone="example.net."))
 
     assert await suite.is_deleted(suite.order)
+
+
+async def test_pinned_token(suite: Suite, service: Responder) -> None:
+    """A token that is pinned to an ACME account publishes that account's values alone; the Challenge proves it."""
+    _pin(service, suite.token)
+    order = replace(suite.order, key=challenge_value(f"{ACME_TOKEN}.{THUMBPRINT}"))
+    for key, is_theirs in ((order.key, True), (OTHER_KEY, False)):
+        order = replace(order, key=key)
+        spec = {"type": "DNS-01", "dnsName": order.dns_name, "key": key, "token": ACME_TOKEN}
+        suite.cluster.api.put("challenges", NAMESPACE, "the-only-one", {"spec": spec})
+
+        message = await suite.cert_manager.present(order)
+
+        assert is_theirs == (message is None)
+        assert is_theirs == await suite.is_propagated(order)
+        await suite.clean_up(order)
+        assert await suite.is_deleted(order)
+    assert message == (
+        "Secret team-a/responder-token, key token: the responder at 127.0.0.1 says: this token is pinned to an ACME"
+        " account, and the value is not one of that account: use the account that it was minted for"
+    )
+
+
+async def test_revoked_token(suite: Suite, service: Responder) -> None:
+    """With a token that was revoked, nothing is presented; its values went with it, so there is nothing to clean up."""
+    await suite.present(suite.order)
+
+    service.cli("token", "revoke", suite.token.id)
+    wait_until(lambda: service.introspect(suite.token).status == 401, "the token is good no longer")
+
+    assert await suite.cert_manager.present(suite.order) == (
+        "Secret team-a/responder-token, key token: the responder at 127.0.0.1 says: this token was revoked: ask your"
+        " platform team for a new one"
+    )
+    await suite.clean_up(suite.order)
+    await polled(lambda: suite.is_deleted(suite.order), "its value is gone")
+
+
+async def test_token_for_another_hostname(suite: Suite) -> None:
+    """A token of another hostname does nothing here, and the message says what would help."""
+    strange = replace(suite.order, dns_name="strange.example.com", fqdn=f"_acme-challenge.strange.{ZONE}.")
+    own, name = suite.order.dns_name, "_acme-challenge.strange.example.com."
+
+    for fqdn, mend in (
+        (strange.fqdn, f"point the CNAME of {name} at a name it covers"),
+        (name, f"set cnameStrategy: Follow in the issuer if {name} is a CNAME to a name it covers"),
+    ):
+        assert await suite.cert_manager.present(replace(strange, fqdn=fqdn)) == (
+            "Secret team-a/responder-token, key token: the responder at 127.0.0.1 says: this token does not cover"
+            f" {fqdn.rstrip('.')}: it covers {own}: let it cover strange.example.com (responder token allow), or {mend}"
+        )
+        await suite.clean_up(replace(strange, fqdn=fqdn))
+
+
+def _pin(service: Responder, token: Token) -> None:
+    """Bind the token to an ACME account, before anybody has used it."""
+    with closing(sqlite3.connect(service.directory / "responder.db")) as database, database:
+        database.execute("UPDATE tokens SET account_thumbprint = ? WHERE id = ?", (THUMBPRINT, token.id))
 
 
 def _exists(service: Responder, token: Token) -> bool:

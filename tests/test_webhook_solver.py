@@ -371,7 +371,7 @@ async def test_responder_that_hangs(bench: Bench, monkeypatch: pytest.MonkeyPatc
 
 async def test_retries(bench: Bench) -> None:
     """What may succeed later is tried again before cert-manager hears of it."""
-    statuses = iter([503, 429, 200])
+    statuses = iter([503, 500, 200])
 
     def answer(body: Mapping[str, str]) -> web.Response:
         status = next(statuses)
@@ -396,6 +396,16 @@ async def test_unavailable(bench: Bench) -> None:
     )
     assert 2 * 3 == len(bench.responder.requests)
     assert message == await bench.clean_up(bench.order(SERVED))
+
+
+async def test_too_many_requests(bench: Bench) -> None:
+    """A responder that asks for patience is not asked again at once."""
+    detail = "too many requests with this token: 600 per 1 minute are allowed; wait as long as Retry-After says"
+    bench.responder.answer = lambda _: problem(429, "too-many-requests", detail)
+
+    assert await bench.present() == f"the responder at 127.0.0.1 is asked too often: {detail}"
+    assert 2 == len(bench.responder.requests)
+    assert await bench.clean_up() is None
 
 
 @pytest.mark.parametrize(
@@ -479,10 +489,10 @@ async def test_token_for_another_hostname(bench: Bench) -> None:
     ]
 
 
-# A token that is bound to an ACME account
+# A token that is pinned to an ACME account
 
 
-PINNED = "this token is bound to an ACME account: send acme_token"
+PINNED = "this token is pinned to an ACME account: send acme_token"
 
 
 def pinned(body: Mapping[str, str]) -> web.Response:
@@ -504,7 +514,7 @@ def put_challenges(cluster: FakeCluster) -> None:
         cluster.api.put("challenges", NAMESPACE, f"some-1-{number}", {"spec": spec})
 
 
-async def test_bound_token(cluster: FakeCluster, resolver: dns.asyncresolver.Resolver) -> None:
+async def test_pinned_token(cluster: FakeCluster, resolver: dns.asyncresolver.Resolver) -> None:
     """If the responder asks for it, ACME's own token is read from the Challenge of this name and value, and sent."""
     cluster.api.rbac = Rbac(least_rbac(challenges=True))
     put_challenges(cluster)
@@ -524,25 +534,25 @@ async def test_challenges_are_read_only_if_need_be(cluster: FakeCluster, resolve
     assert "challenges" not in {what.resource for _, what in cluster.api.asked}
 
 
-async def test_bound_token_without_reading(bench: Bench) -> None:
+async def test_pinned_token_without_reading(bench: Bench) -> None:
     """Where reading Challenges is not enabled, none is read, whatever the rules would allow; the mend is named."""
     bench.cluster.api.rbac = Rbac(least_rbac(challenges=True))
     bench.responder.answer = pinned
 
     assert await bench.present() == refused(
-        f"{PINNED}: let the webhook read Challenges (--read-challenges), which hold what proves the account"
+        f"{PINNED}: let the webhook read Challenges (--read-challenges), which hold that token"
     )
     assert await bench.clean_up() is None
     assert "challenges" not in {what.resource for _, what in bench.cluster.api.asked}
 
 
-async def test_bound_token_without_challenge(cluster: FakeCluster, resolver: dns.asyncresolver.Resolver) -> None:
+async def test_pinned_token_without_challenge(cluster: FakeCluster, resolver: dns.asyncresolver.Resolver) -> None:
     """A ClusterIssuer's Secret is in another namespace than the Challenge; and there may be no right to list them."""
     async with bench_of(cluster, resolver, reads_challenges=True) as bench:
         bench.responder.answer = pinned
         assert await bench.present() == (
-            "the webhook may not list the Challenges in namespace team-a, which a token bound to an ACME account needs:"
-            " give its ServiceAccount that right (challenges.acme.cert-manager.io is forbidden: User"
+            "the webhook may not list the Challenges in namespace team-a, which a token pinned to an ACME account"
+            " needs: give its ServiceAccount that right (challenges.acme.cert-manager.io is forbidden: User"
             ' "system:serviceaccount:responder:responder-webhook" cannot list resource "challenges" in API group'
             ' "acme.cert-manager.io" in the namespace "team-a")'
         )
@@ -550,7 +560,7 @@ async def test_bound_token_without_challenge(cluster: FakeCluster, resolver: dns
 
         cluster.api.rbac = Rbac(least_rbac(challenges=True))
         assert await bench.present() == (
-            "there is no Challenge for none.example.com in namespace team-a, which a token bound to an ACME account"
+            "there is no Challenge for none.example.com in namespace team-a, which a token pinned to an ACME account"
             " needs: use an Issuer in the Certificate's own namespace, not a ClusterIssuer"
         )
         assert await bench.clean_up() is None

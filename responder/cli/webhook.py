@@ -78,7 +78,7 @@ _SOLVER = _Pattern("name", _LABEL, "responder")
 @click.option(
     "--read-challenges",
     is_flag=True,
-    help="List cert-manager's Challenges, for tokens that are bound to an ACME account. It takes RBAC.",
+    help="List cert-manager's Challenges, for tokens that are pinned to an ACME account. It takes RBAC.",
 )
 @click.option(
     "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", show_default=True

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import aiohttp
 from yarl import URL
 
-from responder.errors import ApiUnavailable, ApiUntrusted, InvalidConfiguration, RefusedByApi
+from responder.errors import ApiBusy, ApiUnavailable, ApiUntrusted, InvalidConfiguration, RefusedByApi
 
 ATTEMPT = 5.0
 """Seconds for one try. A present waits up to 3 s for a nameserver that hangs."""
@@ -32,8 +32,8 @@ MAX_DETAIL = 1_000
 
 PROBLEM = "urn:responder:problem:"
 
-TRANSIENT = frozenset({408, 425, 429, *range(500, 600)})
-"""Statuses after which the same request may succeed later."""
+TRANSIENT = frozenset({408, *range(500, 600)})
+"""Statuses after which the same request may succeed at once."""
 
 Verb = Literal["present", "cleanup"]
 
@@ -89,6 +89,8 @@ class Service:
         for delay in DELAYS:
             try:
                 return await self._try(endpoint, verb, token, challenge)
+            except ApiBusy:
+                raise
             except ApiUnavailable:
                 await asyncio.sleep(delay)
         return await self._try(endpoint, verb, token, challenge)
@@ -142,6 +144,8 @@ def _judge(endpoint: Endpoint, status: int, document: dict[str, Any], challenge:
     is_ours = str(document.get("type", "")).startswith(PROBLEM) and detail.isprintable()
     if status == 200 and document.get("value") == challenge.value:
         return
+    if is_ours and status == 429:
+        raise ApiBusy(f"{endpoint.name} is asked too often: {detail}")
     if is_ours and status in TRANSIENT:
         raise ApiUnavailable(f"{endpoint.name} cannot do it now: {detail}")
     if is_ours and kind == "no-such-route":

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
-from typing import NoReturn, assert_never
+from typing import assert_never
 
 import dns.asyncresolver
 import dns.exception
@@ -53,7 +53,7 @@ class Solver:
         reads_challenges: bool,
         resolver: dns.asyncresolver.Resolver | None = None,
     ) -> None:
-        """*reads_challenges* is for tokens bound to an ACME account. Without *resolver*, it is the system's."""
+        """*reads_challenges* is for tokens pinned to an ACME account. Without *resolver*, it is the system's."""
         self._cluster = cluster
         self._service = service
         self._reads_challenges = reads_challenges
@@ -99,16 +99,33 @@ class Solver:
         token = _token(await self._secret(request.namespace, config.token, secret), config.token, secret)
         challenge = Challenge(fqdn=fqdn, value=request.value)
         try:
-            try:
-                await self._service.ask(endpoint, verb, token, challenge)
-            except RefusedByApi as refusal:
-                if refusal.kind != "pinned" or not self._reads_challenges:
-                    raise
-                challenge = replace(challenge, acme_token=await self._acme_token(request))
-                await self._service.ask(endpoint, verb, token, challenge)
+            await self._call(verb, endpoint, token, challenge, request)
         except RefusedByApi as refusal:
-            _explain(refusal, request, endpoint, f"{secret}, key {config.token.key}")
+            where = f"{secret}, key {config.token.key}: {endpoint.name} says"
+            raise RefusedByApi(refusal.kind, f"{where}: {refusal}{self._mend(refusal.kind, request)}") from None
         _log.info(verb, hostname=request.dns_name, namespace=request.namespace, secret=config.token.name)
+
+    async def _call(
+        self, verb: Verb, endpoint: Endpoint, token: str, challenge: Challenge, request: ChallengeRequest
+    ) -> None:
+        try:
+            await self._service.ask(endpoint, verb, token, challenge)
+        except RefusedByApi as refusal:
+            if refusal.kind != "pinned" or not self._reads_challenges:
+                raise
+            proven = replace(challenge, acme_token=await self._acme_token(request))
+            await self._service.ask(endpoint, verb, token, proven)
+
+    def _mend(self, kind: str, request: ChallengeRequest) -> str:
+        """What the API cannot know about a refusal: how cert-manager and the webhook are set up."""
+        if kind == "pinned" and not self._reads_challenges:
+            return ": let the webhook read Challenges (--read-challenges), which hold that token"
+        if kind != "not-covered":
+            return ""
+        mend = f": let it cover {request.dns_name} (responder token allow), or "
+        if _same(request.fqdn, request.delegated_name):
+            return f"{mend}set cnameStrategy: Follow in the issuer if {request.fqdn} is a CNAME to a name it covers"
+        return f"{mend}point the CNAME of {request.delegated_name} at a name it covers"
 
     async def _secret(self, namespace: str, ref: SecretKey, secret: str) -> Mapping[str, bytes]:
         try:
@@ -128,14 +145,14 @@ class Solver:
             specs = await self._cluster.challenges(request.namespace)
         except Forbidden as refusal:
             raise Forbidden(
-                f"the webhook may not list the Challenges in namespace {request.namespace}, which a token bound to an"
+                f"the webhook may not list the Challenges in namespace {request.namespace}, which a token pinned to an"
                 f" ACME account needs: give its ServiceAccount that right ({refusal})"
             ) from None
         for spec in specs:
             if (spec.get("dnsName"), spec.get("key")) == (request.dns_name, request.value) and spec.get("token"):
                 return str(spec["token"])
         raise NotFound(
-            f"there is no Challenge for {request.dns_name} in namespace {request.namespace}, which a token bound to an"
+            f"there is no Challenge for {request.dns_name} in namespace {request.namespace}, which a token pinned to an"
             " ACME account needs: use an Issuer in the Certificate's own namespace, not a ClusterIssuer"
         )
 
@@ -162,20 +179,6 @@ def _token(data: Mapping[str, bytes], ref: SecretKey, secret: str) -> str:
         fault = f"this is no token: put all of {PREFIX}... there, as responder token mint printed it"
         raise InvalidConfiguration([f"{secret}, key {ref.key}: {fault}"])
     return token
-
-
-def _explain(refusal: RefusedByApi, request: ChallengeRequest, endpoint: Endpoint, where: str) -> NoReturn:
-    """Add to what the API says what it cannot know: where the token comes from, and how cert-manager is set up."""
-    text = f"{where}: {endpoint.name} says: {refusal}"
-    if refusal.kind == "pinned":
-        text += ": let the webhook read Challenges (--read-challenges), which hold what proves the account"
-    if refusal.kind == "not-covered":
-        text += f": let it cover {request.dns_name} (responder token allow)"
-        if _same(request.fqdn, request.delegated_name):
-            text += f", or set cnameStrategy: Follow in the issuer if {request.fqdn} is a CNAME to a name it covers"
-        else:
-            text += f", or point the CNAME of {request.delegated_name} at a name it covers"
-    raise RefusedByApi(refusal.kind, text) from None
 
 
 def _same(one: str, other: str) -> bool:
