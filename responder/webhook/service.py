@@ -53,7 +53,7 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Challenge:
-    """What is asked to be presented, or cleaned up; *acme_token* is ACME's own, for tokens bound to an account."""
+    """What is asked to be presented, or cleaned up; *acme_token* is ACME's own, for tokens pinned to an account."""
 
     fqdn: str
     value: str
