@@ -593,6 +593,22 @@ def test_serve_hands_over(run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pyt
     assert [("127.0.0.1", 53081)] == plan.admin
     assert 1 == plan.processes
     assert str(APEX) == plan.settings["zones"][0]["name"]
+    assert plan.settings["dns"]["update"]["enabled"]
+
+
+def test_serve_and_the_key_file(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`serve` makes the key of updates, does not start with one that others can read, and needs none without them."""
+    plans: list[Any] = []
+    monkeypatch.setattr("responder.supervisor.become", plans.append)
+    run("serve")
+    key = tmp_path / "tsig.key"
+    key.chmod(0o644)
+
+    assert f"the key file {key} is open to other users: chmod 600 {key}" in run("serve", status=1).err
+    monkeypatch.setenv("RESPONDER_DNS__UPDATE__ENABLED", "false")
+    run("serve")
+
+    assert [True, False] == [plan.settings["dns"]["update"]["enabled"] for plan in plans]
 
 
 def test_longest_expiry_fits_the_calendar() -> None:

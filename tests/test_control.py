@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -20,17 +21,21 @@ import aiohttp
 import dns.asyncquery
 import dns.message
 import pytest
+import structlog
 
 from responder import challenges, control, feed, logs
-from responder.access import digest, mint_secret
+from responder.access import digest, mint_secret, tsig_key_name, tsig_secret
 from responder.api import health
 from responder.child import Lifeline
 from responder.config import Endpoint, load
 from responder.errors import StoreUnavailable
+from responder.keyfile import read_key
 from responder.store import NewToken, Store
+from responder.wire import Transport
 from responder.zone import Zones
 from tests.processes import eventually, wait_until
 from tests.service import APEX, Quick, connect, grant, new_database, write_configuration
+from tests.updates import Key, add, message, rcode
 
 HOST = "some.example.com"
 VALUE = "LHDhK3oGRvkiefQnx7OOczTY5Tic_xZ6HcMOc_gmtoM"
@@ -44,6 +49,7 @@ class Process:
     orders: dict[str, Any]
     ports: dict[str, int]
     stop: asyncio.Event = field(default_factory=asyncio.Event)
+    relay: feed.Relay = field(default_factory=feed.Relay)
     is_ready: bool = False
 
     def ready(self) -> None:
@@ -89,7 +95,9 @@ async def started(process: Process) -> AsyncIterator[list[Zones]]:
     """The process at work, and a nameserver that follows it: yields what it was given to serve."""
     snapshots: list[Zones] = []
     before = asyncio.all_tasks()
-    following = asyncio.create_task(feed.follow(str(process.directory / "feed"), snapshots.append, lambda _: None))
+    following = asyncio.create_task(
+        feed.follow(str(process.directory / "feed"), snapshots.append, lambda _: None, process.relay)
+    )
     running = asyncio.create_task(process.main())
     try:
         await eventually(lambda: (process.is_ready and snapshots) or running.done(), "the process is ready")
@@ -146,6 +154,50 @@ async def test_parts_work_together(process: Process) -> None:
     for purpose in ("api", "admin"):
         with pytest.raises((aiohttp.ClientError, TimeoutError)):
             await request(process, purpose, "GET", "/livez", timeout=aiohttp.ClientTimeout(0.05))
+
+
+async def update(process: Process, secret: str) -> str:
+    """Add the value by an update, as a nameserver passes it on; returns the rcode that came back."""
+    store = await Store.open(process.orders["settings"]["database"]["url"])
+    token = await store.find_token(digest(secret))
+    await store.close()
+    assert token is not None
+    name = tsig_key_name(token)
+    key = Key(name, tsig_secret(read_key(process.directory / "tsig.key"), name))
+    signed = key.sign(message(add(str(grant(HOST).challenge_name), VALUE)), int(time.time()))
+    replies: list[bytes] = []
+    process.relay.pass_on(feed.Packet(signed, Transport.UDP, "192.0.2.7", b""), replies.append)
+    await eventually(lambda: replies, "there is a reply")
+    return rcode(replies[0])
+
+
+async def test_updates(process: Process) -> None:
+    """What nameservers pass on is answered with keys made from the key file, which is made if there is none."""
+    async with started(process) as snapshots:
+        assert "NOERROR" == await update(process, await mint(process))
+
+        served = {rdata for zone in snapshots[-1] for rrset in zone.rrsets() for rdata in rrset.rdatas}
+        assert bytes((len(VALUE),)) + VALUE.encode() in served
+
+
+@pytest.mark.parametrize("broken", [True, False])
+async def test_no_updates(process: Process, *, broken: bool) -> None:
+    """Without a key that can be used, or without updates, the rest goes on; the log says what is wrong."""
+    read_key(process.directory / "tsig.key")
+    if broken:
+        (process.directory / "tsig.key").chmod(0o644)
+    else:
+        process.orders["settings"]["dns"]["update"]["enabled"] = False
+    with structlog.testing.capture_logs() as logged:
+        async with started(process):
+            secret = await mint(process)
+            (process.directory / "tsig.key").chmod(0o600)
+            assert "SERVFAIL" == await update(process, secret)
+            status, _ = await request(process, "api", "GET", "/v1/token", headers={"Authorization": f"Bearer {secret}"})
+            assert 200 == status
+
+    events = [event["event"] for event in logged]
+    assert broken is ("no DNS updates until the next start" in events)
 
 
 async def test_writer_that_dies(process: Process, monkeypatch: pytest.MonkeyPatch) -> None:

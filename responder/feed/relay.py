@@ -25,7 +25,7 @@ MAX_WAITING = 64
 MAX_WAITING_OF_NETWORK = 32
 """Those of one client network: half, so that nobody has them all to himself."""
 
-MAX_PER_SECOND = 500
+MAX_PER_SECOND = 300
 """Packets passed on in a second, of each transport: if all are forged, the control process loses some 5 % of a core."""
 
 MAX_PER_SECOND_OF_NETWORK = 100
