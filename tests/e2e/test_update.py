@@ -7,15 +7,16 @@ from itertools import count
 from pathlib import Path
 from subprocess import CompletedProcess
 
+import dns.rcode
 import pytest
 
 from .certbot import Certbot
-from .dns_client import serial, values
+from .dns_client import ask, serial, values
 from .lego import Certificate, Lego
 from .pebble import Authority
 from .programs import wait_until
 from .service import ZONE, Responder, Token
-from .updates import Key, key_of, knsupdate, nsupdate, obtain_by_dehydrated, rfc2136
+from .updates import Key, hook_environment, key_of, knsupdate, nsupdate, obtain_by_dehydrated, rfc2136, run_hook
 
 pytestmark = pytest.mark.e2e
 
@@ -29,9 +30,16 @@ _numbers = count(1)
 
 @pytest.fixture
 def token(service: Responder) -> Token:
-    """A token for a hostname of this test's own, whose challenge name exists."""
-    minted = service.mint(f"updated{next(_numbers)}.example.com")
-    wait_until(lambda: service.introspect(minted).status == 200, "the new token is good")
+    """A token for a hostname of this test's own."""
+    return _minted(service, f"updated{next(_numbers)}.example.com")
+
+
+def _minted(service: Responder, hostname: str) -> Token:
+    """A new token, whose challenge name exists: whatever changes the zone from now on is the test's doing."""
+    minted = service.mint(hostname)
+    wait_until(
+        lambda: ask(service.dns, minted.challenge_name, "TXT").rcode() == dns.rcode.NOERROR, "the challenge name exists"
+    )
     return minted
 
 
@@ -141,8 +149,7 @@ def test_knsupdate(service: Responder, token: Token, tmp_path: Path, options: tu
 @pytest.mark.parametrize("client", [nsupdate, knsupdate])
 def test_what_is_refused(service: Responder, token: Token, tmp_path: Path, client: Client) -> None:
     """Without a key, with a wrong one, or for other names nothing changes, and the client tells its user why."""
-    yours = service.mint(f"yours-{client.__name__}.example.com")
-    wait_until(lambda: service.introspect(yours).status == 200, "the other token is good")
+    yours = _minted(service, f"yours-{client.__name__}.example.com")
     good = key_of(service, token)
     keys = {"good": good, "forged": Key(good.name, "A" * 43 + "="), "stranger": Key("x", good.secret)}
     before = serial(service.dns, ZONE)
@@ -167,3 +174,15 @@ def test_what_is_refused(service: Responder, token: Token, tmp_path: Path, clien
 
     assert before == serial(service.dns, ZONE)
     assert set() == values(service.dns, token.challenge_name) | values(service.dns, yours.challenge_name)
+
+
+def test_hook_of_uacme(service: Responder, token: Token, resolver: int, tmp_path: Path) -> None:
+    """The hook that we ship understands uacme's arguments as well, and leaves other types of challenges alone."""
+    environment = hook_environment(service, key_of(service, token), resolver, tmp_path)
+    host = token.challenge_name.removeprefix("_acme-challenge.")
+
+    assert 0 == run_hook(environment, "begin", "dns-01", host, "token", VALUE)
+    assert {VALUE} == values(service.dns, token.challenge_name)
+    assert 0 != run_hook(environment, "begin", "http-01", host, "token", OTHER)
+    assert 0 == run_hook(environment, "done", "dns-01", host, "token", VALUE)
+    assert set() == values(service.dns, token.challenge_name)

@@ -92,18 +92,28 @@ def obtain_by_dehydrated(
         f"HOOK={HOOK}\n"
         "KEY_ALGO=prime256v1\n"
     )
-    environment = {
-        "SERVER": f"127.0.0.1 {service.dns}",
-        "KEY": str(key.bind(directory)),
-        "DIG": f"{require('dig')} @127.0.0.1 -p {resolver}",
-    }
-    require("nsupdate")
+    environment = hook_environment(service, key, resolver, directory)
     dehydrated = [require("dehydrated"), "--config", str(config)]
     for arguments in (["--register", "--accept-terms"], ["--cron"]):
         run = _run([*dehydrated, *arguments], environment=environment)
         assert run.returncode == 0, run.stdout
     obtained = directory / "certs" / "obtained"
     return Certificate(obtained / "cert.pem", obtained / "chain.pem")
+
+
+def hook_environment(service: Responder, key: Key, resolver: int, directory: Path) -> dict[str, str]:
+    """What the hook that we ship needs to know."""
+    require("nsupdate")
+    return {
+        "SERVER": f"127.0.0.1 {service.dns}",
+        "KEY": str(key.bind(directory)),
+        "DIG": f"{require('dig')} @127.0.0.1 -p {resolver}",
+    }
+
+
+def run_hook(environment: dict[str, str], *arguments: str) -> int:
+    """Run the hook as an ACME client does; returns its exit status."""
+    return _run([str(HOOK), *arguments], environment=environment).returncode
 
 
 def _with(key: Path | None) -> list[str]:
