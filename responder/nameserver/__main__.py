@@ -16,8 +16,12 @@ from responder.child import Lifeline, run
 from responder.exchange import Exchange, Identity
 from responder.nameserver import Nameserver, sandbox, serve, tcp
 from responder.ratelimit import RateLimit
+from responder.scheduling import take_short_turns
 
 _log = structlog.get_logger("nameserver")
+
+TURN = 0.0001
+"""Seconds of a turn on the processor, as short as there are: an answer takes a tenth of it, and waits for nobody's."""
 
 _OURSELVES = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
 """Never limited: the readiness check asks from here, and a flood in our own name must not make it fail."""
@@ -26,6 +30,7 @@ _OURSELVES = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
 async def main(orders: dict[str, Any], lifeline: Lifeline, stop: asyncio.Event) -> None:
     """*orders* name its sockets (inherited, by number), the feed's path, and how to present itself."""
     logs.configure(**orders["log"])
+    take_short_turns(TURN)
     _give_up_what_is_not_needed()
     sockets = {
         purpose: [socket.socket(fileno=number) for number in numbers] for purpose, numbers in orders["sockets"].items()
