@@ -51,6 +51,12 @@ class Change:
     serial: int
     names: Mapping[Name, tuple[str, ...] | None]
 
+    def pieces(self, size: int) -> Iterator[Change]:
+        """The same in several changes, of at most *size* names each."""
+        names = list(self.names.items())
+        for at in range(0, max(len(names), 1), size):
+            yield replace(self, names=dict(names[at : at + size]))
+
 
 @dataclass(frozen=True, slots=True)
 class Node:
@@ -126,6 +132,12 @@ class Zones:
         if zone is not None:
             zone.apply(change)
 
+    def discard(self, count: int) -> bool:
+        """Forget *count* names, now that nobody is answered from here any more. Returns whether there are more."""
+        for _ in range(min(count, len(self.nodes))):
+            self.nodes.popitem()
+        return bool(self.nodes)
+
 
 class Zone:
     """One zone. Its nodes live in the table shared by all of them."""
@@ -162,9 +174,10 @@ class Zone:
         """Take over the state that *change* carries, and its serial."""
         for name, values in change.names.items():
             self._set_values(name.wire, values)
-        self.serial = change.serial
-        self._negatives.clear()
-        self._set_node(self.apex.wire, granted=self._nodes[self.apex.wire].granted)
+        if change.serial != self.serial:  # it is the same in all pieces of a change, and in a whole snapshot
+            self.serial = change.serial
+            self._negatives.clear()
+            self._set_node(self.apex.wire, granted=self._nodes[self.apex.wire].granted)
 
     def rrsets(self) -> Iterator[RRset]:
         """Everything in the zone, the SOA first, as zone text would list it."""

@@ -402,6 +402,33 @@ async def test_large_changes_go_in_pieces(
     assert names == carried[0] | carried[1] | carried[2]
 
 
+async def test_queries_come_between_the_names_of_a_change(
+    start: Start, victim: object, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever else has work in a nameserver process has it done while many names change."""
+    monkeypatch.setattr(follower, "APPLIED_AT_ONCE", 10)
+    names: dict[Name, tuple[str, ...] | None] = {challenge(str(number)): () for number in range(25)}
+    publisher = await start()
+    async with Follower(path).running() as nameserver:
+        await nameserver.loaded()
+        publishing = asyncio.create_task(publisher.publish([change(8, names)]))
+        seen = await sizes(nameserver.zones, until=publishing.done)
+
+    names_and_those_above = [0, 20, 40, 50]
+    assert names_and_those_above == [size - seen[0] for size in seen]
+
+
+async def sizes(zones: Zones, *, until: Callable[[], object]) -> list[int]:
+    """How many names there are in *zones*, whenever it is another number, as a query would find them."""
+    seen = [len(zones.nodes)]
+    async with asyncio.timeout(PATIENCE):
+        while not until():
+            await asyncio.sleep(0)
+            if len(zones.nodes) != seen[-1]:
+                seen.append(len(zones.nodes))
+    return seen
+
+
 async def test_one_that_hangs_is_killed(start: Start, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A nameserver that stops to acknowledge is killed, and the change is live without it."""
     publisher = await start()
@@ -567,6 +594,23 @@ async def test_reload(start: Start, store: Store, victim: subprocess.Popen[bytes
         await within(publisher.publish([change(6, {TWO: (VALUE,)})]))
         assert ([VALUE], [VALUE]) == (one.values(TWO), two.values(TWO))
         assert victim.poll() is None
+
+
+async def test_old_zones_go_little_by_little(
+    start: Start, victim: object, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever else has work in a nameserver process has it done while the names of before a `reload` are freed."""
+    monkeypatch.setattr(follower, "FREED_AT_ONCE", 4)
+    publisher = await start()
+    async with Follower(path).running() as nameserver:
+        await nameserver.loaded()
+        old = nameserver.zones
+        reloading = asyncio.create_task(publisher.reload())
+        seen = await sizes(old, until=lambda: not old.nodes)
+        await within(reloading)
+
+        assert [*range(seen[0], 0, -4), 0] == seen
+        assert [VALUE] == nameserver.values(ONE)
 
 
 async def test_reload_gives_everybody_the_full_time(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import dns.rcode
 import pytest
 from hypothesis import given
@@ -212,3 +214,24 @@ def test_history_does_not_matter(history: list[dict[Name, tuple[str, ...] | None
         values = state[name] or ()
         answer = ask(served, str(name), "TXT", transport=Transport.TCP).answer
         assert sorted(f'{name.fqdn} 1 IN TXT "{value}"' for value in values) == text(answer)
+
+
+def test_pieces() -> None:
+    """A change in pieces carries the same, each piece the serials of the whole; even an empty one has a piece."""
+    whole = Change(apex=APEX, previous=7, serial=8, names={challenge(label): () for label in "abcde"})
+
+    pieces = [*whole.pieces(2)]
+
+    assert [2, 2, 1] == [len(piece.names) for piece in pieces]
+    assert whole.names == {name: values for piece in pieces for name, values in piece.names.items()}
+    assert {(APEX, 7, 8)} == {(piece.apex, piece.previous, piece.serial) for piece in pieces}
+    assert [replace(whole, names={})] == [*replace(whole, names={}).pieces(2)]
+
+
+def test_discard() -> None:
+    """Zones that are served no more can be freed a little at a time."""
+    served = zones()
+    count = len(served.nodes)
+
+    assert [True, False, False] == [served.discard(count - 1), served.discard(5), served.discard(5)]
+    assert not served.nodes

@@ -13,6 +13,12 @@ from responder.feed.frames import MAX_FRAME, Begin, Check, End, Keys, Reply, pac
 from responder.feed.relay import Relay
 from responder.zone import Change, Zones
 
+APPLIED_AT_ONCE = 16
+"""Names of a change between which no query is answered: they take 0.2 ms. A flood of presents changes 64 at a time."""
+
+FREED_AT_ONCE = 500
+"""Names of zones no longer served that are freed between two batches of queries: they take 0.3 ms, a million 0.1 s."""
+
 RECONNECT_DELAY = 0.1
 """Seconds between a nameserver's attempts to find the control process again."""
 
@@ -45,14 +51,21 @@ async def follow(
             writer.write(pack({"serving": serving is not None}))
             relay.attach(writer)
             async for zones in _receive(reader, writer, serving, rekey, relay, counts):
-                serving = zones
+                old, serving = serving, zones
                 install(zones)
+                if old is not None and old is not zones:
+                    _free(old)
         except (asyncio.IncompleteReadError, ConnectionError):
             _log.warning("control process is away; answering from memory")
         finally:
             relay.detach()
             writer.transport.abort()
         await asyncio.sleep(RECONNECT_DELAY)
+
+
+def _free(zones: Zones) -> None:
+    if zones.discard(FREED_AT_ONCE):
+        asyncio.get_running_loop().call_soon(_free, zones)
 
 
 async def _receive(
@@ -71,7 +84,11 @@ async def _receive(
             case Begin():
                 collecting = Zones(frame.statics)
             case Change():
-                collecting.apply(frame)
+                first, *rest = frame.pieces(APPLIED_AT_ONCE)
+                collecting.apply(first)
+                for piece in rest:
+                    await asyncio.sleep(0)
+                    collecting.apply(piece)
             case End():
                 yield collecting
             case Keys():
