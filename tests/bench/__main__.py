@@ -91,10 +91,10 @@ def _scale(directory: Path, cores: Cores, arguments: argparse.Namespace) -> obje
     return asdict(results)
 
 
-def _isolation(directory: Path, cores: Cores, _: argparse.Namespace) -> object:
-    results = isolation.measure(directory, cores, say=_say)
-    print(report.isolation_table(results))
-    return asdict(results)
+def _isolation(directory: Path, cores: Cores, arguments: argparse.Namespace) -> object:
+    rounds = isolation.measure(directory, cores, rounds=arguments.rounds, say=_say)
+    print(report.isolation_table(rounds))
+    return [asdict(one) for one in rounds]
 
 
 PARTS = {

@@ -11,7 +11,8 @@ import json
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -22,7 +23,7 @@ from responder.names import Name
 from tests.bench import database
 from tests.bench.database import Holder, random_value
 from tests.bench.load import Outcome
-from tests.bench.machine import Cores, busy_seconds, cpu_seconds, percentile, pin, sync_times
+from tests.bench.machine import COURTEOUS, URGENT, Cores, busy_seconds, cpu_seconds, percentile, pin, sync_times
 from tests.bench.servers import CONFIGURATION
 from tests.e2e.dns_client import values
 from tests.e2e.service import ZONE, Responder
@@ -36,6 +37,7 @@ VALUES = 4
 ALONE = 500
 """Presents one after the other."""
 _PATIENCE = 120.0
+_LOAD = (sys.executable, "-m", "tests.bench.load")
 
 
 class Service(Protocol):
@@ -166,25 +168,59 @@ def load(
     concurrency: int,
     *,
     check: bool = False,
-    nice: int = 0,
+    urgent: bool = False,
 ) -> Outcome:
-    """Have the other process send it all, at that niceness; anything but success ends the benchmark."""
+    """Have the other process send it all; anything but success ends the benchmark."""
+    requests = [_request(route, one) for one in presented]
+    orders = _orders(service, requests, concurrency, check=check)
+    run = subprocess.run(
+        [*(URGENT if urgent else ()), *_LOAD],
+        input=orders,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+        timeout=_PATIENCE,
+    )
+    return _outcome(run.stdout)
+
+
+@contextmanager
+def flooding(responder: Responder, presented: Sequence[Presented]) -> Iterator[None]:
+    """Have all of it presented and cleaned up again and again, from when this begins until the block ends."""
+    requests = [_request(route, one) for route in ("/present", "/cleanup") for one in presented]
+    orders = _orders(responder, requests, CONCURRENCY, endless=True)
+    process = subprocess.Popen([*COURTEOUS, *_LOAD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        process.stdin.write(orders)
+        process.stdin.close()
+        process.stdout.readline()
+        yield
+    finally:
+        process.terminate()
+        report = process.stdout.read()
+        process.wait()
+    _outcome(report)
+
+
+def _orders(
+    service: Service, requests: Sequence[object], concurrency: int, *, check: bool = False, endless: bool = False
+) -> str:
     orders = {
         "api": service.api,
         "dns": service.dns if check else None,
         "concurrency": concurrency,
-        "requests": [_request(route, one) for one in presented],
+        "requests": requests,
+        "endless": endless,
     }
-    run = subprocess.run(
-        ["nice", "-n", str(nice), sys.executable, "-m", "tests.bench.load"],
-        input=json.dumps(orders).encode(),
-        stdout=subprocess.PIPE,
-        check=True,
-        timeout=_PATIENCE,
-    )
-    outcome: Outcome = json.loads(run.stdout)
-    if outcome["statuses"] != {"200": len(presented)}:
-        raise SystemExit(f"{route} was not always answered with 200: {outcome['statuses']}")
+    return json.dumps(orders)
+
+
+def _outcome(report: str) -> Outcome:
+    outcome: Outcome = json.loads(report)
+    if outcome["statuses"].keys() != {"200"}:
+        raise SystemExit(f"the API did not always answer with 200: {outcome['statuses']}")
     return outcome
 
 

@@ -1,7 +1,8 @@
 """
 The API's load: a process of its own that sends requests made beforehand over kept connections, and times each.
 
-It reads its orders from stdin and writes the outcome to stdout, both JSON. As lean as Python can be, because it
+It reads its orders from stdin and writes the outcome to stdout, both JSON. An endless load begins anew with the first
+request after the last one, until SIGTERM; an empty line says that it has begun. As lean as Python can be, because it
 shares a core with the nameserver: one epoll loop, no parsing but of the status and the length.
 """
 
@@ -9,11 +10,14 @@ from __future__ import annotations
 
 import json
 import select
+import signal
 import socket
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import cycle, takewhile
 from typing import TypedDict
 
 _TIMEOUT = 15.0
@@ -67,7 +71,7 @@ class Connection:
         return head[9:12].decode(), time.perf_counter() - self._sent
 
 
-def drive(api: int, dns: int | None, requests: list[Request], concurrency: int) -> Outcome:
+def drive(api: int, dns: int | None, requests: Iterator[Request], concurrency: int) -> Outcome:
     """
     Send *requests*, so many at a time.
 
@@ -76,7 +80,6 @@ def drive(api: int, dns: int | None, requests: list[Request], concurrency: int) 
     statuses: Counter[str] = Counter()
     times: list[float] = []
     stale = 0
-    waiting = iter(requests)
     epoll = select.epoll()
     connections = {c.socket.fileno(): c for c in (Connection(api) for _ in range(concurrency))}
     with socket.socket(type=socket.SOCK_DGRAM) as resolver:
@@ -86,8 +89,9 @@ def drive(api: int, dns: int | None, requests: list[Request], concurrency: int) 
         began = time.perf_counter()
         for number, connection in connections.items():
             epoll.register(number, select.EPOLLIN)
-            connection.send(next(waiting))
-        while len(times) < len(requests):
+            connection.send(next(requests))
+        under_way = concurrency
+        while under_way:
             ready = epoll.poll(_TIMEOUT)
             if not ready:
                 raise SystemExit("the service does not reply any more")
@@ -100,17 +104,24 @@ def drive(api: int, dns: int | None, requests: list[Request], concurrency: int) 
                 if dns is not None and connection.request is not None:
                     resolver.send(connection.request.query)
                     stale += connection.request.wanted not in resolver.recv(_UDP_SIZE)
-                if (request := next(waiting, None)) is not None:
+                if (request := next(requests, None)) is not None:
                     connection.send(request)
+                else:
+                    under_way -= 1
         seconds = time.perf_counter() - began
     return Outcome(statuses=dict(statuses), seconds=seconds, times=times, stale=stale)
 
 
 def main() -> None:
     orders = json.load(sys.stdin)
-    requests = [
-        Request(r["octets"].encode(), bytes.fromhex(r["query"]), r["wanted"].encode()) for r in orders["requests"]
-    ]
+    requests: Iterator[Request] = iter(
+        [Request(r["octets"].encode(), bytes.fromhex(r["query"]), r["wanted"].encode()) for r in orders["requests"]]
+    )
+    if orders["endless"]:
+        ended: list[int] = []
+        signal.signal(signal.SIGTERM, lambda number, _: ended.append(number))
+        requests = takewhile(lambda _: not ended, cycle(requests))
+    print(flush=True)
     json.dump(drive(orders["api"], orders["dns"], requests, orders["concurrency"]), sys.stdout)
 
 

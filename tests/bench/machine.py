@@ -18,6 +18,12 @@ from tests.e2e.programs import descendants
 _TICKS = os.sysconf("SC_CLK_TCK")
 """Units per second of the times in /proc (proc(5))."""
 
+COURTEOUS = ("chrt", "--idle", "0")
+"""In front of a command: it gets the time that nobody else wants (SCHED_IDLE), for it stands for somebody elsewhere."""
+
+URGENT = ("chrt", "--fifo", "1") if os.geteuid() == 0 else ()
+"""In front of the command that measures: it waits for nobody, so that it never times its own waiting. Takes root."""
+
 _SYNCS = 200
 _PAGE = 4096
 """Octets written before each sync: a page, as SQLite's log gets."""
@@ -73,6 +79,11 @@ def pin(pids: Iterable[int], core: int) -> None:
 def cpu_seconds(pids: Iterable[int]) -> float:
     """User and system time that these processes have used, all their threads together."""
     return sum(_ticks(Path(f"/proc/{pid}/stat").read_text()) for pid in pids) / _TICKS
+
+
+def own_seconds() -> float:
+    """User and system time of this process and everything it started; what has ended counts once it was waited for."""
+    return sum(os.times()[:4]) + cpu_seconds(process.pid for process in descendants(os.getpid()))
 
 
 def busy_seconds(core: int) -> float:

@@ -7,12 +7,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
-from tests.bench import credentials
+from tests.bench import credentials, isolation
 from tests.bench.api import CONCURRENCY
 from tests.bench.api import Results as APIResults
 from tests.bench.dns import OURS, RATE, Measured, Round
 from tests.bench.dns import Results as DNSResults
-from tests.bench.isolation import Isolation
 from tests.bench.machine import Spread
 from tests.bench.scale import FEW, MANY, Scale
 from tests.bench.update import Measured as UpdateMeasured
@@ -132,23 +131,20 @@ def scale_table(results: Scale) -> str:
     return f"{_table(('scale', ''), rows)}\n"
 
 
-def isolation_table(results: Isolation) -> str:
+def isolation_table(rounds: Sequence[isolation.Round]) -> str:
     """What a flood on one side does to the other."""
     rows = [
-        ("p50 ms of a present, alone", f"{results.present * 1e3:.2f}", ""),
-        (
-            "  in a DNS flood",
-            f"{results.present_in_flood * 1e3:.2f}",
-            _times(results.present_in_flood, results.present),
-        ),
-        ("p99 ms of a query at 20,000/s, alone", f"{results.query * 1e3:.2f}", ""),
-        ("  in an API flood", f"{results.query_in_flood * 1e3:.2f}", _times(results.query_in_flood, results.query)),
+        ("p50 ms of a present, alone", _number(Spread.of(r.present * 1e3 for r in rounds))),
+        ("  in a DNS flood", _number(Spread.of(r.present_in_flood * 1e3 for r in rounds))),
+        ("  times as long", _number(Spread.of(r.present_in_flood / r.present for r in rounds))),
+        (f"p99 ms of a query at {isolation.RATE:,}/s, alone", _number(Spread.of(r.query * 1e3 for r in rounds))),
+        ("  in an API flood", _number(Spread.of(r.query_in_flood * 1e3 for r in rounds))),
+        ("  times as long", _number(Spread.of(r.query_in_flood / r.query for r in rounds))),
+        ("the nameserver's share of a core, in a DNS flood", _number(Spread.of(r.nameserver for r in rounds))),
+        ("the control process's, in an API flood", _number(Spread.of(r.control for r in rounds))),
+        ("disturbed rounds", _disturbed([r.foreign for r in rounds])),
     ]
-    return f"{_table(('isolation', '', 'times'), rows)}\n"
-
-
-def _times(figure: float, base: float) -> str:
-    return f"{figure / base:.2f}"
+    return f"{_table(('isolation', ''), rows)}\n\nMedians (and ranges) of {len(rounds)} rounds.\n"
 
 
 def _dns_row(workload: str, name: str, measured: Measured, ours: Measured) -> tuple[str, ...]:

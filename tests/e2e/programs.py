@@ -2,8 +2,9 @@
 Programs as the end-to-end tests use them: finding one, a free port, starting it, waiting for it, ending it.
 
 Every program runs in a process group of its own, so that stopping it takes its children along, and writes all
-that it says into one log file, which conftest shows when a test fails. Nothing here knows one program from
-another.
+that it says into one log file, which conftest shows when a test fails. It stays in our session: Linux gives each
+session its share of the processors, whatever the niceness of those in it (sched(7), autogroups). Nothing here knows
+one program from another.
 """
 
 from __future__ import annotations
@@ -95,7 +96,7 @@ class Program:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,
+                process_group=0,
             )
 
     @property
