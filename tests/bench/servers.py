@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.bench.machine import family
+from tests.e2e import configuration, nsd
 from tests.e2e.dns_client import answers
 from tests.e2e.programs import free_port, running
 from tests.e2e.service import ZONE, Responder
@@ -36,78 +37,43 @@ class Server:
     """
     How to run a server on the zone file `zone`: *command* with *configuration* in `conf`, all in one directory.
 
-    *name* is its program, too. `{port}` and `{directory}` are filled in.
+    *name* is its program, too. The configuration depends on that directory, and on the port.
     """
 
     name: str
     version: tuple[str, ...]
     command: tuple[str, ...]
-    configuration: str
+    configuration: Callable[[Path, int], str]
 
 
-CONFIGURATION = """
-[[zones]]
-name = "{zone}"
-hostmaster = "hostmaster@example.com"
+def _filling_in(template: str) -> Callable[[Path, int], str]:
+    return lambda directory, port: template.format(directory=directory, port=port, zone=ZONE)
 
-[zones.nameservers]
-"ns1.{zone}" = ["127.0.0.1"]
 
-[dns]
-listen = ["127.0.0.1:{dns}"]
+def configured(*, processes: int = 1) -> str:
+    """The service with so many nameserver processes, for `Responder`: no load is too much for it."""
+    return configuration.render(
+        configuration.zone(ZONE, {f"ns1.{ZONE}": ["127.0.0.1"]}),
+        dns=f"processes = {processes}",
+        rate_limit="replies_per_second = 0",
+        limits='per_token = "1000000/second"\nper_address = "1000000/second"',
+    )
 
-[dns.rate_limit]
-replies_per_second = 0
 
-[api]
-listen = ["127.0.0.1:{api}"]
-tls = "off"
-
-[api.limits]
-per_token = "1000000/second"
-per_address = "1000000/second"
-
-[admin]
-listen = ["127.0.0.1:{admin}"]
-
-[database]
-url = "sqlite+aiosqlite:///{database}"
-"""
-"""The configuration of the service, as `Responder` fills it in: no load is too much, but guesses still are."""
+CONFIGURATION = configured()
 
 OTHERS = (
     Server(
         name="nsd",
         version=("-v",),
         command=("-d", "-c", "conf"),
-        configuration="""
-server:
-    ip-address: 127.0.0.1@{port}
-    server-count: 1
-    rrl-ratelimit: 0
-    rrl-whitelist-ratelimit: 0
-    minimal-responses: yes
-    answer-cookie: yes
-    username: ""
-    chroot: ""
-    database: ""
-    pidfile: ""
-    zonesdir: "{directory}"
-    zonelistfile: "{directory}/zone.list"
-    xfrdfile: "{directory}/xfrd.state"
-    xfrdir: "{directory}"
-remote-control:
-    control-enable: no
-zone:
-    name: {zone}
-    zonefile: "zone"
-""",
+        configuration=lambda directory, port: nsd.configuration(directory, port, {ZONE: "zone"}, server=nsd.LIKE_OURS),
     ),
     Server(
         name="knotd",
         version=("-V",),
         command=("-c", "conf"),
-        configuration="""
+        configuration=_filling_in("""
 server:
     listen: 127.0.0.1@{port}
     udp-workers: 1
@@ -123,13 +89,13 @@ zone:
   - domain: {zone}
     storage: "{directory}"
     file: zone
-""",
+"""),
     ),
     Server(
         name="named",
         version=("-v",),
         command=("-n", "1", "-f", "-c", "conf"),
-        configuration="""
+        configuration=_filling_in("""
 options {{
     directory "{directory}";
     pid-file none;
@@ -146,7 +112,7 @@ options {{
 }};
 controls {{ }};
 zone "{zone}" {{ type primary; file "zone"; }};
-""",
+"""),
     ),
 )
 
@@ -167,7 +133,7 @@ def other(server: Server, program: str, zone: str, directory: Path) -> Iterator[
     port = free_port()
     directory.mkdir()
     (directory / "zone").write_text(zone)
-    (directory / "conf").write_text(server.configuration.format(port=port, directory=directory, zone=ZONE))
+    (directory / "conf").write_text(server.configuration(directory, port))
     with running([program, *server.command], directory) as process:
         process.wait_until_ready(lambda: answers(port, ZONE, "SOA"))
         yield Listener(server.name, port, tuple(family(process.pid)))

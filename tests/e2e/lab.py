@@ -23,10 +23,11 @@ import dns.name
 import dns.query
 import pytest
 
+from . import configuration
 from .dns_client import answers
 from .knot import serving_signed_parents
 from .programs import require, running, wait_until
-from .service import Responder, Token
+from .service import ZONE, Responder, Token
 
 VALUES = ("a" * 43, "b" * 43)
 """What `www.example.com` has for its challenge and for that of its wildcard."""
@@ -37,34 +38,9 @@ BIG_VALUES = tuple(f"{number:x}" * 255 for number in range(16))
 HOSTS = ("www.example.com", "big.example.com", "empty.example.com", "a.deep.example.com")
 """Those with a token; all but the first two without a value."""
 
-_CONFIGURATION = """
-[[zones]]
-name = "{zone}"
-hostmaster = "hostmaster@example.com"
-records = '''
+_RECORDS = """
 leaf.ent 60 IN TXT "leaf"
 alias 60 IN CNAME leaf.ent
-'''
-
-[zones.nameservers]
-"ns1.{zone}" = ["%(ns1)s"]
-"ns2.{zone}" = ["%(ns2)s"]
-
-[dns]
-listen = ["127.0.0.1:{dns}", %(listen)s]
-
-[dns.rate_limit]
-exempt = ["127.0.0.0/8"]
-
-[api]
-listen = ["127.0.0.1:{api}"]
-tls = "off"
-
-[admin]
-listen = ["127.0.0.1:{admin}"]
-
-[database]
-url = "sqlite+aiosqlite:///{database}"
 """
 
 
@@ -118,10 +94,8 @@ def internet(directory: Path, *, records: Sequence[str] = (), ns2_answers: bool 
     """
     _require_port_53()
     addresses = _free_addresses()
-    listen = f'"{addresses.ns1}:53"' + f', "{addresses.ns2}:53"' * ns2_answers
     with ExitStack() as stack:
-        configuration = _CONFIGURATION % {"ns1": addresses.ns1, "ns2": addresses.ns2, "listen": listen}
-        service = Responder(directory, configuration=configuration)
+        service = Responder(directory, configuration=_configuration(addresses, ns2_answers=ns2_answers))
         stack.callback(service.stop)
         service.start()
         challenge_names, cnames = _present_values(service)
@@ -129,6 +103,13 @@ def internet(directory: Path, *, records: Sequence[str] = (), ns2_answers: bool 
         usual = [*delegation, *cnames, f"www A {addresses.ns1}"]
         lab = Lab(addresses, service, challenge_names, anchor="", hints=Path())
         yield stack.enter_context(below_parents(lab, _below(directory, "knot"), addresses.parents, [*usual, *records]))
+
+
+def _configuration(addresses: Addresses, *, ns2_answers: bool) -> str:
+    nameservers = {f"ns1.{ZONE}": [addresses.ns1], f"ns2.{ZONE}": [addresses.ns2]}
+    listen = [f"{address}:53" for address in (addresses.ns1, addresses.ns2)[: 1 + ns2_answers]]
+    zone = configuration.zone(ZONE, nameservers, records=_RECORDS)
+    return configuration.render(zone, listen=listen)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from .dns_client import answers
-from .programs import free_port, require, running
+from .programs import Program, free_port, require, running
 
 _CONFIGURATION = """
 server:
@@ -23,6 +23,7 @@ server:
     zonelistfile: "{directory}/zone.list"
     xfrdfile: "{directory}/xfrd.state"
     xfrdir: "{directory}"
+{server}
 remote-control:
     control-enable: no
 """
@@ -30,21 +31,19 @@ remote-control:
 _ZONE_CLAUSE = """
 zone:
     name: "{name}"
-    zonefile: "{directory}/{file}"
+    zonefile: "{file}"
 """
 
-_LIKE_OURS = """
-server:
+LIKE_OURS = """
     minimal-responses: yes
     answer-cookie: yes
     rrl-ratelimit: 0
     rrl-whitelist-ratelimit: 0
     tcp-query-count: 0
-    nsid: "ascii_{nsid}"
     hide-version: yes
     hide-identity: yes
 """
-"""Where NSD offers the choice: answers without what nobody asked for, cookies, an NSID, no limits, no identity."""
+"""Where NSD offers the choice: answers without what nobody asked for, cookies, no limits, no identity."""
 
 _ZONE = """
 $ORIGIN example.com.
@@ -57,16 +56,21 @@ ns1.acme  A   127.0.0.1
 """
 
 
+def configuration(
+    directory: Path, port: int, files: Mapping[str, str], *, address: str = "127.0.0.1", server: str = ""
+) -> str:
+    """A whole file: serves *files* in *directory*, by the name of their zone; *server* is more of its server clause."""
+    settings = _CONFIGURATION.format(address=address, port=port, directory=directory, server=server)
+    return settings + "".join(_ZONE_CLAUSE.format(name=name, file=file) for name, file in files.items())
+
+
 @contextmanager
 def serving_parent(directory: Path, aliases: Mapping[str, str]) -> Iterator[int]:
     """Serve the parent with a CNAME for each of *aliases* (from its name to its target); gives the port."""
     port = free_port()
     cnames = "".join(f"{owner}. CNAME {target}.\n" for owner, target in aliases.items())
     (directory / "parent.zone").write_text(_ZONE + cnames)
-    configuration = directory / "nsd.conf"
-    zone = _ZONE_CLAUSE.format(directory=directory, name="example.com", file="parent.zone")
-    configuration.write_text(_CONFIGURATION.format(address="127.0.0.1", port=port, directory=directory) + zone)
-    with running([require("nsd"), "-d", "-c", str(configuration)], directory) as nsd:
+    with _running(directory, configuration(directory, port, {"example.com": "parent.zone"})) as nsd:
         nsd.wait_until_ready(lambda: answers(port, "example.com", "SOA"))
         yield port
 
@@ -75,14 +79,11 @@ def serving_parent(directory: Path, aliases: Mapping[str, str]) -> Iterator[int]
 def serving_alike(directory: Path, zones: Mapping[str, str], *, nsid: str) -> Iterator[int]:
     """Serve the text of these *zones* as much like the service does as NSD can; gives the port."""
     port = free_port()
-    clauses = []
-    for number, (name, text) in enumerate(zones.items()):
-        (directory / f"{number}.zone").write_text(text)
-        clauses.append(_ZONE_CLAUSE.format(directory=directory, name=name, file=f"{number}.zone"))
-    configuration = directory / "nsd.conf"
-    server = _CONFIGURATION.format(address="127.0.0.1", port=port, directory=directory) + _LIKE_OURS.format(nsid=nsid)
-    configuration.write_text(server + "".join(clauses))
-    with running([require("nsd"), "-d", "-c", str(configuration)], directory) as nsd:
+    files = {name: f"{number}.zone" for number, name in enumerate(zones)}
+    for name, file in files.items():
+        (directory / file).write_text(zones[name])
+    server = f'{LIKE_OURS}    nsid: "ascii_{nsid}"\n'
+    with _running(directory, configuration(directory, port, files, server=server)) as nsd:
         nsd.wait_until_ready(lambda: all(answers(port, zone, "SOA") for zone in zones))
         yield port
 
@@ -91,9 +92,14 @@ def serving_alike(directory: Path, zones: Mapping[str, str], *, nsid: str) -> It
 def serving_at(address: str, directory: Path, name: str, text: str) -> Iterator[None]:
     """Serve the text of one zone at port 53 of the address."""
     (directory / "only.zone").write_text(text)
-    configuration = directory / "nsd.conf"
-    server = _CONFIGURATION.format(address=address, port=53, directory=directory)
-    configuration.write_text(server + _ZONE_CLAUSE.format(directory=directory, name=name, file="only.zone"))
-    with running([require("nsd"), "-d", "-c", str(configuration)], directory) as nsd:
+    with _running(directory, configuration(directory, 53, {name: "only.zone"}, address=address)) as nsd:
         nsd.wait_until_ready(lambda: answers(53, name, "SOA", host=address))
         yield
+
+
+@contextmanager
+def _running(directory: Path, configuration: str) -> Iterator[Program]:
+    path = directory / "nsd.conf"
+    path.write_text(configuration)
+    with running([require("nsd"), "-d", "-c", str(path)], directory) as nsd:
+        yield nsd

@@ -15,6 +15,7 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
 
+from . import configuration
 from .dns_client import answers
 from .programs import Process, Program, descendants, free_port, wait_until
 
@@ -23,30 +24,8 @@ ZONE = "acme.example.com"
 _ROOT = Path(__file__).parents[2]
 """Where `python -m responder` finds the package, installed or not."""
 
-CONFIGURATION = """
-[[zones]]
-name = "{zone}"
-hostmaster = "hostmaster@example.com"
-
-[zones.nameservers]
-"ns1.{zone}" = ["127.0.0.1"]
-
-[dns]
-listen = ["127.0.0.1:{dns}"]
-
-[dns.rate_limit]
-exempt = ["127.0.0.0/8"]
-
-[api]
-listen = ["127.0.0.1:{api}"]
-tls = "off"
-
-[admin]
-listen = ["127.0.0.1:{admin}"]
-
-[database]
-url = "sqlite+aiosqlite:///{database}"
-"""
+CONFIGURATION = configuration.render(configuration.zone(ZONE, {f"ns1.{ZONE}": ["127.0.0.1"]}))
+"""One zone, and no rate limit for whoever is on the same machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +60,6 @@ class Responder:
     def __post_init__(self) -> None:
         self._configuration.write_text(
             self.configuration.format(
-                zone=ZONE,
                 dns=self.dns,
                 api=self.api,
                 admin=self.admin,

@@ -18,6 +18,7 @@ from pathlib import Path
 import dns.name
 import pytest
 
+from . import configuration
 from .differences import compare
 from .nsd import serving_alike
 from .programs import wait_until
@@ -113,32 +114,9 @@ def _present(service: Responder, zones: list[RandomZone]) -> dict[str, str]:
 
 
 def _configuration(zones: list[RandomZone]) -> str:
-    """The configuration file of the service, but for its ports and its database."""
-    parts = []
-    for zone in zones:
-        nameservers = "\n".join(f'"{name}" = {json.dumps(addresses)}' for name, addresses in zone.nameservers.items())
-        parts.append(
-            f'[[zones]]\nname = "{zone.apex}"\nhostmaster = "host.master@example.com"\n'
-            f"records = '''\n{zone.records}\n'''\n[zones.nameservers]\n{nameservers}\n"
-        )
-    return "".join(parts).replace("{", "{{").replace("}", "}}") + _SETTINGS.replace("NSID", NSID)
-
-
-_SETTINGS = """
-[dns]
-listen = ["127.0.0.1:{dns}"]
-nsid = "NSID"
-
-[dns.rate_limit]
-replies_per_second = 0
-
-[api]
-listen = ["127.0.0.1:{api}"]
-tls = "off"
-
-[admin]
-listen = ["127.0.0.1:{admin}"]
-
-[database]
-url = "sqlite+aiosqlite:///{database}"
-"""
+    hostmaster = "host.master@example.com"
+    return configuration.render(
+        *(configuration.zone(z.apex, z.nameservers, records=z.records, hostmaster=hostmaster) for z in zones),
+        dns=f'nsid = "{NSID}"',
+        rate_limit="replies_per_second = 0",
+    )

@@ -1,0 +1,63 @@
+"""
+The configuration file of the service, as `Responder` takes it: with the places in braces that it fills in itself.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+
+
+def render(
+    *zones: str,
+    listen: Sequence[str] = (),
+    dns: str = "",
+    rate_limit: str = 'exempt = ["127.0.0.0/8"]',
+    limits: str = "",
+) -> str:
+    """A whole file. Nameservers *listen* there, too; *dns*, *rate_limit* and *limits* are more of those tables."""
+    return f"""{"".join(zones)}
+[dns]
+listen = ["127.0.0.1:{{dns}}", {", ".join(map(_toml, listen))}]
+{dns}
+
+[dns.rate_limit]
+{rate_limit}
+
+[api]
+listen = ["127.0.0.1:{{api}}"]
+tls = "off"
+
+[api.limits]
+{limits}
+
+[admin]
+listen = ["127.0.0.1:{{admin}}"]
+
+[database]
+url = "sqlite+aiosqlite:///{{database}}"
+"""
+
+
+def zone(
+    name: str,
+    nameservers: Mapping[str, Sequence[str]],
+    *,
+    records: str = "",
+    hostmaster: str = "hostmaster@example.com",
+) -> str:
+    """One of the zones: its nameservers with their addresses, and records as zone text."""
+    lines = "\n".join(f"{_toml(host)} = {_toml(addresses)}" for host, addresses in nameservers.items())
+    return f"""
+[[zones]]
+name = {_toml(name)}
+hostmaster = {_toml(hostmaster)}
+records = {_toml(records)}
+[zones.nameservers]
+{lines}
+"""
+
+
+def _toml(value: str | Sequence[str]) -> str:
+    """Strings and lists of them are the same in JSON and TOML; braces as `str.format` takes them."""
+    return json.dumps(value).replace("{", "{{").replace("}", "}}")
