@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.requirements import lacking
+
 _numbers = count()
 
 
@@ -63,10 +65,7 @@ def postgres_server() -> Iterator[PostgresServer]:
     """A server for the whole session; skips by name without Debian's package."""
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
     if not found:
-        reason = "needs PostgreSQL: apt-get install postgresql"
-        if os.environ.get("RESPONDER_REQUIRE_ALL") == "1":
-            pytest.fail(reason)
-        pytest.skip(reason)
+        lacking("PostgreSQL is not installed (apt-get install postgresql)")
     # Not pytest's own directory: the server's user may not enter it, and a socket's path must be short.
     directory = Path(tempfile.mkdtemp(prefix="responder-postgres-"))
     if os.geteuid() == 0:

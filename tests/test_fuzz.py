@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.fuzz import respond, seeds, update
+from tests.requirements import lacking
 
 RUNS = 20_000
 MUTANTS = 10_000
@@ -48,13 +49,11 @@ def test_mutants(target: str) -> None:
             raise AssertionError(f"tests.fuzz.{target}.check(bytes.fromhex({mutant.hex()!r}))") from fault
 
 
-@pytest.mark.skipif(
-    importlib.util.find_spec("atheris") is None,
-    reason="atheris has no wheel for this Python: only the mutants of the test above were tried",
-)
 @pytest.mark.parametrize("target", TARGETS)
 def test_atheris(tmp_path: Path, target: str) -> None:
     """So are those that a fuzzer finds which watches the branches they take."""
+    if importlib.util.find_spec("atheris") is None:
+        lacking("atheris has no wheel for this Python: only the mutants of the test above were tried")
     found = tmp_path / "found"
     found.mkdir()
     bounds = [f"-runs={RUNS}", "-max_total_time=60", "-max_len=1024", "-seed=1", f"-artifact_prefix={tmp_path}/"]

@@ -9,7 +9,6 @@ The delegation, glue and CNAMEs in `example.com` are what the service's own comm
 from __future__ import annotations
 
 import json
-import os
 import random
 import socket
 import subprocess
@@ -22,6 +21,8 @@ import dns.message
 import dns.name
 import dns.query
 import pytest
+
+from tests.requirements import lacking
 
 from . import configuration
 from .dns_client import answers
@@ -216,9 +217,7 @@ def _require_port_53() -> None:
         with socket.socket(type=socket.SOCK_DGRAM) as probe:
             probe.bind((f"127.{random.randrange(64, 127)}.255.254", 53))
     except PermissionError:
-        if os.environ.get("RESPONDER_REQUIRE_ALL") == "1":
-            pytest.fail("only root may listen at port 53, and RESPONDER_REQUIRE_ALL=1 asks for it")
-        pytest.skip("only root may listen at port 53")
+        lacking("only root may listen at port 53")
 
 
 def _free_addresses() -> Addresses:

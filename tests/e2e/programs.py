@@ -24,6 +24,8 @@ from typing import TypeVar
 
 import pytest
 
+from tests.requirements import lacking
+
 LOGS: list[Path] = []
 """The log file of every program started so far."""
 
@@ -45,11 +47,7 @@ _GRACE = 5.0
 def require(name: str) -> str:
     """The path of the program; skips the test if it is missing, or fails it where RESPONDER_REQUIRE_ALL=1."""
     path = shutil.which(name, path=f"{os.environ.get('PATH', os.defpath)}:{_SYSTEM_PATH}")
-    if path is not None:
-        return path
-    if os.environ.get("RESPONDER_REQUIRE_ALL") == "1":
-        pytest.fail(f"{name} is not installed, and RESPONDER_REQUIRE_ALL=1 asks for it")
-    pytest.skip(f"{name} is not installed")
+    return path if path is not None else lacking(f"{name} is not installed")
 
 
 def wait_until(condition: Callable[[], _T | None], what: str, seconds: float = _PATIENCE) -> _T:
