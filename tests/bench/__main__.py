@@ -1,5 +1,6 @@
 """
-`python -m tests.bench [PART]...`: measures, prints Markdown tables, writes `bench.json` where it is started.
+`python -m tests.bench [PART]...`: measures, prints Markdown tables, writes `bench.json` where it is started. What that
+holds of other parts stays there.
 
 Absolute figures say something about the machine; what is worth quoting are the ratios, each of two figures from the
 same round, and how far they spread.
@@ -21,7 +22,7 @@ from typing import Any
 
 import pytest
 
-from tests.bench import api, credentials, dns, isolation, report, scale, servers, update
+from tests.bench import api, credentials, dns, isolation, processes, report, scale, servers, update
 from tests.bench.machine import Cores, pin, processor
 from tests.e2e.programs import LOGS
 
@@ -35,7 +36,8 @@ def main() -> None:
     arguments = _arguments()
     cores = Cores.pick()
     pin([os.getpid()], cores.other)  # and with us everything that we start, unless it is moved
-    document: dict[str, Any] = {"machine": {"processor": processor(), "kernel": platform.release()}}
+    document: dict[str, Any] = json.loads(OUTPUT.read_text()) if OUTPUT.exists() else {}
+    document["machine"] = {"processor": processor(), "kernel": platform.release()}
     print(f"on {processor()}, Linux {platform.release()}, Python {platform.python_version()}\n")
     with tempfile.TemporaryDirectory(prefix="responder-bench-") as temporary, _showing_logs():
         for name, part in PARTS.items():
@@ -47,7 +49,7 @@ def main() -> None:
             directory = Path(temporary, name)
             directory.mkdir()
             document[name] = part(directory, cores, arguments)
-    OUTPUT.write_text(json.dumps(document, indent=1) + "\n")
+            OUTPUT.write_text(json.dumps(document, indent=1) + "\n")
 
 
 def _dns(directory: Path, cores: Cores, arguments: argparse.Namespace) -> object:
@@ -97,6 +99,12 @@ def _isolation(directory: Path, cores: Cores, arguments: argparse.Namespace) -> 
     return [asdict(one) for one in rounds]
 
 
+def _processes(directory: Path, cores: Cores, arguments: argparse.Namespace) -> object:
+    rounds = processes.measure(directory, cores, rounds=arguments.rounds, seconds=arguments.seconds, say=_say)
+    print(report.processes_table(rounds))
+    return [asdict(one) for one in rounds]
+
+
 PARTS = {
     "dns": _dns,
     "scale": _scale,
@@ -104,6 +112,7 @@ PARTS = {
     "update": _update,
     "credentials": _credentials,
     "isolation": _isolation,
+    "processes": _processes,
 }
 _WITHOUT_DNSPERF = {"api", "credentials"}
 

@@ -1,7 +1,8 @@
 """
 A flood of DNS queries: more than a server can answer, and next to no work to send.
 
-A process of its own: `python -m tests.bench.flood PORT RATE` until SIGTERM, then the number of queries sent on stdout.
+A process of its own: `python -m tests.bench.flood PORT RATE` says by an empty line that it has begun, and after SIGTERM
+how many it has sent.
 The kernel cuts each send into many datagrams (UDP_SEGMENT), and nobody reads the replies, so that a flood from this
 very machine takes little more from the servers than one from elsewhere would.
 """
@@ -16,6 +17,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import cycle
 
 import dns.message
@@ -23,7 +25,7 @@ import dns.message
 from tests.bench.machine import COURTEOUS
 from tests.e2e.service import ZONE
 
-_PORTS = 128
+_PORTS = 512
 """Source ports: a server's processes share a flood by them."""
 
 _AT_ONCE = 32
@@ -35,17 +37,26 @@ _PAUSE = 0.0005
 _UDP_SEGMENT = 103  # linux/udp.h; the socket module does not name it
 
 
+@dataclass(slots=True)
+class Flood:
+    """How many queries were sent, once it is over."""
+
+    sent: int = 0
+
+
 @contextmanager
-def flooding(port: int, rate: int) -> Iterator[subprocess.Popen[str]]:
+def flooding(port: int, rate: int) -> Iterator[Flood]:
     """Have so many queries a second sent to the port from when this begins until the block ends."""
     command = [*COURTEOUS, sys.executable, "-m", "tests.bench.flood", str(port), str(rate)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    try:
+    flood = Flood()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         process.stdout.readline()
-        yield process
-    finally:
-        process.terminate()
+        try:
+            yield flood
+        finally:
+            process.terminate()
+            flood.sent = int(process.stdout.read())
 
 
 def main() -> None:

@@ -93,6 +93,12 @@ def busy_seconds(core: int) -> float:
     return (user + nice + system + irq + softirq + steal) / _TICKS
 
 
+def udp_drops(port: int) -> int:
+    """Datagrams that came to the port, over IPv4, and that the kernel dropped because too many were waiting."""
+    lines = [line.split() for line in Path("/proc/net/udp").read_text().splitlines()[1:]]
+    return sum(int(line[-1]) for line in lines if int(line[1].rpartition(":")[2], 16) == port)
+
+
 def sync_times(directory: Path) -> list[float]:
     """Seconds that this disk takes to keep one page for certain, several times over."""
     times = []

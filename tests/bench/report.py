@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
-from tests.bench import credentials, isolation
+from tests.bench import credentials, isolation, processes
 from tests.bench.api import CONCURRENCY
 from tests.bench.api import Results as APIResults
 from tests.bench.dns import OURS, RATE, Measured, Round
@@ -145,6 +145,21 @@ def isolation_table(rounds: Sequence[isolation.Round]) -> str:
         ("disturbed rounds", _disturbed([r.foreign for r in rounds])),
     ]
     return f"{_table(('isolation', ''), rows)}\n\nMedians (and ranges) of {len(rounds)} rounds.\n"
+
+
+def processes_table(rounds: Sequence[processes.Round]) -> str:
+    """What a second nameserver process is good for."""
+    rows = [
+        ("queries/s, one process", _number(Spread.of(r.one.qps for r in rounds))),
+        ("queries/s, two processes", _number(Spread.of(r.two.qps for r in rounds))),
+        ("  times as many, the flood on the same two cores", _number(Spread.of(r.two.qps / r.one.qps for r in rounds))),
+        ("CPU µs/query, one process", _number(Spread.of(r.one.cpu * 1e6 for r in rounds))),
+        ("CPU µs/query, two processes", _number(Spread.of(r.two.cpu * 1e6 for r in rounds))),
+        ("  times as many, for as much CPU time each", _number(Spread.of(2 * r.one.cpu / r.two.cpu for r in rounds))),
+        ("of the work, what the less busy one of two does", _number(Spread.of(r.least for r in rounds))),
+        ("disturbed rounds", _disturbed([r.foreign for r in rounds])),
+    ]
+    return f"{_table(('processes', ''), rows)}\n\nMedians (and ranges) of {len(rounds)} rounds.\n"
 
 
 def _dns_row(workload: str, name: str, measured: Measured, ours: Measured) -> tuple[str, ...]:
