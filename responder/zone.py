@@ -87,6 +87,8 @@ class Zones:
     """All zones served. *nodes* is the one table from wire-form name to node that answers most queries by itself."""
 
     def __init__(self, statics: Iterable[Static] = ()) -> None:
+        # It grows by itself, and all at once: it takes 0.1 s to make room for more than 700,000 names, and half as long
+        # for half of them. One table for each part of the names would not, but cost every query a look more.
         self.nodes: dict[bytes, Node] = {}
         self._zones = {static.apex.wire: Zone(static, self.nodes) for static in statics}
 

@@ -39,8 +39,8 @@ REPLACEMENT_DEADLINE = 5.0
 SNAPSHOT_RETRY = 0.5
 """Seconds until a snapshot that the store failed to give is asked for anew."""
 
-MAX_NAMES = 500
-"""Names in one frame: to read it takes a nameserver half a millisecond, in which it answers nobody."""
+MAX_NAMES = 100
+"""Names in one frame: to read it takes a nameserver 0.1 ms, in which it answers nobody."""
 
 MAX_MESSAGE = 32 << 10
 """Octets of a message from a nameserver, which faces the internet and may not be itself any more. The longest honest
