@@ -866,6 +866,20 @@ async def test_not_ready_without_database(running: Control) -> None:
     assert checks["store"].startswith("failed: cannot use the database")
 
 
+async def test_ready_but_for_what_is_excluded(running: Control) -> None:
+    """A load balancer can ask for DNS alone, which goes on without the database; a check that is none is a fault."""
+    async with (
+        nameserver(running) as dns_port,
+        listening(admin(running, dns_port)) as port,
+    ):
+        with running.store.away():
+            assert (200, {"dns_udp": "ok", "dns_tcp": "ok"}) == await get(port, "/readyz?exclude=store")
+        assert (200, {"dns_tcp": "ok"}) == await get(port, "/readyz?exclude=store&exclude=dns_udp")
+        status, problem = await get(port, "/readyz?exclude=database")
+
+    assert (400, ["exclude: there is no check 'database', but store, dns_udp, dns_tcp"]) == (status, problem["faults"])
+
+
 @pytest.mark.parametrize(
     ("deaf", "expected"),
     [
