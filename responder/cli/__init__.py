@@ -29,6 +29,7 @@ COMMANDS = {
     "value": ("responder.cli.values", "Look at the challenge values being served."),
     "audit": ("responder.cli.audit", "Show who set and cleared what, from where, and what was refused."),
     "check": ("responder.cli.check", "Find what is wrong with a delegation or hostname, and what mends it."),
+    "manifest": ("responder.cli.manifest", "Print what cert-manager needs for a certificate."),
     "import": ("responder.cli.importing", "Take over what another server has."),
     "webhook": ("responder.cli.webhook", "Run the solver for cert-manager in a cluster."),
     "db": ("responder.cli.database", "Look after the database."),

@@ -1,0 +1,159 @@
+"""What the command line of `responder manifest` may say, and the files that it names."""
+
+from __future__ import annotations
+
+import re
+import sys
+from contextlib import nullcontext
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import click
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509 import load_pem_x509_certificates
+
+from responder.credentials import MAX_OBJECT_NAME
+from responder.errors import InvalidRequest
+from responder.manifests import DIRECTORIES, Select, TsigKey
+
+MAX_FILE = 65_536
+"""Characters of a file that an option names: a bundle of CA certificates is the longest, and takes a fraction of it."""
+
+_LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
+_KEY_FILE = re.compile(
+    r'\s*key\s+"?(?P<name>[^"\s{]+)"?\s*\{'
+    r'(?=[^}]*\balgorithm\s+"?hmac-(?P<algorithm>sha256|sha512)"?\s*;)'
+    r'(?=[^}]*\bsecret\s+"(?P<secret>[A-Za-z0-9+/=]+)"\s*;)[^}]*\}\s*;\s*',
+    re.IGNORECASE,
+)
+"""A key as BIND's tools and `token mint --format tsig` write it, with an algorithm that cert-manager knows."""
+
+
+class Kind(Enum):
+    """How cert-manager talks to this service."""
+
+    WEBHOOK = "webhook"
+    ACME_DNS = "acme-dns"
+    RFC2136 = "rfc2136"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """The options, by their names."""
+
+    solver: Kind
+    url: str | None
+    token_file: Path | None
+    namespace: str | None
+    name: str | None
+    server: str
+    server_ca_file: Path | None
+    email: str | None
+    eab_kid: str | None
+    eab_key_file: Path | None
+    ca_file: Path | None
+    nameserver: str | None
+    select: Select
+    cluster_issuer: bool
+    cluster_namespace: str
+    webhook_namespace: str
+    webhook_account: str
+    webhook_group: str
+    webhook_solver: str
+
+    def check(self) -> None:
+        """Refuse options that do not go together, as wrong usage."""
+        rfc2136 = self.solver is Kind.RFC2136
+        files = [self.token_file, self.eab_key_file, self.ca_file, self.server_ca_file]
+        for wrong, text in (
+            (rfc2136 and self.url is not None, "--solver rfc2136 does not use the API: leave out --url"),
+            (not rfc2136 and self.nameserver is not None, "--nameserver is for --solver rfc2136"),
+            (
+                self.solver is not Kind.WEBHOOK and self.ca_file is not None,
+                "--ca-file is for --solver webhook: cert-manager's own clients trust the CAs of its image",
+            ),
+            (self.eab_kid is None and self.eab_key_file is not None, "--eab-key-file needs --eab-kid"),
+            (files.count(Path("-")) > 1, "only one of the files can be stdin"),
+        ):
+            if wrong:
+                raise click.UsageError(text)
+
+
+class Text(click.ParamType[str]):
+    """Text that matches *pattern*; *meaning* completes "... is not"."""
+
+    def __init__(self, name: str, pattern: str, meaning: str) -> None:
+        self.name = name
+        self._pattern = re.compile(pattern)
+        self._meaning = meaning
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if not self._pattern.fullmatch(str(value)):
+            self.fail(f"{value!r} is not {self._meaning}", param, ctx)
+        return str(value)
+
+
+class Directory(click.ParamType[str]):
+    """An ACME directory: its URL, or a short name for it."""
+
+    name = "url"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        url = DIRECTORIES.get(str(value), str(value))
+        if not re.fullmatch(r"https://[!-~]+", url):
+            self.fail(
+                f"{value!r} is not {', '.join(DIRECTORIES)}, or the https:// URL of an ACME directory", param, ctx
+            )
+        return url
+
+
+NAME = Text(
+    "name",
+    rf"(?=.{{1,{MAX_OBJECT_NAME}}}$){_LABEL}(\.{_LABEL})*",
+    f"a name for Kubernetes objects, of at most {MAX_OBJECT_NAME} characters",
+)
+NAMESPACE = Text("namespace", rf"(?=.{{1,63}}$){_LABEL}", "the name of a namespace")
+WORD = Text("text", r"[!-~]+", "printable ASCII without spaces")
+NAMESERVER = Text(
+    "host[:port]",
+    r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?",
+    "HOST or HOST:PORT, an IPv6 address in brackets",
+)
+FILE = click.Path(path_type=Path, allow_dash=True)
+
+
+def read_text(path: Path, option: str) -> str:
+    """A text file, or stdin, without the white space around. Raises `InvalidRequest`."""
+    try:
+        with nullcontext(sys.stdin) if path == Path("-") else path.open(encoding="utf-8") as file:
+            text = file.read(MAX_FILE + 1).strip()
+    except OSError as error:
+        fault = f"cannot be read: {error.strerror}"
+    except UnicodeDecodeError:
+        fault = "is not UTF-8 text"
+    else:
+        if 0 < len(text) <= MAX_FILE:
+            return text
+        fault = "is too long" if text else "is empty"
+    raise InvalidRequest([f"{option} {path}: {fault}"])
+
+
+def read_tsig_key(path: Path, option: str) -> TsigKey:
+    """A key file. Raises `InvalidRequest`."""
+    key = _KEY_FILE.fullmatch(re.sub(r"^\s*(#|//).*$", "", read_text(path, option), flags=re.MULTILINE))
+    if key is None:
+        raise InvalidRequest(
+            [f"{option} {path}: holds no TSIG key of HMAC-SHA256 or -SHA512; see token mint --format tsig"]
+        )
+    return TsigKey(name=key["name"], secret=key["secret"], algorithm=f"HMAC{key['algorithm'].upper()}")
+
+
+def read_certificates(path: Path, option: str) -> str:
+    """The certificates of a PEM file, and nothing else that may be in it. Raises `InvalidRequest`."""
+    try:
+        certificates = load_pem_x509_certificates(read_text(path, option).encode())
+    except ValueError:
+        raise InvalidRequest([f"{option} {path}: holds no certificate in PEM"]) from None
+    return "".join(certificate.public_bytes(Encoding.PEM).decode() for certificate in certificates)

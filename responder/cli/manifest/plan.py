@@ -1,0 +1,232 @@
+"""From what the command line says, the settings and the store to what is to be rendered; no option is read here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from ipaddress import ip_address
+from pathlib import Path
+from typing import TYPE_CHECKING, assert_never
+from urllib.parse import urlsplit
+from uuid import UUID
+
+from responder import access, credentials, manifests
+from responder.access import Grant, Token
+from responder.cli.manifest.arguments import Kind, Options, read_certificates, read_text, read_tsig_key
+from responder.config import Settings
+from responder.credentials import Credential
+from responder.errors import InvalidHostname, InvalidRequest
+from responder.manifests import AcmeDns, ExternalAccount, Host, Plan, Rfc2136, ServiceAccount, Solver, TsigKey, Webhook
+from responder.names import Name
+
+if TYPE_CHECKING:
+    from responder.store import Store
+
+Given = str | TsigKey | None
+"""A token's text, or a key made from it; None leaves it to be filled in."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """A token that covers the hostnames; *certain* if no other one can be meant."""
+
+    token: Token
+    certain: bool
+
+
+def parse_hosts(texts: Iterable[str]) -> dict[Name, set[bool]]:
+    """The hostnames, each with whether it is meant as a wildcard: False, True, or both. Raises `InvalidRequest`."""
+    faults: list[str] = []
+    wanted: dict[Name, set[bool]] = {}
+    for text in texts:
+        try:
+            wanted.setdefault(access.parse_hostname(text), set()).add(text.strip().startswith("*."))
+        except InvalidHostname as fault:
+            faults.append(str(fault))
+    if faults:
+        raise InvalidRequest(dict.fromkeys(faults))
+    return wanted
+
+
+def read_credential(options: Options) -> Given:
+    """What is in the file of --token-file. Raises `InvalidRequest`."""
+    if options.token_file is None:
+        return None
+    if options.solver is Kind.RFC2136:
+        return read_tsig_key(options.token_file, "--token-file")
+    return read_text(options.token_file, "--token-file")
+
+
+async def find(store: Store, hostnames: Sequence[Name], credential: Given) -> Found:
+    """The token of *credential*, or else any that will do. Raises `InvalidRequest`, or `NotFound` for a key's token."""
+    now = datetime.now(UTC)
+    if credential is None:
+        return _any_of(await store.tokens(), hostnames, now)
+    if isinstance(credential, TsigKey):
+        token: Token | None = await store.token(_token_id(credential))
+    else:
+        token = await store.find_token(access.digest(credential))
+    if token is None:
+        raise InvalidRequest(
+            ["the token in --token-file is not known here: was it copied whole, with its rsp_ prefix?"]
+        )
+    if not _is_active(token, now):
+        raise InvalidRequest(["the token in --token-file was revoked or has expired: mint a new one"])
+    if uncovered := _uncovered(token, hostnames):
+        raise InvalidRequest([f"the token in --token-file does not cover {', '.join(uncovered)}: mint one that does"])
+    return Found(token=token, certain=True)
+
+
+def make_plan(
+    settings: Settings, options: Options, wanted: dict[Name, set[bool]], found: Found, credential: Given
+) -> Plan:
+    """Raises `InvalidRequest`."""
+    grants = {grant.hostname: grant for grant in found.token.grants}
+    hosts = [
+        Host(grant=grants[hostname], apex=_apex(settings, grants[hostname]), wildcard=wildcard)
+        for hostname, kinds in wanted.items()
+        for wildcard in sorted(kinds)
+    ]
+    kid, key_file = options.eab_kid, options.eab_key_file
+    external = None if kid is None else ExternalAccount(kid=kid)
+    if kid is not None and key_file is not None:
+        external = ExternalAccount(kid=kid, hmac=read_text(key_file, "--eab-key-file"))
+    return Plan(
+        hosts=tuple(hosts),
+        solver=_solver(settings, options, found, credential),
+        name=options.name or credentials.object_name(hosts[0].grant.hostname),
+        server=options.server,
+        server_ca=_certificates(options.server_ca_file, "--server-ca-file"),
+        namespace=options.namespace,
+        cluster_namespace=options.cluster_namespace if options.cluster_issuer else None,
+        email=options.email,
+        external_account=external,
+        select=options.select,
+    )
+
+
+def warnings(plan: Plan) -> Iterator[str]:
+    """What the manifest opens to others."""
+    if plan.cluster_namespace is not None:
+        names = ", ".join(dict.fromkeys(str(host.grant.hostname) for host in plan.hosts))
+        yield (
+            f"a ClusterIssuer is open to every namespace: whoever may create a Certificate or Ingress in any of them "
+            f"gets certificates for {names}, keys and all"
+        )
+    if isinstance(plan.solver, AcmeDns) and _is_in_the_clear(plan.solver.url):
+        yield f"cert-manager will send the token unencrypted to {plan.solver.url}: give an https URL"
+
+
+def comment(plan: Plan) -> Iterator[str]:
+    """What the reader of the manifest still has to do."""
+    names = dict.fromkeys(host.name for host in plan.hosts)
+    yield f"For cert-manager: a certificate for {', '.join(names)}."
+    records = dict.fromkeys(host.grant.cname for host in plan.hosts if host.grant.cname is not None)
+    if records:
+        yield "The DNS of the hostname must have:"
+        yield from (f"  {record}" for record in records)
+    if manifests.PLACEHOLDER in str(manifests.objects(plan)):
+        yield f"Replace every {manifests.PLACEHOLDER} below; what to put there, it says itself."
+    else:
+        yield "It holds a secret: pipe it to kubectl rather than keeping it in a file."
+    if isinstance(plan.solver, Webhook) and plan.solver.pinned:
+        yield f"The token is pinned to an ACME account: put its key into the Secret {plan.account_secret}, as tls.key,"
+        yield "and let the webhook read Challenges."
+
+
+def _any_of(tokens: Iterable[Token], hostnames: Sequence[Name], now: datetime) -> Found:
+    good = [token for token in tokens if _is_active(token, now) and not _uncovered(token, hostnames)]
+    if good:
+        return Found(token=good[0], certain=len(good) == 1)
+    names = [str(hostname) for hostname in hostnames]
+    what = f"all of {', '.join(names)}" if len(names) > 1 else names[0]
+    raise InvalidRequest([f"no token covers {what}: mint one with `responder token mint {' '.join(names)}`"])
+
+
+def _token_id(key: TsigKey) -> UUID:
+    try:
+        return UUID(key.name.rstrip(".").rpartition("-")[0])
+    except ValueError:
+        raise InvalidRequest([f"the key {key.name} is none of this service: see token mint --format tsig"]) from None
+
+
+def _is_active(token: Token, now: datetime) -> bool:
+    return token.revoked_at is None and (token.expires_at is None or token.expires_at > now)
+
+
+def _uncovered(token: Token, hostnames: Iterable[Name]) -> list[str]:
+    covered = {grant.hostname for grant in token.grants}
+    return [str(hostname) for hostname in hostnames if hostname not in covered]
+
+
+def _apex(settings: Settings, grant: Grant) -> Name:
+    for zone in settings.zones:
+        if grant.challenge_name.is_within(zone.name):
+            return zone.name
+    raise InvalidRequest([f"{grant.challenge_name} is in no zone of the configuration any more"])
+
+
+def _solver(settings: Settings, options: Options, found: Found, credential: Given) -> Solver:
+    if options.solver is Kind.ACME_DNS and not found.certain:
+        raise InvalidRequest(
+            ["several tokens cover that, and each is another acme-dns account: name one by --token-file"]
+        )
+    pinned = found.certain and found.token.account_thumbprint is not None
+    if pinned and options.solver is not Kind.WEBHOOK:
+        raise InvalidRequest(
+            [f"the token is pinned to an ACME account, which {options.solver.value} cannot show: use --solver webhook"]
+        )
+    url = "" if options.solver is Kind.RFC2136 else _url(settings, options)
+    if pinned and options.cluster_issuer:
+        raise InvalidRequest(
+            ["the token is pinned to an ACME account, which takes the Challenge beside it: leave out --cluster-issuer"]
+        )
+    token = credential if isinstance(credential, str) else manifests.NO_TOKEN
+    match options.solver:
+        case Kind.WEBHOOK:
+            return Webhook(
+                url=url,
+                token=token,
+                ca_bundle=_certificates(options.ca_file, "--ca-file"),
+                group=options.webhook_group,
+                solver=options.webhook_solver,
+                service_account=ServiceAccount(namespace=options.webhook_namespace, name=options.webhook_account),
+                pinned=pinned,
+            )
+        case Kind.ACME_DNS:
+            apexes = tuple(zone.name for zone in settings.zones)
+            return AcmeDns(url=url, credential=Credential(token=found.token, secret=token, apexes=apexes, url=url))
+        case Kind.RFC2136:
+            servers = {zone.name: options.nameserver or f"{next(iter(zone.nameservers))}:53" for zone in settings.zones}
+            name = access.tsig_key_name(found.token) if found.certain else manifests.NO_KEY_NAME
+            unknown = TsigKey(name=name, secret=manifests.NO_KEY_SECRET)
+            return Rfc2136(nameservers=servers, key=credential if isinstance(credential, TsigKey) else unknown)
+        case _:
+            assert_never(options.solver)
+
+
+def _url(settings: Settings, options: Options) -> str:
+    url = options.url or settings.api.url
+    if options.solver is Kind.WEBHOOK and _is_in_the_clear(url):
+        raise InvalidRequest([f"the webhook would send the token unencrypted to {url}: give an https URL"])
+    if not url:
+        raise InvalidRequest(
+            [f"--solver {options.solver.value} needs to know where the API is: give --url, or set api.url"]
+        )
+    return url
+
+
+def _certificates(path: Path | None, option: str) -> str | None:
+    return read_certificates(path, option) if path is not None else None
+
+
+def _is_in_the_clear(url: str) -> bool:
+    """Whether *url* is plain HTTP to anywhere but a service of the same cluster, or the machine itself."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    try:
+        near = ip_address(host).is_loopback
+    except ValueError:
+        near = host.split(".")[2:3] == ["svc"]
+    return parts.scheme == "http" and not near
