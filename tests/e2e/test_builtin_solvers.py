@@ -1,0 +1,73 @@
+"""The clients that cert-manager has built in, with the manifests that `responder manifest` prints for them."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from .builtin_solvers import CertManager
+from .dns_client import values
+from .service import Responder, Token
+
+pytestmark = pytest.mark.e2e
+
+HOST = "some.example.com"
+
+
+@pytest.fixture
+def token(service: Responder) -> Iterator[Token]:
+    """A token for the hostname, whose values are gone after the test."""
+    minted = service.mint(HOST)
+    yield minted
+    service.cli("token", "revoke", minted.id)
+
+
+@pytest.fixture
+def acme_dns(service: Responder, resolver: int, token: Token, tmp_path: Path) -> CertManager:
+    """cert-manager with the acmeDNS solver."""
+    file = tmp_path / "token"
+    file.write_text(f"{token.secret}\n")
+    printed = service.cli(
+        *("manifest", HOST, f"*.{HOST}", "--solver", "acme-dns"),
+        *("--url", service.endpoint, "--token-file", str(file)),
+    )
+    return CertManager.applying(printed.stdout, resolver)
+
+
+def key() -> str:
+    """A key that no other test presents: 43 characters, as a SHA-256 has in base64url."""
+    return secrets.token_urlsafe(32)
+
+
+def test_acme_dns_bare_and_wildcard(acme_dns: CertManager, service: Responder, token: Token) -> None:
+    """Both values of a name and its wildcard pass cert-manager's self-check; it never cleans up, and we keep them."""
+    bare, wild = key(), key()
+
+    assert "" == acme_dns.present(HOST, bare)
+    assert "" == acme_dns.present(HOST, wild, wildcard=True)
+    assert "" == acme_dns.present(HOST, bare)
+
+    assert "" == acme_dns.check(HOST, bare)
+    assert "" == acme_dns.check(HOST, wild, wildcard=True)
+    assert "" == acme_dns.clean_up(HOST, bare)
+    assert {bare, wild} <= set(values(service.dns, token.challenge_name))
+
+
+def test_acme_dns_other_names(acme_dns: CertManager) -> None:
+    """A name that the manifest was not made for finds no solver; one that is not presented yet is waited for."""
+    assert "no solver of the issuer is for www.some.example.com" == acme_dns.present(f"www.{HOST}", key())
+    assert f"_acme-challenge.{HOST}. does not show the key yet" == acme_dns.check(HOST, key())
+
+
+def test_acme_dns_revoked(acme_dns: CertManager, service: Responder, token: Token) -> None:
+    """A token that was revoked is one stable line in the Challenge."""
+    assert "" == acme_dns.present(HOST, key())
+    service.cli("token", "revoke", token.id)
+
+    refusals = {acme_dns.present(HOST, key()) for _ in range(2)}
+
+    (refusal,) = refusals
+    assert "401" in refusal
