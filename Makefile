@@ -1,10 +1,11 @@
-# make run, make test, make e2e, make bench; `make lock` after changing dependencies in pyproject.toml.
+# make run, make test, make e2e, make bench; `make lock` after changing dependencies in pyproject.toml, `make manifests`
+# after changing a chart or the settings.
 
 PYTHON ?= python3
 BIN := .venv/bin
 SOURCES := responder migrations tests
 
-.PHONY: run test check unit e2e bench lock clean
+.PHONY: run test check unit e2e bench manifests lock clean
 
 run: .venv/installed
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh config/dev.sh
@@ -23,6 +24,10 @@ e2e: .venv/installed .venv-clients/installed
 
 bench: .venv/installed
 	$(BIN)/python -m tests.bench
+
+# The plain manifests from the charts, and the settings in the schema of their values; needs helm.
+manifests: .venv/installed
+	$(BIN)/python -m tests.charts
 
 # Everything is pinned by hash; nothing but PyPI and this directory is read.
 .venv/installed: requirements-dev.txt pyproject.toml
