@@ -31,6 +31,13 @@ class CertManager:
         objects = {each["kind"]: each for each in yaml.safe_load_all(manifest)}
         return cls(objects["Issuer"], objects["Secret"]["stringData"], resolver)
 
+    @property
+    def tsig_token(self) -> str:
+        """The id of the token whose key it signs with."""
+        (solver,) = self.issuer["spec"]["acme"]["solvers"]
+        name: str = solver["dns01"]["rfc2136"]["tsigKeyName"]
+        return name.rpartition("-")[0]
+
     def present(self, hostname: str, key: str, *, wildcard: bool = False) -> str:
         """Present a key; what went wrong, or nothing."""
         return self._run("present", hostname, key, wildcard)

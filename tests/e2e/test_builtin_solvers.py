@@ -37,6 +37,21 @@ def acme_dns(service: Responder, resolver: int, token: Token, tmp_path: Path) ->
     return CertManager.applying(printed.stdout, resolver)
 
 
+@pytest.fixture(params=["TCP", "UDP"])
+def rfc2136(request: pytest.FixtureRequest, service: Responder, resolver: int, tmp_path: Path) -> Iterator[CertManager]:
+    """cert-manager with the rfc2136 solver, and a token of its own, whose key it signs with."""
+    file = tmp_path / "key"
+    service.cli("token", "mint", HOST, "--format", "tsig", "--out", str(file))
+    printed = service.cli(
+        *("manifest", HOST, "--solver", "rfc2136", "--nameserver", f"127.0.0.1:{service.dns}"),
+        *("--token-file", str(file)),
+    )
+    assert "protocol: TCP" in printed.stdout
+    manager = CertManager.applying(printed.stdout.replace("protocol: TCP", f"protocol: {request.param}"), resolver)
+    yield manager
+    service.cli("token", "revoke", manager.tsig_token)
+
+
 def key() -> str:
     """A key that no other test presents: 43 characters, as a SHA-256 has in base64url."""
     return secrets.token_urlsafe(32)
@@ -71,3 +86,34 @@ def test_acme_dns_revoked(acme_dns: CertManager, service: Responder, token: Toke
 
     (refusal,) = refusals
     assert "401" in refusal
+
+
+def test_rfc2136_bare_and_wildcard(rfc2136: CertManager, service: Responder, token: Token) -> None:
+    """Both values pass cert-manager's self-check, and cleaning up takes away one at a time, as often as asked."""
+    bare, wild = key(), key()
+
+    assert "" == rfc2136.present(HOST, bare)
+    assert "" == rfc2136.present(HOST, wild, wildcard=True)
+    assert "" == rfc2136.present(HOST, bare)
+    assert "" == rfc2136.check(HOST, bare)
+    assert "" == rfc2136.check(HOST, wild, wildcard=True)
+
+    assert "" == rfc2136.clean_up(HOST, bare)
+    assert "" == rfc2136.clean_up(HOST, bare)
+    assert {wild} == {bare, wild} & set(values(service.dns, token.challenge_name))
+    assert "" == rfc2136.clean_up(HOST, wild, wildcard=True)
+    assert not {bare, wild} & set(values(service.dns, token.challenge_name))
+
+
+def test_rfc2136_without_follow(rfc2136: CertManager) -> None:
+    """Without `cnameStrategy: Follow` the update goes to the zone above, which is not ours: that is what it says."""
+    rfc2136.issuer["spec"]["acme"]["solvers"][0]["dns01"]["cnameStrategy"] = "None"
+
+    assert "DNS update failed. Server replied: NOTAUTH" == rfc2136.present(HOST, key())
+
+
+def test_rfc2136_wrong_key(rfc2136: CertManager) -> None:
+    """A key of the right name and another secret is refused, in cert-manager's words."""
+    rfc2136.secret["tsig-secret"] = "d3Jvbmcgc2VjcmV0IG9mIDMyIG9jdGV0cyBhYmNkZWY="
+
+    assert "DNS update failed: dns: bad authentication" == rfc2136.present(HOST, key())
