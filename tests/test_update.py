@@ -19,6 +19,7 @@ import structlog
 
 from responder import access, update
 from responder.access import Token
+from responder.errors import NotFound
 from responder.store import MAX_VALUES, AuditEvent, NewToken, Verdict
 from responder.update.tsig import KeyName
 from tests.processes import PATIENCE
@@ -513,6 +514,24 @@ async def test_a_fault(
     assert "SERVFAIL" == rcode(await desk.ask(message()))
 
     assert 2 == sum(event["event"] == "an update brought out a fault" for event in logged)
+
+
+async def test_an_error_of_no_kind(running: Control, desk: Desk, key: Key, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error that says nothing to DNS is SERVFAIL."""
+
+    async def fail(*_: object) -> None:
+        raise NotFound("there is no such thing")
+
+    monkeypatch.setattr(running.challenges, "update", fail)
+
+    assert "SERVFAIL" == await desk.send(key, add(MINE, VALUE))
+
+
+async def test_malformed_signature(running: Control, desk: Desk, key: Key) -> None:
+    """A signature that is none is FORMERR, and the reply has none."""
+    request = key.sign(message(add(MINE, VALUE)), desk.now, size=9)
+
+    assert b"\x12\x34\xa8\1" + bytes(8) == await desk.ask(request)
 
 
 async def test_too_many_under_way(running: Control, desk: Desk, key: Key, monkeypatch: pytest.MonkeyPatch) -> None:

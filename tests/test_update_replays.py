@@ -17,20 +17,20 @@ NOW = 1_700_000_000
 KEY, OTHER = KeyName(UUID(int=1), 1), KeyName(UUID(int=2), 1)
 
 
-def task(what: str = "a task") -> asyncio.Task[Rcode]:
-    return cast("asyncio.Task[Rcode]", cast("Any", what))
+def outcome(what: str = "an outcome") -> asyncio.Future[Rcode]:
+    return cast("asyncio.Future[Rcode]", cast("Any", what))
 
 
 def remember(memory: Replays, key: KeyName, mac: int, signed_at: int, *, now: int | None = None) -> None:
-    memory.remember(key, b"%d" % mac, signed_at, task(), now=signed_at if now is None else now)
+    memory.remember(key, b"%d" % mac, signed_at, outcome(), now=signed_at if now is None else now)
 
 
 def test_remembered() -> None:
     """An update is found again by its key and its MAC."""
     memory = Replays()
-    memory.remember(KEY, b"mac", NOW, task("the first"), now=NOW)
+    memory.remember(KEY, b"mac", NOW, outcome("the first"), now=NOW)
 
-    assert task("the first") is memory.find(KEY, b"mac")
+    assert outcome("the first") is memory.find(KEY, b"mac")
     assert memory.find(KEY, b"MAC") is None
     assert memory.find(OTHER, b"mac") is None
     assert not memory.is_forgotten(KEY, NOW)
@@ -62,8 +62,8 @@ def test_what_is_too_old_leaves_no_mark(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_forgotten_keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of too many keys the one unused for longest is forgotten, and nothing as old is taken of any."""
-    monkeypatch.setattr(replays, "MAX_KEYS", 2)
+    """Of too many in all, those of the key unused for longest are forgotten, and nothing as old is taken of any."""
+    monkeypatch.setattr(replays, "MAX_IN_ALL", 3)
     memory = Replays()
     first, second, third = (KeyName(UUID(int=n), 1) for n in range(3))
     remember(memory, first, 1, NOW)
@@ -72,16 +72,29 @@ def test_forgotten_keys(monkeypatch: pytest.MonkeyPatch) -> None:
     remember(memory, third, 1, NOW + 3)
 
     assert memory.find(second, b"1") is None
-    assert memory.find(first, b"1") is not None
+    assert [True, True] == [memory.find(first, mac) is not None for mac in (b"1", b"2")]
     assert [True, False] == [memory.is_forgotten(OTHER, at) for at in (NOW + 1, NOW + 2)]
 
 
 def test_keys_that_are_long_unused_leave_no_mark(monkeypatch: pytest.MonkeyPatch) -> None:
     """A key whose updates are no longer good is forgotten without a trace."""
-    monkeypatch.setattr(replays, "MAX_KEYS", 1)
+    monkeypatch.setattr(replays, "MAX_IN_ALL", 1)
     memory = Replays()
     remember(memory, KEY, 1, NOW)
     remember(memory, OTHER, 1, NOW + MAX_FUDGE + 1)
 
     assert memory.find(KEY, b"1") is None
     assert not memory.is_forgotten(KEY, NOW)
+
+
+def test_both_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many come of however many keys, no more are held than may be."""
+    monkeypatch.setattr(replays, "MAX_OF_KEY", 4)
+    monkeypatch.setattr(replays, "MAX_IN_ALL", 10)
+    memory = Replays()
+    for n in range(200):
+        remember(memory, KeyName(UUID(int=n * n % 7), 1), n, NOW + n)
+
+    held = [len(key.updates) for key in memory._keys.values()]
+    assert sum(held) == memory._count <= 10
+    assert max(held) <= 4

@@ -144,8 +144,8 @@ class Updates:
     def _accept(self, request: _Request, key_name: KeyName, deliver: Deliver) -> None:
         """Carry the update out, unless that was done, or is being done: then wait for what comes of it."""
         record = request.signature.record
-        task = self._replays.find(key_name, record.mac)
-        if task is None:
+        outcome = self._replays.find(key_name, record.mac)
+        if outcome is None:
             if self._replays.is_forgotten(key_name, record.time_signed):
                 stale = replace(request.signature, error=Error.BADTIME)
                 self._turn_down(replace(request, signature=stale), deliver)
@@ -153,11 +153,18 @@ class Updates:
             if self._stopping or len(self._under_way) >= MAX_UNDER_WAY:
                 deliver(self._reply(request, Rcode.SERVFAIL))
                 return
-            task = asyncio.create_task(self._carry_out(request, key_name))
-            self._under_way.add(task)
-            task.add_done_callback(self._under_way.discard)
-            self._replays.remember(key_name, record.mac, record.time_signed, task, now=self._now())
-        task.add_done_callback(lambda done: deliver(self._reply(request, _result(done))))
+            outcome = self._begin(request, key_name)
+            self._replays.remember(key_name, record.mac, record.time_signed, outcome, now=self._now())
+        outcome.add_done_callback(lambda done: deliver(self._reply(request, done.result())))
+
+    def _begin(self, request: _Request, key_name: KeyName) -> asyncio.Future[Rcode]:
+        """Have the update carried out. What comes of it is kept for longer than the task, which holds much more."""
+        outcome: asyncio.Future[Rcode] = asyncio.get_running_loop().create_future()
+        task = asyncio.create_task(self._carry_out(request, key_name))
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+        task.add_done_callback(lambda done: outcome.set_result(Rcode.SERVFAIL if done.cancelled() else done.result()))
+        return outcome
 
     async def _carry_out(self, request: _Request, key_name: KeyName) -> Rcode:
         """What comes of the update, which is logged, once. Never raises."""
@@ -233,8 +240,4 @@ def _note(wanted: Sequence[Step]) -> None:
 def _rcode(error: ResponderError) -> Rcode:
     if isinstance(error, PrerequisiteFailed):
         return Rcode(error.rcode)
-    return next(RCODES[ancestor] for ancestor in type(error).__mro__ if ancestor in RCODES)
-
-
-def _result(done: asyncio.Task[Rcode]) -> Rcode:
-    return Rcode.SERVFAIL if done.cancelled() else done.result()
+    return next((RCODES[ancestor] for ancestor in type(error).__mro__ if ancestor in RCODES), Rcode.SERVFAIL)
