@@ -117,6 +117,20 @@ def test_nsupdate(service: Responder, token: Token, tmp_path: Path, options: tup
     assert set() == values(service.dns, token.challenge_name)
 
 
+def test_key_file_as_minted(service: Responder, tmp_path: Path) -> None:
+    """The file that `token mint --format tsig` writes is nsupdate's, and says what knsupdate reads."""
+    file, line = tmp_path / "minted.key", tmp_path / "knot.key"
+    service.cli("token", "mint", "minted.example.com", "--format", "tsig", "--out", str(file))
+    name = f"_acme-challenge.minted.{ZONE}"
+    line.write_text(next(text.lstrip("#/ ") for text in file.read_text().splitlines() if "hmac-sha256:" in text))
+    script = f"server 127.0.0.1 {service.dns}", f"zone {ZONE}."
+
+    assert 0 == nsupdate(file, *script, f"update add {name}. 60 TXT {VALUE}", "send").returncode
+    assert 0 == knsupdate(line, *script, f"update add {name}. 60 TXT {OTHER}", "send").returncode
+
+    assert {VALUE, OTHER} == values(service.dns, name)
+
+
 def test_nsupdate_by_a_large_update(service: Responder, token: Token, tmp_path: Path) -> None:
     """As many values as a name may hold come in one message, for which nsupdate takes TCP by itself."""
     lines = [f"update add {token.challenge_name}. 60 TXT {n:043}" for n in range(16)]
