@@ -19,7 +19,7 @@ from .programs import LOGS
 from .service import ZONE, Responder
 from .unbound import resolving
 
-HOSTNAMES = ("some", "early", "mine", "yours", "raw", "stored", "updated", "hooked", "cluster")
+HOSTNAMES = ("some", "early", "mine", "yours", "raw", "stored", "updated", "hooked", "cluster", "bot")
 """The hostnames below example.com whose challenge names the parent zone sends to the service."""
 
 _TAIL = 20_000

@@ -8,6 +8,7 @@ from pathlib import Path
 import dns.rcode
 import pytest
 
+from .certbot import Certbot
 from .dns_client import ask, serial, values
 from .lego import Lego, Provider, build_acme_dns, httpreq, obtain_by_acme_dns
 from .pebble import Authority
@@ -72,6 +73,27 @@ def test_acme_dns(service: Responder, lego: Lego, authority: Authority, tmp_path
     certificate.verify(authority.root())
     assert {"stored.example.com", "*.stored.example.com"} == certificate.names()
     assert 2 == len(values(service.dns, f"_acme-challenge.stored.{ZONE}"))
+
+
+def test_certbot_by_acme_dns(service: Responder, authority: Authority, tmp_path: Path) -> None:
+    """certbot's plugin for acme-dns reads the same accounts, and follows the CNAME of the hostname as a CA does."""
+    accounts = tmp_path / "accounts.json"
+    options = ("--format", "lego", "--out", str(accounts), "--url", service.endpoint)
+    service.cli("token", "mint", "bot.example.com", *options)
+    name = f"_acme-challenge.bot.{ZONE}"
+    wait_until(lambda: _exists(service, name), "the challenge name exists")
+    names = ("bot.example.com", "*.bot.example.com")
+
+    certificate = Certbot(authority).obtain(
+        *names,
+        plugin="dns-acmedns",
+        credentials=f"dns_acmedns_api_url = {service.endpoint}/\ndns_acmedns_registration_file = {accounts}\n",
+        directory=tmp_path,
+    )
+
+    certificate.verify(authority.root())
+    assert set(names) == certificate.names()
+    assert 2 == len(values(service.dns, name))
 
 
 def test_questions_before_the_first_value(
