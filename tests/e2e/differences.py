@@ -71,6 +71,12 @@ def _ignore_rcode(query: RandomQuery, theirs: Seen, them: Client) -> Iterator[Se
         yield from _asked_instead(them, query)
 
 
+@_difference("updates", "NSD takes none; here they are taken by who can sign them, and these lack all that one needs")
+def _take_updates(query: RandomQuery, theirs: Seen, them: Client) -> Iterator[Seen]:
+    if query.opcode == 5 and theirs.rcode == "NOTIMP":
+        yield from (replace(theirs, rcode=rcode) for rcode in ("FORMERR", "NOTAUTH", "REFUSED"))
+
+
 @_difference("flags of another opcode", "NSD sends them back; here they are cleared, since their meaning is not known")
 def _clear_flags(query: RandomQuery, theirs: Seen, them: Client) -> Iterator[Seen]:
     if query.opcode:
