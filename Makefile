@@ -43,7 +43,7 @@ manifests: .venv/installed
 	.venv-clients/bin/python -m pip install --quiet --require-hashes -r requirements-clients.txt
 	@touch $@
 
-LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
+LOCK := uv pip compile --quiet --universal --no-strip-extras --python-version 3.11 --generate-hashes --no-header --no-annotate
 
 lock:
 	$(LOCK) pyproject.toml -o requirements.txt
