@@ -8,7 +8,7 @@ import pytest
 
 from responder.errors import InvalidUpdate, OutsideZone, ResponderError
 from responder.names import Name
-from responder.update.message import Message, Record, read
+from responder.update.message import MAX_RECORDS, Message, Record, read
 from responder.wire import Query, parse
 from tests.updates import (
     ANY,
@@ -55,6 +55,16 @@ def test_what_is_read() -> None:
         Record(WIRE, TXT, NONE, 0, b"\3two\7strings"),
         Record(WIRE, ANY_TYPE, ANY, 0, b""),
     ) == read.changes
+
+
+def test_many_records() -> None:
+    """An update is of a few values; more records than that would be a burden that one packet puts on everybody."""
+    most = [add(MINE, "a")] * (MAX_RECORDS - 1)
+    expected = record(MINE, TXT, ANY)
+
+    assert len(most) == len(read_message(*most, prerequisites=[expected]).changes)
+    with pytest.raises(InvalidUpdate, match="more than 40 prerequisites and changes: send several updates"):
+        read_message(*most, add(MINE, "a"), prerequisites=[expected])
 
 
 def test_compressed_names() -> None:

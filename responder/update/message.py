@@ -17,6 +17,12 @@ from responder.names import Name
 from responder.rrset import CLASS_ANY, CLASS_IN, CLASS_NONE, RRType
 from responder.wire import HEADER, Query
 
+MAX_RECORDS = 40
+"""
+Prerequisites and changes of one update. An honest one is of a few values, and 30 fill a packet; of deletions and of
+short values ten times as many would, each a line on record, and everybody's presents would wait for them.
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Record:
@@ -53,6 +59,8 @@ def read(packet: bytes, query: Query) -> Message:
 def _read_sections(packet: bytes, query: Query) -> tuple[list[Record], list[Record], list[Record]]:
     """Everything between the zone section and the signature."""
     prerequisites, changes, additional = _COUNTS.unpack_from(packet, 6)
+    if prerequisites + changes > MAX_RECORDS:
+        raise InvalidUpdate(f"the update has more than {MAX_RECORDS} prerequisites and changes: send several updates")
     unsigned = packet[: query.tsig]
     at = HEADER + len(query.question)
     sections: tuple[list[Record], list[Record], list[Record]] = [], [], []
