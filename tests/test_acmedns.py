@@ -334,6 +334,22 @@ async def test_an_imported_password_is_hashed_once(served: Served, monkeypatch: 
     assert json.loads(bearer.body)["hostnames"][0]["cname"] is None
 
 
+async def test_wrong_passwords_at_once(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many come together, no more are hashed than one address may get wrong, and others need not wait."""
+    account = await _import(served, "right")
+    hashed: list[bytes] = []
+
+    def check(password: bytes, _: bytes) -> bool:
+        hashed.append(password)
+        return False
+
+    monkeypatch.setattr("bcrypt.checkpw", check)
+    replies = await asyncio.gather(*(served.update(user=account.id, key=f"wrong{number}") for number in range(100)))
+
+    assert {401, 429} == {reply.status for reply in replies}
+    assert 60 == len(hashed)
+
+
 async def test_a_key_that_bcrypt_cannot_take(served: Served) -> None:
     """What is longer than any password of acme-dns is refused like any other."""
     account = await _import(served, "short")

@@ -92,7 +92,7 @@ class Authenticator:
         key = digest(credentials.secret)
         if self._remembered.get(key, (0.0, None))[1] is None:  # whoever is known is not asked what neighbours do
             self._limits.check_failures(client)
-        token = await self._find(key) or await self._take_over(credentials, key)
+        token = await self._find(key) or await self._take_over(credentials, key, client)
         if token is None or (credentials.is_claim and credentials.token_id != token.id):
             self._limits.count_failure(client)
             raise Unauthenticated("this token is not known here: check that it was copied whole, with its rsp_ prefix")
@@ -123,11 +123,12 @@ class Authenticator:
             self._remembered.popitem(last=False)
         return token
 
-    async def _take_over(self, credentials: Credentials, key: Digest) -> Token | None:
+    async def _take_over(self, credentials: Credentials, key: Digest, client: str) -> Token | None:
         """
         The token of an imported account whose password is shown for the first time.
 
         Its bcrypt hash is compared this once, and replaced by our own digest, which cannot be used to keep us busy.
+        Failures are looked at again when it is this request's turn: many that came at once would all be hashed else.
         """
         secret = credentials.secret.encode("utf-8", "surrogatepass")
         if credentials.token_id is None or len(secret) > MAX_HASHED:
@@ -136,6 +137,7 @@ class Authenticator:
             _, token = self._remembered.get(key, (0.0, None))
             if token is not None:  # another request with it came first
                 return token
+            self._limits.check_failures(client)
             hashed = await self._store.find_bcrypt(credentials.token_id)
             if hashed is None or not await asyncio.to_thread(bcrypt.checkpw, secret, hashed):
                 return None
