@@ -6,29 +6,35 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 import sys
 import time
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from itertools import chain
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
-from aiohttp import web
 
 from responder import logs, metrics
 from responder.api import build_admin, build_api, build_runner
+from responder.api.tls import ServerTls
+from responder.certificate.files import Files
 from responder.challenges import Challenges
 from responder.child import Lifeline, run
-from responder.config import Endpoint, Settings
+from responder.config import Settings
 from responder.cookies import DAY, daily_keys
 from responder.errors import CannotStart, ResponderError
 from responder.feed import Publisher
 from responder.keyfile import read_key
+from responder.keypair import KeyPair
 from responder.scheduling import take_short_turns
 from responder.store import Store
 from responder.update import Keyring, Updates
+
+if TYPE_CHECKING:
+    from responder.certificate.own import OwnCertificateKeeper
 
 SWITCH_INTERVAL = 0.0005
 """Seconds after which a busy thread lets another one go on. A transaction needs that a dozen times; at Python's own
@@ -84,7 +90,7 @@ async def _start(
     """Start everything; what stops it again is pushed on *stack*. Returns the task of the one writer."""
     store = await Store.open(settings.database.url, auto_upgrade=settings.database.auto_upgrade)
     stack.push_async_callback(store.close)
-    statics = [zone.static for zone in settings.zones]
+    statics = settings.statics
     await store.register_zones([static.apex for static in statics], now=_now())
     published = await store.serials()
     publisher = Publisher(
@@ -120,13 +126,15 @@ async def _start(
         apexes=[static.apex for static in statics],
         max_lifetime=timedelta(seconds=settings.values.max_lifetime),
     )
-    admin = build_admin(store, statics[0].apex, [*map(_reachable, settings.dns.listen)], lag=publisher.lag)
-    for app, purpose in ((api, "api"), (admin, "admin")):
+    dns = [(endpoint.host, endpoint.port) for endpoint in (listen.reachable for listen in settings.dns.listen)]
+    admin = build_admin(store, statics[0].apex, dns, lag=publisher.lag)
+    tls = await _start_tls(settings, store, challenges, stack)
+    for app, purpose, context in ((api, "api", tls), (admin, "admin", None)):
         runner = build_runner(app, drain=DRAIN)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
         for sock in sockets[purpose]:
-            await web.SockSite(runner, sock).start()
+            await runner.listen(sock, context)
     return writer
 
 
@@ -150,6 +158,25 @@ def _updates(settings: Settings, store: Store, challenges: Challenges) -> Update
     )
 
 
+async def _start_tls(
+    settings: Settings, store: Store, challenges: Challenges, stack: AsyncExitStack
+) -> ssl.SSLContext | None:
+    """What the API needs to speak TLS, and who keeps its certificate; the API answers whether there is one or not."""
+    if settings.api.tls == "off":
+        return None
+    tls = ServerTls(KeyPair.self_signed(settings.api.hostname, now=_now()))
+    keeper: Files | OwnCertificateKeeper
+    if settings.api.tls == "files":
+        keeper = Files(settings.api, tls.use)
+    else:
+        from responder.certificate.own import OwnCertificateKeeper  # its libraries are large, and nobody else's here
+
+        keeper = OwnCertificateKeeper(store, challenges, settings, tls.use, clock=_now)
+    await keeper.load()
+    await stack.enter_async_context(_running(keeper.run()))
+    return tls.context
+
+
 @asynccontextmanager
 async def _running(work: Coroutine[Any, Any, None]) -> AsyncIterator[asyncio.Task[None]]:
     """*work* as a task, for as long as somebody may still need it."""
@@ -171,11 +198,6 @@ async def _renew_cookie_keys(publisher: Publisher, master: bytes) -> None:
 
 def _now() -> datetime:
     return datetime.now(UTC)
-
-
-def _reachable(endpoint: Endpoint) -> tuple[str, int]:
-    """Where this machine reaches what listens at *endpoint*."""
-    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(endpoint.host, endpoint.host), endpoint.port
 
 
 if __name__ == "__main__":

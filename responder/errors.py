@@ -23,7 +23,8 @@ Every exception this project raises on purpose, and nothing else.
     │   ├── NameTaken               another hostname already owns that challenge name
     │   ├── TooManyRequests         more than one client may ask, for now
     │   ├── Forbidden               Kubernetes does not let that account do it
-    │   └── RefusedByApi            the API of a responder refuses what the webhook asks of it
+    │   ├── RefusedByApi            the API of a responder refuses what the webhook asks of it
+    │   └── CertificateRefused      a CA does not issue the certificate
     ├── NotFound                  there is no such thing
     └── Unavailable               our fault, try again
         ├── StoreUnavailable        the database does not answer, or cannot be used
@@ -33,6 +34,7 @@ Every exception this project raises on purpose, and nothing else.
         ├── ApiUnavailable          the API of a responder does not answer the webhook
         │   └── ApiBusy                 it does, and asks for patience
         ├── ApiUntrusted            it does, with a certificate that the webhook does not trust
+        ├── AuthorityUnavailable    a CA does not answer, not as a CA does, or asks to come again later
         ├── CannotStart             a socket, file or process that the service needs cannot be had
         └── CannotExamine           no resolver answers the doctor, or not in time
 
@@ -157,6 +159,18 @@ class RefusedByApi(Refused):
         super().__init__(detail)
 
 
+class CertificateRefused(Refused):
+    """
+    A CA does not issue the certificate. *retry_after* is in how many seconds it says to come again, if it does;
+    *hostname* the one that it does not believe in, if that is why.
+    """
+
+    def __init__(self, text: str, *, retry_after: float | None = None, hostname: str | None = None) -> None:
+        super().__init__(text)
+        self.retry_after = retry_after
+        self.hostname = hostname
+
+
 class NotFound(ResponderError):
     """There is no token, value or zone of that description."""
 
@@ -191,6 +205,14 @@ class ApiBusy(ApiUnavailable):
 
 class ApiUntrusted(Unavailable):
     """Whatever answers for the API of a responder cannot prove that it is one."""
+
+
+class AuthorityUnavailable(Unavailable):
+    """A CA does not answer, or not as a CA does. *retry_after* is in how many seconds to come again, if it says so."""
+
+    def __init__(self, text: str, *, retry_after: float | None = None) -> None:
+        super().__init__(text)
+        self.retry_after = retry_after
 
 
 class CannotStart(Unavailable):

@@ -77,6 +77,12 @@ LAG = Gauge(
 RESTARTS = Counter(
     "responder_child_restarts", "Processes that died and were started again", ["process"], registry=REGISTRY
 )
+CERTIFICATE = Gauge(
+    "responder_certificate_expiry_timestamp_seconds",
+    "When the API's own certificate expires; kind is issued, or self-signed while there is no better one",
+    ["kind"],
+    registry=REGISTRY,
+)
 
 
 def expose() -> bytes:

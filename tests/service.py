@@ -249,7 +249,7 @@ async def _control(directory: Path, store: BrittleStore) -> AsyncIterator[Contro
     await store.register_zones([APEX], now=datetime.now(UTC))
     before, clock = asyncio.all_tasks(), Clock()
     published = await store.serials()
-    statics = [zone.static for zone in read_settings(directory).zones]
+    statics = read_settings(directory).statics
     publisher = Publisher(statics, store.snapshot, nameservers=1)
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(directory / "feed"))

@@ -152,7 +152,7 @@ def test_what_is_no_account_key(tmp_path: Path, content: bytes, fault: str) -> N
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     """A file that is not there, or a directory, is refused in one line."""
     for path, reason in ((tmp_path / "none", "no such file or directory"), (tmp_path, "is a directory")):
-        with pytest.raises(Invalid, match=f"^cannot read {path}: {reason}$"):
+        with pytest.raises(Invalid, match=f"^{path}: cannot be read: {reason}$"):
             accountkey.thumbprint(path)
 
 

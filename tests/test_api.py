@@ -151,7 +151,7 @@ async def listening(app: web.Application) -> AsyncIterator[int]:
     runner = build_runner(app, drain=0.1)
     await runner.setup()
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        await web.SockSite(runner, listener).start()
+        await runner.listen(listener)
         try:
             yield listener.getsockname()[1]
         finally:

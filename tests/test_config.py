@@ -11,8 +11,10 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from responder.config import Endpoint, Settings, ZoneSettings, load, parse_duration, sources
+from responder.config.api import CAA_WARNING
 from responder.errors import Invalid, InvalidConfiguration
 from responder.names import Name
+from responder.rrset import RRType
 from responder.zonetext import print_rrset
 
 ROOT = Path(__file__).parent.parent
@@ -268,9 +270,69 @@ def test_variables_of_kubernetes(file: Path) -> None:
         (ZONE + "[dns]\nprocesses = 65", "dns.processes: must be less than or equal to 64"),
         (ZONE + "[dns]\nprocesses = true", "dns.processes: must be a number"),
         (ZONE + '[dns]\nprocesses = "x"', "dns.processes: must be a number"),
+        (ZONE + '[api]\ntls = "on"', "api.tls: must be 'off', 'files' or 'acme'"),
         (
             ZONE + '[api]\ntls = "acme"',
-            'api.tls: must be "off" in this version: let a proxy in front of the API speak TLS',
+            'api.hostname: is missing: with api.tls = "acme", write the name that clients reach the API at',
+        ),
+        (
+            ZONE + '[api]\ntls = "acme"\nhostname = "api.example.com"',
+            'api.hostname: "api.example.com" must be a name below a zone of ours, such as "api.acme.example.com"',
+        ),
+        (
+            ZONE + '[api]\ntls = "acme"\nhostname = "acme.example.com"',
+            'api.hostname: "acme.example.com" must be a name below a zone of ours, such as "api.acme.example.com"',
+        ),
+        (
+            ZONE.replace("[zones.n", 'records = "api CNAME ns1"\n[zones.n')
+            + '[api]\ntls = "acme"\nhostname = "api.acme.example.com"',
+            'api.hostname: "api.acme.example.com" is a CNAME in the records of its zone: give it addresses instead',
+        ),
+        (ZONE + '[api]\nhostname = "*.example.com"', 'api.hostname: "*.example.com" is not the name of a host'),
+        (
+            ZONE + '[api]\ntls = "files"\ncertificate_file = "/tls.crt"',
+            'api.private_key_file: is missing: with api.tls = "files", write the path of the file in PEM',
+        ),
+        (
+            ZONE + '[api]\ncertificate_file = "/tls.crt"',
+            'api.certificate_file: is for api.tls = "files": set that, or remove this',
+        ),
+        (
+            ZONE + "[api]\nhsts = 600",
+            "api.hsts: is for an API that speaks TLS itself: set api.tls, or have the proxy in front send it",
+        ),
+        (
+            ZONE + '[api.acme]\ndirectory = "letsencrpt"',
+            (
+                'api.acme.directory: "letsencrpt" is no CA: write letsencrypt, letsencrypt-staging, or the '
+                "https:// URL of its ACME directory"
+            ),
+        ),
+        (
+            ZONE + '[api.acme]\ndirectory = "http://ca.example/dir"',
+            (
+                'api.acme.directory: "http://ca.example/dir" is no CA: write letsencrypt, letsencrypt-staging, or the '
+                "https:// URL of its ACME directory"
+            ),
+        ),
+        (
+            ZONE + '[api.acme]\ncontact = "mailto:a@b,c@d"',
+            'api.acme.contact: "mailto:a@b,c@d" is not an e-mail address: write one like "admin@example.com"',
+        ),
+        (
+            ZONE + '[api.acme]\neab_kid = "x"',
+            "api.acme.eab_hmac_key_file: goes with api.acme.eab_kid: the CA gave you both, write both",
+        ),
+        (
+            ZONE + '[api.acme]\neab_hmac_key_file = "/x"',
+            "api.acme.eab_hmac_key_file: goes with api.acme.eab_kid: the CA gave you both, write both",
+        ),
+        (
+            ZONE + "[api.acme]\ncaa = '0 issue \"ca.example.net\"'",
+            (
+                "api.acme.caa: must be as in a CAA record, without quotes, such as "
+                '"ca.example.net; validationmethods=dns-01"'
+            ),
         ),
         (
             ZONE + '[dns.update]\nalgorithms = ["hmac-sha3"]',
@@ -412,7 +474,7 @@ def test_all_faults_at_once(file: Path) -> None:
     listen = ["0.0.0.0", "192.0.2.1:53", "192.0.2.1:53"]
     """
 
-    assert faults(file, text, RESPONDER_API__TLS="files", RESPONDER_DNS__X="1", RESPONDER_LOG="x") == (
+    assert faults(file, text, RESPONDER_API__TLS="on", RESPONDER_DNS__X="1", RESPONDER_LOG="x") == (
         "zones[0].hostmaster: 'nobody' is not an e-mail address: write it like \"hostmaster@example.com\"",
         (
             "zones[0].records: line 1: the line starts with a space, "
@@ -426,13 +488,20 @@ def test_all_faults_at_once(file: Path) -> None:
         "zones[1].hostmaster: is missing",
         'zones[1].nameservers: there is no nameserver: write "ns1.x.acme.example.com" = ["ITS PUBLIC ADDRESS"]',
         'dns.listen[0]: "0.0.0.0" has no port: write "0.0.0.0:53"',
-        'RESPONDER_API__TLS (api.tls): must be "off" in this version: let a proxy in front of the API speak TLS',
+        "RESPONDER_API__TLS (api.tls): must be 'off', 'files' or 'acme'",
         "RESPONDER_LOG (log): must be a table",
         "typo: there is no such setting: see config/responder.example.toml",
         "RESPONDER_DNS__X: there is no such setting: did you mean RESPONDER_DNS?",
         "zones[1].name: x.acme.example.com overlaps acme.example.com of zones[0]: one of them must go",
         'dns.listen[2]: "192.0.2.1:53" is dns.listen[1] already: change or remove one',
     )
+
+
+def test_fault_within_a_section_names_its_variable(file: Path) -> None:
+    """What is found out by looking at two sections is still reported where it was written."""
+    (fault,) = faults(file, ZONE, RESPONDER_API__TLS="acme", RESPONDER_API__HOSTNAME="api.example.com")
+
+    assert fault.startswith('RESPONDER_API__HOSTNAME (api.hostname): "api.example.com" must be a name below a zone')
 
 
 # ---- fields ----
@@ -473,6 +542,20 @@ def test_endpoint_refuses(text: str, fault: str) -> None:
         Endpoint.parse(text)
 
     assert str(caught.value) == fault
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("0.0.0.0:53", "127.0.0.1:53"),
+        ("[::]:53", "[::1]:53"),
+        ("192.0.2.1:53", "192.0.2.1:53"),
+        ("[2001:db8::1]:5300", "[2001:db8::1]:5300"),
+    ],
+)
+def test_reachable_endpoint(text: str, expected: str) -> None:
+    """Programs on this machine find a listener where it listens; for all addresses of the machine, that is its own."""
+    assert expected == str(Endpoint.parse(text).reachable)
 
 
 @pytest.mark.parametrize(
@@ -639,6 +722,48 @@ def test_static_with_caa() -> None:
     assert caa == ['acme.example.com. 3600 IN CAA 0 issue "ca.example"']
 
 
+ACME = '[api]\ntls = "acme"\nhostname = "api.acme.example.com"\n'
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        ("", "letsencrypt.org; validationmethods=dns-01"),
+        ('[api.acme]\ndirectory = "letsencrypt-staging"', "letsencrypt.org; validationmethods=dns-01"),
+        (
+            '[api.acme]\ndirectory = "https://acme-v02.api.letsencrypt.org/directory"',
+            "letsencrypt.org; validationmethods=dns-01",
+        ),
+        ('[api.acme]\ndirectory = "https://ca.example/dir"\ncaa = "ca.example; x=y"', "ca.example; x=y"),
+    ],
+)
+def test_caa_of_the_api(file: Path, more: str, expected: str) -> None:
+    """The API's own host gets a CAA that lets its CA issue, for that name alone, and for no wildcard."""
+    settings = read(file, ZONE + ACME + more)
+    (static,) = settings.statics
+    caa = [line for rrset in static.rrsets if rrset.type == RRType.CAA for line in print_rrset(rrset).splitlines()]
+
+    assert [] == settings.api.warnings()
+    assert caa == [
+        'acme.example.com. 3600 IN CAA 0 issue ";"',
+        f'api.acme.example.com. 3600 IN CAA 0 issue "{expected}"',
+        'api.acme.example.com. 3600 IN CAA 0 issuewild ";"',
+    ]
+
+
+def test_no_caa_of_the_api(file: Path) -> None:
+    """Without need there is no CAA; one in the records is the administrator's word; an unknown CA is pointed out."""
+    plain = read(file, ZONE + ACME.replace("acme", "off", 1))
+    told = read(file, ZONE.replace("[zones.n", 'records = "api CAA 0 issue ca.example"\n[zones.n') + ACME)
+    unknown = read(file, ZONE + ACME + '[api.acme]\ndirectory = "https://ca.example/dir"')
+
+    assert plain.statics == (plain.zones[0].static,)
+    assert told.statics == (told.zones[0].static,)
+    assert unknown.statics == (unknown.zones[0].static,)
+    assert [CAA_WARNING] == unknown.api.warnings()
+    assert unknown.warnings()[-1] == CAA_WARNING
+
+
 def test_warnings(file: Path) -> None:
     """Nameserver addresses that nobody on the Internet can reach are pointed out, but allowed."""
     addresses = ["127.0.0.1", "10.0.0.1", "192.0.2.1", "224.0.0.1", "8.8.8.8", "fd00::1", "2001:db8::1", "2600::1"]
@@ -655,7 +780,7 @@ def test_warnings(file: Path) -> None:
 
 def test_json_form_reads_back(file: Path) -> None:
     """What is handed to another process as JSON is the same settings there."""
-    settings = read(file, ZONE, RESPONDER_DATABASE__URL="postgresql+asyncpg://u:p@h/d")
+    settings = read(file, ZONE + ACME, RESPONDER_DATABASE__URL="postgresql+asyncpg://u:p@h/d")
 
     assert Settings.model_validate(json.loads(json.dumps(settings.model_dump(mode="json")))) == settings
 

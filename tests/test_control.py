@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -22,17 +23,19 @@ import dns.asyncquery
 import dns.message
 import pytest
 import structlog
+from cryptography import x509
 
 from responder import challenges, control, feed, logs
 from responder.access import digest, mint_secret, tsig_key_name, tsig_secret
 from responder.api import health
 from responder.child import Lifeline
-from responder.config import Endpoint, load
+from responder.config import load
 from responder.errors import StoreUnavailable
 from responder.keyfile import read_key
 from responder.store import NewToken, Store
 from responder.wire import Transport
 from responder.zone import Zones
+from tests.keypairs import key_pair
 from tests.processes import eventually, wait_until
 from tests.service import APEX, Quick, connect, grant, new_database, write_configuration
 from tests.updates import Key, add, message, rcode
@@ -122,8 +125,10 @@ async def mint(process: Process) -> str:
     return secret
 
 
-async def request(process: Process, purpose: str, method: str, path: str, **how: Any) -> tuple[int, Any]:
-    url = f"http://127.0.0.1:{process.ports[purpose]}{path}"
+async def request(
+    process: Process, purpose: str, method: str, path: str, *, scheme: str = "http", **how: Any
+) -> tuple[int, Any]:
+    url = f"{scheme}://127.0.0.1:{process.ports[purpose]}{path}"
     async with aiohttp.ClientSession() as session, session.request(method, url, **how) as response:
         return response.status, await response.json(content_type=None)
 
@@ -200,6 +205,47 @@ async def test_no_updates(process: Process, *, broken: bool) -> None:
     assert broken is ("no DNS updates until the next start" in events)
 
 
+async def test_tls_from_files(process: Process, tmp_path: Path) -> None:
+    """With a certificate from files, the API speaks TLS; the admin listener does not."""
+    pair = key_pair("api.acme.example.com")
+    for name, content in (("tls.crt", pair.chain), ("tls.key", pair.key)):
+        (tmp_path / name).write_bytes(content)
+    api = process.orders["settings"]["api"]
+    api |= {
+        "tls": "files",
+        "certificate_file": str(tmp_path / "tls.crt"),
+        "private_key_file": str(tmp_path / "tls.key"),
+        "hostname": "api.acme.example.com",
+    }
+    async with started(process):
+        assert pair.leaf == await shown(process)
+        status, _ = await request(process, "api", "GET", "/openapi.json", scheme="https", ssl=False)
+        assert 200 == status
+        assert 200 == (await request(process, "admin", "GET", "/livez"))[0]
+
+
+async def test_tls_from_broken_files(process: Process, tmp_path: Path) -> None:
+    """A process that finds its certificate files broken starts all the same, for the DNS's sake."""
+    api = process.orders["settings"]["api"]
+    missing = str(tmp_path / "none")
+    api |= {"tls": "files", "certificate_file": missing, "private_key_file": missing, "hostname": ""}
+    with structlog.testing.capture_logs() as logs:
+        async with started(process):
+            certificate = await shown(process)
+
+    assert certificate.issuer == certificate.subject
+    (fault,) = (entry["reason"] for entry in logs if "cannot be used" in entry["event"])
+    assert f"api.certificate_file: cannot read {missing}: no such file or directory" == fault
+
+
+async def shown(process: Process) -> x509.Certificate:
+    """The certificate that the API shows."""
+    address = "127.0.0.1", process.ports["api"]
+    return x509.load_pem_x509_certificate(
+        (await asyncio.to_thread(ssl.get_server_certificate, address, timeout=5)).encode()
+    )
+
+
 async def test_writer_that_dies(process: Process, monkeypatch: pytest.MonkeyPatch) -> None:
     """The process ends with what its writer died of, so that it is started afresh."""
 
@@ -229,20 +275,6 @@ async def test_database_that_cannot_be_used(
     assert 1 == ended.value.code
     assert "responder: the disk is full\n" == capsys.readouterr().err
     assert not process.is_ready
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("0.0.0.0:53", ("127.0.0.1", 53)),
-        ("[::]:53", ("::1", 53)),
-        ("192.0.2.1:53", ("192.0.2.1", 53)),
-        ("[2001:db8::1]:5300", ("2001:db8::1", 5300)),
-    ],
-)
-def test_where_the_nameserver_is_asked(text: str, expected: tuple[str, int]) -> None:
-    """The readiness check asks where the nameserver listens; for all addresses of the machine, that is its own."""
-    assert expected == control._reachable(Endpoint.parse(text))
 
 
 # The whole service

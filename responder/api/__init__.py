@@ -24,6 +24,7 @@ from responder.api.clients import believe
 from responder.api.health import build_admin
 from responder.api.limits import Limits
 from responder.api.problems import answer_with_problems, note_hostname
+from responder.api.tls import stay_on_https
 from responder.challenges import Challenges
 from responder.config import ApiSettings
 from responder.connections import Runner
@@ -104,6 +105,8 @@ def build_api(
     app.router.add_get("/v1/token", routes.token)
     app.router.add_get("/openapi.json", _describe_routes())
     acme_dns.add_routes(app.router)
+    if settings.hsts:
+        app.on_response_prepare.append(stay_on_https(settings.hsts))
     return app
 
 

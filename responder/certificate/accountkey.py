@@ -37,15 +37,25 @@ def thumbprint(path: Path) -> str:
 
 def read(path: Path) -> Key:
     """The RSA or EC key in the file at *path*, private or public. Raises `Invalid`, saying what is there instead."""
-    content = _content(path)
+    try:
+        return parse(_content(path))
+    except Invalid as fault:
+        raise Invalid(f"{path}: {fault}") from None
+
+
+def parse(content: bytes) -> Key:
+    """The RSA or EC key in a file's *content*, private or public. Raises `Invalid`."""
     try:
         key = _from_jwk(content) if content.lstrip().startswith(b"{") else _from_pem(content)
         key.thumbprint()  # josepy takes keys on curves that no JWK has a name for
-    except Invalid as fault:
-        raise Invalid(f"{path}: {fault}") from None
     except _FAULTS:
-        raise Invalid(f"{path}: the key in it is damaged, or neither RSA nor EC on a NIST curve") from None
+        raise Invalid("the key in it is damaged, or neither RSA nor EC on a NIST curve") from None
     return key
+
+
+def is_private(key: Key) -> bool:
+    """Whether one can sign with it."""
+    return hasattr(key.key, "private_numbers")
 
 
 def _content(path: Path) -> bytes:
@@ -53,9 +63,9 @@ def _content(path: Path) -> bytes:
         with path.open("rb") as file:
             content = file.read(MAX_KEY_FILE + 1)
     except OSError as fault:
-        raise Invalid(f"cannot read {path}: {(fault.strerror or type(fault).__name__).lower()}") from None
+        raise Invalid(f"cannot be read: {(fault.strerror or type(fault).__name__).lower()}") from None
     if len(content) > MAX_KEY_FILE:
-        raise Invalid(f"{path}: more than {MAX_KEY_FILE >> 10} KiB is no key: name the file of the account key")
+        raise Invalid(f"more than {MAX_KEY_FILE >> 10} KiB is no key: name the file of the account key")
     return content
 
 

@@ -25,6 +25,7 @@ COMMANDS = {
     "config": ("responder.cli.configuration", "Look at the configuration."),
     "token": ("responder.cli.tokens", "Mint and manage tokens."),
     "zone": ("responder.cli.zones", "Look at the zones."),
+    "issue": ("responder.cli.issue", "Obtain a certificate through the running service."),
     "thumbprint": ("responder.cli.thumbprint", "Print the JWK thumbprint of an ACME account key."),
     "value": ("responder.cli.values", "Look at the challenge values being served."),
     "audit": ("responder.cli.audit", "Show who set and cleared what, from where, and what was refused."),

@@ -8,6 +8,7 @@ import click
 
 from responder import supervisor
 from responder.cli.context import Context
+from responder.config import ApiSettings
 from responder.errors import InvalidConfiguration
 from responder.keyfile import read_key
 
@@ -25,6 +26,8 @@ def serve(context: Context) -> None:
     key_file = settings.tsig_key_file if settings.dns.update.enabled else None
     dump = settings.model_dump(mode="json")
     dump["dns"]["update"]["enabled"] = key_file is not None
+    if settings.api.tls == "files":
+        _check_files(settings.api)
     plan = supervisor.Plan(
         dns=[(endpoint.host, endpoint.port) for endpoint in settings.dns.listen],
         api=[(endpoint.host, endpoint.port) for endpoint in settings.api.listen],
@@ -40,6 +43,14 @@ def serve(context: Context) -> None:
     if key_file is not None:
         read_key(key_file)
     supervisor.become(plan)
+
+
+def _check_files(api: ApiSettings) -> None:
+    """A broken pair stops the first start. Later ones go on: DNS has to, whatever became of the files."""
+    from responder.api.tls import ServerTls
+    from responder.certificate.files import Files
+
+    ServerTls(Files(api, lambda _: None).read())
 
 
 async def _nothing(_: Store) -> None:

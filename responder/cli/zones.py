@@ -55,7 +55,7 @@ def delegation(context: Context, output: str) -> None:
 
 
 async def _load(settings: Settings, store: Store) -> Zones:
-    zones = Zones(zone.static for zone in settings.zones)
+    zones = Zones(settings.statics)
     async for change in store.snapshot():
         zones.apply(change)
     return zones

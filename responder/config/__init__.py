@@ -1,22 +1,17 @@
 """
 The settings: read once at the start, checked as a whole, then frozen.
 
-`settings` says what can be set, `sources` reads it from file and environment.
+`settings` and `api` say what can be set, `fields` how single values are written, `sources` reads them from file and
+environment.
 """
 
-from responder.config.settings import (
-    ApiSettings,
-    DatabaseSettings,
-    Endpoint,
-    RegistrationSettings,
-    Settings,
-    ZoneSettings,
-    parse_base_url,
-    parse_duration,
-)
+from responder.config.api import AcmeSettings, ApiSettings, RegistrationSettings, parse_contact, parse_directory
+from responder.config.fields import Endpoint, parse_base_url, parse_duration
+from responder.config.settings import DatabaseSettings, Settings, ZoneSettings
 from responder.config.sources import load
 
 __all__ = [
+    "AcmeSettings",
     "ApiSettings",
     "DatabaseSettings",
     "Endpoint",
@@ -25,5 +20,7 @@ __all__ = [
     "ZoneSettings",
     "load",
     "parse_base_url",
+    "parse_contact",
+    "parse_directory",
     "parse_duration",
 ]

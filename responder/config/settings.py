@@ -7,27 +7,37 @@ Nothing here knows where the values come from (see `sources`), or what they do i
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from functools import cached_property, partial
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
-from urllib.parse import urlsplit
+from typing import Annotated, Any, Literal
 
-import limits
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    PlainSerializer,
-    PlainValidator,
-    ValidationInfo,
-    field_validator,
+from pydantic import Field, ValidationInfo, field_validator
+
+from responder.access import parse_hostname
+from responder.config.api import ApiSettings
+from responder.config.fields import (
+    NOT_EMPTY,
+    SQLITE_URL,
+    Address,
+    AddressField,
+    AdminEndpoint,
+    Apex,
+    Count,
+    DatabaseUrl,
+    DnsEndpoint,
+    Endpoint,
+    Faults,
+    Hostmaster,
+    Identifier,
+    NameField,
+    NetworkField,
+    Seconds,
+    Section,
+    Ttl,
 )
-
-from responder.errors import Invalid, InvalidZone
+from responder.errors import InvalidHostname, InvalidZone
 from responder.names import Name
 from responder.rrset import RRset, RRType
 from responder.zone import Static
@@ -39,8 +49,6 @@ SOA_REFRESH, SOA_RETRY, SOA_EXPIRE = 14_400, 3_600, 1_209_600
 STATIC_TTL = 3_600
 """Seconds: the TTL of static records that have none of their own, unless it is set."""
 
-Address = IPv4Address | IPv6Address
-
 Algorithm = Literal["hmac-sha256", "hmac-sha384", "hmac-sha512", "hmac-sha224", "hmac-sha1", "hmac-md5"]
 """How a DNS update may be signed (RFC 8945, section 6), the last three only if somebody asks for them."""
 
@@ -48,192 +56,17 @@ KEY_FILE = "tsig.key"
 """What the key file is called beside an SQLite database."""
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """An IP address and a port to listen on; port 0 lets the system choose one."""
-
-    host: str
-    port: int
-
-    @classmethod
-    def parse(cls, text: str, *, example: int = 53) -> Self:
-        """
-        Read `192.0.2.1:53` or `[2001:db8::1]:53`; *example* is the port to propose where one is missing.
-
-        Raises `Invalid`, also for names of hosts: a name server must not need one to start.
-        """
-        if (address := _address(text.strip("[]"))) is not None:
-            raise Invalid(f'"{text}" has no port: write "{cls(str(address), example)}"')
-        host, _, port = text.rpartition(":")
-        if ":" in host and not re.fullmatch(r"\[.*\]", host):
-            raise Invalid(f'"{text}" is ambiguous: write IPv6 addresses in brackets, as in "[::1]:{example}"')
-        address = _address(host.strip("[]"))
-        if address is None:
-            raise Invalid(f'"{text}" does not start with an IP address: write one, as in "127.0.0.1:{example}"')
-        if not re.fullmatch(r"[0-9]{1,5}", port) or int(port) > 65_535:
-            raise Invalid(f'"{text}" does not end with a port: write "{cls(str(address), example)}"')
-        return cls(str(address), int(port))
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-
-def parse_duration(text: str) -> int:
-    """Seconds in *text*: a number of them, or a number with s, m, h, d or w. Raises `Invalid`."""
-    match = re.fullmatch(r"([0-9]{1,9})([smhdw]?)", text)
-    if match is None:
-        raise Invalid(f'"{text[:40]}" is not a time: write seconds, or a number with s, m, h, d or w, as in "24h"')
-    return int(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}[match[2]]
-
-
-def parse_base_url(text: str) -> str:
-    """A URL that paths such as `/update` can be put behind, without a slash at its end. Raises `Invalid`."""
-    try:
-        parts = urlsplit(text)
-        port = parts.port
-    except ValueError:  # brackets without an IPv6 address, or a port that is none
-        parts, port = urlsplit(""), 0
-    plain = re.fullmatch(r"[!-~]+", text) and not set(text) & set('@?#"\\<>')
-    if not plain or parts.scheme not in ("https", "http") or not parts.hostname or port == 0:
-        raise Invalid(f'"{text[:80]}" is not a URL such as "https://responder.example.com"')
-    return text.rstrip("/")
-
-
-class Faults(ValueError):
-    """What a validator raises that has found several faults."""
-
-    def __init__(self, faults: tuple[str, ...]) -> None:
-        super().__init__("; ".join(faults))
-        self.faults = faults
-
-
-def _read_by(parse: Callable[[str], object], *kinds: type, expected: str = "text in quotes") -> PlainValidator:
-    """Reads text by *parse*, whose `Invalid` says what is wrong with it; values of *kinds* are good as they are."""
-
-    def validate(value: object) -> object:
-        if isinstance(value, kinds) and not isinstance(value, bool):
-            return value
-        if not isinstance(value, str):
-            raise ValueError(f"must be {expected}")
-        try:
-            return parse(value)
-        except Invalid as fault:
-            raise ValueError(str(fault)) from None
-
-    return PlainValidator(validate)
-
-
-def _address(text: str) -> Address | None:
-    try:
-        return ip_address(text)
-    except ValueError:
-        return None
-
-
-def _parse_address(text: str) -> Address:
-    address = _address(text)
-    if address is None or "%" in text:
-        raise Invalid(f'"{text}" is not an IP address: write one like "192.0.2.1" or "2001:db8::1"')
-    return address
-
-
-def _parse_network(text: str) -> IPv4Network | IPv6Network:
-    try:
-        return ip_network(text)
-    except ValueError:
-        raise Invalid(f'"{text}" is not a network: write one like "192.0.2.0/24" or "2001:db8::/32"') from None
-
-
-def _parse_identifier(text: str) -> str:
-    if len(text) > 255 or not text.isascii() or not text.isprintable():
-        raise Invalid("must be at most 255 printable ASCII characters")
-    return text
-
-
-def _parse_apex(text: str) -> Name:
-    name = Name.parse(text)
-    if not name.labels or name.labels[0] == b"*":
-        raise Invalid(f'"{text}" cannot be a zone here: write the name that the zone above delegates to this server')
-    return name
-
-
-def _parse_count(text: str) -> int:
-    if not re.fullmatch(r"[0-9]{1,9}", text):
-        raise Invalid("must be a number")
-    return int(text)
-
-
-def _parse_hostmaster(text: str) -> str:
-    rname(text)
-    return text
-
-
-def _parse_rate(text: str) -> str:
-    try:
-        limits.parse(text)
-    except ValueError:
-        raise Invalid(f'"{text[:40]}" is no rate: write one like "100/minute"') from None
-    return text
-
-
-def _parse_url(text: str) -> str:
-    """A database that the store knows. Faults do not quote the URL, which may hold a password."""
-    scheme, _, rest = text.partition("://")
-    if scheme == "sqlite+aiosqlite":
-        if not re.fullmatch(r"/[^?]*[^/?].*", rest) or ":memory:" in rest:
-            raise Invalid(f'names no file: write "{_SQLITE}", or three slashes before a relative path')
-    elif scheme == "postgresql+asyncpg":
-        if not re.fullmatch(r"([^?]*@)?(\[[^]]*\]|[^]:/?@]*)(:[0-9]+)?/[^/?]+(\?.*)?", rest):
-            raise Invalid(f'names no database: write "{_POSTGRESQL}", with %XX for what is special in the password')
-    else:
-        raise Invalid(f'is for no database that is supported: write "{_SQLITE}" or "{_POSTGRESQL}"')
-    return text
-
-
-_SQLITE = "sqlite+aiosqlite:////var/lib/responder/responder.db"
-_POSTGRESQL = "postgresql+asyncpg://USER:PASSWORD@HOST/DATABASE"
-
-
-def _check_not_empty(items: tuple[object, ...]) -> tuple[object, ...]:
-    if not items:
-        raise ValueError("must not be empty")
-    return items
-
-
-_NOT_EMPTY = AfterValidator(_check_not_empty)  # unlike min_length, it does not count faulty items as missing
-_Text = PlainSerializer(str)
-_Name = Annotated[Name, _read_by(Name.parse, Name), _Text]
-_Apex = Annotated[Name, _read_by(_parse_apex, Name), _Text]
-_Address = Annotated[Address, _read_by(_parse_address, IPv4Address, IPv6Address), _Text]
-_Network = Annotated[IPv4Network | IPv6Network, _read_by(_parse_network, IPv4Network, IPv6Network), _Text]
-_Identifier = Annotated[str, _read_by(_parse_identifier)]
-_Hostmaster = Annotated[str, _read_by(_parse_hostmaster)]
-_Rate = Annotated[str, _read_by(_parse_rate)]
-_Url = Annotated[str, _read_by(_parse_url)]
-_BaseUrl = Annotated[str, _read_by(lambda text: parse_base_url(text) if text else text)]
-_Count = Annotated[int, _read_by(_parse_count, int, expected="a number")]
-_Seconds = Annotated[int, _read_by(parse_duration, int, expected='seconds, or text like "24h"')]
-_Ttl = Annotated[_Seconds, Field(ge=1, le=86_400)]
-_Dns = Annotated[Endpoint, _read_by(Endpoint.parse, Endpoint), _Text]
-_Api = Annotated[Endpoint, _read_by(partial(Endpoint.parse, example=443), Endpoint), _Text]
-_Admin = Annotated[Endpoint, _read_by(partial(Endpoint.parse, example=8054), Endpoint), _Text]
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class ZoneSettings(_Section):
+class ZoneSettings(Section):
     """One zone: its name, its nameservers with their addresses (glue), its static records. TTLs are in seconds."""
 
-    name: _Apex
-    hostmaster: _Hostmaster
-    txt_ttl: _Ttl = 1
-    soa_ttl: _Ttl = 5
-    negative_ttl: Annotated[_Seconds, Field(ge=1, le=300)] = 5
-    static_ttl: _Ttl = STATIC_TTL
+    name: Apex
+    hostmaster: Hostmaster
+    txt_ttl: Ttl = 1
+    soa_ttl: Ttl = 5
+    negative_ttl: Annotated[Seconds, Field(ge=1, le=300)] = 5
+    static_ttl: Ttl = STATIC_TTL
     records: str = ""
-    nameservers: Mapping[_Name, tuple[_Address, ...]] = Field(default={}, validate_default=True)
+    nameservers: Mapping[NameField, tuple[AddressField, ...]] = Field(default={}, validate_default=True)
 
     @field_validator("records")
     @classmethod
@@ -277,92 +110,59 @@ class ZoneSettings(_Section):
                     yield RRset(name, rrtype, self.static_ttl, tuple(rdatas))
 
 
-class RateLimitSettings(_Section):
+class RateLimitSettings(Section):
     """How many UDP replies a client network gets in a second. 0 replies: no limit."""
 
-    replies_per_second: Annotated[_Count, Field(ge=0, le=1_000_000)] = 500
-    slip: Annotated[_Count, Field(ge=0, le=100)] = 2
-    exempt: tuple[_Network, ...] = ()
+    replies_per_second: Annotated[Count, Field(ge=0, le=1_000_000)] = 500
+    slip: Annotated[Count, Field(ge=0, le=100)] = 2
+    exempt: tuple[NetworkField, ...] = ()
 
 
-class UpdateSettings(_Section):
+class UpdateSettings(Section):
     """Whether DNS updates are taken (RFC 2136), what their keys are made from, and which algorithms sign them."""
 
     enabled: bool = True
     key_file: str = ""
-    algorithms: Annotated[tuple[Algorithm, ...], _NOT_EMPTY] = ("hmac-sha256", "hmac-sha384", "hmac-sha512")
+    algorithms: Annotated[tuple[Algorithm, ...], NOT_EMPTY] = ("hmac-sha256", "hmac-sha384", "hmac-sha512")
 
 
-class DnsSettings(_Section):
+class DnsSettings(Section):
     """Where DNS is answered, UDP and TCP, by how many nameserver processes, and what they tell of themselves."""
 
-    listen: Annotated[tuple[_Dns, ...], _NOT_EMPTY] = (Endpoint("0.0.0.0", 53), Endpoint("::", 53))
-    processes: Annotated[_Count, Field(ge=1, le=64)] = 1
+    listen: Annotated[tuple[DnsEndpoint, ...], NOT_EMPTY] = (Endpoint("0.0.0.0", 53), Endpoint("::", 53))
+    processes: Annotated[Count, Field(ge=1, le=64)] = 1
     cookies: bool = True
-    nsid: _Identifier = ""
-    version: _Identifier = ""
-    hostname: _Identifier = ""
+    nsid: Identifier = ""
+    version: Identifier = ""
+    hostname: Identifier = ""
     rate_limit: RateLimitSettings = RateLimitSettings()
     update: UpdateSettings = UpdateSettings()
 
 
-class ApiLimitSettings(_Section):
-    """
-    How many requests are taken, in the notation of the `limits` library.
-
-    *per_token* and *per_address* keep a client that runs in circles from starving the others; *failures*, of one
-    address, keeps guessers and scanners from costing anything.
-    """
-
-    per_token: _Rate = "60000/minute"  # noqa: S105  # a rate
-    per_address: _Rate = "120000/minute"
-    failures: _Rate = "60/minute"
-
-
-class RegistrationSettings(_Section):
-    """
-    Whether acme-dns's `/register` hands out accounts to whoever asks, from which networks (none named: any), and how
-    many to one address.
-    """
-
-    enabled: bool = False
-    allow_from: tuple[_Network, ...] = ()
-    limit: _Rate = "10/hour"
-
-
-class ApiSettings(_Section):
-    """
-    Where the API is served, at which URL its clients reach it ("" if nobody says), and how its TLS is made.
-
-    What *trusted_proxies* say in `X-Forwarded-For` is believed, from nobody else.
-    """
-
-    listen: Annotated[tuple[_Api, ...], _NOT_EMPTY] = (Endpoint("0.0.0.0", 443),)
-    url: _BaseUrl = ""
-    tls: Literal["off"] = "off"
-    trusted_proxies: tuple[_Network, ...] = ()
-    limits: ApiLimitSettings = ApiLimitSettings()
-    registration: RegistrationSettings = RegistrationSettings()
-
-
-class AdminSettings(_Section):
+class AdminSettings(Section):
     """Where health and metrics are served: to the machine itself, or to a network that is trusted."""
 
-    listen: tuple[_Admin, ...] = (Endpoint("127.0.0.1", 8_054),)
+    listen: tuple[AdminEndpoint, ...] = (Endpoint("127.0.0.1", 8_054),)
 
 
-class DatabaseSettings(_Section):
+class DatabaseSettings(Section):
     """Where the state is kept; the URL may hold a password."""
 
-    url: _Url = Field(_SQLITE, repr=False)
+    url: DatabaseUrl = Field(SQLITE_URL, repr=False)
     auto_upgrade: bool = False
 
+    @property
+    def path(self) -> Path | None:
+        """The file that it is; None if it is no file."""
+        scheme, _, rest = self.url.partition("://")
+        return Path(rest.partition("?")[0][1:]) if scheme == "sqlite+aiosqlite" else None
 
-class ValuesSettings(_Section):
+
+class ValuesSettings(Section):
     """How long a challenge value stays if nobody cleans it up: by default, and at most if asked for. In seconds."""
 
-    lifetime: Annotated[_Seconds, Field(ge=1)] = 86_400
-    max_lifetime: Annotated[_Seconds, Field(ge=1)] = Field(604_800, validate_default=True)
+    lifetime: Annotated[Seconds, Field(ge=1)] = 86_400
+    max_lifetime: Annotated[Seconds, Field(ge=1)] = Field(604_800, validate_default=True)
 
     @field_validator("max_lifetime")
     @classmethod
@@ -372,23 +172,37 @@ class ValuesSettings(_Section):
         return max_lifetime
 
 
-class LogSettings(_Section):
+class LogSettings(Section):
     """What is logged, and how: JSON unless on a terminal (auto), always (json) or never (text)."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["auto", "json", "text"] = "auto"
 
 
-class Settings(_Section):
+class Settings(Section):
     """Everything that can be set. `load` reads it; its JSON form reads back as the same."""
 
-    zones: Annotated[tuple[ZoneSettings, ...], _NOT_EMPTY]
+    zones: Annotated[tuple[ZoneSettings, ...], NOT_EMPTY]
     dns: DnsSettings = DnsSettings()
     api: ApiSettings = ApiSettings()
     admin: AdminSettings = AdminSettings()
     database: DatabaseSettings = DatabaseSettings()
     values: ValuesSettings = ValuesSettings()
     log: LogSettings = LogSettings()
+
+    @field_validator("api")
+    @classmethod
+    def _check_host(cls, api: ApiSettings, info: ValidationInfo) -> ApiSettings:
+        if api.tls != "acme" or api.hostname is None or "zones" not in info.data:
+            return api
+        if faults := tuple(_host_faults(api.hostname, info.data["zones"])):
+            raise Faults(faults, ("hostname",))
+        return api
+
+    @cached_property
+    def statics(self) -> tuple[Static, ...]:
+        """The records of all zones, and the CAA that lets the API's own host have a certificate."""
+        return tuple(_allow_api(zone.static, self.api) for zone in self.zones)
 
     def effective(self) -> dict[str, object]:
         """What is in force, fit for JSON and for other people's eyes: the database's password is masked."""
@@ -402,10 +216,7 @@ class Settings(_Section):
         """The file that keys of DNS updates are made from (see `keyfile`); None if nothing says where it is."""
         if self.dns.update.key_file:
             return Path(self.dns.update.key_file)
-        scheme, _, rest = self.database.url.partition("://")
-        if scheme == "sqlite+aiosqlite":
-            return Path(rest.partition("?")[0][1:]).with_name(KEY_FILE)
-        return None
+        return self.database.path.with_name(KEY_FILE) if self.database.path is not None else None
 
     def warnings(self) -> list[str]:
         """What is allowed, but leaves something out or will not work on the Internet."""
@@ -421,7 +232,32 @@ class Settings(_Section):
                 "dns.update: there are no DNS updates, for nothing says where their key is: name a file in "
                 "dns.update.key_file (on every node the same one), or set dns.update.enabled = false"
             )
-        return warnings
+        return warnings + self.api.warnings()
+
+
+def _host_faults(hostname: Name, zones: tuple[ZoneSettings, ...]) -> Iterator[str]:
+    """What keeps *hostname* from getting a certificate through our own zones, with a CAA of its own."""
+    # At the top of a zone, its CAA would speak for every name in it.
+    zone = next((zone for zone in zones if hostname.is_within(zone.name) and hostname != zone.name), None)
+    if zone is None:
+        yield f'"{hostname}" must be a name below a zone of ours, such as "api.{zones[0].name}"'
+        return
+    if any(rrset.type == RRType.CNAME and rrset.owner == hostname for rrset in zone.static.rrsets):
+        yield f'"{hostname}" is a CNAME in the records of its zone: give it addresses instead'
+    try:
+        parse_hostname(str(hostname))
+    except InvalidHostname as fault:
+        yield str(fault)
+
+
+def _allow_api(static: Static, api: ApiSettings) -> Static:
+    """*static*, with a CAA for the API's own host if its records have none: the zone's says that nobody may issue."""
+    caa = api.caa_records()
+    if not caa or api.hostname is None or not api.hostname.is_within(static.apex):
+        return static
+    if any((rrset.owner, rrset.type) == (api.hostname, RRType.CAA) for rrset in static.rrsets):
+        return static
+    return replace(static, rrsets=(*static.rrsets, *parse_records(caa, static.apex, default_ttl=STATIC_TTL)))
 
 
 def _records(text: str, data: Mapping[str, Any]) -> tuple[RRset, ...]:

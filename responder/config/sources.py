@@ -18,7 +18,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, EnvSettingsSource
 
-from responder.config.settings import Endpoint, Faults, Settings, ZoneSettings
+from responder.config.fields import Endpoint, Faults
+from responder.config.settings import Settings, ZoneSettings
 from responder.errors import Invalid, InvalidConfiguration
 from responder.names import Name
 
@@ -154,13 +155,14 @@ def _suggestion(word: str, known: Mapping[str, object]) -> str:
 
 def _describe(details: ErrorDetails, environ: Mapping[str, str]) -> Iterator[str]:
     """The faults that one error of pydantic stands for, in our words."""
-    where = _path(details["loc"])
-    keys = [str(part).upper() for part in details["loc"]]
+    error = details.get("ctx", {}).get("error")
+    within = error.within if isinstance(error, Faults) else ()
+    where = _path((*details["loc"], *within))
+    keys = [str(part).upper() for part in (*details["loc"], *within)]
     for variable in (f"{PREFIX}{'__'.join(keys[:depth])}" for depth in range(len(keys), 0, -1)):
         if variable in environ:
             where = f"{variable} ({where})"
             break
-    error = details.get("ctx", {}).get("error")
     for fault in error.faults if isinstance(error, Faults) else [_text(details)]:
         yield f"{where}: {fault}"
 
@@ -184,8 +186,6 @@ def _text(details: ErrorDetails) -> str:
         case "extra_forbidden":
             model = _section(details["loc"][:-1])
             return f"there is no such setting{_suggestion(str(details['loc'][-1]), model.model_fields)}"
-        case "literal_error" if details["loc"] == ("api", "tls"):
-            return 'must be "off" in this version: let a proxy in front of the API speak TLS'
         case "tuple_type" if details["loc"] == ("zones",):
             return f"must be [[zones]] as in {EXAMPLE}; in the environment, a list in JSON"
         case "tuple_type":

@@ -18,11 +18,25 @@ from sqlalchemy.exc import ArgumentError
 
 from responder.access import Digest, Grant, Token
 from responder.errors import StoreUnavailable
+from responder.keypair import KeyPair
 from responder.names import Name
-from responder.store import accounts, audit, journal, keys, migration, schema, statistics, tokens, values
+from responder.store import (
+    accounts,
+    audit,
+    certificates,
+    grants,
+    journal,
+    keys,
+    migration,
+    schema,
+    statistics,
+    tokens,
+    values,
+)
 from responder.store.accounts import Account
 from responder.store.audit import Action, AuditEvent, Verdict
 from responder.store.batch import MAX_VALUES, Applied, Cleanup, Expect, Operation, Outcome, Present, Step, Update, names
+from responder.store.certificates import OwnCertificate
 from responder.store.database import Database
 from responder.store.migration import SchemaState
 from responder.store.postgresql import PostgreSQL
@@ -45,6 +59,7 @@ __all__ = [
     "NewToken",
     "Operation",
     "Outcome",
+    "OwnCertificate",
     "Present",
     "SchemaState",
     "Statistics",
@@ -224,6 +239,38 @@ class Store:
     async def key(self, name: str) -> bytes:
         """32 random octets by that name, the same for every process of every node."""
         return await self._database.write(keys.key, name)
+
+    async def owned(self, hostnames: Iterable[Name]) -> dict[Name, tuple[Grant, Name]]:
+        """The challenge names that some of *hostnames* own by now, as grants with the apexes of their zones."""
+        return await self._database.read(grants.owned, hostnames)
+
+    async def account_key(self, directory: str, new: bytes) -> bytes:
+        """The key of our account with the CA at *directory*, in PEM: *new*, if there is none yet."""
+        return await self._database.write(certificates.account_key, directory, new)
+
+    async def certificate(self, hostname: Name) -> OwnCertificate:
+        """What is known of our own certificate for *hostname*; nothing, if we never had any."""
+        return await self._database.read(certificates.find, hostname)
+
+    async def begin_certificate(self, hostname: Name, *, now: datetime, until: datetime) -> bool:
+        """
+        Take it upon us to obtain a certificate, *until* then at most; False if another node has already.
+
+        It ends with `keep_certificate`, `note_failure` or `give_up_certificate`.
+        """
+        return await self._database.write(certificates.begin, hostname, now=now, until=until)
+
+    async def keep_certificate(self, hostname: Name, directory: str, pair: KeyPair) -> None:
+        """Put *pair*, from the CA at *directory*, in the place of the one in use."""
+        await self._database.write(certificates.keep, hostname, directory, pair)
+
+    async def note_failure(self, hostname: Name, *, failures: int, retry_at: datetime) -> None:
+        """Obtaining it has failed, so many times in a row; nobody tries again before *retry_at*."""
+        await self._database.write(certificates.note_failure, hostname, failures=failures, retry_at=retry_at)
+
+    async def give_up_certificate(self, hostname: Name) -> None:
+        """Obtaining it was broken off."""
+        await self._database.write(certificates.give_up, hostname)
 
     async def serials(self) -> dict[Name, int]:
         """The serial of every zone: a cheap way to see whether anything changed."""

@@ -17,7 +17,7 @@ from sqlalchemy import Connection, bindparam, delete, insert, or_, select
 from responder.access import Grant
 from responder.errors import NameTaken, NotFound
 from responder.names import Name
-from responder.store import journal
+from responder.store import journal, schema
 from responder.store.audit import Action, AuditEvent, record
 from responder.store.schema import grants, hostnames
 
@@ -67,6 +67,20 @@ def ended(connection: Connection, hostname_ids: Iterable[int]) -> list[Name]:
             select(hostnames.c.challenge_name).where(hostnames.c.id.in_(chunk), ~journal.is_granted())
         )
     ]
+
+
+def owned(connection: Connection, names: Iterable[Name]) -> dict[Name, tuple[Grant, Name]]:
+    """The challenge names that some of these hostnames own, with the apexes of their zones."""
+    query = (
+        select(hostnames.c.hostname, hostnames.c.challenge_name, schema.zones.c.apex)
+        .join(schema.zones, schema.zones.c.id == hostnames.c.zone_id)
+        .where(hostnames.c.hostname.in_(bindparam("names", expanding=True)), journal.is_granted())
+    )
+    return {
+        row.hostname: (Grant(hostname=row.hostname, challenge_name=row.challenge_name), row.apex)
+        for chunk in journal.chunks(dict.fromkeys(names))
+        for row in connection.execute(query, {"names": chunk})
+    }
 
 
 def hostname_ids(connection: Connection, names: Iterable[Name]) -> dict[Name, int]:

@@ -191,6 +191,28 @@ keys = Table(
     Column("octets", LargeBinary(32), nullable=False),
 )
 
+# Keys of ACME accounts, in PEM, by the URL of the CA's directory.
+acme_accounts = Table(
+    "acme_accounts",
+    metadata,
+    Column("directory", Text, primary_key=True),
+    Column("key", Text, nullable=False),
+)
+
+# Certificates of our own, with their keys, in PEM; and who is obtaining the next one until when.
+certificates = Table(
+    "certificates",
+    metadata,
+    Column("hostname", NameText, primary_key=True),
+    Column("directory", Text),
+    Column("chain", Text),
+    Column("key", Text),
+    Column("attempted_at", Instant),
+    Column("busy_until", Deadline),
+    Column("failures", Integer, nullable=False),
+    Column("retry_at", Deadline),
+)
+
 # No foreign key: what happened stays true when its token or hostname is gone.
 audit = Table(
     "audit",

@@ -97,8 +97,7 @@ async def serve(
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
         for sock in sockets:
-            listener = await runner.listen(sock, handshake.context, deadline=HANDSHAKE_DEADLINE)
-            stack.callback(listener.close)
+            await runner.listen(sock, handshake.context, deadline=HANDSHAKE_DEADLINE)
         async with asyncio.TaskGroup() as following:
             tasks = [
                 following.create_task(_follow_files(handshake)),

@@ -51,6 +51,11 @@ def values(port: int, challenge_name: str) -> set[str]:
     return texts(ask(port, challenge_name, "TXT"))
 
 
+def exists(port: int, name: str) -> bool:
+    """Whether the name is there, with or without records."""
+    return ask(port, name, "TXT").rcode() == dns.rcode.NOERROR
+
+
 def texts(message: dns.message.Message) -> set[str]:
     """The text of every TXT record in the answer, its strings joined as a CA joins them."""
     return {

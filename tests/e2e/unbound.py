@@ -51,12 +51,17 @@ stub-zone:
 
 
 @contextmanager
-def resolving(directory: Path, zones: Mapping[str, int]) -> Iterator[int]:
-    """Resolve names in these *zones*, each with the port of its nameserver; gives the resolver's own port."""
+def resolving(directory: Path, zones: Mapping[str, int], *, wait: bool = True) -> Iterator[int]:
+    """
+    Resolve names in these *zones*, each with the port of its nameserver; gives the resolver's own port.
+
+    Without *wait*, the nameservers need not be there yet.
+    """
     port = free_port()
     stubs = (_STUB.format(zone=zone, port=of_zone) for zone, of_zone in zones.items())
     configuration = directory / "unbound.conf"
     configuration.write_text(_CONFIGURATION.format(port=port, directory=directory) + "".join(stubs))
     with running([require("unbound"), "-d", "-p", "-c", str(configuration)], directory) as unbound:
-        unbound.wait_until_ready(lambda: all(answers(port, zone, "SOA") for zone in zones))
+        if wait:
+            unbound.wait_until_ready(lambda: all(answers(port, zone, "SOA") for zone in zones))
         yield port

@@ -15,6 +15,11 @@ from typing import Any, Protocol, cast
 
 from aiohttp import web
 
+from responder.connections.listener import Handshakes, Site
+
+HANDSHAKE_DEADLINE = 10.0
+"""Seconds for a TLS handshake."""
+
 HEAD_DEADLINE = 10.0
 """Seconds that a new connection has until its first request is there, head and all."""
 
@@ -67,11 +72,16 @@ class Runner(web.AppRunner):
             auto_decompress=False,  # no client compresses a hundred octets, and a bomb would cost us
         )
 
-    async def listen(self, sock: socket.socket, tls: ssl.SSLContext, *, deadline: float) -> asyncio.Server:
-        """Serve HTTPS on *sock*, as aiohttp's sites do, but with a *deadline* in seconds for each handshake."""
-        server = cast(web.Server, self.server)
-        loop = asyncio.get_running_loop()
-        return await loop.create_server(server, sock=sock, ssl=tls, ssl_handshake_timeout=deadline)
+    async def listen(
+        self, sock: socket.socket, tls: ssl.SSLContext | None = None, *, deadline: float = HANDSHAKE_DEADLINE
+    ) -> None:
+        """
+        Serve on *sock* until the runner is cleaned up, over TLS if there is a context for it.
+
+        A handshake may take *deadline* seconds, and as much as a connection is counted until it is done.
+        """
+        handshakes = cast(_Server, self.server).handshakes
+        await Site(self, sock, tls, handshakes, deadline=deadline).start()
 
     def close_when_idle(self) -> None:
         """Let every connection finish what it is at, and then close it."""
@@ -82,16 +92,18 @@ class Runner(web.AppRunner):
         server = await super()._make_server()
         server.__class__ = _Server  # aiohttp has no other way to choose the class of its connections
         cast(_Server, server).clients = _Clients()
+        cast(_Server, server).handshakes = Handshakes()
         cast(_Server, server).answers = self._answers
         return server
 
 
 class _Server(web.Server):
     clients: _Clients
+    handshakes: Handshakes
     answers: Answers
 
     def __call__(self) -> web.RequestHandler:
-        return _Connection(self, self.clients, self.answers, loop=self._loop, **self._kwargs)
+        return _Connection(self, self.clients, self.handshakes, self.answers, loop=self._loop, **self._kwargs)
 
 
 class _Clients:
@@ -121,11 +133,14 @@ class _Clients:
 class _Connection(web.RequestHandler):
     """A client's connection: one of so many, and with so much time until its first request is there."""
 
-    __slots__ = ("_address", "_answers", "_clients", "_deadline", "_is_busy")
+    __slots__ = ("_address", "_answers", "_clients", "_deadline", "_handshakes", "_is_busy")
 
-    def __init__(self, manager: _Server, clients: _Clients, answers: Answers, **options: Any) -> None:
+    def __init__(
+        self, manager: _Server, clients: _Clients, handshakes: Handshakes, answers: Answers, **options: Any
+    ) -> None:
         super().__init__(manager, **options)
         self._clients = clients
+        self._handshakes = handshakes
         self._answers = answers
         self._address: str | None = None
         self._deadline: asyncio.TimerHandle | None = None
@@ -133,6 +148,7 @@ class _Connection(web.RequestHandler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
+        self._handshakes.end(transport.get_extra_info("peername"))
         if transport.get_extra_info("peercert"):
             return  # whoever proved itself by a certificate finds room, and may open connections for later, as Go does
         address = (transport.get_extra_info("peername") or ("",))[0]

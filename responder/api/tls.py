@@ -1,0 +1,80 @@
+"""The TLS of the API: which versions and ciphers, and a certificate that can be replaced while it serves."""
+
+from __future__ import annotations
+
+import os
+import ssl
+from collections.abc import Awaitable, Callable
+
+from aiohttp import web
+
+from responder import metrics
+from responder.errors import Invalid
+from responder.keypair import KeyPair
+
+CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
+"""For TLS 1.2: forward secrecy and authenticated encryption. TLS 1.3 has no others."""
+
+
+class ServerTls:
+    """
+    What a listener needs to speak TLS. `use` gives it another certificate: handshakes from then on show that one,
+    and connections that stand are not disturbed.
+    """
+
+    def __init__(self, pair: KeyPair) -> None:
+        """Raises `Invalid`, as `use` does."""
+        self.context = _context()
+        self.context.sni_callback = self._choose
+        self.use(pair)
+
+    def use(self, pair: KeyPair) -> None:
+        """Show the certificate of *pair* from now on. Raises `Invalid`, and goes on as before, if TLS cannot use it."""
+        # Loaded into a live context, a certificate would stand beside an older one with another kind of key.
+        context = _context()
+        _load(context, pair)
+        self._current = context
+        self.pair = pair
+        metrics.CERTIFICATE.clear()
+        kind = "self-signed" if pair.leaf.issuer == pair.leaf.subject else "issued"
+        metrics.CERTIFICATE.labels(kind).set(pair.not_after.timestamp())
+
+    def _choose(self, connection: ssl.SSLObject, hostname: str | None, context: ssl.SSLContext) -> None:
+        """Called for each handshake, whether its client names a host or not."""
+        connection.context = self._current
+
+
+def stay_on_https(seconds: int) -> Callable[[web.Request, web.StreamResponse], Awaitable[None]]:
+    """For `on_response_prepare`: tells clients over TLS to use nothing else for so long (RFC 6797)."""
+
+    async def tell(request: web.Request, response: web.StreamResponse) -> None:
+        if request.secure:  # never over plain HTTP (RFC 6797, section 7.2)
+            response.headers["Strict-Transport-Security"] = f"max-age={seconds}"
+
+    return tell
+
+
+def _context() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers(CIPHERS)
+    context.options |= ssl.OP_NO_RENEGOTIATION  # a lever for CPU floods
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+def _load(context: ssl.SSLContext, pair: KeyPair) -> None:
+    """The ssl module reads certificates from files only; this one exists in memory alone."""
+    descriptor = os.memfd_create("certificate")
+    try:
+        with os.fdopen(os.dup(descriptor), "wb") as file:
+            file.write(pair.chain + b"\n" + pair.key)
+        context.load_cert_chain(f"/proc/self/fd/{descriptor}")
+    except ssl.SSLError as fault:
+        raise Invalid(f"TLS cannot use the certificate: {_reason(fault)}") from None
+    finally:
+        os.close(descriptor)
+
+
+def _reason(fault: ssl.SSLError) -> str:
+    return (fault.reason or "it is not understood").replace("_", " ").lower()

@@ -1,0 +1,104 @@
+"""What goes wrong with a CA, in one line for the person who has to mend it."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import requests
+from acme import errors, messages
+from josepy.errors import DeserializationError
+from urllib3.exceptions import HTTPError
+
+from responder.certificate.network import Network
+from responder.errors import AuthorityUnavailable, CertificateRefused
+
+MAX_TEXT = 2_000
+"""Characters of what a CA says that are passed on: all that an honest one has to say."""
+
+PASSING = {"badNonce", "serverInternal"}
+"""Problems that pass by themselves, whatever was asked for (RFC 8555, section 6.7)."""
+
+
+@contextmanager
+def explaining(authority: str, network: Network) -> Iterator[None]:
+    """
+    Turn what the libraries raise into `CertificateRefused` and `AuthorityUnavailable`.
+
+    *authority* names the CA; *network* knows when it wants us to come again.
+    """
+    try:
+        yield
+    except messages.Error as problem:
+        text = f"the CA {authority} says: {describe(problem)}"
+        kind = AuthorityUnavailable if problem.code in PASSING else CertificateRefused
+        raise kind(text, retry_after=network.retry_after) from None
+    except (errors.Error, requests.RequestException, HTTPError, OSError) as fault:
+        raise AuthorityUnavailable(f"the CA {authority}: {_why(fault)}", retry_after=network.retry_after) from fault
+    except (DeserializationError, ValueError, KeyError, TypeError, AttributeError) as fault:
+        # The library takes for granted that what a CA sends has the right members of the right types.
+        raise AuthorityUnavailable(f"the CA {authority}: {_NO_CA}", retry_after=network.retry_after) from fault
+
+
+_NO_CA = "it answers, but not as an ACME CA does: check that the URL is that of its ACME directory"
+
+
+def describe(problem: messages.Error) -> str:
+    """All of a problem document (RFC 7807; RFC 8555, section 6.7.1), within bounds, fit for a terminal."""
+    parts = [problem, *(problem.subproblems or ())]
+    text = "; ".join(_describe_one(part) for part in parts)
+    return text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]}... (and more)"
+
+
+def printable(text: str) -> str:
+    """*text* of a CA's, within bounds, without anything that would command a terminal."""
+    return "".join(letter if letter.isprintable() else " " for letter in text[: MAX_TEXT + 1])
+
+
+def _describe_one(problem: messages.Error) -> str:
+    said = ": ".join(str(part) for part in (problem.typ, problem.title, problem.detail) if part)
+    if problem.identifier is not None:
+        said = f"{problem.identifier.value}: {said}"
+    return printable(said)
+
+
+def _why(fault: Exception) -> str:
+    causes = list(_causes(fault))
+    if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in causes):
+        return (
+            "its HTTPS certificate is not trusted here: for a private CA, give the file of its root "
+            "(api.acme.ca_file, --ca-file)"
+        )
+    if any(isinstance(cause, ssl.SSLError) for cause in causes):
+        return "it does not speak TLS at that port as it should: check the URL"
+    if any(isinstance(cause, requests.Timeout | TimeoutError) for cause in causes):
+        return "it does not answer in time: try again later, and check that this machine may reach it"
+    if any(isinstance(cause, socket.gaierror) for cause in causes):
+        return "the name in its URL cannot be resolved: check the URL, and the resolver of this machine"
+    if isinstance(fault, errors.ClientError) and fault.args and isinstance(fault.args[0], requests.Response):
+        return _unexpected(fault.args[0])
+    if isinstance(fault, errors.ClientError | requests.exceptions.InvalidJSONError):
+        return _NO_CA
+    reason = next((cause.strerror for cause in causes if isinstance(cause, OSError) and cause.strerror), None)
+    return f"it cannot be reached ({(reason or type(fault).__name__).lower()}): check the URL, and that it is up"
+
+
+def _unexpected(response: requests.Response) -> str:
+    """A reply that is no problem document, such as a gateway's page."""
+    kind = response.headers.get("Content-Type", "").partition(";")[0]
+    shown = printable(kind[:80]) or "an unnamed kind of content"
+    return f"it answers with status {response.status_code} and {shown}, not as an ACME CA: check the URL, or try later"
+
+
+def _causes(fault: BaseException) -> Iterator[BaseException]:
+    """A fault, and whatever it came from: libraries wrap what the system says in layers of their own."""
+    seen: set[int] = set()
+    waiting: list[object] = [fault]
+    while waiting:
+        cause = waiting.pop()
+        if isinstance(cause, BaseException) and id(cause) not in seen:
+            seen.add(id(cause))
+            yield cause
+            waiting += [cause.__cause__, cause.__context__, getattr(cause, "reason", None), *cause.args]

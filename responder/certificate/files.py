@@ -1,0 +1,95 @@
+"""The API's certificate from files that somebody else renews: read at the start, and again when they change."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import structlog
+
+from responder.config import ApiSettings
+from responder.errors import Invalid
+from responder.keypair import KeyPair
+
+LOOK_INTERVAL = 2.0
+"""Seconds between two looks at the files."""
+
+MAX_FILE = 1 << 20
+"""Octets of a file: far more than any chain has."""
+
+_log = structlog.get_logger("certificate")
+
+
+class Files:
+    """Hands the pair in the files that *api* names to *use*, which raises `Invalid` for what TLS cannot use."""
+
+    def __init__(self, api: ApiSettings, use: Callable[[KeyPair], None]) -> None:
+        self._certificate, self._key = Path(api.certificate_file), Path(api.private_key_file)
+        self._hostname = api.hostname
+        self._use = use
+        self._settled: object = None  # the state that was acted upon
+        self._broken: object = None
+
+    def read(self) -> KeyPair:
+        """The pair in the files. Raises `Invalid`, naming the setting."""
+        chain = _content(self._certificate, "api.certificate_file")
+        key = _content(self._key, "api.private_key_file")
+        try:
+            return KeyPair.parse(chain, key)
+        except Invalid as fault:
+            raise Invalid(f"{fault}: see api.certificate_file and api.private_key_file") from None
+
+    async def load(self) -> None:
+        """Use what is there now; if that is broken, say so and use nothing."""
+        await self._look(patient=False)
+
+    async def run(self) -> None:
+        """Use what comes to be there, until cancelled. What is broken is reported once, and the old pair stays."""
+        while True:
+            await asyncio.sleep(LOOK_INTERVAL)
+            await self._look(patient=True)
+
+    async def _look(self, *, patient: bool) -> None:
+        state = _state(self._certificate), _state(self._key)
+        if state == self._settled:
+            return
+        try:
+            pair = await asyncio.to_thread(self.read)
+            self._use(pair)
+        except Invalid as fault:
+            # Two files are not replaced at once, so what does not fit together gets a second look.
+            if state == self._broken or not patient:
+                _log.error("the certificate files cannot be used; going on with what there was", reason=str(fault))
+                self._settled = state
+            self._broken = state
+            return
+        self._settled = state
+        _log.info("using the certificate files", issuer=pair.issuer, not_after=pair.not_after.isoformat())
+        if pair.not_after <= datetime.now(UTC):
+            _log.warning("the certificate has expired: clients will refuse it", not_after=pair.not_after.isoformat())
+        if self._hostname is not None and not pair.covers(self._hostname):
+            _log.warning(
+                "the certificate is not for api.hostname: clients will refuse it", hostname=str(self._hostname)
+            )
+
+
+def _content(path: Path, setting: str) -> bytes:
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_FILE + 1)
+    except OSError as fault:
+        raise Invalid(f"{setting}: cannot read {path}: {(fault.strerror or type(fault).__name__).lower()}") from None
+    if len(content) > MAX_FILE:
+        raise Invalid(f"{setting}: {path} is too large for a file in PEM")
+    return content
+
+
+def _state(path: Path) -> object:
+    """What changes when the file does, or what it is a link to."""
+    try:
+        found = path.stat()
+    except OSError as fault:
+        return fault.errno
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns

@@ -1,0 +1,280 @@
+"""
+The API's own certificate, from a CA: obtained through our own zone by present and cleanup, as everybody does, and
+renewed in time. All its state is in the store, so several nodes share one certificate, and one of them renews it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from itertools import count
+from pathlib import Path
+from uuid import UUID, uuid5
+
+import structlog
+
+from responder.access import Grant, Token, challenge_name
+from responder.certificate import accountkey, renewal
+from responder.certificate.authority import Authority, Binding, Challenge
+from responder.certificate.order import obtain
+from responder.challenges import Challenges
+from responder.config import Settings
+from responder.errors import AuthorityUnavailable, Invalid, NameTaken, NotFound, ResponderError, StoreUnavailable
+from responder.keypair import KeyPair, key_pem, new_key
+from responder.rrset import RRType
+from responder.store import NewToken, OwnCertificate, Store
+
+LOOK_INTERVAL = 30.0
+"""Seconds between two looks at the store: another node may have a new certificate."""
+
+OBTAIN_DEADLINE = 300.0
+"""Seconds for obtaining a certificate, from the first request to the last."""
+
+LEASE = timedelta(seconds=OBTAIN_DEADLINE + 30)
+"""For as long no other node tries, should this one be killed meanwhile."""
+
+RESTART_PAUSE = timedelta(seconds=20)
+"""After an attempt that failed, if the process was started since: its settings may have been mended."""
+
+ASK_AGAIN = timedelta(hours=6)
+"""Between two looks at renewal information, if the CA says nothing else (RFC 9773, section 4.3.3)."""
+
+MIN_ASK_AGAIN, MAX_ASK_AGAIN = timedelta(minutes=1), timedelta(days=1)
+"""Between two looks, whatever the CA says (RFC 9773, section 4.3.2)."""
+
+DESCRIPTION = "the API's own certificate (api.tls)"
+"""Of the token that the challenge name exists by. It has no secret: nobody can present with it but this process."""
+
+CLIENT = "api.tls"
+"""Who presents, as the audit has it."""
+
+_log = structlog.get_logger("certificate")
+
+
+class OwnCertificateKeeper:
+    """
+    Keeps the certificate of `api.hostname`. Hands each one to *use*, which raises `Invalid` for what TLS cannot use.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        challenges: Challenges,
+        settings: Settings,
+        use: Callable[[KeyPair], None],
+        *,
+        clock: Callable[[], datetime],
+    ) -> None:
+        hostname = settings.api.hostname
+        assert hostname is not None  # noqa: S101  # the settings see to that
+        self._hostname = hostname
+        self._acme = settings.api.acme
+        self._caa = _served_caa(settings)
+        self._apex = next(zone.name for zone in settings.zones if hostname.is_within(zone.name))
+        self._grant = Grant(hostname=hostname, challenge_name=challenge_name(hostname, self._apex))
+        self._store = store
+        self._challenges = challenges
+        self._use = use
+        self._clock = clock
+        self._used: KeyPair | None = None
+        self._obtained: KeyPair | None = None  # but not in the store yet
+        self._has_tried = False
+        self._window: tuple[datetime, datetime] | None = None
+        self._ask_at = clock()
+
+    async def load(self) -> None:
+        """Use the certificate in the store, if there is one, and make sure that our challenge name exists."""
+        self._follow(await self._store.certificate(self._hostname))
+        if self._used is None:
+            _log.warning(
+                "answering with a self-signed certificate until the CA has issued one", hostname=str(self._hostname)
+            )
+        try:
+            await self._token()
+        except ResponderError as fault:
+            _log.error("the challenge name of api.hostname cannot be had", reason=str(fault))
+
+    async def run(self) -> None:
+        """Renew in time, until cancelled. What goes wrong is logged, and tried again."""
+        while True:
+            try:
+                seconds = await self._look()
+            except ResponderError as fault:
+                _log.error("going on with the certificate that there is", reason=str(fault))
+                seconds = LOOK_INTERVAL
+            except Exception as fault:  # noqa: BLE001  # the edge of a task
+                _log.error("a fault of ours; going on with the certificate that there is", exc_info=fault)
+                seconds = LOOK_INTERVAL
+            await asyncio.sleep(seconds)
+
+    async def _look(self) -> float:
+        """Do what is due; returns in how many seconds to look again."""
+        if self._obtained is not None:
+            await self._keep(self._obtained)
+        known = await self._store.certificate(self._hostname)
+        self._follow(known)
+        due = await self._due(known)
+        now = self._clock()
+        if due > now:
+            return min((due - now).total_seconds(), LOOK_INTERVAL)
+        if not await self._store.begin_certificate(self._hostname, now=now, until=now + LEASE):
+            return LOOK_INTERVAL  # another node is at it
+        await self._attempt(known)
+        return 0.0
+
+    async def _due(self, known: OwnCertificate) -> datetime:
+        """When to obtain a certificate: not before it is time to try again, if that has failed."""
+        wanted = self._clock()
+        if known.pair is not None and known.directory == self._acme.directory:
+            await self._ask_for_window(known.pair)
+            wanted = renewal.due(known.pair, self._window, obtained_at=known.attempted_at)
+        if known.retry_at is None:
+            return wanted
+        if not self._has_tried and known.attempted_at is not None:
+            return max(wanted, min(known.retry_at, known.attempted_at + RESTART_PAUSE))
+        return max(wanted, known.retry_at)
+
+    async def _attempt(self, known: OwnCertificate) -> None:
+        self._has_tried = True
+        try:
+            async with asyncio.timeout(OBTAIN_DEADLINE):
+                self._obtained = await self._obtain(known)
+        except TimeoutError:
+            await self._note_failure(known, AuthorityUnavailable("obtaining a certificate took too long"))
+        except ResponderError as fault:
+            await self._note_failure(known, fault)
+        except BaseException:
+            await asyncio.shield(self._store.give_up_certificate(self._hostname))
+            raise
+        else:
+            await self._keep(self._obtained)
+
+    async def _obtain(self, known: OwnCertificate) -> KeyPair:
+        _log.info("obtaining a certificate", hostname=str(self._hostname), directory=self._acme.directory)
+        token = await self._token()
+        authority = await self._authority()
+        account = await authority.log_in(contact=self._acme.contact, binding=self._binding())
+        if account.is_new:
+            _log.info("made an account, and agreed to the CA's terms", account=account.url, terms=account.terms)
+        await self._check_caa(authority)
+        replaced = known.pair.leaf if known.pair is not None and known.directory == self._acme.directory else None
+        solver = _LocalSolver(self._challenges, token, self._grant)
+        pair = await obtain(authority, [str(self._hostname)], solver, replaces=replaced)
+        assert pair is not None  # noqa: S101  # it was no dry run
+        return pair
+
+    async def _check_caa(self, authority: Authority) -> None:
+        """Warn if what we serve as CAA is not what the CA says that it looks for."""
+        identities = await authority.caa_identities()
+        if identities and self._caa is not None and not self._caa.startswith(identities):
+            _log.warning("CAA does not let this CA issue: set api.acme.caa to one of these", identities=identities)
+
+    async def _keep(self, pair: KeyPair) -> None:
+        """Write it down, then use it."""
+        await self._store.keep_certificate(self._hostname, self._acme.directory, pair)
+        self._obtained = None
+        self._take(pair)
+
+    async def _note_failure(self, known: OwnCertificate, fault: ResponderError) -> None:
+        failures = known.failures + 1
+        wait = renewal.pause(failures, fault, random.random())  # noqa: S311  # for being spread out, that is enough
+        _log.error(
+            "cannot obtain a certificate; going on with the one that there is",
+            reason=str(fault),
+            failures=failures,
+            again_in=f"{wait.total_seconds():.0f} s",
+        )
+        await self._store.note_failure(self._hostname, failures=failures, retry_at=self._clock() + wait)
+
+    def _follow(self, known: OwnCertificate) -> None:
+        """Use what is in the store, if it is not in use yet."""
+        if known.pair is not None and known.pair != self._used:
+            self._take(known.pair)
+
+    def _take(self, pair: KeyPair) -> None:
+        self._used = pair
+        self._window, self._ask_at = None, self._clock()
+        try:
+            self._use(pair)
+        except Invalid as fault:
+            _log.error("the certificate of the CA cannot be used", reason=str(fault))
+            return
+        _log.info("using a certificate of the CA", issuer=pair.issuer, not_after=pair.not_after.isoformat())
+
+    async def _ask_for_window(self, pair: KeyPair) -> None:
+        """Ask the CA when it would like *pair* to be renewed, if it is time to; not about one that has expired."""
+        now = self._clock()
+        if now < self._ask_at or now >= pair.not_after:
+            return
+        wait = ASK_AGAIN
+        try:
+            authority = await self._authority()
+            self._window = await authority.window(pair.leaf)
+            if authority.retry_after is not None:
+                wait = timedelta(seconds=authority.retry_after)
+        except ResponderError as fault:
+            _log.warning("the CA does not tell when to renew; two thirds of the lifetime it is", reason=str(fault))
+            self._window = None
+        self._ask_at = now + min(max(wait, MIN_ASK_AGAIN), MAX_ASK_AGAIN)
+
+    async def _authority(self) -> Authority:
+        """The CA, with the key of our account in the store. Raises `Invalid` if that is damaged."""
+        key = await self._store.account_key(self._acme.directory, key_pem(new_key()))
+        return Authority(self._acme.directory, accountkey.parse(key), ca_file=self._acme.ca_file)
+
+    def _binding(self) -> Binding | None:
+        """Raises `Invalid`."""
+        acme = self._acme
+        return Binding.read(acme.eab_kid, Path(acme.eab_hmac_key_file)) if acme.eab_kid else None
+
+    async def _token(self) -> Token:
+        """The token that grants us our challenge name, the same on every node; another one if it was revoked."""
+        for number in count():
+            token_id = uuid5(_NAMESPACE, f"{self._hostname} {number}")
+            try:
+                token = await self._store.token(token_id)
+            except NotFound:
+                return await self._mint(token_id)
+            if token.revoked_at is None and self._grant in token.grants:
+                return token
+        raise AssertionError  # there are always more numbers
+
+    async def _mint(self, token_id: UUID) -> Token:
+        grants = ((self._grant, self._apex),)
+        new = NewToken(id=token_id, digest=None, description=DESCRIPTION, grants=grants, created_at=self._clock())
+        try:
+            return await self._store.mint(new)
+        except NameTaken as fault:
+            raise NameTaken(f"{fault.args[0].partition(':')[0]}: choose another api.hostname") from None
+        except StoreUnavailable:
+            return await self._store.token(token_id)  # if another node was quicker
+
+
+_NAMESPACE = UUID("0b9ce3d4-5e0a-4c55-9d0e-6f2d6a8f7c11")
+"""Of the ids of those tokens (RFC 9562, section 5.5)."""
+
+
+def _served_caa(settings: Settings) -> str | None:
+    """What the CAA of the API's host says by our own doing; None if the administrator has written another."""
+    hostname, made = settings.api.hostname, settings.api.caa_identity
+    rrsets = [rrset for static in settings.statics for rrset in static.rrsets]
+    has_caa = any((rrset.owner, rrset.type) == (hostname, RRType.CAA) for rrset in rrsets)
+    return made if made or not has_caa else None
+
+
+class _LocalSolver:
+    """Presents and cleans up in this very process."""
+
+    def __init__(self, challenges: Challenges, token: Token, grant: Grant) -> None:
+        self._challenges = challenges
+        self._token = token
+        self._grant = grant
+
+    async def present(self, challenge: Challenge) -> str:
+        await self._challenges.present(self._token, self._grant, challenge.value, client=CLIENT)
+        return str(self._grant.challenge_name)
+
+    async def cleanup(self, challenge: Challenge) -> None:
+        await self._challenges.cleanup(self._token, self._grant, challenge.value, client=CLIENT)

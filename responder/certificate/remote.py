@@ -1,0 +1,118 @@
+"""Challenge values by way of the service's own HTTP API, as any ACME client presents them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiohttp
+
+from responder.access import Secret
+from responder.certificate.authority import Challenge
+from responder.errors import Refused, Unavailable
+
+REQUEST_TIMEOUT = 30.0
+"""Seconds for one request: a present waits a few for its nameservers, at most."""
+
+MAX_REPLY = 64 << 10
+"""Octets of a reply that are read."""
+
+ATTEMPTS = 3
+"""Times that a request is sent if the service cannot do it now; all of them may be repeated."""
+
+PAUSE = 2.0
+"""Seconds between them."""
+
+
+class RemoteSolver:
+    """Presents and cleans up with a token, at an API. Get one from `solving`."""
+
+    def __init__(self, session: aiohttp.ClientSession, url: str, lifetime: int) -> None:
+        self._session = session
+        self._url = url.rstrip("/")
+        self._lifetime = lifetime
+
+    async def check(self) -> None:
+        """See that the API is there, and knows the token. Raises `Unavailable` or `Refused`."""
+        await self._request("GET", "/v1/token")
+
+    async def present(self, challenge: Challenge) -> str:
+        reply = await self._request("POST", "/present", _body(challenge) | {"lifetime": self._lifetime})
+        return str(reply.get("fqdn", "")).removesuffix(".")
+
+    async def cleanup(self, challenge: Challenge) -> None:
+        await self._request("POST", "/cleanup", _body(challenge))
+
+    async def _request(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        """What the API answers. Raises `Refused` or `Unavailable`, with what it says."""
+        for attempt in range(ATTEMPTS):
+            try:
+                async with self._session.request(method, self._url + path, json=body) as response:
+                    status, reply = response.status, _parse(await _read(response))
+            except (aiohttp.ClientError, OSError, TimeoutError) as fault:
+                raise Unavailable(f"the API at {self._url} cannot be used: {_why(fault)}") from None
+            if status < 400:
+                return reply
+            if status < 500:
+                break
+            if attempt < ATTEMPTS - 1:
+                await asyncio.sleep(PAUSE)
+        kind = Refused if status < 500 else Unavailable
+        raise kind(f"the API at {self._url} says: {reply.get('detail') or f'status {status}'}")
+
+
+@asynccontextmanager
+async def solving(
+    url: str, secret: Secret, *, lifetime: int, trust_anybody: bool = False
+) -> AsyncIterator[RemoteSolver]:
+    """
+    A solver at the API at *url*; its values live for so many seconds at most.
+
+    *trust_anybody* is for an API on this very machine, whose certificate names the host that others know it by.
+    """
+    timeout = aiohttp.ClientTimeout(REQUEST_TIMEOUT)
+    connector = aiohttp.TCPConnector(ssl=not trust_anybody)
+    headers = {"Authorization": f"Bearer {secret}"}
+    async with aiohttp.ClientSession(timeout=timeout, connector=connector, headers=headers) as session:
+        yield RemoteSolver(session, url, lifetime)
+
+
+def _body(challenge: Challenge) -> dict[str, Any]:
+    fqdn = f"_acme-challenge.{challenge.hostname}."
+    return {"fqdn": fqdn, "value": challenge.value, "acme_token": challenge.acme_token}
+
+
+async def _read(response: aiohttp.ClientResponse) -> bytes:
+    content = b""
+    while len(content) < MAX_REPLY and (more := await response.content.read(MAX_REPLY)):
+        content += more
+    return content
+
+
+def _parse(content: bytes) -> dict[str, Any]:
+    try:
+        reply = json.loads(content)
+    except (ValueError, RecursionError):
+        return {}
+    return reply if isinstance(reply, dict) else {}
+
+
+def _why(fault: Exception) -> str:
+    match fault:
+        case TimeoutError():
+            return "it does not answer in time"
+        case aiohttp.ClientConnectorCertificateError() | ssl.SSLCertVerificationError():
+            return "its certificate is not trusted here, or not for that name: check --url"
+        case aiohttp.ClientSSLError():
+            return "it does not speak TLS there: check --url"
+        case aiohttp.ClientConnectorError():
+            number = fault.os_error.errno  # its text is asyncio's, and tells the address once more
+            reason = os.strerror(number) if number else "it cannot be reached"
+            return f"{reason.lower()}: check that the service runs, and --url"
+        case _:
+            return "it does not answer as the API does: check --url"

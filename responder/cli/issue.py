@@ -1,0 +1,276 @@
+"""
+`responder issue`: a real certificate through the running service, as proof that the whole chain works.
+
+Everything that can be found out beforehand is, before a CA is asked for anything. The token that it mints for itself
+ends with it, whatever happens, and with the token whatever it put into the DNS.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import click
+
+from responder import access
+from responder.access import Grant, Secret
+from responder.certificate import accountkey, atomic
+from responder.certificate.authority import Authority, Binding
+from responder.certificate.order import obtain
+from responder.certificate.remote import RemoteSolver, solving
+from responder.cli.context import OUTPUT, Context, instant_text, print_json
+from responder.config import Settings, parse_contact, parse_directory
+from responder.errors import CertificateRefused, Invalid, InvalidHostname, InvalidRequest, NotFound
+from responder.keypair import KeyPair, key_pem, new_key
+from responder.names import Name
+from responder.store import NewToken, Store
+
+TOKEN_LIFETIME = timedelta(hours=1)
+"""Of the token, and of its values: the end of both if this program cannot end them itself."""
+
+ACCOUNT_KEY = "acme-account.pem"
+"""The file of the ACME account's key, beside the database."""
+
+_PATH = click.Path(path_type=Path)
+
+
+def _parsed(parse: Callable[[str], str]) -> Callable[[click.Context, click.Parameter, str], str]:
+    def callback(ctx: click.Context, param: click.Parameter, value: str) -> str:
+        try:
+            return parse(value)
+        except Invalid as fault:
+            raise click.BadParameter(str(fault), ctx, param) from None
+
+    return callback
+
+
+@click.command()
+@click.argument("hosts", nargs=-1, required=True, metavar="HOST...")
+@click.option(
+    "--directory",
+    required=True,
+    callback=_parsed(parse_directory),
+    help="The CA: letsencrypt, letsencrypt-staging, or the URL of its directory. By using it you agree to its terms.",
+)
+@click.option("--contact", default="", callback=_parsed(parse_contact), help="An e-mail address for the CA.")
+@click.option("--eab-kid", default="", help="Key identifier of an external account binding, if the CA wants one.")
+@click.option("--eab-key-file", type=_PATH, help="File with its HMAC key.")
+@click.option("--eab-key", help="Its HMAC key; others on this machine can see it there: rather use a file.")
+@click.option("--account-key", type=_PATH, help="File of the ACME account's key. By default, beside the database.")
+@click.option("--ca-file", default="", help="Root of a private CA's own HTTPS certificate, in PEM.")
+@click.option("--out", type=_PATH, help="Directory to write the certificate and its key into. Else, neither is kept.")
+@click.option("--url", help="Where the API is. By default, on this machine, as configured.")
+@click.option("--dry-run", is_flag=True, help="Prove the hostnames to the CA, but have it issue nothing.")
+@OUTPUT
+@click.pass_obj
+def issue(context: Context, /, hosts: tuple[str, ...], output: str, **options: Any) -> None:
+    """Obtain a certificate through the running service."""
+    wanted = _Wanted.check(context.settings, hosts, **options)
+
+    async def work(store: Store) -> KeyPair | None:
+        with _ended_by_signals():
+            return await _issue(store, context.settings, wanted)
+
+    pair = context.with_store(work)
+    result = {"hostnames": wanted.names} | (_keep(pair, wanted) if pair is not None else {})
+    if output == "json":
+        print_json(result)
+        return
+    for key, value in result.items():
+        click.echo(f"{key.replace('_', ' '):<17} {' '.join(value) if isinstance(value, list) else value}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Wanted:
+    """What is asked for on the command line, checked as far as that can be done without a network."""
+
+    names: list[str]
+    authority: Authority
+    contact: str
+    binding: Binding | None
+    url: str
+    is_local: bool
+    out: Path | None
+    dry_run: bool
+
+    @classmethod
+    def check(
+        cls,
+        settings: Settings,
+        hosts: Sequence[str],
+        *,
+        directory: str,
+        contact: str,
+        eab_kid: str,
+        eab_key_file: Path | None,
+        eab_key: str | None,
+        account_key: Path | None,
+        ca_file: str,
+        out: Path | None,
+        url: str | None,
+        dry_run: bool,
+    ) -> _Wanted:
+        """Raises `Invalid`, or `CannotStart` for a directory that cannot be written."""
+        names = _names(hosts)
+        binding = _binding(eab_kid, eab_key_file, eab_key)
+        if out is not None:
+            atomic.check_writable(out)
+        return cls(
+            names=names,
+            authority=Authority(directory, _account_key(settings, account_key), ca_file=ca_file),
+            contact=contact,
+            binding=binding,
+            url=url or _own_url(settings),
+            is_local=url is None,
+            out=out,
+            dry_run=dry_run,
+        )
+
+    @property
+    def hostnames(self) -> list[Name]:
+        return list(dict.fromkeys(Name.parse(name.removeprefix("*.")) for name in self.names))
+
+
+async def _issue(store: Store, settings: Settings, wanted: _Wanted) -> KeyPair | None:
+    """The certificate; None after a dry run."""
+    account = await wanted.authority.log_in(contact=wanted.contact, binding=wanted.binding)
+    terms = f"; with it, you agreed to {account.terms}" if account.terms else ""
+    _say(f"account {account.url} ({f'new{terms}' if account.is_new else 'as before'})")
+    async with _token(store, settings, wanted.hostnames) as (secret, grants), _solver(wanted, secret) as solver:
+        _say(f"the API at {wanted.url} takes a token for {', '.join(map(str, wanted.hostnames))}")
+        try:
+            return await obtain(wanted.authority, wanted.names, solver, progress=_say, dry_run=wanted.dry_run)
+        except CertificateRefused as refusal:
+            for grant in grants:
+                if str(grant.hostname) == refusal.hostname and grant.cname is not None:
+                    raise CertificateRefused(f"{refusal}\nIs this in the DNS?\n  {grant.cname}") from None
+            raise
+
+
+@asynccontextmanager
+async def _token(
+    store: Store, settings: Settings, hostnames: Sequence[Name]
+) -> AsyncIterator[tuple[Secret, list[Grant]]]:
+    """A token for *hostnames*, and what it is granted; revoked at the end, however that comes about."""
+    owned = await store.owned(hostnames)
+    grants = [owned.get(hostname) or _derived(settings, hostname) for hostname in hostnames]
+    secret, now = access.mint_secret(), datetime.now(UTC)
+    new = NewToken(
+        digest=access.digest(secret),
+        description="responder issue",
+        grants=tuple(grants),
+        created_at=now,
+        expires_at=now + TOKEN_LIFETIME,
+    )
+    try:
+        await store.mint(new)
+        yield secret, [grant for grant, _ in grants]
+    finally:
+        with suppress(NotFound):  # it was never minted
+            await asyncio.shield(store.revoke(new.id, at=datetime.now(UTC)))
+            _say("the token is revoked, nothing is left in the DNS")
+
+
+@asynccontextmanager
+async def _solver(wanted: _Wanted, secret: Secret) -> AsyncIterator[RemoteSolver]:
+    lifetime = int(TOKEN_LIFETIME.total_seconds())
+    async with solving(wanted.url, secret, lifetime=lifetime, trust_anybody=wanted.is_local) as solver:
+        await solver.check()
+        yield solver
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Whoever ends this program gently, by whatever signal, gives it the time to clean up."""
+    task = asyncio.current_task()
+    assert task is not None  # noqa: S101  # this runs in one
+    for number in (signal.SIGTERM, signal.SIGHUP):  # asyncio itself sees to Ctrl-C
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+            asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+    try:
+        yield
+    except asyncio.CancelledError:
+        raise click.Abort from None
+
+
+def _names(hosts: Sequence[str]) -> list[str]:
+    """The names that the certificate is for, wildcards among them. Raises `InvalidRequest` with every fault."""
+    names: dict[str, None] = {}
+    faults = []
+    for host in hosts:
+        try:
+            hostname = str(access.parse_hostname(host))
+        except InvalidHostname as fault:
+            faults.append(str(fault))
+        else:
+            names[f"*.{hostname}" if host.strip().startswith("*.") else hostname] = None
+    if faults:
+        raise InvalidRequest(dict.fromkeys(faults))
+    return list(names)
+
+
+def _derived(settings: Settings, hostname: Name) -> tuple[Grant, Name]:
+    """The usual grant for a hostname that has none yet, with the apex of its zone. Raises `InvalidName`."""
+    apex = access.home_zone(hostname, [zone.name for zone in settings.zones])
+    return Grant(hostname=hostname, challenge_name=access.challenge_name(hostname, apex)), apex
+
+
+def _binding(kid: str, key_file: Path | None, key: str | None) -> Binding | None:
+    """Raises `Invalid`."""
+    if not kid and key_file is None and key is None:
+        return None
+    if not kid or (key_file is None) == (key is None):
+        raise Invalid("an external account binding is --eab-kid and one of --eab-key-file and --eab-key")
+    return Binding.read(kid, key_file) if key_file is not None else Binding.parse(kid, key or "")
+
+
+def _account_key(settings: Settings, path: Path | None) -> accountkey.Key:
+    """The key of our account with any CA, made when it is first needed. Raises `Invalid` or `CannotStart`."""
+    if path is None:
+        database = settings.database.path
+        if database is None:
+            raise Invalid(
+                "with PostgreSQL there is no data directory: name a file for the account's key, --account-key"
+            )
+        path = database.parent / ACCOUNT_KEY
+    if not path.exists() and atomic.create(path, key_pem(new_key()), mode=0o600):
+        _say(f"made a key for an ACME account: {path}")
+    key = accountkey.read(path)
+    if not accountkey.is_private(key):
+        raise Invalid(f"{path}: this is a public key: name the file of the private one")
+    return key
+
+
+def _own_url(settings: Settings) -> str:
+    """Where this machine reaches the API. Raises `Invalid`."""
+    endpoint = settings.api.listen[0].reachable
+    if endpoint.port == 0:
+        raise Invalid("api.listen lets the system choose a port: say where the API is, with --url")
+    return f"{'http' if settings.api.tls == 'off' else 'https'}://{endpoint}"
+
+
+def _keep(pair: KeyPair, wanted: _Wanted) -> dict[str, str]:
+    """Write the pair where it was asked for, and say what it is. Raises `CannotStart`."""
+    shown = {
+        "issuer": pair.issuer,
+        "not_before": instant_text(pair.not_before),
+        "not_after": instant_text(pair.not_after),
+    }
+    if wanted.out is None:
+        return shown
+    stem = wanted.names[0].replace("*", "_")
+    certificate, key = wanted.out / f"{stem}.crt", wanted.out / f"{stem}.key"
+    atomic.write(key, pair.key, mode=0o600)
+    atomic.write(certificate, pair.chain, mode=0o644)
+    return shown | {"certificate_file": str(certificate), "private_key_file": str(key)}
+
+
+def _say(text: str) -> None:
+    """One step that is done, on stderr: stdout is for the result."""
+    click.echo(f"  {text}", err=True)

@@ -1,0 +1,164 @@
+"""What can be set of the API: where it listens, how its TLS is made, and how much is taken from whom."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationInfo, field_validator
+
+from responder.config.fields import (
+    NOT_EMPTY,
+    ApiEndpoint,
+    BaseUrl,
+    Endpoint,
+    HostField,
+    NetworkField,
+    Rate,
+    Seconds,
+    Section,
+    read_by,
+)
+from responder.errors import Invalid
+from responder.names import Name
+
+DIRECTORIES = {
+    "letsencrypt": "https://acme-v02.api.letsencrypt.org/directory",
+    "letsencrypt-staging": "https://acme-staging-v02.api.letsencrypt.org/directory",
+}
+"""Short names of CAs, and the URLs of their directories."""
+
+CAA_IDENTITIES = dict.fromkeys(DIRECTORIES.values(), "letsencrypt.org; validationmethods=dns-01")
+"""What a CAA says to let these CAs issue (RFC 8659, section 4.2; RFC 8657, section 4)."""
+
+
+CAA_WARNING = (
+    "api.acme.caa: is not set, so CAA lets no CA issue for api.hostname: if this CA looks at CAA, write what its "
+    "directory has as caaIdentities"
+)
+
+
+def parse_directory(text: str) -> str:
+    """The URL of the ACME directory that *text* is, or is the short name of. Raises `Invalid`."""
+    url = DIRECTORIES.get(text, text)
+    if not re.fullmatch(r"https://[!-~]+", url):
+        raise Invalid(f'"{text}" is no CA: write {", ".join(DIRECTORIES)}, or the https:// URL of its ACME directory')
+    return url
+
+
+def parse_contact(text: str) -> str:
+    """An e-mail address, or nothing. Raises `Invalid`."""
+    if text and not re.fullmatch(r"[!-+\--?A-~]+@[!-+\--?A-~]+", text):
+        raise Invalid(f'"{text}" is not an e-mail address: write one like "admin@example.com"')
+    return text
+
+
+def _parse_caa(text: str) -> str:
+    if not re.fullmatch(r'[^"\\\x00-\x1f\x7f-\U0010ffff]{0,200}', text):
+        raise Invalid('must be as in a CAA record, without quotes, such as "ca.example.net; validationmethods=dns-01"')
+    return text
+
+
+class AcmeSettings(Section):
+    """The CA that the API's own certificate comes from. *directory* is a URL, whatever it was written as."""
+
+    directory: Annotated[str, read_by(parse_directory)] = DIRECTORIES["letsencrypt"]
+    contact: Annotated[str, read_by(parse_contact)] = ""
+    eab_kid: str = ""
+    eab_hmac_key_file: str = Field("", validate_default=True)
+    ca_file: str = ""
+    caa: Annotated[str, read_by(_parse_caa)] = ""
+
+    @field_validator("eab_hmac_key_file")
+    @classmethod
+    def _check_eab(cls, path: str, info: ValidationInfo) -> str:
+        if bool(path) != bool(info.data.get("eab_kid", path)):
+            raise ValueError("goes with api.acme.eab_kid: the CA gave you both, write both")
+        return path
+
+
+class ApiLimitSettings(Section):
+    """
+    How many requests are taken, in the notation of the `limits` library.
+
+    *per_token* and *per_address* keep a client that runs in circles from starving the others; *failures*, of one
+    address, keeps guessers and scanners from costing anything.
+    """
+
+    per_token: Rate = "60000/minute"  # noqa: S105  # a rate
+    per_address: Rate = "120000/minute"
+    failures: Rate = "60/minute"
+
+
+class RegistrationSettings(Section):
+    """
+    Whether acme-dns's `/register` hands out accounts to whoever asks, from which networks (none named: any), and how
+    many to one address.
+    """
+
+    enabled: bool = False
+    allow_from: tuple[NetworkField, ...] = ()
+    limit: Rate = "10/hour"
+
+
+class ApiSettings(Section):
+    """
+    Where the API is served, at which URL its clients reach it ("" if nobody says), and how its TLS is made. *hsts* is
+    in seconds.
+
+    What *trusted_proxies* say in `X-Forwarded-For` is believed, from nobody else.
+    """
+
+    listen: Annotated[tuple[ApiEndpoint, ...], NOT_EMPTY] = (Endpoint("0.0.0.0", 443),)
+    url: BaseUrl = ""
+    tls: Literal["off", "files", "acme"] = "off"
+    hostname: HostField = Field(None, validate_default=True)
+    certificate_file: str = Field("", validate_default=True)
+    private_key_file: str = Field("", validate_default=True)
+    hsts: Annotated[Seconds, Field(ge=0, le=63_072_000)] = 0
+    trusted_proxies: tuple[NetworkField, ...] = ()
+    acme: AcmeSettings = AcmeSettings()
+    limits: ApiLimitSettings = ApiLimitSettings()
+    registration: RegistrationSettings = RegistrationSettings()
+
+    @field_validator("hostname")
+    @classmethod
+    def _check_hostname(cls, hostname: Name | None, info: ValidationInfo) -> Name | None:
+        if hostname is None and info.data.get("tls") == "acme":
+            raise ValueError('is missing: with api.tls = "acme", write the name that clients reach the API at')
+        return hostname
+
+    @field_validator("certificate_file", "private_key_file")
+    @classmethod
+    def _check_file(cls, path: str, info: ValidationInfo) -> str:
+        tls = info.data.get("tls")
+        if not path and tls == "files":
+            raise ValueError('is missing: with api.tls = "files", write the path of the file in PEM')
+        if path and tls in ("off", "acme"):
+            raise ValueError('is for api.tls = "files": set that, or remove this')
+        return path
+
+    @field_validator("hsts")
+    @classmethod
+    def _check_hsts(cls, seconds: int, info: ValidationInfo) -> int:
+        if seconds and info.data.get("tls") == "off":
+            raise ValueError("is for an API that speaks TLS itself: set api.tls, or have the proxy in front send it")
+        return seconds
+
+    @property
+    def caa_identity(self) -> str:
+        """The CA that the CAA of the API's own host names; "" if it is not known."""
+        return self.acme.caa or CAA_IDENTITIES.get(self.acme.directory, "")
+
+    def caa_records(self) -> str:
+        """The CAA records of the API's own host, as zone text; none if it needs none, or the CA is not known."""
+        if self.tls != "acme" or self.hostname is None or not self.caa_identity:
+            return ""
+        owner = self.hostname.fqdn
+        return f'{owner} CAA 0 issue "{self.caa_identity}"\n{owner} CAA 0 issuewild ";"\n'
+
+    def warnings(self) -> list[str]:
+        """What is allowed, but may not work."""
+        if self.tls == "acme" and not self.caa_records():
+            return [CAA_WARNING]
+        return []

@@ -1,0 +1,218 @@
+"""
+How single settings are written: endpoints, durations, names, addresses, and the words for what is wrong with them.
+
+`settings` and `api` put them together; nothing here knows which setting it is.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import Annotated, Self
+from urllib.parse import urlsplit
+
+import limits
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator
+
+from responder.errors import Invalid
+from responder.names import Name
+from responder.zonetext import rname
+
+Address = IPv4Address | IPv6Address
+
+SQLITE_URL = "sqlite+aiosqlite:////var/lib/responder/responder.db"
+POSTGRESQL_URL = "postgresql+asyncpg://USER:PASSWORD@HOST/DATABASE"
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """An IP address and a port to listen on; port 0 lets the system choose one."""
+
+    host: str
+    port: int
+
+    @classmethod
+    def parse(cls, text: str, *, example: int = 53) -> Self:
+        """
+        Read `192.0.2.1:53` or `[2001:db8::1]:53`; *example* is the port to propose where one is missing.
+
+        Raises `Invalid`, also for names of hosts: a name server must not need one to start.
+        """
+        if (address := _address(text.strip("[]"))) is not None:
+            raise Invalid(f'"{text}" has no port: write "{cls(str(address), example)}"')
+        host, _, port = text.rpartition(":")
+        if ":" in host and not re.fullmatch(r"\[.*\]", host):
+            raise Invalid(f'"{text}" is ambiguous: write IPv6 addresses in brackets, as in "[::1]:{example}"')
+        address = _address(host.strip("[]"))
+        if address is None:
+            raise Invalid(f'"{text}" does not start with an IP address: write one, as in "127.0.0.1:{example}"')
+        if not re.fullmatch(r"[0-9]{1,5}", port) or int(port) > 65_535:
+            raise Invalid(f'"{text}" does not end with a port: write "{cls(str(address), example)}"')
+        return cls(str(address), int(port))
+
+    @property
+    def reachable(self) -> Endpoint:
+        """Where this machine itself reaches what listens here."""
+        return Endpoint({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host), self.port)
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def parse_duration(text: str) -> int:
+    """Seconds in *text*: a number of them, or a number with s, m, h, d or w. Raises `Invalid`."""
+    match = re.fullmatch(r"([0-9]{1,9})([smhdw]?)", text)
+    if match is None:
+        raise Invalid(f'"{text[:40]}" is not a time: write seconds, or a number with s, m, h, d or w, as in "24h"')
+    return int(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}[match[2]]
+
+
+def parse_base_url(text: str) -> str:
+    """A URL that paths such as `/update` can be put behind, without a slash at its end. Raises `Invalid`."""
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError:  # brackets without an IPv6 address, or a port that is none
+        parts, port = urlsplit(""), 0
+    plain = re.fullmatch(r"[!-~]+", text) and not set(text) & set('@?#"\\<>')
+    if not plain or parts.scheme not in ("https", "http") or not parts.hostname or port == 0:
+        raise Invalid(f'"{text[:80]}" is not a URL such as "https://responder.example.com"')
+    return text.rstrip("/")
+
+
+class Faults(ValueError):
+    """What a validator raises that has found several faults, or some in the key *within* what it validates."""
+
+    def __init__(self, faults: tuple[str, ...], within: tuple[str, ...] = ()) -> None:
+        super().__init__("; ".join(faults))
+        self.faults = faults
+        self.within = within
+
+
+def read_by(parse: Callable[[str], object], *kinds: type, expected: str = "text in quotes") -> PlainValidator:
+    """Reads text by *parse*, whose `Invalid` says what is wrong with it; values of *kinds* are good as they are."""
+
+    def validate(value: object) -> object:
+        if isinstance(value, kinds) and not isinstance(value, bool):
+            return value
+        if not isinstance(value, str):
+            raise ValueError(f"must be {expected}")
+        try:
+            return parse(value)
+        except Invalid as fault:
+            raise ValueError(str(fault)) from None
+
+    return PlainValidator(validate)
+
+
+def _address(text: str) -> Address | None:
+    try:
+        return ip_address(text)
+    except ValueError:
+        return None
+
+
+def _parse_address(text: str) -> Address:
+    address = _address(text)
+    if address is None or "%" in text:
+        raise Invalid(f'"{text}" is not an IP address: write one like "192.0.2.1" or "2001:db8::1"')
+    return address
+
+
+def _parse_network(text: str) -> IPv4Network | IPv6Network:
+    try:
+        return ip_network(text)
+    except ValueError:
+        raise Invalid(f'"{text}" is not a network: write one like "192.0.2.0/24" or "2001:db8::/32"') from None
+
+
+def _parse_identifier(text: str) -> str:
+    if len(text) > 255 or not text.isascii() or not text.isprintable():
+        raise Invalid("must be at most 255 printable ASCII characters")
+    return text
+
+
+def _parse_apex(text: str) -> Name:
+    name = Name.parse(text)
+    if not name.labels or name.labels[0] == b"*":
+        raise Invalid(f'"{text}" cannot be a zone here: write the name that the zone above delegates to this server')
+    return name
+
+
+def _parse_count(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,9}", text):
+        raise Invalid("must be a number")
+    return int(text)
+
+
+def _parse_hostmaster(text: str) -> str:
+    rname(text)
+    return text
+
+
+def _parse_rate(text: str) -> str:
+    try:
+        limits.parse(text)
+    except ValueError:
+        raise Invalid(f'"{text[:40]}" is no rate: write one like "100/minute"') from None
+    return text
+
+
+def _parse_url(text: str) -> str:
+    """A database that the store knows. Faults do not quote the URL, which may hold a password."""
+    scheme, _, rest = text.partition("://")
+    if scheme == "sqlite+aiosqlite":
+        if not re.fullmatch(r"/[^?]*[^/?].*", rest) or ":memory:" in rest:
+            raise Invalid(f'names no file: write "{SQLITE_URL}", or three slashes before a relative path')
+    elif scheme == "postgresql+asyncpg":
+        if not re.fullmatch(r"([^?]*@)?(\[[^]]*\]|[^]:/?@]*)(:[0-9]+)?/[^/?]+(\?.*)?", rest):
+            raise Invalid(f'names no database: write "{POSTGRESQL_URL}", with %XX for what is special in the password')
+    else:
+        raise Invalid(f'is for no database that is supported: write "{SQLITE_URL}" or "{POSTGRESQL_URL}"')
+    return text
+
+
+def _parse_host(text: str) -> Name | None:
+    """The name of a host, or nothing."""
+    if not text:
+        return None
+    name = Name.parse(text)
+    if not name.labels or b"*" in name.labels:
+        raise Invalid(f'"{text}" is not the name of a host')
+    return name
+
+
+def _check_not_empty(items: tuple[object, ...]) -> tuple[object, ...]:
+    if not items:
+        raise ValueError("must not be empty")
+    return items
+
+
+NOT_EMPTY = AfterValidator(_check_not_empty)  # unlike min_length, it does not count faulty items as missing
+AsText = PlainSerializer(str)
+NameField = Annotated[Name, read_by(Name.parse, Name), AsText]
+Apex = Annotated[Name, read_by(_parse_apex, Name), AsText]
+_MaybeText = PlainSerializer(lambda name: str(name or ""))
+HostField = Annotated[Name | None, read_by(_parse_host, Name, type(None)), _MaybeText]
+AddressField = Annotated[Address, read_by(_parse_address, IPv4Address, IPv6Address), AsText]
+NetworkField = Annotated[IPv4Network | IPv6Network, read_by(_parse_network, IPv4Network, IPv6Network), AsText]
+Identifier = Annotated[str, read_by(_parse_identifier)]
+Hostmaster = Annotated[str, read_by(_parse_hostmaster)]
+Rate = Annotated[str, read_by(_parse_rate)]
+DatabaseUrl = Annotated[str, read_by(_parse_url)]
+BaseUrl = Annotated[str, read_by(lambda text: parse_base_url(text) if text else text)]
+Count = Annotated[int, read_by(_parse_count, int, expected="a number")]
+Seconds = Annotated[int, read_by(parse_duration, int, expected='seconds, or text like "24h"')]
+Ttl = Annotated[Seconds, Field(ge=1, le=86_400)]
+DnsEndpoint = Annotated[Endpoint, read_by(Endpoint.parse, Endpoint), AsText]
+ApiEndpoint = Annotated[Endpoint, read_by(partial(Endpoint.parse, example=443), Endpoint), AsText]
+AdminEndpoint = Annotated[Endpoint, read_by(partial(Endpoint.parse, example=8054), Endpoint), AsText]
+
+
+class Section(BaseModel):
+    """A table of the configuration file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")

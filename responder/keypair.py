@@ -1,0 +1,105 @@
+"""
+A certificate with its chain and its private key, as one value: read, checked, self-signed. No files, no network.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Self
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from responder.errors import Invalid
+from responder.names import Name
+
+SELF_SIGNED_LIFETIME = timedelta(days=30)
+"""Long enough to find out why there is no better certificate; nobody trusts it anyway."""
+
+MAX_COMMON_NAME = 64
+"""Characters of a common name (RFC 5280, appendix A: ub-common-name)."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyPair:
+    """A certificate *chain*, the end entity's first, and the private *key* that belongs to it, both in PEM."""
+
+    chain: bytes
+    key: bytes = field(repr=False)
+    leaf: x509.Certificate = field(repr=False, compare=False)
+
+    @classmethod
+    def parse(cls, chain: bytes, key: bytes) -> Self:
+        """Check that *key* belongs to the first certificate of *chain*. Raises `Invalid`, never quoting the key."""
+        try:
+            leaf = x509.load_pem_x509_certificates(chain)[0]
+            certified = leaf.public_key()
+        except (ValueError, UnsupportedAlgorithm):
+            raise Invalid("the certificate file holds no certificate in PEM, or a damaged one") from None
+        try:
+            private = serialization.load_pem_private_key(key, None)
+        except TypeError:  # says cryptography when a password is missing
+            raise Invalid("the private key is encrypted: take its passphrase off") from None
+        except (ValueError, UnsupportedAlgorithm):
+            raise Invalid("the private key file holds no private key in PEM, or a damaged one") from None
+        if private.public_key() != certified:
+            raise Invalid("the private key does not belong to the certificate: these are not a pair")
+        return cls(chain, key, leaf)
+
+    @classmethod
+    def self_signed(cls, hostname: Name | None, *, now: datetime) -> Self:
+        """A certificate that nobody trusts, for *hostname* if there is one, with a new key."""
+        key = new_key()
+        text = str(hostname or "localhost")
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text if len(text) <= MAX_COMMON_NAME else "self")])
+        leaf = (
+            x509.CertificateBuilder()
+            .subject_name(name)
+            .issuer_name(name)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - timedelta(hours=1))  # for clients whose clock is slow
+            .not_valid_after(now + SELF_SIGNED_LIFETIME)
+            .add_extension(x509.SubjectAlternativeName([x509.DNSName(text)]), critical=False)
+            .sign(key, hashes.SHA256())
+        )
+        return cls(leaf.public_bytes(serialization.Encoding.PEM), key_pem(key), leaf)
+
+    @property
+    def not_before(self) -> datetime:
+        return self.leaf.not_valid_before_utc
+
+    @property
+    def not_after(self) -> datetime:
+        return self.leaf.not_valid_after_utc
+
+    @property
+    def issuer(self) -> str:
+        """Who says that they issued it, for people."""
+        name = self.leaf.issuer.rfc4514_string()
+        return "".join(letter if letter.isprintable() else " " for letter in name)
+
+    def covers(self, hostname: Name) -> bool:
+        """Whether a client that connects to *hostname* finds it in the certificate (RFC 9525, section 6.3)."""
+        try:
+            names = self.leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+        except (x509.ExtensionNotFound, ValueError):
+            return False
+        wildcard = f"*.{hostname.parent}"
+        return any(name.lower() in (str(hostname), wildcard) for name in names.value.get_values_for_type(x509.DNSName))
+
+
+def new_key() -> ec.EllipticCurvePrivateKey:
+    """A key of the kind that every CA takes and every client knows, and that costs a handshake the least."""
+    return ec.generate_private_key(ec.SECP256R1())
+
+
+def key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    """A private key as text, not encrypted."""
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
