@@ -125,6 +125,60 @@ async def test_so_many_in_a_second(networks: int) -> None:
     assert 100 == control.replies.count(SERVFAIL)
 
 
+NOTAUTH = b"\x12\x34\xa8\x09" + bytes(8)
+
+
+def _fail(control: Control, client: str, transport: Transport) -> None:
+    """As many packets of *client* as make it a suspect come to nothing."""
+    for _ in range(relay.MAX_FAILURES_OF_NETWORK):
+        control.pass_on(client, transport)
+        control.relay.settle(control.sent[-1][0], NOTAUTH)
+
+
+async def test_forgers_leave_room_for_others() -> None:
+    """Over TCP, networks whose signatures do not hold get a share of every second, for a minute; others the rest."""
+    now = 60.0
+    control = Control(clock=lambda: now)
+    suspects = [f"192.0.{network}.7" for network in range(5)]
+    for client in suspects:
+        _fail(control, client, Transport.TCP)
+    now += 1
+    control.writer.write.reset_mock()
+    for _ in range(50):
+        for client in suspects:
+            control.pass_on(client, Transport.TCP)
+            control.relay.settle(control.sent[-1][0], REPLY)
+    assert relay.MAX_SUSPECTS_PER_SECOND == len(control.sent)
+    for _ in range(50):
+        control.pass_on("198.51.100.7", Transport.TCP)
+        control.relay.settle(control.sent[-1][0], REPLY)
+    assert relay.MAX_SUSPECTS_PER_SECOND + 50 == len(control.sent)
+
+    now += 60
+    control.writer.write.reset_mock()
+    for client in suspects[:3]:
+        for _ in range(50):
+            control.pass_on(client, Transport.TCP)
+            control.relay.settle(control.sent[-1][0], REPLY)
+    assert 150 == len(control.sent)
+
+
+async def test_nothing_is_held_against_forged_addresses() -> None:
+    """Over UDP, anybody could make a suspect of anybody."""
+    now = 60.0
+    control = Control(clock=lambda: now)
+    victims = [f"192.0.{network}.7" for network in range(3)]
+    for client in victims:
+        _fail(control, client, Transport.UDP)
+    now += 1
+    control.writer.write.reset_mock()
+    for client in victims:
+        for _ in range(50):
+            control.pass_on(client)
+            control.relay.settle(control.sent[-1][0], REPLY)
+    assert 150 == len(control.sent)
+
+
 @pytest.mark.parametrize(
     "message",
     [

@@ -3,7 +3,7 @@ What a nameserver holds of the packets that the control process is to answer: wh
 
 It is here that strangers are kept from the control process, which has better things to do than to look at signatures
 that do not hold: so many packets at once, so many in a second, so many of one network. UDP, where anybody can send in
-anybody's name, is counted apart from TCP.
+anybody's name, is counted apart from TCP. There, networks whose packets came to nothing share a third of the places.
 """
 
 from __future__ import annotations
@@ -31,6 +31,15 @@ MAX_PER_SECOND = 300
 MAX_PER_SECOND_OF_NETWORK = 100
 """Those of one client network: a large cluster that renews everything at once."""
 
+MAX_FAILURES_OF_NETWORK = 20
+"""Packets of one client network that came to nothing in a minute, before it counts as a suspect."""
+
+MAX_SUSPECTS_PER_SECOND = 100
+"""Packets of all suspects that are passed on in a second; the rest is for others. Suspects alone are hardly refused."""
+
+FAILURES = {Rcode.FORMERR, Rcode.REFUSED, Rcode.NOTAUTH}
+"""What the control process says to packets that whoever holds a good key and a right clock does not send."""
+
 DEADLINE = 5.0
 """Seconds until a packet counts as lost: more than a hanging nameserver is given, which an update may wait for."""
 
@@ -52,7 +61,7 @@ class Relay:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._writer: asyncio.StreamWriter | None = None
-        self._lanes = {transport: _Lane(clock) for transport in Transport}
+        self._lanes = {transport: _Lane(clock, is_forgeable=transport is Transport.UDP) for transport in Transport}
         self._waiting: dict[int, _Waiting] = {}
         self._numbers = itertools.count(1)
 
@@ -70,7 +79,10 @@ class Relay:
     def settle(self, number: int, reply: bytes) -> None:
         """Deliver the *reply* to the packet of that *number*, unless it counts as lost already."""
         if number in self._waiting:
-            self._release(number).deliver(reply)
+            waiting = self._release(number)
+            if reply[3] & 0xF in FAILURES:
+                self._lanes[waiting.packet.transport].note_failure(waiting.packet.client)
+            waiting.deliver(reply)
 
     def attach(self, writer: asyncio.StreamWriter) -> None:
         """From now on, *writer* leads to the control process."""
@@ -102,12 +114,16 @@ class _Waiting:
 
 @dataclass(slots=True)
 class _Lane:
-    """What is under way of one transport."""
+    """What is under way of one transport. Where addresses *is_forgeable*, failures would be held against others."""
 
     clock: Callable[[], float]
+    is_forgeable: bool
     of_network: Counter[str | bytes] = field(default_factory=Counter)
     _second: int = 0
     _count: int = 0
+    _suspects: int = 0
+    _minute: int = 0
+    _failures: Counter[str | bytes] = field(default_factory=Counter)  # a minute's, of no more than were passed on
     _limit: RateLimit = field(init=False)
 
     def __post_init__(self) -> None:
@@ -116,9 +132,9 @@ class _Lane:
     def admit(self, client: str) -> bool:
         """Count one more from *client*, if there may be one more."""
         network = network_of(client)
-        if self._limit.judge(client) is not Verdict.SEND or self._is_busy():
-            return False
         if self.of_network.total() >= MAX_WAITING or self.of_network[network] >= MAX_WAITING_OF_NETWORK:
+            return False
+        if self._limit.judge(client) is not Verdict.SEND or self._is_busy(network):
             return False
         self.of_network[network] += 1
         return True
@@ -130,9 +146,25 @@ class _Lane:
         if not self.of_network[network]:
             del self.of_network[network]
 
-    def _is_busy(self) -> bool:
+    def note_failure(self, client: str) -> None:
+        """One of *client* came to nothing."""
+        if not self.is_forgeable:
+            self._failures[network_of(client)] += 1
+
+    def _is_busy(self, network: str | bytes) -> bool:
+        """Count one more of this second, if there may be one more."""
+        self._turn_over()
+        is_suspect = self._failures[network] >= MAX_FAILURES_OF_NETWORK
+        if self._count >= MAX_PER_SECOND or (is_suspect and self._suspects >= MAX_SUSPECTS_PER_SECOND):
+            return True
+        self._count += 1
+        self._suspects += is_suspect
+        return False
+
+    def _turn_over(self) -> None:
         second = int(self.clock())
         if second != self._second:
-            self._second, self._count = second, 0
-        self._count += 1
-        return self._count > MAX_PER_SECOND
+            self._second, self._count, self._suspects = second, 0, 0
+        if second // 60 != self._minute:
+            self._minute = second // 60
+            self._failures.clear()
