@@ -11,8 +11,10 @@ import base64
 import hashlib
 import hmac
 import secrets
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
+from enum import Enum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Any, NewType
 from uuid import UUID
@@ -64,6 +66,11 @@ class Grant:
     challenge_name: Name
 
     @property
+    def names_a_host(self) -> bool:
+        """Whether the hostname is known, and not just the name that some hostname's CNAME leads to."""
+        return self.hostname != self.challenge_name
+
+    @property
     def delegated_name(self) -> Name:
         """The name a CA asks for, and that a CNAME sends to the challenge name (RFC 8555, section 8.4)."""
         return Name.from_labels([CHALLENGE_LABEL, *self.hostname.labels])
@@ -74,6 +81,14 @@ class Grant:
         if self.challenge_name in (self.hostname, self.delegated_name):
             return None
         return f"{self.delegated_name.fqdn} 300 IN CNAME {self.challenge_name.fqdn}"
+
+
+class State(Enum):
+    """Whether a token is good for anything."""
+
+    ACTIVE = "active"
+    EXPIRED = "expired"
+    REVOKED = "revoked"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,16 +113,27 @@ class Token:
         object.__setattr__(self, "_by_challenge_name", {grant.challenge_name: grant for grant in self.grants})
         object.__setattr__(self, "_by_hostname", {grant.hostname: grant for grant in self.grants})
 
+    def state(self, now: datetime) -> State:
+        """What has become of it; one that was revoked stays so, expired or not."""
+        if self.revoked_at is not None:
+            return State.REVOKED
+        if self.expires_at is not None and self.expires_at <= now:
+            return State.EXPIRED
+        return State.ACTIVE
+
     def admit(self, client: str, *, now: datetime) -> None:
         """
         Check that this token may be used now and from the address *client*.
 
         Raises `Unauthenticated` or `WrongNetwork`.
         """
-        if self.revoked_at is not None:
-            raise Unauthenticated("this token was revoked: ask your platform team for a new one")
-        if self.expires_at is not None and self.expires_at <= now:
-            raise Unauthenticated("this token has expired: ask your platform team for a new one")
+        match self.state(now):
+            case State.ACTIVE:
+                pass
+            case State.EXPIRED:
+                raise Unauthenticated("this token has expired: ask your platform team for a new one")
+            case State.REVOKED:
+                raise Unauthenticated("this token was revoked: ask your platform team for a new one")
         if self.allow_from and not any(parse_address(client) in network for network in self.allow_from):
             raise WrongNetwork(
                 f"this token may not be used from your address: it is limited to {', '.join(map(str, self.allow_from))}"
@@ -255,6 +281,11 @@ def challenge_name(hostname: Name, apex: Name) -> Name:
 def home_zone(hostname: Name, apexes: list[Name]) -> Name:
     """The zone, of those we serve, whose challenge name for *hostname* is the shortest; the first if all are equal."""
     return min(apexes, key=lambda apex: len(challenge_name(hostname, apex).wire) - len(apex.wire))
+
+
+def zone_of(name: Name, apexes: Iterable[Name]) -> Name | None:
+    """The apex of the zone, of those we serve, that *name* is in. Zones do not overlap: there is one at most."""
+    return next((apex for apex in apexes if name.is_within(apex)), None)
 
 
 def _is_address(text: str) -> bool:

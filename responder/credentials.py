@@ -17,7 +17,7 @@ from typing import Any, assert_never
 
 import yaml
 
-from responder.access import Grant, Token, tsig_key_name
+from responder.access import Grant, Token, tsig_key_name, zone_of
 from responder.errors import Invalid, NotServed
 from responder.names import Name
 
@@ -69,7 +69,7 @@ def check(wanted: Format, grants: Iterable[Grant], *, pinned: bool, apexes: Iter
             "an account has to show: use POST /present (httpreq in RAW mode, or with acme_token) or the webhook, with "
             "--format text, json or kubernetes"
         )
-    if wanted is Format.LEGO and not any(map(_names_a_host, granted)):
+    if wanted is Format.LEGO and not any(grant.names_a_host for grant in granted):
         raise Invalid(
             "this is an account that names no hostname, and --format lego is a file by hostname: use --format acme-dns"
         )
@@ -114,7 +114,7 @@ def lego(credential: Credential) -> str:
 def lego_accounts(credential: Credential, grants: Iterable[Grant]) -> dict[str, dict[str, str]]:
     """What that file holds for *grants*, those of accounts that name no host left out."""
     server = {"server_url": credential.url}
-    return {str(grant.hostname): _account(credential, grant) | server for grant in grants if _names_a_host(grant)}
+    return {str(grant.hostname): _account(credential, grant) | server for grant in grants if grant.names_a_host}
 
 
 def tsig(credential: Credential) -> str:
@@ -197,15 +197,13 @@ def _account(credential: Credential, grant: Grant) -> dict[str, str]:
     }
 
 
-def _names_a_host(grant: Grant) -> bool:
-    return grant.hostname != grant.challenge_name
-
-
 def _apex(grant: Grant, apexes: Iterable[Name]) -> Name:
-    for apex in apexes:
-        if grant.challenge_name.is_within(apex):
-            return apex
-    raise NotServed(f"{grant.challenge_name} is in no zone that is served here any more: put its zone back, or deny it")
+    apex = zone_of(grant.challenge_name, apexes)
+    if apex is None:
+        raise NotServed(
+            f"{grant.challenge_name} is in no zone that is served here any more: put its zone back, or deny it"
+        )
+    return apex
 
 
 def _comment(*lines: str) -> str:

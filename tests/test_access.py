@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from responder.access import (
     Grant,
     Secret,
+    State,
     Token,
     challenge_name,
     describe,
@@ -23,6 +24,7 @@ from responder.access import (
     home_zone,
     mint_secret,
     parse_hostname,
+    zone_of,
 )
 from responder.errors import InvalidHostname, InvalidName, NotCovered, Unauthenticated, WrongNetwork
 from responder.names import Name
@@ -165,6 +167,21 @@ def test_home_zone() -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "apex"),
+    [
+        ("_acme-challenge.some.acme.example.com", "acme.example.com"),
+        ("acme.example.org", "acme.example.org"),
+        ("some.example.com", None),
+    ],
+)
+def test_zone_of(name: str, apex: str | None) -> None:
+    """A name is in the zone whose apex it is or is below, or in none of ours."""
+    expected = None if apex is None else Name.parse(apex)
+
+    assert expected == zone_of(Name.parse(name), [Name.parse("acme.example.org"), APEX])
+
+
+@pytest.mark.parametrize(
     ("hostname", "cname"),
     [
         (
@@ -214,6 +231,21 @@ def test_grants_cover_one_name(name: str) -> None:
     """Neither the hostname itself, nor anything below its challenge name, nor the zone is covered."""
     with pytest.raises(NotCovered):
         token("some.example.com").grant_for(Name.parse(name))
+
+
+@pytest.mark.parametrize(
+    ("fields", "state"),
+    [
+        ({}, State.ACTIVE),
+        ({"expires_at": NOW + timedelta(seconds=1)}, State.ACTIVE),
+        ({"expires_at": NOW}, State.EXPIRED),
+        ({"revoked_at": NOW}, State.REVOKED),
+        ({"revoked_at": NOW, "expires_at": NOW - timedelta(days=1)}, State.REVOKED),
+    ],
+)
+def test_state(fields: dict[str, Any], state: State) -> None:
+    """A token is active until the moment at which it expires, and revoked for good, expired or not."""
+    assert state is token(**fields).state(NOW)
 
 
 @pytest.mark.parametrize(

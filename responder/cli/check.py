@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from responder import access
-from responder.access import Grant, Token
+from responder.access import Grant, State, Token
 from responder.cli.context import OUTPUT, Context, print_json
 from responder.config import Endpoint, Settings, ZoneSettings
 from responder.errors import Invalid, InvalidRequest
@@ -151,6 +151,7 @@ async def _patients(settings: Settings, store: Store, hosts: Sequence[str]) -> l
     """What is to be looked at. Raises `InvalidRequest` with a line for each host that cannot be."""
     from responder.doctor import Patient
 
+    apexes = [zone.name for zone in settings.zones]
     wildcards: dict[Name, bool] = {}
     patients: list[Patient] = []
     faults: list[str] = []
@@ -165,7 +166,7 @@ async def _patients(settings: Settings, store: Store, hosts: Sequence[str]) -> l
         granted = await _granted(store, hostname)
         if granted is None:
             faults.append(f"no valid token is granted {hostname}: mint one with: responder token mint {hostname}")
-        elif not any(granted[1].challenge_name.is_within(zone.name) for zone in settings.zones):
+        elif access.zone_of(granted[1].challenge_name, apexes) is None:
             faults.append(f"{hostname} has the challenge name {granted[1].challenge_name}, which is in no zone of ours")
         else:
             token, grant = granted
@@ -179,7 +180,7 @@ async def _granted(store: Store, hostname: Name) -> tuple[Token, Grant] | None:
     """The newest valid token that is granted *hostname*, and its grant."""
     now = datetime.now(UTC)
     for token in reversed(await store.tokens_for(hostname)):
-        if token.revoked_at is None and (token.expires_at is None or token.expires_at > now):
+        if token.state(now) is State.ACTIVE:
             return token, next(grant for grant in token.grants if grant.hostname == hostname)
     return None
 

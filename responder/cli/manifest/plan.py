@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from uuid import UUID
 
 from responder import access, credentials, manifests
-from responder.access import Grant, Token
+from responder.access import Grant, State, Token
 from responder.cli.manifest.arguments import Kind, Options, read_certificates, read_text, read_tsig_key
 from responder.config import Settings
 from responder.credentials import Credential
@@ -71,7 +71,7 @@ async def find(store: Store, hostnames: Sequence[Name], credential: Given) -> Fo
         raise InvalidRequest(
             ["the token in --token-file is not known here: was it copied whole, with its rsp_ prefix?"]
         )
-    if not _is_active(token, now):
+    if token.state(now) is not State.ACTIVE:
         raise InvalidRequest(["the token in --token-file was revoked or has expired: mint a new one"])
     if uncovered := _uncovered(token, hostnames):
         raise InvalidRequest([f"the token in --token-file does not cover {', '.join(uncovered)}: mint one that does"])
@@ -136,7 +136,7 @@ def comment(plan: Plan) -> Iterator[str]:
 
 
 def _any_of(tokens: Iterable[Token], hostnames: Sequence[Name], now: datetime) -> Found:
-    good = [token for token in tokens if _is_active(token, now) and not _uncovered(token, hostnames)]
+    good = [token for token in tokens if token.state(now) is State.ACTIVE and not _uncovered(token, hostnames)]
     if good:
         return Found(token=good[0], certain=len(good) == 1)
     names = [str(hostname) for hostname in hostnames]
@@ -151,20 +151,16 @@ def _token_id(key: TsigKey) -> UUID:
         raise InvalidRequest([f"the key {key.name} is none of this service: see token mint --format tsig"]) from None
 
 
-def _is_active(token: Token, now: datetime) -> bool:
-    return token.revoked_at is None and (token.expires_at is None or token.expires_at > now)
-
-
 def _uncovered(token: Token, hostnames: Iterable[Name]) -> list[str]:
     covered = {grant.hostname for grant in token.grants}
     return [str(hostname) for hostname in hostnames if hostname not in covered]
 
 
 def _apex(settings: Settings, grant: Grant) -> Name:
-    for zone in settings.zones:
-        if grant.challenge_name.is_within(zone.name):
-            return zone.name
-    raise InvalidRequest([f"{grant.challenge_name} is in no zone of the configuration any more"])
+    apex = access.zone_of(grant.challenge_name, (zone.name for zone in settings.zones))
+    if apex is None:
+        raise InvalidRequest([f"{grant.challenge_name} is in no zone of the configuration any more"])
+    return apex
 
 
 def _solver(settings: Settings, options: Options, found: Found, credential: Given) -> Solver:

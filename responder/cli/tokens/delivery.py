@@ -145,7 +145,7 @@ def _as_text(token: Token, secret: Secret, note: str | None) -> Iterator[str]:
         yield f"{note}\n"
     yield "\n"
     yield from (f"{line}\n" for line in describing.grant_lines(token))
-    hosts = [grant.hostname for grant in token.grants if grant.hostname != grant.challenge_name]
+    hosts = [grant.hostname for grant in token.grants if grant.names_a_host]
     if hosts:
         yield "\nBind issuance to your ACME account, so that no other account gets a certificate (RFC 8657):\n"
     for host in hosts:

@@ -19,7 +19,7 @@ def as_json(token: Token) -> dict[str, Any]:
         "revoked_at": token.revoked_at.isoformat() if token.revoked_at else None,
         "generation": token.generation,
         "tsig_key_name": access.tsig_key_name(token),
-        "state": state(token),
+        "state": token.state(datetime.now(UTC)).value,
     }
     return access.describe(token) | more
 
@@ -27,7 +27,7 @@ def as_json(token: Token) -> dict[str, Any]:
 def lines(token: Token) -> Iterator[str]:
     """The same, to be read."""
     yield f"token        {token.id}"
-    yield f"state        {state(token)}"
+    yield f"state        {token.state(datetime.now(UTC)).value}"
     yield f"description  {token.description or ''}".rstrip()
     yield f"created      {instant_text(token.created_at)}"
     yield f"last used    {instant_text(token.last_used_at)}"
@@ -42,24 +42,15 @@ def lines(token: Token) -> Iterator[str]:
 def grant_lines(token: Token) -> Iterator[str]:
     """Each hostname, with the CNAME that it needs."""
     for grant in token.grants:
-        if grant.hostname == grant.challenge_name:
-            yield f"{grant.challenge_name}: for any hostname with a CNAME to it"
-        else:
+        if grant.names_a_host:
             yield f"{grant.hostname}: {grant.cname or f'no CNAME needed, {grant.challenge_name} is in our zone'}"
+        else:
+            yield f"{grant.challenge_name}: for any hostname with a CNAME to it"
 
 
 def account(token: Token) -> str:
     """Which ACME account a token is for."""
     return f"account {token.account_thumbprint}" if token.account_thumbprint else "no account"
-
-
-def state(token: Token) -> str:
-    """One word."""
-    if token.revoked_at is not None:
-        return "revoked"
-    if token.expires_at is not None and token.expires_at <= datetime.now(UTC):
-        return "expired"
-    return "active"
 
 
 def shorten(texts: Sequence[str]) -> str:

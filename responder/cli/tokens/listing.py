@@ -23,13 +23,14 @@ def list_tokens(context: Context, output: str) -> None:
     if output == "json":
         print_json([describing.as_json(token) for token in tokens])
         return
+    now = datetime.now(UTC)
     print_table(
         ["ID", "HOSTNAMES", "STATE", "GENERATION", "PINNED", "CREATED", "LAST USED", "EXPIRES", "DESCRIPTION"],
         (
             [
                 str(token.id),
                 describing.shorten([str(grant.hostname) for grant in token.grants]),
-                describing.state(token),
+                token.state(now).value,
                 str(token.generation),
                 "yes" if token.account_thumbprint else "no",
                 instant_text(token.created_at),

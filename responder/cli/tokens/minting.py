@@ -8,10 +8,9 @@ from pathlib import Path
 import click
 
 from responder import access
-from responder.access import Network
+from responder.access import Network, State
 from responder.cli.context import Context, instant_text
 from responder.cli.parameters import Duration, NetworkArgument, Note, Thumbprint, TokenId
-from responder.cli.tokens import describing
 from responder.cli.tokens.delivery import Delivery, delivered
 from responder.cli.tokens.grants import ALIAS, grants_for
 from responder.errors import Invalid
@@ -78,7 +77,7 @@ def rotate(context: Context, id: str, grace: timedelta, delivery: Delivery) -> N
 
     async def change(store: Store) -> None:
         token = await store.token(await store.token_id(id))
-        if describing.state(token) == "expired":
+        if token.state(datetime.now(UTC)) is State.EXPIRED:
             raise Invalid("that token has expired, which a new secret would not change: mint another one")
         pinned = token.account_thumbprint is not None
         with delivery.ready(context.settings, token.grants, pinned=pinned) as hand_over:
