@@ -235,6 +235,14 @@ def parse_address(text: str) -> Address:
     return getattr(address, "ipv4_mapped", None) or address
 
 
+def is_near(host: str) -> bool:
+    """Whether a token may go to *host* unencrypted: to a Service of the same cluster, or within this machine or pod."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host.split(".")[2:3] == ["svc"]  # NAME.NAMESPACE.svc; what follows is the cluster's domain, and any
+
+
 def parse_hostname(text: str) -> Name:
     """
     Read a hostname that a certificate may name; a leading `*.` is dropped, U-labels become A-labels (IDNA 2008).

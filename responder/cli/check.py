@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import signal
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -15,6 +14,7 @@ import click
 from responder import access
 from responder.access import Grant, State, Token
 from responder.cli.context import OUTPUT, Context, print_json
+from responder.cli.parameters import Parsed, Text
 from responder.config import Endpoint, Settings, ZoneSettings
 from responder.errors import Invalid, InvalidRequest
 from responder.names import Name
@@ -22,9 +22,6 @@ from responder.names import Name
 if TYPE_CHECKING:
     from responder.doctor import Case, Patient
     from responder.store import Store
-
-_URI = re.compile(r"[a-z][a-z0-9+.-]*:[!-:<-~]+", re.IGNORECASE)
-"""An absolute URI as a parameter of a CAA record can hold it: no blank, no semicolon (RFC 8659, section 4.2)."""
 
 
 class _Resolver(click.ParamType[tuple[str, int | None]]):
@@ -42,23 +39,14 @@ class _Resolver(click.ParamType[tuple[str, int | None]]):
         return endpoint.host, endpoint.port
 
 
-class _Identity(click.ParamType[str]):
-    name = "domain"
+_IDENTITY = Parsed("domain", lambda text: str(Name.parse(text)))
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        try:
-            return str(Name.parse(value))
-        except Invalid as fault:
-            self.fail(str(fault), param, ctx)
-
-
-class _Uri(click.ParamType[str]):
-    name = "uri"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        if not _URI.fullmatch(value):
-            self.fail(f"{value!r} is not the URL of an ACME account, such as https://…/acme/acct/1", param, ctx)
-        return str(value)
+# An absolute URI as a parameter of a CAA record can hold it: no blank, no semicolon (RFC 8659, section 4.2).
+_URI = Text(
+    "uri",
+    r"[A-Za-z][A-Za-z0-9+.-]*:[!-:<-~]+",
+    "the URL of an ACME account, such as https://…/acme/acct/1",
+)
 
 
 @click.command()
@@ -68,12 +56,12 @@ class _Uri(click.ParamType[str]):
 @click.option("--write", is_flag=True, help="Present a value for each HOST, see it arrive, and clean it up.")
 @click.option(
     "--ca",
-    type=_Identity(),
+    type=_IDENTITY,
     multiple=True,
     default=["letsencrypt.org"],
     help="The CA, as CAA records name it; one that goes by several names: repeat. [letsencrypt.org]",
 )
-@click.option("--account-uri", type=_Uri(), help="URL of your ACME account, for the CAA record that binds to it.")
+@click.option("--account-uri", type=_URI, help="URL of your ACME account, for the CAA record that binds to it.")
 @OUTPUT
 @click.pass_obj
 def check(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from datetime import timedelta
 from ipaddress import ip_network
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 import click
@@ -16,11 +17,41 @@ from responder.config import parse_base_url, parse_duration
 from responder.errors import Invalid, InvalidHostname
 from responder.names import Name
 
+T = TypeVar("T")
+
 MAX_DURATION = timedelta(days=36_500)
 """A hundred years: whoever asks for more means for ever."""
 
 MIN_ID = 6
 """Characters of an id that will do: enough to be one token's among some hundreds, few enough to type."""
+
+
+class Parsed(click.ParamType[T]):
+    """What *parse* makes of the text; its `Invalid` says what is wrong with it."""
+
+    def __init__(self, name: str, parse: Callable[[str], T]) -> None:
+        self.name = name
+        self._parse = parse
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> T:
+        try:
+            return self._parse(value) if isinstance(value, str) else value
+        except Invalid as fault:
+            self.fail(str(fault), param, ctx)
+
+
+class Text(click.ParamType[str]):
+    """Text that matches *pattern*; *meaning* completes "... is not"."""
+
+    def __init__(self, name: str, pattern: str, meaning: str) -> None:
+        self.name = name
+        self._pattern = re.compile(pattern)
+        self._meaning = meaning
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if not self._pattern.fullmatch(str(value)):
+            self.fail(f"{value!r} is not {self._meaning}", param, ctx)
+        return str(value)
 
 
 class Duration(click.ParamType[timedelta]):
@@ -80,34 +111,6 @@ class TokenId(click.ParamType[str]):
             return text
 
 
-class Thumbprint(click.ParamType[str]):
-    """A JWK thumbprint (RFC 7638): a SHA-256 in base64url, whose 32 octets leave the last character few choices."""
-
-    name = "thumbprint"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        if not re.fullmatch(r"[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]", str(value)):
-            self.fail(
-                f"{value!r} is not a thumbprint, which has 43 characters of base64url: "
-                "see responder thumbprint, or name the key's file with --account-key",
-                param,
-                ctx,
-            )
-        return str(value)
-
-
-class BaseUrl(click.ParamType[str]):
-    """Where an API is."""
-
-    name = "url"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        try:
-            return parse_base_url(str(value))
-        except Invalid as fault:
-            self.fail(str(fault), param, ctx)
-
-
 class Hostname(click.ParamType[Name]):
     """A hostname that there may be something about already, even if no token would be minted for it today."""
 
@@ -124,3 +127,18 @@ class Hostname(click.ParamType[Name]):
             return Name.parse(value.removeprefix("*."))
         except Invalid as fault:
             self.fail(str(fault), param, ctx)
+
+
+BASE_URL = Parsed("url", parse_base_url)
+"""Where an API is."""
+
+LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
+"""Part of a pattern: a label of a name as Kubernetes has them (RFC 1123)."""
+
+THUMBPRINT = Text(
+    "thumbprint",
+    r"[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]",
+    "a thumbprint, which has 43 characters of base64url: see responder thumbprint, or name the key's file with "
+    "--account-key",
+)
+"""A JWK thumbprint (RFC 7638): a SHA-256 in base64url, whose 32 octets leave the last character few choices."""

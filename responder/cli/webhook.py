@@ -4,52 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import click
 
 from responder import logs
+from responder.cli.parameters import LABEL, Parsed, Text
 from responder.config import Endpoint
-from responder.errors import Invalid
+from responder.manifests import WEBHOOK_GROUP, WEBHOOK_SOLVER
 
 _FILE = click.Path(path_type=Path)
 
 
-class _Endpoint(click.ParamType[Endpoint]):
-    name = "address:port"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Endpoint:
-        try:
-            return Endpoint.parse(str(value), example=8443)
-        except Invalid as fault:
-            self.fail(str(fault), param, ctx)
-
-
-class _Pattern(click.ParamType[str]):
-    """Names as Kubernetes has them; clients lower-case the solver's, which is a resource to them."""
-
-    def __init__(self, name: str, pattern: str, example: str) -> None:
-        self.name = name
-        self._pattern = pattern
-        self._example = example
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        if not re.fullmatch(self._pattern, str(value)):
-            self.fail(f"{value!r} is not a name in lower case such as {self._example!r}", param, ctx)
-        return str(value)
-
-
-_LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
-_GROUP = _Pattern("group", rf"(?=.{{1,253}}$){_LABEL}(\.{_LABEL})+", "acme.responder.dev")
-_SOLVER = _Pattern("name", _LABEL, "responder")
+# Names as Kubernetes has them; clients lower-case the solver's, which is a resource to them.
+_GROUP = Text("group", rf"(?=.{{1,253}}$){LABEL}(\.{LABEL})+", f"a name in lower case such as {WEBHOOK_GROUP!r}")
+_SOLVER = Text("name", LABEL, f"a name in lower case such as {WEBHOOK_SOLVER!r}")
+_ENDPOINT = Parsed("address:port", partial(Endpoint.parse, example=8443))
 
 
 @click.command()
 @click.option(
     "--listen",
-    type=_Endpoint(),
+    type=_ENDPOINT,
     multiple=True,
     default=["0.0.0.0:8443"],
     show_default=True,
@@ -62,11 +39,13 @@ _SOLVER = _Pattern("name", _LABEL, "responder")
     help="Serving certificate with its chain, PEM; followed as it changes.",
 )
 @click.option("--tls-private-key-file", type=_FILE, required=True, help="Its key, PEM.")
+@click.option("--group", type=_GROUP, default=WEBHOOK_GROUP, show_default=True, help="API group: groupName in issuers.")
 @click.option(
-    "--group", type=_GROUP, default="acme.responder.dev", show_default=True, help="API group: groupName in issuers."
-)
-@click.option(
-    "--solver", type=_SOLVER, default="responder", show_default=True, help="Name of the solver: solverName in issuers."
+    "--solver",
+    type=_SOLVER,
+    default=WEBHOOK_SOLVER,
+    show_default=True,
+    help="Name of the solver: solverName in issuers.",
 )
 @click.option(
     "--service-account-dir",

@@ -10,12 +10,12 @@ import base64
 import binascii
 import ssl
 from functools import lru_cache
-from ipaddress import ip_address
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError
 from yarl import URL
 
+from responder.access import is_near
 from responder.errors import InvalidConfiguration, InvalidName
 from responder.names import Name
 from responder.webhook.payload import faults
@@ -36,7 +36,7 @@ def _parse_url(value: object) -> URL:
         raise ValueError('is not a web address: write one like "https://responder.example.com"')
     if url.user is not None or url.password is not None or url.query_string or url.fragment:
         raise ValueError("has parts that make no sense here: no user, no password, no ? and no #")
-    if url.scheme == "http" and not _is_near(url.raw_host or ""):
+    if url.scheme == "http" and not is_near(url.raw_host or ""):
         raise ValueError("would send the token unencrypted: write https (http is for NAME.NAMESPACE.svc alone)")
     return url
 
@@ -49,14 +49,6 @@ def _url(text: str) -> URL | None:
         return url if url.scheme in ("https", "http") and url.port else None
     except (ValueError, InvalidName):
         return None
-
-
-def _is_near(host: str) -> bool:
-    """Whether *host* is a Service of the cluster, whose domain may be any, or this very pod."""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host.split(".")[2:3] == ["svc"]
 
 
 def _parse_bundle(value: object) -> str:

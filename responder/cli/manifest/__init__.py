@@ -11,7 +11,7 @@ from responder import credentials, manifests
 from responder.cli.context import Context, print_json
 from responder.cli.manifest import plan
 from responder.cli.manifest.arguments import FILE, NAME, NAMESERVER, NAMESPACE, WORD, Directory, Kind, Options
-from responder.cli.parameters import BaseUrl
+from responder.cli.parameters import BASE_URL
 from responder.manifests import Select
 
 
@@ -28,7 +28,7 @@ def _values(enum: type[Enum]) -> click.Choice[str]:
     show_default=True,
     help="How cert-manager talks to this service: by our webhook, or by a client that it has built in.",
 )
-@click.option("--url", type=BaseUrl(), help="Where the API is, for webhook and acme-dns. Otherwise api.url.")
+@click.option("--url", type=BASE_URL, help="Where the API is, for webhook and acme-dns. Otherwise api.url.")
 @click.option(
     "--token-file",
     type=FILE,

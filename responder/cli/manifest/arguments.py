@@ -14,6 +14,7 @@ import click
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import load_pem_x509_certificates
 
+from responder.cli.parameters import LABEL, Text
 from responder.credentials import MAX_OBJECT_NAME
 from responder.errors import InvalidRequest
 from responder.manifests import DIRECTORIES, Select, TsigKey
@@ -21,7 +22,6 @@ from responder.manifests import DIRECTORIES, Select, TsigKey
 MAX_FILE = 65_536
 """Characters of a file that an option names: a bundle of CA certificates is the longest, and takes a fraction of it."""
 
-_LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 _KEY_FILE = re.compile(
     r'\s*key\s+"?(?P<name>[^"\s{]+)"?\s*\{'
     r'(?=[^}]*\balgorithm\s+"?hmac-(?P<algorithm>sha256|sha512)"?\s*;)'
@@ -81,20 +81,6 @@ class Options:
                 raise click.UsageError(text)
 
 
-class Text(click.ParamType[str]):
-    """Text that matches *pattern*; *meaning* completes "... is not"."""
-
-    def __init__(self, name: str, pattern: str, meaning: str) -> None:
-        self.name = name
-        self._pattern = re.compile(pattern)
-        self._meaning = meaning
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        if not self._pattern.fullmatch(str(value)):
-            self.fail(f"{value!r} is not {self._meaning}", param, ctx)
-        return str(value)
-
-
 class Directory(click.ParamType[str]):
     """An ACME directory: its URL, or a short name for it."""
 
@@ -111,10 +97,10 @@ class Directory(click.ParamType[str]):
 
 NAME = Text(
     "name",
-    rf"(?=.{{1,{MAX_OBJECT_NAME}}}$){_LABEL}(\.{_LABEL})*",
+    rf"(?=.{{1,{MAX_OBJECT_NAME}}}$){LABEL}(\.{LABEL})*",
     f"a name for Kubernetes objects, of at most {MAX_OBJECT_NAME} characters",
 )
-NAMESPACE = Text("namespace", rf"(?=.{{1,63}}$){_LABEL}", "the name of a namespace")
+NAMESPACE = Text("namespace", LABEL, "the name of a namespace")
 WORD = Text("text", r"[!-~]+", "printable ASCII without spaces")
 NAMESERVER = Text(
     "host[:port]",

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, assert_never
 from urllib.parse import urlsplit
@@ -218,11 +217,6 @@ def _certificates(path: Path | None, option: str) -> str | None:
 
 
 def _is_in_the_clear(url: str) -> bool:
-    """Whether *url* is plain HTTP to anywhere but a service of the same cluster, or the machine itself."""
+    """Whether *url* is plain HTTP to where a token may not go that way."""
     parts = urlsplit(url)
-    host = parts.hostname or ""
-    try:
-        near = ip_address(host).is_loopback
-    except ValueError:
-        near = host.split(".")[2:3] == ["svc"]
-    return parts.scheme == "http" and not near
+    return parts.scheme == "http" and not access.is_near(parts.hostname or "")

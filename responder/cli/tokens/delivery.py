@@ -18,7 +18,7 @@ import click
 from responder import access, credentials
 from responder.access import Grant, Secret, Token
 from responder.cli.context import OUTPUT, instant_text
-from responder.cli.parameters import BaseUrl
+from responder.cli.parameters import BASE_URL
 from responder.cli.privatefile import private_file
 from responder.cli.tokens import describing
 from responder.config import Settings
@@ -45,7 +45,7 @@ _OPTIONS = (
         help="Write it into this file, which nobody else can read, instead of printing it.",
     ),
     click.option("--force", is_flag=True, help="Let --out replace a file."),
-    click.option("--url", type=BaseUrl(), help="Where clients reach the API, for lego's file. Otherwise api.url."),
+    click.option("--url", type=BASE_URL, help="Where clients reach the API, for lego's file. Otherwise api.url."),
     OUTPUT,
 )
 

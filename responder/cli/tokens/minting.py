@@ -10,7 +10,7 @@ import click
 from responder import access
 from responder.access import Network, State
 from responder.cli.context import Context, instant_text
-from responder.cli.parameters import Duration, NetworkArgument, Note, Thumbprint, TokenId
+from responder.cli.parameters import THUMBPRINT, Duration, NetworkArgument, Note, TokenId
 from responder.cli.tokens.delivery import Delivery, delivered
 from responder.cli.tokens.grants import ALIAS, grants_for
 from responder.errors import Invalid
@@ -24,9 +24,7 @@ from responder.store import NewToken, Store
     "--expires-in", type=Duration(), help="End the token after this time, as in 90d, 24h or 30m. Default: never."
 )
 @click.option("--allow-from", type=NetworkArgument(), multiple=True, help="Only take it from this network. Repeatable.")
-@click.option(
-    "--account-thumbprint", type=Thumbprint(), help="Pin it to the ACME account whose key has this thumbprint."
-)
+@click.option("--account-thumbprint", type=THUMBPRINT, help="Pin it to the ACME account whose key has this thumbprint.")
 @click.option("--account-key", type=click.Path(path_type=Path), help="Likewise, by the file with the account's key.")
 @ALIAS
 @delivered
