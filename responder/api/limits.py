@@ -7,13 +7,14 @@ from __future__ import annotations
 import math
 import time
 from collections import OrderedDict
-from ipaddress import IPv6Network, ip_address
+from ipaddress import IPv6Network
 from uuid import UUID
 
 import limits
 from limits.storage import Storage
 from limits.strategies import FixedWindowRateLimiter
 
+from responder.access import parse_address
 from responder.config import ApiSettings
 from responder.errors import TooManyRequests
 
@@ -121,9 +122,9 @@ class _Windows(Storage):
 def _client(address: str) -> str:
     """What counts as one client."""
     try:
-        parsed = ip_address(address.partition("%")[0])
+        parsed = parse_address(address)
     except ValueError:
         return address
-    if parsed.version == 6 and parsed.ipv4_mapped is None:
+    if parsed.version == 6:
         return str(IPv6Network((parsed, IPV6_PREFIX), strict=False).network_address)
     return str(parsed)
