@@ -25,8 +25,7 @@ from responder.access import Digest, Grant, Network, Secret, Token, challenge_na
 from responder.challenges import Challenges
 from responder.config import Settings, load
 from responder.errors import StoreUnavailable
-from responder.feed import Publisher, follower
-from responder.feed import publisher as control_end
+from responder.feed import Publisher, follower, peer
 from responder.names import Name
 from responder.store import Applied, NewToken, Operation, Store
 from responder.zone import Change, Zones
@@ -292,9 +291,9 @@ class Quick:
         for module, name, value in (
             (challenges, "FOLLOW_INTERVAL", 0.01),
             (challenges, "SWEEP_INTERVAL", 0.01),
-            (control_end, "ACK_DEADLINE", 60.0),
+            (peer, "ACK_DEADLINE", 60.0),
             (follower, "RECONNECT_DELAY", 0.001),
-            (control_end._Peer, "kill", control_end._Peer.abandon),
+            (peer.Peer, "kill", peer.Peer.abandon),
         ):
             self._saved.append((module, name, getattr(module, name)))
             setattr(module, name, value)

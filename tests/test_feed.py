@@ -37,6 +37,7 @@ from responder.feed import (
     parse_frame,
     render_frame,
 )
+from responder.feed import peer as peers
 from responder.feed import publisher as control_end
 from responder.feed.frames import parse_packet, render_packet
 from responder.names import Name
@@ -387,7 +388,7 @@ async def test_large_changes_go_in_pieces(
     start: Start, victim: object, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A change of very many names does not keep a nameserver from its queries, and arrives whole."""
-    monkeypatch.setattr(control_end, "MAX_NAMES", 10)
+    monkeypatch.setattr(peers, "MAX_NAMES", 10)
     names: dict[Name, tuple[str, ...] | None] = {challenge(str(number)): (VALUE,) for number in range(25)}
     publisher = await start()
     peer = await Peer.hello(path)
@@ -441,7 +442,7 @@ async def test_one_that_hangs_is_killed(start: Start, path: Path, monkeypatch: p
         await eventually(lambda: any(peer.acknowledged == 4 for peer in publisher._peers), "it serves")
         assert [child.pid] == [peer.pid for peer in publisher._peers]
         child.send_signal(signal.SIGSTOP)
-        monkeypatch.setattr(control_end, "ACK_DEADLINE", 0.05)
+        monkeypatch.setattr(peers, "ACK_DEADLINE", 0.05)
 
         await within(publisher.publish([change(8, {ONE: ()})]))
 
@@ -454,7 +455,7 @@ async def test_one_that_hangs_while_loading_is_killed(
     start: Start, store: Store, victim: subprocess.Popen[bytes], path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A nameserver that takes nothing of its snapshot is killed, so that the store may end its transaction."""
-    monkeypatch.setattr(control_end, "ACK_DEADLINE", 0.05)
+    monkeypatch.setattr(peers, "ACK_DEADLINE", 0.05)
     store.state = [change(7, {challenge(str(number)): (VALUE,) * 16 for number in range(500)})] * 100
     await start()
 
@@ -801,7 +802,7 @@ def test_joined_changes_have_the_effect_of_all(changes: list[Change]) -> None:
     """Changes of a zone that wait together become one, in which the later state of a name counts."""
     joined = changes[0]
     for item in changes[1:]:
-        joined = control_end._join(joined, item)
+        joined = peers._join(joined, item)
 
     state: dict[Name, tuple[str, ...] | None] = {}
     for item in changes:

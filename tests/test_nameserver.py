@@ -21,7 +21,7 @@ import structlog
 
 from responder.exchange import Exchange
 from responder.feed import Deliver, Packet, Publisher, follower
-from responder.feed import publisher as publishing
+from responder.feed import peer as peers
 from responder.nameserver import Nameserver, serve, tcp, udp
 from responder.nameserver.tcp import Connections, TCPConnection
 from responder.nameserver.udp import drain
@@ -126,7 +126,7 @@ class Service:
 @pytest.fixture(autouse=True)
 def logged(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[structlog.typing.EventDict]]:
     """What the log says, kept from the terminal. Nobody is killed or frozen in the process that tests run in."""
-    monkeypatch.setattr(publishing._Peer, "kill", publishing._Peer.abandon)
+    monkeypatch.setattr(peers.Peer, "kill", peers.Peer.abandon)
     monkeypatch.setattr("gc.freeze", lambda: None)
     with structlog.testing.capture_logs() as events:
         yield events

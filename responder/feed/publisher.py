@@ -8,27 +8,25 @@ worse than a missing one: resolvers retry elsewhere on silence, but take a stale
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
-import signal
 import socket
 import struct
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field, replace
 from typing import Any
 
 import structlog
 
 from responder.counts import Count, parse_counts
 from responder.errors import Unserved
-from responder.feed.frames import Begin, Check, End, Frame, Keys, Reply, parse_packet, read, render_frame
+from responder.feed.frames import Begin, Check, Keys, Reply, parse_packet, read
+from responder.feed.peer import Peer, hold, kill, let_go
 from responder.feed.relay import Answer, fail
 from responder.names import Name
 from responder.zone import Change, Static
 
-ACK_DEADLINE = 3.0
-"""Seconds a serving nameserver may take to acknowledge a frame. It needs a millisecond; cert-manager waits 30 s."""
+HELLO_DEADLINE = 3.0
+"""Seconds that whoever connects may take to say what it is. A nameserver needs a millisecond."""
 
 GATHER_DEADLINE = 5.0
 """Seconds a new control process waits for the nameservers that outlived the old one to come back to it."""
@@ -38,9 +36,6 @@ REPLACEMENT_DEADLINE = 5.0
 
 SNAPSHOT_RETRY = 0.5
 """Seconds until a snapshot that the store failed to give is asked for anew."""
-
-MAX_NAMES = 100
-"""Names in one frame: to read it takes a nameserver 0.1 ms, in which it answers nobody."""
 
 MAX_MESSAGE = 32 << 10
 """Octets of a message from a nameserver, which faces the internet and may not be itself any more. The longest honest
@@ -80,8 +75,8 @@ class Publisher:
         self._lost = lost
         self._keys = Keys(())
         self._answer: Answer = fail
-        self._peers: set[_Peer] = set()
-        self._outlived = {pid: _pidfd(pid) for pid in outlived}
+        self._peers: set[Peer] = set()
+        self._outlived = {pid: hold(pid) for pid in outlived}
         self._gathered = asyncio.Event()
         self._progress = asyncio.Event()  # set whenever a nameserver acknowledges something
         self._gathering: asyncio.TimerHandle | None = None
@@ -102,7 +97,7 @@ class Publisher:
         for peer in self._peers:
             peer.leave()
         for pidfd in self._outlived.values():
-            _close(pidfd)
+            let_go(pidfd)
 
     def lag(self) -> tuple[int, int]:
         """How many nameservers answer queries, and the frames that the slowest of them has yet to acknowledge."""
@@ -114,7 +109,7 @@ class Publisher:
         peers = [peer for peer in self._peers if peer.answers]
         for peer in peers:
             peer.send(Check())
-        await asyncio.gather(*(self._confirm(peer) for peer in peers))
+        await asyncio.gather(*(peer.confirm() for peer in peers))
 
     async def publish(self, changes: Sequence[Change]) -> None:
         """Make *changes* live. Returns once every nameserver that answers queries answers from them."""
@@ -122,7 +117,7 @@ class Publisher:
             return
         await self._gathered.wait()
         peers = [peer for peer in self._peers if peer.send_changes(changes)]
-        await asyncio.gather(*(self._confirm(peer) for peer in peers))
+        await asyncio.gather(*(peer.confirm() for peer in peers))
         await self._wait_for_one()
 
     async def reload(self) -> None:
@@ -130,10 +125,10 @@ class Publisher:
         peers, self._peers = self._peers, set()
         self._gather()
         for peer in peers:
-            self._outlived[peer.pid] = _pidfd(peer.pid)
+            self._outlived[peer.pid] = hold(peer.pid)
             peer.leave()  # it comes back at once
         await self._gathered.wait()
-        await asyncio.gather(*(self._confirm(peer) for peer in self._peers))
+        await asyncio.gather(*(peer.confirm() for peer in self._peers))
         await self._wait_for_one()
 
     async def _wait_for_one(self) -> None:
@@ -167,25 +162,10 @@ class Publisher:
         """Go on without those that did not come. What still runs of them hangs, and would wake up with old answers."""
         for pid, pidfd in self._outlived.items():
             _log.error("nameserver does not come back; killing it so that it starts afresh", pid=pid)
-            _kill(pid, pidfd)
-            _close(pidfd)
+            kill(pid, pidfd)
+            let_go(pidfd)
         self._outlived.clear()
         self._gathered.set()
-
-    async def _confirm(self, peer: _Peer) -> None:
-        """Wait until *peer* has acknowledged everything sent so far, or make an end of it."""
-        target: int | None = None
-        while not peer.gone:
-            if target is None and not peer.loading:
-                target = peer.sent
-            if target is not None and peer.acknowledged >= target:
-                return
-            try:
-                async with asyncio.timeout(ACK_DEADLINE):
-                    await peer.wait_progress()
-            except TimeoutError:
-                if peer.acknowledged < peer.sent and not peer.gone:
-                    peer.put_down()
 
     async def _attend(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         pid, uid = _credentials(writer)
@@ -194,13 +174,13 @@ class Publisher:
             writer.close()
             return
         try:
-            async with asyncio.timeout(ACK_DEADLINE):
-                peer = _Peer(pid, writer, serving=bool((await read(reader, MAX_MESSAGE))["serving"]))
+            async with asyncio.timeout(HELLO_DEADLINE):
+                peer = Peer(pid, writer, serving=bool((await read(reader, MAX_MESSAGE))["serving"]))
         except (*_BROKEN, TimeoutError):
             writer.close()
             return
         self._peers.add(peer)
-        _close(self._outlived.pop(pid, -1))
+        let_go(self._outlived.pop(pid, -1))
         if len(self._peers) >= self._expected:
             self._gathered.set()
         loading = asyncio.create_task(self._load(peer))
@@ -217,7 +197,7 @@ class Publisher:
             loading.cancel()
             peer.close()
 
-    def _take(self, peer: _Peer, message: dict[str, Any]) -> None:
+    def _take(self, peer: Peer, message: dict[str, Any]) -> None:
         if "ack" in message:
             peer.acknowledge(int(message["ack"]))
             self._progress.set()
@@ -228,7 +208,7 @@ class Publisher:
             number, packet = parse_packet(message)
             self._answer(packet, lambda reply: peer.send_reply(Reply(number, reply)))
 
-    async def _load(self, peer: _Peer) -> None:
+    async def _load(self, peer: Peer) -> None:
         """Send *peer* the snapshot, then what was committed meanwhile, and let it take part."""
         while True:
             try:
@@ -241,7 +221,7 @@ class Publisher:
             else:
                 return
 
-    async def _send_snapshot(self, peer: _Peer) -> dict[Name, int]:
+    async def _send_snapshot(self, peer: Peer) -> dict[Name, int]:
         """All but the end of it; returns the serial that each zone has in it."""
         if self._keys.keys:
             peer.send(self._keys)
@@ -255,149 +235,8 @@ class Publisher:
         return serials
 
 
-@dataclass(eq=False)
-class _Peer:
-    """One connected nameserver: what it was sent and what it has acknowledged, both counted in frames."""
-
-    pid: int
-    writer: asyncio.StreamWriter
-    serving: bool
-    sent: int = 0
-    acknowledged: int = 0
-    gone: bool = False
-    leaving: bool = False
-    _serials: dict[Name, int] = field(default_factory=dict)
-    _pending: dict[Name, Change] | None = field(default_factory=dict)
-    _progress: asyncio.Event = field(default_factory=asyncio.Event)
-    _served_from: int = 0
-    _pidfd: int = -1
-
-    def __post_init__(self) -> None:
-        self._pidfd = _pidfd(self.pid)
-
-    def send(self, frame: Frame) -> None:
-        self.sent += 1
-        self.writer.write(render_frame(self.sent, frame))
-
-    def send_reply(self, reply: Reply) -> None:
-        """Send *reply*, unless the nameserver, and whoever waits there, is gone."""
-        if not self.gone:
-            self.send(reply)
-
-    @property
-    def answers(self) -> bool:
-        """Whether it answers queries from all that it was told to serve."""
-        return self.serving and not self.loading and not self.gone and self.acknowledged >= self._served_from
-
-    @property
-    def loading(self) -> bool:
-        return self._pending is not None
-
-    def send_changes(self, changes: Sequence[Change]) -> bool:
-        """
-        Send *changes*, now or behind the snapshot. Returns whether the nameserver answers queries meanwhile.
-
-        One that is loading answers only if it outlived an earlier control process, and then from old data.
-        """
-        for change in changes:
-            if self._pending is None:
-                self._send_news(change)
-            else:
-                earlier = self._pending.get(change.apex)
-                self._pending[change.apex] = _join(earlier, change) if earlier is not None else change
-        return self.serving
-
-    def finish_loading(self, serials: dict[Name, int]) -> None:
-        """Send what came while the snapshot went out and is not part of it, and only then let it be served."""
-        self._serials = serials
-        pending, self._pending = self._pending or {}, None
-        for change in pending.values():
-            self._send_news(change)
-        self.send(End())
-        self._served_from = self.sent
-        self.serving = True
-        self._progress.set()
-
-    def _send_news(self, change: Change) -> None:
-        """Send *change* in pieces, unless it is older than what was sent before."""
-        if change.serial > self._serials.get(change.apex, 0):
-            self._serials[change.apex] = change.serial
-            for piece in change.pieces(MAX_NAMES):
-                self.send(piece)
-
-    async def drain(self) -> None:
-        """Wait until it takes more. One that hangs must not keep a transaction of the store open for ever."""
-        try:
-            async with asyncio.timeout(ACK_DEADLINE):
-                await self.writer.drain()
-        except TimeoutError:
-            self.put_down()
-            raise ConnectionAbortedError from None
-
-    def acknowledge(self, count: int) -> None:
-        """Raises `ValueError` for what cannot be: whoever repeats itself would keep everybody waiting for ever."""
-        if not self.acknowledged < count <= self.sent:
-            raise ValueError("an acknowledgement of nothing")
-        self.acknowledged = count
-        self._progress.set()
-
-    async def wait_progress(self) -> None:
-        self._progress.clear()
-        await self._progress.wait()
-
-    def put_down(self) -> None:
-        """Kill it because it hangs."""
-        _log.error("nameserver does not acknowledge; killing it so that it starts afresh", pid=self.pid)
-        self.kill()
-
-    def kill(self) -> None:
-        _kill(self.pid, self._pidfd)
-        self.abandon()
-
-    def leave(self) -> None:
-        """Hang up because *we* stop: the nameserver is fine and goes on."""
-        self.leaving = True
-        self.abandon()
-
-    def abandon(self) -> None:
-        self.gone = True
-        self._progress.set()
-        self.writer.transport.abort()
-
-    def close(self) -> None:
-        self.abandon()
-        _close(self._pidfd)
-        self._pidfd = -1
-
-
-def _join(earlier: Change, later: Change) -> Change:
-    """One change of a zone that has the effect of both."""
-    return replace(later, previous=earlier.previous, names={**earlier.names, **later.names})
-
-
 def _credentials(writer: asyncio.StreamWriter) -> tuple[int, int]:
     """Process and user id at the other end of a Unix socket, as the kernel vouches for them."""
     peer: socket.socket = writer.get_extra_info("socket")
     pid, uid, _ = struct.unpack("3i", peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
     return pid, uid
-
-
-def _pidfd(pid: int) -> int:
-    """A hold on a process, which cannot mean a stranger that got the same id later; -1 if there is none to be had."""
-    try:
-        return os.pidfd_open(pid)
-    except (OSError, AttributeError):
-        return -1
-
-
-def _kill(pid: int, pidfd: int) -> None:
-    with contextlib.suppress(OSError):
-        if pidfd >= 0:
-            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-        else:
-            os.kill(pid, signal.SIGKILL)
-
-
-def _close(pidfd: int) -> None:
-    if pidfd >= 0:
-        os.close(pidfd)

@@ -1,0 +1,180 @@
+"""
+A nameserver at the other end of the feed, as the control process sees it: what it was sent, what it has acknowledged,
+and a hold on its process. It is put down where it takes nothing any more; otherwise that is for the `publisher` to say.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import structlog
+
+from responder.feed.frames import End, Frame, Reply, render_frame
+from responder.names import Name
+from responder.zone import Change
+
+ACK_DEADLINE = 3.0
+"""Seconds a serving nameserver may take to acknowledge a frame. It needs a millisecond; cert-manager waits 30 s."""
+
+MAX_NAMES = 100
+"""Names in one frame: to read it takes a nameserver 0.1 ms, in which it answers nobody."""
+
+_log = structlog.get_logger("feed")
+
+
+@dataclass(eq=False)
+class Peer:
+    """One connected nameserver: what it was sent and what it has acknowledged, both counted in frames."""
+
+    pid: int
+    writer: asyncio.StreamWriter
+    serving: bool
+    sent: int = 0
+    acknowledged: int = 0
+    gone: bool = False
+    leaving: bool = False
+    _serials: dict[Name, int] = field(default_factory=dict)
+    _pending: dict[Name, Change] | None = field(default_factory=dict)
+    _progress: asyncio.Event = field(default_factory=asyncio.Event)
+    _served_from: int = 0
+    _pidfd: int = -1
+
+    def __post_init__(self) -> None:
+        self._pidfd = hold(self.pid)
+
+    def send(self, frame: Frame) -> None:
+        self.sent += 1
+        self.writer.write(render_frame(self.sent, frame))
+
+    def send_reply(self, reply: Reply) -> None:
+        """Send *reply*, unless the nameserver, and whoever waits there, is gone."""
+        if not self.gone:
+            self.send(reply)
+
+    @property
+    def answers(self) -> bool:
+        """Whether it answers queries from all that it was told to serve."""
+        return self.serving and not self.loading and not self.gone and self.acknowledged >= self._served_from
+
+    @property
+    def loading(self) -> bool:
+        return self._pending is not None
+
+    def send_changes(self, changes: Sequence[Change]) -> bool:
+        """
+        Send *changes*, now or behind the snapshot. Returns whether the nameserver answers queries meanwhile.
+
+        One that is loading answers only if it outlived an earlier control process, and then from old data.
+        """
+        for change in changes:
+            if self._pending is None:
+                self._send_news(change)
+            else:
+                earlier = self._pending.get(change.apex)
+                self._pending[change.apex] = _join(earlier, change) if earlier is not None else change
+        return self.serving
+
+    def finish_loading(self, serials: dict[Name, int]) -> None:
+        """Send what came while the snapshot went out and is not part of it, and only then let it be served."""
+        self._serials = serials
+        pending, self._pending = self._pending or {}, None
+        for change in pending.values():
+            self._send_news(change)
+        self.send(End())
+        self._served_from = self.sent
+        self.serving = True
+        self._progress.set()
+
+    def _send_news(self, change: Change) -> None:
+        """Send *change* in pieces, unless it is older than what was sent before."""
+        if change.serial > self._serials.get(change.apex, 0):
+            self._serials[change.apex] = change.serial
+            for piece in change.pieces(MAX_NAMES):
+                self.send(piece)
+
+    async def drain(self) -> None:
+        """Wait until it takes more. One that hangs must not keep a transaction of the store open for ever."""
+        try:
+            async with asyncio.timeout(ACK_DEADLINE):
+                await self.writer.drain()
+        except TimeoutError:
+            self.put_down()
+            raise ConnectionAbortedError from None
+
+    def acknowledge(self, count: int) -> None:
+        """Raises `ValueError` for what cannot be: whoever repeats itself would keep everybody waiting for ever."""
+        if not self.acknowledged < count <= self.sent:
+            raise ValueError("an acknowledgement of nothing")
+        self.acknowledged = count
+        self._progress.set()
+
+    async def confirm(self) -> None:
+        """Wait until it has acknowledged everything sent so far, or make an end of it."""
+        target: int | None = None
+        while not self.gone:
+            if target is None and not self.loading:
+                target = self.sent
+            if target is not None and self.acknowledged >= target:
+                return
+            self._progress.clear()
+            try:
+                async with asyncio.timeout(ACK_DEADLINE):
+                    await self._progress.wait()
+            except TimeoutError:
+                if self.acknowledged < self.sent and not self.gone:
+                    self.put_down()
+
+    def put_down(self) -> None:
+        """Kill it because it hangs."""
+        _log.error("nameserver does not acknowledge; killing it so that it starts afresh", pid=self.pid)
+        self.kill()
+
+    def kill(self) -> None:
+        kill(self.pid, self._pidfd)
+        self.abandon()
+
+    def leave(self) -> None:
+        """Hang up because *we* stop: the nameserver is fine and goes on."""
+        self.leaving = True
+        self.abandon()
+
+    def abandon(self) -> None:
+        self.gone = True
+        self._progress.set()
+        self.writer.transport.abort()
+
+    def close(self) -> None:
+        self.abandon()
+        let_go(self._pidfd)
+        self._pidfd = -1
+
+
+def hold(pid: int) -> int:
+    """A hold on a process, which cannot mean a stranger that got the same id later; -1 if there is none to be had."""
+    try:
+        return os.pidfd_open(pid)
+    except (OSError, AttributeError):
+        return -1
+
+
+def kill(pid: int, pidfd: int) -> None:
+    with contextlib.suppress(OSError):
+        if pidfd >= 0:
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        else:
+            os.kill(pid, signal.SIGKILL)
+
+
+def let_go(pidfd: int) -> None:
+    if pidfd >= 0:
+        os.close(pidfd)
+
+
+def _join(earlier: Change, later: Change) -> Change:
+    """One change of a zone that has the effect of both."""
+    return replace(later, previous=earlier.previous, names={**earlier.names, **later.names})
