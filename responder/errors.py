@@ -1,5 +1,5 @@
 """
-Every exception this project raises on purpose, and nothing else.
+Every exception this project raises on purpose, and how tables of them are read.
 
     ResponderError
     ├── Invalid                   what you sent makes no sense
@@ -44,7 +44,10 @@ because clients such as cert-manager retry at once whenever the text changes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 class ResponderError(Exception):
@@ -221,3 +224,8 @@ class CannotStart(Unavailable):
 
 class CannotExamine(Unavailable):
     """No resolver answers, or the examination takes too long."""
+
+
+def by_ancestry(error: ResponderError, table: Mapping[type[ResponderError], T]) -> T:
+    """What *table* has for the nearest class of the error's ancestry. Every kind of error has to have one in it."""
+    return next(table[ancestor] for ancestor in type(error).__mro__ if ancestor in table)

@@ -739,7 +739,7 @@ async def test_internal_fault(served: Api, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_every_error_has_a_status() -> None:
-    """The nearest ancestor decides; nothing of ours is without one."""
+    """What is ours and what is aiohttp's own."""
     assert (503, 403) == tuple(problems._problem_for(error).status for error in (StoreOutdated("x"), Refused("x")))
     assert 426 == problems.for_http(web.HTTPUpgradeRequired()).status
 

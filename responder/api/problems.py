@@ -28,6 +28,7 @@ from responder.errors import (
     Unavailable,
     WrongAccount,
     WrongNetwork,
+    by_ancestry,
 )
 from responder.logs import Seldom
 from responder.store import Outcome
@@ -122,7 +123,7 @@ def malformed() -> web.Response:
 
 
 def _problem_for(error: ResponderError) -> web.Response:
-    status, kind = next(STATUSES[ancestor] for ancestor in type(error).__mro__ if ancestor in STATUSES)
+    status, kind = by_ancestry(error, STATUSES)
     if status == 503:
         log_unavailable(error)
         response = problem(status, kind, "the service cannot do this now; trying again is safe")

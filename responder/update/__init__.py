@@ -26,7 +26,7 @@ from responder.errors import (
     Refused,
     ResponderError,
     Unauthenticated,
-    Unavailable,
+    by_ancestry,
 )
 from responder.feed import Deliver, Packet
 from responder.feed.relay import fail
@@ -59,7 +59,7 @@ RCODES: dict[type[ResponderError], Rcode] = {
     OutsideZone: Rcode.NOTZONE,
     Refused: Rcode.REFUSED,
     NotServed: Rcode.NOTAUTH,
-    Unavailable: Rcode.SERVFAIL,
+    ResponderError: Rcode.SERVFAIL,
 }
 """What an error is called in the DNS, unless it says that itself; its nearest ancestor here decides."""
 
@@ -240,4 +240,4 @@ def _note(wanted: Sequence[Step]) -> None:
 def _rcode(error: ResponderError) -> Rcode:
     if isinstance(error, PrerequisiteFailed):
         return Rcode(error.rcode)
-    return next((RCODES[ancestor] for ancestor in type(error).__mro__ if ancestor in RCODES), Rcode.SERVFAIL)
+    return by_ancestry(error, RCODES)

@@ -5,10 +5,10 @@ The aggregated API server's routes. Everything but the health paths is for whom 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 
 import structlog
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
 from responder.errors import ApiUnavailable, ResponderError
 from responder.webhook import payload
@@ -27,8 +27,6 @@ HEALTH = frozenset({"/healthz", "/livez", "/readyz"})
 """For the kubelet, which has no client certificate."""
 
 _log = structlog.get_logger("webhook")
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Routes:

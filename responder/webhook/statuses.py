@@ -7,12 +7,12 @@ None carries Retry-After: client-go would obey it inside cert-manager's worker, 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 
 import structlog
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
-from responder.errors import Invalid, NotFound, Refused, ResponderError, Unauthenticated, Unavailable
+from responder.errors import Invalid, NotFound, Refused, ResponderError, Unauthenticated, Unavailable, by_ancestry
 from responder.logs import Seldom
 
 ANSWER_DEADLINE = 28.0
@@ -40,8 +40,6 @@ _HTTP = {
 _log = structlog.get_logger("webhook")
 _notes = Seldom(NOTE_INTERVAL)
 
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
 
 @web.middleware
 async def answer_with_statuses(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -50,7 +48,7 @@ async def answer_with_statuses(request: web.Request, handler: Handler) -> web.St
         async with asyncio.timeout(ANSWER_DEADLINE):
             response = await handler(request)
     except ResponderError as error:
-        code, reason = next(STATUSES[ancestor] for ancestor in type(error).__mro__ if ancestor in STATUSES)
+        code, reason = by_ancestry(error, STATUSES)
         response = status(code, reason, str(error))
         note(request, response, str(error))
     except web.HTTPException as error:
