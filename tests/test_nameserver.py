@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import errno
 import socket
+import struct
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -72,6 +73,12 @@ class Client:
 
     def close(self) -> None:
         self.writer.transport.abort()
+
+    def reset(self) -> None:
+        """Be gone at once: whoever only closes may still read."""
+        sock: socket.socket = self.writer.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.close()
 
 
 @dataclass
@@ -721,7 +728,7 @@ async def test_update_of_a_client_that_is_gone(service: Service, connections: li
     client = await service.connect()
     client.send(framed(update()))
     await eventually(lambda: service.passed_on, "it is passed on")
-    client.close()
+    client.reset()
     await eventually(lambda: connections[0]._transport is None or connections[0]._transport.is_closing(), "it is gone")
 
     service.passed_on[0][1](reply_to(update()))
