@@ -690,6 +690,8 @@ async def test_kept_connection(served: Served) -> None:
     hung_up: list[int] = []
 
     def hang_up(request: web.BaseRequest, _: object) -> web.Response | None:
+        if not request.path.endswith("/subjectaccessreviews"):  # the front proxy is looked for meanwhile
+            return None
         if len(hung_up) == times or request.transport is None:
             return None
         hung_up.append(1)
