@@ -251,6 +251,8 @@ def parse_hostname(text: str) -> Name:
     (a grant for `com` or `co.uk` is never meant), `.onion` names (RFC 7686: not in the DNS), malformed names.
     """
     bare = text.strip().removeprefix("*.").removesuffix(".").lower()
+    if bare.startswith(f"{CHALLENGE_LABEL.decode()}."):
+        raise InvalidHostname(f"{text!r} is a challenge name: write the hostname, {bare.partition('.')[2]}")
     if _is_address(bare):
         raise InvalidHostname(f"{text!r} is an IP address: dns-01 validates names only (RFC 8738, section 7)")
     try:

@@ -71,6 +71,7 @@ def run(main: Callable[[Any, Lifeline, asyncio.Event], Awaitable[None]]) -> None
     signal.pthread_sigmask(signal.SIG_SETMASK, [])  # the supervisor blocks its own signals, and we inherited that
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # the customary 1024 are fewer than our connections
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # secrets are in memory, and belong in no file
     lifeline = Lifeline()
     asyncio.run(_run(main, lifeline.orders(), lifeline))
 

@@ -20,12 +20,6 @@ from responder.access import Grant
 from responder.credentials import Credential, Object
 from responder.names import Name
 
-DIRECTORIES = {
-    "letsencrypt": "https://acme-v02.api.letsencrypt.org/directory",
-    "letsencrypt-staging": "https://acme-staging-v02.api.letsencrypt.org/directory",
-}
-"""ACME directories that have a short name."""
-
 PLACEHOLDER = "REPLACE-ME"
 """Starts every text that stands for what is not known here. No part of the service takes one for a secret."""
 

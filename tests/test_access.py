@@ -108,7 +108,7 @@ def test_parse_hostname(text: str, hostname: str) -> None:
         ("*", "is not a hostname"),
         ("*.*.example.com", "is not a hostname"),
         ("a..example.com", "is not a hostname"),
-        ("_acme-challenge.example.com", "is not a hostname"),
+        ("_acme-challenge.example.com", "is a challenge name: write the hostname, example.com"),
         ("a b.example.com", "is not a hostname"),
         ("-a.example.com", "is not a hostname"),
         ("xn--a.example.com", "is not a hostname"),

@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from responder import manifests
 from responder.access import Grant
 from responder.cli import cli
+from responder.config.api import DIRECTORIES
 from responder.credentials import MAX_OBJECT_NAME
 from responder.errors import ResponderError
 from responder.manifests import Host, Plan, Rfc2136, TsigKey
@@ -362,7 +363,7 @@ def test_short_names_of_directories(run: Run, minted: dict[str, Any]) -> None:
         name: objects(run("manifest", HOST, "--url", API, "--server", name))["Issuer"]["spec"]["acme"]["server"]
         for name in ("letsencrypt", "letsencrypt-staging")
     }
-    assert manifests.DIRECTORIES == servers
+    assert DIRECTORIES == servers
 
 
 def test_cluster_issuer(run: Run, minted: dict[str, Any]) -> None:
@@ -543,7 +544,10 @@ def test_files_of_another_kind(run: Run, minted: dict[str, Any]) -> None:
         (("--url", "https://user@responder.example.com"), "is not a URL"),
         (("--url", "https://responder.example.com/?x=1"), "is not a URL"),
         (("--url", "https://responder.example.com:x"), "is not a URL"),
-        (("--url", API, "--server", "buypass"), "is not letsencrypt, letsencrypt-staging, or the https:// URL"),
+        (
+            ("--url", API, "--server", "buypass"),
+            "is no CA: write letsencrypt, letsencrypt-staging, or the https:// URL",
+        ),
         (("--url", API, "--namespace", "a.b"), "is not the name of a namespace"),
         (("--url", API, "--namespace", "a" * 64), "is not the name of a namespace"),
         (("--url", API, "--name", "A"), "is not a name for Kubernetes objects"),
@@ -615,7 +619,7 @@ def test_schema_of_cert_manager(run: Run, minted: dict[str, Any], tmp_path: Path
 
 
 def plan(hosts: tuple[Host, ...], solver: manifests.Solver) -> Plan:
-    return Plan(hosts=hosts, solver=solver, name="x", server=manifests.DIRECTORIES["letsencrypt"])
+    return Plan(hosts=hosts, solver=solver, name="x", server=DIRECTORIES["letsencrypt"])
 
 
 def self_signed() -> tuple[str, str]:

@@ -711,3 +711,16 @@ async def test_an_update_goes_on_only_as_expected(store: Store) -> None:
         if event.action is Action.CLEANUP and event.verdict is Verdict.DONE
     ]
     assert sorted(filter(None, cleaned)) == ["x", "y"]
+
+
+async def test_the_audit_has_a_bound(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of too many events the oldest go, however young, some at each call until all is well."""
+    monkeypatch.setattr("responder.store.audit.MAX_EVENTS", 10)
+    monkeypatch.setattr("responder.store.audit.MAX_PRUNED", 4)
+    await store.record([AuditEvent(at=NOW, action=Action.CLEAR, value=str(number)) for number in range(20)])
+    left = []
+    for _ in range(4):
+        await store.expire(now=NOW)
+        left.append(len(await store.audit(NOW)))
+    assert [16, 12, 10, 10] == left
+    assert [str(number) for number in range(10, 20)] == [event.value for event in await store.audit(NOW)]

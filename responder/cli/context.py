@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 
 from responder.config import Settings, load
+from responder.errors import StoreUnavailable
 
 if TYPE_CHECKING:
     from responder.store import Store
@@ -35,20 +36,27 @@ class Context:
         """Raises `InvalidConfiguration`."""
         return load(self.config, os.environ)
 
-    async def open_store(self) -> Store:
-        """The database, created if there is none, with the configured zones in it."""
-        from responder.store import Store  # takes longer to import than most commands take to run
+    async def open_store(self, *, create: bool = False) -> Store:
+        """
+        The database, with the configured zones in it. One that is not there is made only on request: an empty list,
+        because of a typing error in its path, would look as if everything were lost. Raises `StoreUnavailable`.
+        """
+        from responder.store import SchemaState, Store  # takes longer to import than most commands take to run
 
         database = self.settings.database
+        if not create and await Store.check(database.url) is SchemaState.ABSENT:
+            raise StoreUnavailable(
+                "there is no database yet: check database.url, or make one with responder serve or responder token mint"
+            )
         store = await Store.open(database.url, auto_upgrade=database.auto_upgrade)
         await store.register_zones([zone.name for zone in self.settings.zones], now=datetime.now(UTC))
         return store
 
-    def with_store(self, work: Callable[[Store], Awaitable[T]]) -> T:
-        """Do *work* with the store, from start to finish."""
+    def with_store(self, work: Callable[[Store], Awaitable[T]], *, create: bool = False) -> T:
+        """Do *work* with the store (see `open_store`), from start to finish."""
 
         async def run() -> T:
-            store = await self.open_store()
+            store = await self.open_store(create=create)
             try:
                 return await work(store)
             finally:

@@ -63,7 +63,7 @@ def acme_dns(context: Context, database_url: str, *, dry_run: bool, zone: Name |
         finally:
             await source.close()
 
-    context.with_store(work)
+    context.with_store(work, create=True)
     outcome.print()
     if outcome.refused:
         raise SystemExit(1)

@@ -77,7 +77,7 @@ def issue(context: Context, /, hosts: tuple[str, ...], output: str, **options: A
         with _ended_by_signals():
             return await _issue(store, context.settings, wanted)
 
-    pair = context.with_store(work)
+    pair = context.with_store(work, create=True)
     result = {"hostnames": wanted.names} | (_keep(pair, wanted) if pair is not None else {})
     if output == "json":
         print_json(result)

@@ -39,7 +39,7 @@ def serve(context: Context) -> None:
     # and the key file.
     if faults := supervisor.cannot_bind(plan):
         raise InvalidConfiguration(faults)
-    context.with_store(_nothing)
+    context.with_store(_nothing, create=True)
     if key_file is not None:
         read_key(key_file)
     supervisor.become(plan)

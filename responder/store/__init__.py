@@ -225,7 +225,8 @@ class Store:
         if self._prune_at is None or now >= self._prune_at:
             self._prune_at = now + PRUNE_EVERY
             await self._database.write(journal.prune)
-            await self._database.write(audit.prune, now - AUDIT_KEPT)
+            if await self._database.write(audit.prune, now - AUDIT_KEPT):
+                self._prune_at = now  # there is more: go on at the next call
         return changes
 
     async def clear(self, challenge_name: Name, value: str | None = None, *, now: datetime) -> list[str]:

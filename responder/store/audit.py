@@ -8,13 +8,16 @@ from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
-from sqlalchemy import Connection, delete, insert, select
+from sqlalchemy import Connection, delete, func, insert, select
 
 from responder.names import Name
 from responder.store.schema import audit
 
 MAX_PRUNED = 10_000
 """Rows deleted at a time."""
+
+MAX_EVENTS = 1_000_000
+"""Rows kept, however young, about 200 MB: whoever may write must not be able to fill the disk with that."""
 
 
 class Action(StrEnum):
@@ -97,7 +100,14 @@ def events(connection: Connection, since: datetime, hostname: Name | None) -> li
     ]
 
 
-def prune(connection: Connection, before: datetime) -> None:
-    """Forget what happened *before*, some at a time, so that nobody waits long for the writer."""
-    oldest = select(audit.c.id).where(audit.c.at < before).order_by(audit.c.at).limit(MAX_PRUNED)
-    connection.execute(delete(audit).where(audit.c.id.in_(oldest)))
+def prune(connection: Connection, before: datetime) -> bool:
+    """
+    Forget what happened *before*, and what there is too much of; some at a time, so that nobody waits long for the
+    writer. Returns whether there may be more.
+    """
+    newest = connection.scalar(select(func.max(audit.c.id))) or 0
+    old = (audit.c.at < before) | (audit.c.id <= newest - MAX_EVENTS)
+    ids = list(connection.scalars(select(audit.c.id).where(old).order_by(audit.c.id).limit(MAX_PRUNED)))
+    if ids:
+        connection.execute(delete(audit).where(audit.c.id >= ids[0], audit.c.id <= ids[-1], old))
+    return len(ids) == MAX_PRUNED

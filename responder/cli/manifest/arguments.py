@@ -15,9 +15,10 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import load_pem_x509_certificates
 
 from responder.cli.parameters import LABEL, Text
+from responder.config import parse_directory
 from responder.credentials import MAX_OBJECT_NAME
-from responder.errors import InvalidRequest
-from responder.manifests import DIRECTORIES, Select, TsigKey
+from responder.errors import Invalid, InvalidRequest
+from responder.manifests import Select, TsigKey
 
 MAX_FILE = 65_536
 """Characters of a file that an option names: a bundle of CA certificates is the longest, and takes a fraction of it."""
@@ -87,12 +88,10 @@ class Directory(click.ParamType[str]):
     name = "url"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        url = DIRECTORIES.get(str(value), str(value))
-        if not re.fullmatch(r"https://[!-~]+", url):
-            self.fail(
-                f"{value!r} is not {', '.join(DIRECTORIES)}, or the https:// URL of an ACME directory", param, ctx
-            )
-        return url
+        try:
+            return parse_directory(str(value))
+        except Invalid as fault:
+            self.fail(str(fault), param, ctx)
 
 
 NAME = Text(

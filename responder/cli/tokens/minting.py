@@ -55,7 +55,7 @@ def mint(
             allow_from=allow_from,
             account_thumbprint=pinned_to,
         )
-        hand_over(context.with_store(lambda store: store.mint(new)), secret)
+        hand_over(context.with_store(lambda store: store.mint(new), create=True), secret)
 
 
 @click.command()
