@@ -32,7 +32,7 @@ COMMANDS = {
     "check": ("responder.cli.check", "Find what is wrong with a delegation or hostname, and what mends it."),
     "manifest": ("responder.cli.manifest", "Print what cert-manager needs for a certificate."),
     "import": ("responder.cli.importing", "Take over what another server has."),
-    "webhook": ("responder.cli.webhook", "Run the solver for cert-manager in a cluster."),
+    "webhook": ("responder.cli.webhook", "Run the solver for cert-manager in a cluster, until SIGTERM."),
     "db": ("responder.cli.database", "Look after the database."),
 }
 """Every command: the module that has it under its own name (or `name_`), and the first line of its help."""
