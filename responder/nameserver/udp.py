@@ -20,8 +20,9 @@ from responder.wire import Transport
 MAX_QUERY = 4096
 """Octets read of a datagram. A real query with every option known fits into a tenth of it."""
 
-BATCH = 64
-"""Datagrams answered per readiness event, before the event loop may look at TCP and the feed: about 0.5 ms."""
+BATCH = 32
+"""Datagrams answered per readiness event, before the event loop may look at TCP and the feed: about 0.25 ms. A present
+in a flood waits for two or three of them. Twice as many would cost 1 % less CPU time a query, half as many 4 % more."""
 
 Reply = Callable[[bytes, Transport, str], bytes | None]
 """Answers a packet by that transport from that address: by octets, by silence, or `ELSEWHERE`."""
