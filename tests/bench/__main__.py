@@ -22,7 +22,7 @@ from typing import Any
 
 import pytest
 
-from tests.bench import api, credentials, dns, isolation, processes, report, scale, servers, update
+from tests.bench import api, counting, credentials, dns, isolation, processes, report, scale, servers, update
 from tests.bench.machine import Cores, pin, processor
 from tests.e2e.programs import LOGS
 
@@ -105,8 +105,17 @@ def _processes(directory: Path, cores: Cores, arguments: argparse.Namespace) -> 
     return [asdict(one) for one in rounds]
 
 
+def _counting(directory: Path, cores: Cores, arguments: argparse.Namespace) -> object:
+    pin([os.getpid()], cores.measured)
+    rounds = counting.measure(rounds=arguments.rounds, say=_say)
+    pin([os.getpid()], cores.other)
+    print(report.counting_table(rounds))
+    return [asdict(one) for one in rounds]
+
+
 PARTS = {
     "dns": _dns,
+    "counting": _counting,
     "scale": _scale,
     "api": _api,
     "update": _update,
@@ -114,7 +123,7 @@ PARTS = {
     "isolation": _isolation,
     "processes": _processes,
 }
-_WITHOUT_DNSPERF = {"api", "credentials"}
+_WITHOUT_DNSPERF = {"api", "counting", "credentials"}
 
 
 def _arguments() -> argparse.Namespace:

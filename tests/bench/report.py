@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
-from tests.bench import credentials, isolation, processes
+from tests.bench import counting, credentials, isolation, processes
 from tests.bench.api import CONCURRENCY
 from tests.bench.api import Results as APIResults
 from tests.bench.dns import OURS, RATE, Measured, Round
@@ -160,6 +160,16 @@ def processes_table(rounds: Sequence[processes.Round]) -> str:
         ("disturbed rounds", _disturbed([r.foreign for r in rounds])),
     ]
     return f"{_table(('processes', ''), rows)}\n\nMedians (and ranges) of {len(rounds)} rounds.\n"
+
+
+def counting_table(rounds: Sequence[counting.Round]) -> str:
+    """What it costs to count."""
+    rows = [
+        ("CPU µs/query, in all", _number(Spread.of(r.whole * 1e6 for r in rounds))),
+        ("CPU µs/query, counting", _number(Spread.of(r.counting * 1e6 for r in rounds))),
+        ("  of the whole, %", _number(Spread.of(r.share * 100 for r in rounds))),
+    ]
+    return f"{_table(('counting', ''), rows)}\n\nMedians (and ranges) of {len(rounds)} rounds.\n"
 
 
 def _dns_row(workload: str, name: str, measured: Measured, ours: Measured) -> tuple[str, ...]:
