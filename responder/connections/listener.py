@@ -36,7 +36,7 @@ Peer = tuple[Any, ...]
 class Site(web.BaseSite):
     """
     Serves a runner's application on one socket, over TLS if it is given a context; a handshake may take *deadline*
-    seconds. The socket is duplicated: whoever made it closes it when they please.
+    seconds. When the site is stopped the socket is closed, so that nobody waits in its queue.
     """
 
     def __init__(
@@ -49,6 +49,7 @@ class Site(web.BaseSite):
         deadline: float,
     ) -> None:
         super().__init__(runner, ssl_context=tls, backlog=BACKLOG)
+        self._socket = sock
         self._listener = _Listener(sock, handshakes if tls is not None else None)
         self._deadline = deadline
 
@@ -68,6 +69,10 @@ class Site(web.BaseSite):
             ssl_handshake_timeout=self._deadline if tls else None,
             ssl_shutdown_timeout=FAREWELL_DEADLINE if tls else None,
         )
+
+    async def stop(self) -> None:
+        await super().stop()
+        self._socket.close()  # asyncio has closed its duplicate
 
 
 class Handshakes:
