@@ -7,6 +7,7 @@ The programs around the service, started once for all the end-to-end tests; when
 
 from __future__ import annotations
 
+import re
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
@@ -24,6 +25,18 @@ HOSTNAMES = ("some", "early", "mine", "yours", "raw", "stored", "updated", "hook
 
 _TAIL = 20_000
 """Bytes of one log that are shown at most."""
+
+
+_SECRETS = re.compile(rb"rsp_[A-Za-z0-9_-]{43}|PRIVATE KEY-----")
+"""Tokens, and private keys."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def logs_without_secrets() -> Iterator[None]:
+    """No log of any program that was started has a secret in it, whatever the tests did."""
+    yield
+    told = [log for log in LOGS if log.exists() and _SECRETS.search(log.read_bytes())]
+    assert [] == told, "secrets in logs"
 
 
 @pytest.fixture(scope="session")
