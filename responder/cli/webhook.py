@@ -72,7 +72,7 @@ def webhook(
     read_challenges: bool,  # noqa: FBT001  # click's way
     log_level: str,
 ) -> None:
-    """Run the solver for cert-manager in a cluster."""
+    """Run the solver for cert-manager in a cluster, until SIGTERM."""
     from responder.webhook import Options, main  # takes longer to import than --help to print
 
     logs.configure(level=log_level, format="auto")
