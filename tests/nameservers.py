@@ -28,8 +28,10 @@ import dns.query
 from responder import feed
 from responder.child import ALIVE, send_orders
 from responder.config.settings import DnsSettings
+from responder.feed.frames import Reply
 from responder.listeners import TCP_BACKLOG, UDP_RECEIVE_BUFFER
 from responder.names import Name
+from responder.wire import Rcode, header_only
 from responder.zone import Change
 from tests.processes import PATIENCE, is_alive
 from tests.zones import APEX, SERIAL, VALUE, challenge, static
@@ -137,16 +139,19 @@ def _sockets() -> tuple[socket.socket, socket.socket]:
 
 
 def _publish(listener: socket.socket, names: Names) -> None:
-    """Be the control process: one snapshot, then nothing ever changes."""
+    """Be the control process: one snapshot, then nothing ever changes, and whatever is passed on fails."""
     with contextlib.suppress(OSError):
         peer, _ = listener.accept()
-        with peer:
+        with peer, peer.makefile("rb") as incoming:
             change = Change(apex=APEX, previous=0, serial=SERIAL, names=names)
-            frames: list[feed.Frame] = [feed.Begin((static(),)), change, feed.End()]
-            for number, item in enumerate(frames, 1):
-                peer.sendall(feed.render_frame(number, item))
-            while peer.recv(65_536):
-                pass
+            numbers = itertools.count(1)
+            for item in (feed.Begin((static(),)), change, feed.End()):
+                peer.sendall(feed.render_frame(next(numbers), item))
+            while head := incoming.read(4):
+                message = json.loads(incoming.read(int.from_bytes(head, "big")))
+                if "packet" in message:
+                    refusal = header_only(bytes.fromhex(message["octets"]), Rcode.SERVFAIL)
+                    peer.sendall(feed.render_frame(next(numbers), Reply(message["packet"], refusal)))
 
 
 _sources = (f"127.{a}.{b}.1" for a, b in itertools.cycle(itertools.product(range(100, 128), range(256))))

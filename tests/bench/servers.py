@@ -56,6 +56,7 @@ def configured(*, processes: int = 1) -> str:
         configuration.zone(ZONE, {f"ns1.{ZONE}": ["127.0.0.1"]}),
         dns=f"processes = {processes}",
         rate_limit="replies_per_second = 0",
+        log="info",
         limits='per_token = "1000000/second"\nper_address = "1000000/second"',
     )
 

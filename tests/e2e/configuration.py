@@ -14,8 +14,12 @@ def render(
     dns: str = "",
     rate_limit: str = 'exempt = ["127.0.0.0/8"]',
     limits: str = "",
+    log: str = "debug",
 ) -> str:
-    """A whole file. Nameservers *listen* there, too; *dns*, *rate_limit* and *limits* are more of those tables."""
+    """
+    A whole file. Nameservers *listen* there, too; *dns*, *rate_limit* and *limits* are more of those tables; *log* is
+    the level, so that a secret in any line would show.
+    """
     return f"""{"".join(zones)}
 [dns]
 listen = ["127.0.0.1:{{dns}}", {", ".join(map(_toml, listen))}]
@@ -36,6 +40,9 @@ listen = ["127.0.0.1:{{admin}}"]
 
 [database]
 url = "sqlite+aiosqlite:///{{database}}"
+
+[log]
+level = "{log}"
 """
 
 
