@@ -21,7 +21,8 @@ from responder.scheduling import take_short_turns
 _log = structlog.get_logger("nameserver")
 
 TURN = 0.0001
-"""Seconds of a turn on the processor, as short as there are: an answer takes a tenth of it, and waits for nobody's."""
+"""Seconds of a turn on the processor, as short as there are; an answer takes a tenth of it. In a flood of presents the
+process waits half as long for the control process as with an ordinary turn: 15 ms of each second instead of 32."""
 
 _OURSELVES = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
 """Never limited: the readiness check asks from here, and a flood in our own name must not make it fail."""

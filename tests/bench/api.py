@@ -189,18 +189,17 @@ def flooding(responder: Responder, presented: Sequence[Presented]) -> Iterator[N
     """Have all of it presented and cleaned up again and again, from when this begins until the block ends."""
     requests = [_request(route, one) for route in ("/present", "/cleanup") for one in presented]
     orders = _orders(responder, requests, CONCURRENCY, endless=True)
-    process = subprocess.Popen([*COURTEOUS, *_LOAD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert process.stdin is not None
-    assert process.stdout is not None
-    try:
+    with subprocess.Popen([*COURTEOUS, *_LOAD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
         process.stdin.write(orders)
         process.stdin.close()
         process.stdout.readline()
-        yield
-    finally:
-        process.terminate()
-        report = process.stdout.read()
-        process.wait()
+        try:
+            yield
+        finally:
+            process.terminate()
+            report = process.stdout.read()
     _outcome(report)
 
 
