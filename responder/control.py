@@ -42,7 +42,7 @@ SWITCH_INTERVAL = 0.0005
 
 TURN = 0.0005
 """Seconds of a turn on the processor: longer than a nameserver's, which so goes first, and shorter than an ordinary
-one. While two nameservers have two processors busy, a present takes 7 to 8 ms instead of 10."""
+one."""
 
 KEY_LOOK = 600.0
 """Seconds after which the keys are handed out anew at the latest."""
