@@ -60,7 +60,7 @@ def assert_nothing_left(service: Responder) -> None:
     tokens = json.loads(service.cli("token", "list", "--output", "json").stdout)
     ours = {token["id"] for token in tokens if token["description"] == "responder issue"}
     values = json.loads(service.cli("value", "list", "--output", "json").stdout)
-    assert [] == [value for value in values if value["token"] in ours]
+    assert [] == [value for value in values if value["token_id"] in ours]
     assert {"revoked"} >= {token["state"] for token in tokens if token["description"] == "responder issue"}
 
 
