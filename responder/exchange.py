@@ -137,7 +137,7 @@ class Exchange:
             node = self._nodes.get(qname)
             answer = node.answers.get(key) if node is not None else None
             if answer is None and key in _ORDINARY:
-                answer = self._zones.negative(qname, node)
+                answer = self._zones.answer(qname, key, node)
             if answer is not None:
                 edns: Edns | None = NO_EDNS
                 if head & _HAS_OPT:

@@ -1,9 +1,10 @@
 """
-Short turns on the processor: how a process that works little at a time gets it soon, on a machine that is busy.
+How a process that works little at a time gets the processor soon, on a machine that is busy.
 
 A process that wakes up waits until the running one has had its turn, of a millisecond or several. One that asks the
 kernel for shorter turns than others take (sched_setattr(2), since Linux 6.12) goes first, and takes no more in all. It
-needs no privilege, unlike a better nice value. There is no package for it, and it is one system call.
+needs no privilege, unlike a better nice value or real-time priority. There is no package for it, and it is one system
+call.
 """
 
 from __future__ import annotations
@@ -13,6 +14,9 @@ import os
 import struct
 
 _SCHED_SETATTR = {"x86_64": 314, "aarch64": 274, "riscv64": 274}
+
+_LOWEST = 1
+"""Of the real-time priorities (sched(7)); the threads of the kernel that need one have higher ones."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -31,3 +35,15 @@ def take_short_turns(seconds: float) -> None:
     niceness = os.getpriority(os.PRIO_PROCESS, 0)
     attributes = struct.pack("=IIQiIQQQ", 48, os.SCHED_OTHER, 0, niceness, 0, int(seconds * 1e9), 0, 0)
     _libc.syscall(number, 0, attributes, 0)
+
+
+def wait_for_nobody(beside: int) -> None:
+    """
+    Have real-time priority (SCHED_RR, sched(7)), as one of *beside* processes that do.
+
+    Raises `OSError` if the kernel does not grant it, or if all of them together could have every core we may use:
+    whatever else runs there would then get next to nothing.
+    """
+    if beside >= len(os.sched_getaffinity(0)):
+        raise OSError("that needs a core more than there are such processes")
+    os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(_LOWEST))

@@ -2,7 +2,8 @@
 Zones in memory: which names exist, what they hold, and the compiled answer to every question about them.
 
 A zone is its static records (from the configuration), the granted challenge names, and the values at them. It is
-changed only by `Zone.apply`, one committed change at a time, and asked by `Zone.lookup`. No I/O, no clock.
+changed only by `Zone.apply`, one committed change at a time, and asked by `Zone.lookup`. No I/O, no clock. Answers are
+compiled when somebody first asks: in a flood of changes, or a snapshot of a million, hardly anybody does.
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ MAX_CNAME_CHAIN = 8
 
 NO_ANSWERS: Mapping[bytes, Answer] = {}
 """Shared by every name without records, so that a million granted names cost a table entry each and no more."""
+
+UNASKED: Mapping[bytes, Answer] = {}
+"""In place of the answers of a name that has records, from each change of them until somebody asks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,9 +108,9 @@ class Zones:
                 return zone
             at += 1 + qname[at]
 
-    def negative(self, qname: bytes, node: Node | None) -> Answer | None:
+    def answer(self, qname: bytes, key: bytes, node: Node | None) -> Answer | None:
         """
-        NXDOMAIN or NODATA for an ordinary type that *node*, found at *qname*, does not hold.
+        What *node*, found at *qname*, has for the ordinary type in *key* but does not show yet, or NXDOMAIN, or NODATA.
 
         None if *qname* is in no zone, is no well-formed name, or holds something that answers for other types.
         """
@@ -118,7 +122,10 @@ class Zones:
             at += 1 + length
         if node is None:
             return zone.negative(Rcode.NXDOMAIN, qname) if len(qname) <= MAX_NAME else None
-        return zone.negative(Rcode.NOERROR, qname) if _CNAME not in node.answers else None
+        answers = zone.answers(qname, node)
+        if key in answers:
+            return answers[key]
+        return zone.negative(Rcode.NOERROR, qname) if _CNAME not in answers else None
 
     def take_counts(self) -> dict[tuple[str, int], int]:
         """How often answers were used since the last call, by the apex of their zone and their rcode."""
@@ -163,14 +170,21 @@ class Zone:
         node = self._nodes.get(qname)
         if node is None:
             return self.negative(Rcode.NXDOMAIN, qname)
-        answer = node.answers.get(_key(qtype))
+        answers = self.answers(qname, node)
+        answer = answers.get(_key(qtype))
         if answer is not None:
             return answer
-        if qtype == RRType.ANY and node.answers:
-            return next(iter(node.answers.values()))  # RFC 8482, section 4.1: one RRset is enough
-        if _CNAME in node.answers:
+        if qtype == RRType.ANY and answers:
+            return next(iter(answers.values()))  # RFC 8482, section 4.1: one RRset is enough
+        if _CNAME in answers:
             return self._chase(qname, qtype)
         return self.negative(Rcode.NOERROR, qname)
+
+    def answers(self, owner: bytes, node: Node) -> Mapping[bytes, Answer]:
+        """The answers of *node*, found at *owner*; compiled now, if nobody has asked for them yet."""
+        if node.answers is UNASKED:
+            node = self._nodes[owner] = replace(node, answers=self._compile(owner))
+        return node.answers
 
     def apply(self, change: Change) -> None:
         """Take over the state that *change* carries, and its serial."""
@@ -264,9 +278,10 @@ class Zone:
         self._set_node(owner, granted=values is not None)
 
     def _set_node(self, owner: bytes, *, granted: bool) -> None:
-        """Compile what *owner* holds now; let it, and the empty non-terminals above, begin or cease to exist."""
+        """Forget the answers of *owner*; let it, and the empty non-terminals above, begin or cease to exist."""
         old = self._nodes.get(owner)
-        node = _node(self._compile(owner), granted, old.children if old else 0)
+        answers = UNASKED if owner in self._values or owner in self._static else NO_ANSWERS
+        node = _node(answers, granted, old.children if old else 0)
         if node is not _ABSENT:
             self._nodes[owner] = node
             if old is None and owner != self.apex.wire:
@@ -288,8 +303,6 @@ class Zone:
         self._count_child(_parent(owner), step)  # ends at the apex, which has records and so is always there
 
     def _compile(self, owner: bytes) -> Mapping[bytes, Answer]:
-        if owner not in self._values and owner not in self._static:
-            return NO_ANSWERS
         types = dict.fromkeys(self._static.get(owner, {}))
         if owner in self._values and RRType.CNAME not in types:
             types[RRType.TXT] = None
@@ -305,15 +318,18 @@ class Zone:
         return self._answer(rrset.owner.wire, answer=(rrset,), additional=glue)
 
 
-_SHARED = {(granted, count): Node(NO_ANSWERS, granted, count) for granted in (False, True) for count in range(16)}
+_SHARED, _SHARED_UNASKED = (
+    {(granted, count): Node(answers, granted, count) for granted in (False, True) for count in range(16)}
+    for answers in (NO_ANSWERS, UNASKED)
+)
 _ABSENT = _SHARED[False, 0]
 _CNAME = RRType.CNAME.to_bytes(2, "big") + b"\0\1"
 
 
 def _node(answers: Mapping[bytes, Answer], granted: bool, children: int) -> Node:  # noqa: FBT001
     """A node; those without answers are shared, and `_ABSENT` is the one that has no reason to exist."""
-    if answers is NO_ANSWERS and children < 16:
-        return _SHARED[granted, children]
+    if children < 16 and not answers:
+        return (_SHARED if answers is NO_ANSWERS else _SHARED_UNASKED)[granted, children]
     return Node(answers, granted, children)
 
 

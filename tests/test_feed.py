@@ -408,7 +408,6 @@ async def test_queries_come_between_the_names_of_a_change(
 ) -> None:
     """Whoever else has work in a nameserver process has it done while many names change."""
     monkeypatch.setattr(follower, "APPLIED_AT_ONCE", 10)
-    monkeypatch.setattr(follower, "BUSY", 0.0)
     names: dict[Name, tuple[str, ...] | None] = {challenge(str(number)): () for number in range(25)}
     publisher = await start()
     async with Follower(path).running() as nameserver:

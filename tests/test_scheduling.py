@@ -1,7 +1,8 @@
-"""What the kernel makes of a wish for short turns, in processes of their own."""
+"""What the kernel makes of wishes for the processor, in processes of their own."""
 
 from __future__ import annotations
 
+import os
 import platform
 import re
 import subprocess
@@ -18,6 +19,8 @@ def show():
     print(Path("/proc/thread-self/sched").read_text())
 
 """
+
+SHOW_POLICY = "print(os.sched_getscheduler(0), os.sched_getparam(0).sched_priority)"
 
 
 def run(code: str) -> str:
@@ -73,3 +76,30 @@ def test_where_there_is_no_such_thing(machine: str) -> None:
     process = subprocess.run([sys.executable, "-c", CODE + code, machine], stdout=-1, check=True, timeout=30)
 
     assert {"unheard-of": "0", "x86_64": "1"}[machine] == process.stdout.decode().strip()
+
+
+def test_real_time_priority() -> None:
+    """The lowest there is, for somebody who may have it."""
+    if os.geteuid() != 0:
+        pytest.skip("real-time priority takes root")
+    code = "scheduling.wait_for_nobody(len(os.sched_getaffinity(0)) - 1)\n" + SHOW_POLICY
+
+    assert f"{os.SCHED_RR} 1" == run(code).strip()
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("beside = len(os.sched_getaffinity(0))", "needs a core more"),
+        ("beside = 0; os.getuid() or os.setuid(65534)", "permitted"),
+    ],
+    ids=["it would starve the others", "not permitted"],
+)
+def test_no_real_time_priority(code: str, reason: str) -> None:
+    """Without the right to it (what root was is given up first), or where nobody else would get a core."""
+    code += "\ntry: scheduling.wait_for_nobody(beside)\nexcept OSError as error: print(error)\n" + SHOW_POLICY
+
+    refusal, policy = run(code).splitlines()
+
+    assert reason in refusal
+    assert f"{os.SCHED_OTHER} 0" == policy

@@ -119,6 +119,20 @@ def test_change_carries_state() -> None:
     assert [SOA.replace(" 7 ", " 8 ")] == text(ask(served, "nope.acme.example.com", "A").authority)
 
 
+def test_answers_are_compiled_when_asked_for() -> None:
+    """Until then, and from every change on, names cost no more than the table entry; any type makes up for it."""
+    served = zones()
+    two, leaf = challenge("two").wire, Name.parse("leaf.ent.acme.example.com").wire
+    change = Change(apex=APEX, previous=7, serial=8, names={challenge("two"): (OTHER,)})
+
+    for rrtype in ("TXT", "A", "ANY", "TYPE65280"):
+        served.apply(change)
+        assert served.nodes[two] == replace(served.nodes[leaf], granted=True)
+        assert not served.nodes[two].answers
+        ask(served, TWO, rrtype)
+        assert served.nodes[two].answers
+
+
 def test_name_above_another_outlives_it() -> None:
     """A granted name with a granted name below it goes on existing when either goes."""
     upper, lower = challenge("x"), Name.from_labels([b"below", *challenge("x").labels])

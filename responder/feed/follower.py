@@ -5,7 +5,6 @@ The nameserver's end of the feed: zones, kept as the control process publishes t
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Callable
 
 import structlog
@@ -14,11 +13,8 @@ from responder.feed.frames import MAX_FRAME, Begin, Check, End, Keys, Reply, pac
 from responder.feed.relay import Relay
 from responder.zone import Change, Zones
 
-BUSY = 0.0001
-"""Seconds that a change may keep queries waiting before it lets some through: a flood of presents never ends."""
-
-APPLIED_AT_ONCE = 4
-"""Names of a change that are applied between two looks at the clock: they take half of that time, with values."""
+APPLIED_AT_ONCE = 50
+"""Names of a change that are applied between two batches of queries: they take 0.1 ms."""
 
 FREED_AT_ONCE = 500
 """Names of old zones that are freed between two batches of queries: they take 0.3 ms, a million 0.1 s."""
@@ -106,11 +102,10 @@ async def _receive(
 
 async def _apply(change: Change, zones: Zones) -> None:
     """Let *change* take effect, and queries be answered all the while."""
-    until = time.monotonic() + BUSY
-    for piece in change.pieces(APPLIED_AT_ONCE):
-        if time.monotonic() >= until:
-            await asyncio.sleep(0)
-            until = time.monotonic() + BUSY
+    first, *others = change.pieces(APPLIED_AT_ONCE)
+    zones.apply(first)
+    for piece in others:
+        await asyncio.sleep(0)
         zones.apply(piece)
 
 

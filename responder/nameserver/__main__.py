@@ -16,7 +16,7 @@ from responder.child import Lifeline, run
 from responder.exchange import Exchange, Identity
 from responder.nameserver import Nameserver, sandbox, serve, tcp
 from responder.ratelimit import RateLimit
-from responder.scheduling import take_short_turns
+from responder.scheduling import take_short_turns, wait_for_nobody
 
 _log = structlog.get_logger("nameserver")
 
@@ -31,12 +31,24 @@ _OURSELVES = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
 async def main(orders: dict[str, Any], lifeline: Lifeline, stop: asyncio.Event) -> None:
     """*orders* name its sockets (inherited, by number), the feed's path, and how to present itself."""
     logs.configure(**orders["log"])
-    take_short_turns(TURN)
+    _go_first(orders["dns"])
     _give_up_what_is_not_needed()
     sockets = {
         purpose: [socket.socket(fileno=number) for number in numbers] for purpose, numbers in orders["sockets"].items()
     }
     await serve(Nameserver(_exchange(orders["dns"])), sockets, orders["feed"], stop, lifeline.ready)
+
+
+def _go_first(dns: dict[str, Any]) -> None:
+    """A query takes next to no time, and somebody waits for it."""
+    if dns["realtime"]:
+        try:
+            wait_for_nobody(dns["processes"])
+        except OSError as error:
+            _log.warning("no real-time priority (dns.realtime): going on without", reason=error.strerror or str(error))
+        else:
+            return
+    take_short_turns(TURN)
 
 
 def _exchange(dns: dict[str, Any]) -> Exchange:

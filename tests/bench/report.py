@@ -131,8 +131,9 @@ def scale_table(results: Scale) -> str:
     return f"{_table(('scale', ''), rows)}\n"
 
 
-def isolation_table(rounds: Sequence[isolation.Round]) -> str:
-    """What a flood on one side does to the other."""
+def isolation_table(rounds: Sequence[isolation.Round], priority: str) -> str:
+    """What a flood on one side does to the other, the nameserver having that *priority*."""
+    nsd = [(r.nsd, r.nsd_in_flood) for r in rounds if r.nsd is not None and r.nsd_in_flood is not None]
     rows = [
         ("p50 ms of a present, alone", _number(Spread.of(r.present * 1e3 for r in rounds))),
         ("  in a DNS flood", _number(Spread.of(r.present_in_flood * 1e3 for r in rounds))),
@@ -140,11 +141,14 @@ def isolation_table(rounds: Sequence[isolation.Round]) -> str:
         (f"p99 ms of a query at {isolation.RATE:,}/s, alone", _number(Spread.of(r.query * 1e3 for r in rounds))),
         ("  in an API flood", _number(Spread.of(r.query_in_flood * 1e3 for r in rounds))),
         ("  times as long", _number(Spread.of(r.query_in_flood / r.query for r in rounds))),
+        ("p99 ms of a query to NSD, alone", _number(Spread.of(alone * 1e3 for alone, _ in nsd)) if nsd else "?"),
+        ("  in the API flood", _number(Spread.of(flooded * 1e3 for _, flooded in nsd)) if nsd else "?"),
+        ("  times as long", _number(Spread.of(flooded / alone for alone, flooded in nsd)) if nsd else "?"),
         ("the nameserver's share of a core, in a DNS flood", _number(Spread.of(r.nameserver for r in rounds))),
         ("the control process's, in an API flood", _number(Spread.of(r.control for r in rounds))),
         ("disturbed rounds", _disturbed([r.foreign for r in rounds])),
     ]
-    return f"{_table(('isolation', ''), rows)}\n\nMedians (and ranges) of {len(rounds)} rounds.\n"
+    return f"{_table((f'isolation, {priority} priority', ''), rows)}\n\nMedians (and ranges) of {len(rounds)} rounds.\n"
 
 
 def processes_table(rounds: Sequence[processes.Round]) -> str:

@@ -50,11 +50,11 @@ def _filling_in(template: str) -> Callable[[Path, int], str]:
     return lambda directory, port: template.format(directory=directory, port=port, zone=ZONE)
 
 
-def configured(*, processes: int = 1) -> str:
+def configured(*, processes: int = 1, realtime: bool = False) -> str:
     """The service with so many nameserver processes, for `Responder`: no load is too much for it."""
     return configuration.render(
         configuration.zone(ZONE, {f"ns1.{ZONE}": ["127.0.0.1"]}),
-        dns=f"processes = {processes}",
+        dns=f"processes = {processes}\nrealtime = {'true' if realtime else 'false'}",
         rate_limit="replies_per_second = 0",
         log="info",
         limits='per_token = "1000000/second"\nper_address = "1000000/second"',
