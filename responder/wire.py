@@ -336,7 +336,7 @@ def _parse_additional(packet: bytes, at: int, arcount: int) -> Edns | Rcode:
 
 def _parse_options(options: bytes, edns: Edns) -> Edns | Rcode:
     """*edns* with what its options ask for. Unknown ones are ignored (RFC 6891, section 6.1.2)."""
-    at, count, found = 0, 0, {}
+    at, count, found = 0, 0, dict[int, bytes]()
     while at < len(options):
         count += 1
         if at + _CODE_LENGTH.size > len(options) or count > MAX_OPTIONS:
@@ -345,7 +345,7 @@ def _parse_options(options: bytes, edns: Edns) -> Edns | Rcode:
         at += _CODE_LENGTH.size + length
         if at > len(options):
             return Rcode.FORMERR
-        found[code] = options[at - length : at]
+        found.setdefault(code, options[at - length : at])  # of several cookies the first (RFC 7873, section 5.2)
     client_cookie = found.get(_COOKIE, b"")
     if _COOKIE in found and len(client_cookie) != 8 and not 16 <= len(client_cookie) <= 40:  # RFC 7873, section 5.2.2
         return Rcode.FORMERR

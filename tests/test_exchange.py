@@ -201,6 +201,22 @@ def test_malformed_cookies(length: int) -> None:
     assert 1 == reply[3] & 0xF
 
 
+@pytest.mark.parametrize("second", [b"d" * 8, b"d" * 24, b"d"])
+def test_first_of_several_cookies_counts(second: bytes) -> None:
+    """Of several cookies in one query only the first is looked at, whatever the others are (RFC 7873, section 5.2)."""
+    cookies = Cookies((b"k" * 16,), lambda: 1000)
+    first = cookie_option(b"c" * 8)
+
+    reply = Exchange(zones(), cookies=cookies).respond(
+        with_options(first + cookie_option(second)), Transport.UDP, CLIENT
+    )
+    refused = Exchange(zones()).respond(with_options(cookie_option(b"c") + first), Transport.UDP, CLIENT)
+
+    assert b"c" * 8 == served_cookie(reply)[:8]
+    assert refused is not None
+    assert Rcode.FORMERR == refused[3] & 0xF
+
+
 def test_cookie_without_question() -> None:
     """A query without a question that asks for a cookie gets just that (RFC 7873, section 5.4), if we give any."""
     packet = struct.pack("!HHHHHH", 7, 0x0100, 0, 0, 0, 1) + with_options(cookie_option(b"c" * 8))[12 + 22 :]
