@@ -156,11 +156,12 @@ class Exchange:
                         return self._limited(reply, packet[12 : end + 4], edns, client)
         return self._respond(packet, transport, client)
 
-    def draft(self, packet: bytes, transport: Transport) -> bytes:
+    def draft(self, packet: bytes, transport: Transport, client: str) -> bytes:
         """What is to be signed of the reply to *packet*, which is answered elsewhere: all that is known here."""
         query = parse(packet)
         if not isinstance(query, Query) or query.opcode != Opcode.QUERY:
             return b""
+        query = self._with_cookie(packet, query, client)
         edns = replace(query.edns, limit=query.edns.limit - SIGNATURE)
         return self._answer(packet, replace(query, edns=edns, tsig=0), transport)
 

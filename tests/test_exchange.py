@@ -363,7 +363,7 @@ def test_updates(packet: bytes, rcode: Rcode | None, transport: Transport) -> No
 
     if rcode is None:
         assert ELSEWHERE == reply
-        assert b"" == SERVED.draft(packet, transport)
+        assert b"" == SERVED.draft(packet, transport, CLIENT)
     else:
         assert reply is not None
         assert b"\x12\x34\xa8" + bytes((rcode,)) + bytes(8) == reply
@@ -396,7 +396,19 @@ def test_draft_of_a_signed_query(edns: int) -> None:
     served = Exchange(zones(), updates=True)
 
     assert ELSEWHERE == served.respond(signed, Transport.UDP, CLIENT)
-    assert served.respond(plain, Transport.UDP, CLIENT) == served.draft(signed, Transport.UDP)
+    assert served.respond(plain, Transport.UDP, CLIENT) == served.draft(signed, Transport.UDP, CLIENT)
+
+
+def test_cookie_in_a_signed_query() -> None:
+    """It is granted as in any other query, and not remembered with the octets of one signature."""
+    cookies = Cookies((b"k" * 16,), lambda: 1000)
+    served = Exchange(zones(), cookies=cookies, updates=True)
+    plain = with_options(cookie_option(b"c" * 8))
+    signed = plain[:11] + b"\2" + plain[12:] + TSIG
+
+    assert ELSEWHERE == served.respond(signed, Transport.UDP, CLIENT)
+    assert cookies.is_ours(served_cookie(served.draft(signed, Transport.UDP, CLIENT)), CLIENT)
+    assert {} == served._cookie_opts
 
 
 def test_draft_that_is_cut() -> None:
@@ -404,7 +416,7 @@ def test_draft_that_is_cut() -> None:
     for length in range(250, 400, 10):
         served = Exchange(zones({challenge("two"): ("a" * 100, "b" * 100, "c" * (length - 200))}), updates=True)
         plain = dns.message.make_query(str(challenge("two")), "TXT", use_edns=-1).to_wire()
-        draft = served.draft(plain[:11] + b"\1" + plain[12:] + TSIG, Transport.UDP)
+        draft = served.draft(plain[:11] + b"\1" + plain[12:] + TSIG, Transport.UDP, CLIENT)
 
         assert len(draft) <= 512 - SIGNATURE
         assert bool(draft[2] & 0x02) == (len(served.respond(plain, Transport.UDP, CLIENT) or b"") > 512 - SIGNATURE)

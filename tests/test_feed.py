@@ -41,6 +41,7 @@ from responder.feed import peer as peers
 from responder.feed import publisher as control_end
 from responder.feed.frames import parse_packet, render_packet
 from responder.names import Name
+from responder.nameserver import MAX_DRAFT
 from responder.rrset import RRset
 from responder.wire import MAX_SIGNED, Transport
 from responder.zone import Change, Static, Zones
@@ -771,7 +772,7 @@ def test_frames_survive_the_journey(number: int, frame: Frame) -> None:
 def test_packets_survive_the_journey(number: int, packet: Packet) -> None:
     """So do packets on their way to the control process; the longest is not too long for it."""
     data = render_packet(number, packet)
-    longest = replace(packet, octets=bytes(MAX_SIGNED), draft=bytes(MAX_SIGNED))
+    longest = replace(packet, octets=bytes(MAX_SIGNED), draft=bytes(MAX_DRAFT))
 
     assert len(data) == 4 + int.from_bytes(data[:4], "big")
     assert (number, packet) == parse_packet(json.loads(data[4:]))

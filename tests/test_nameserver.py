@@ -23,7 +23,7 @@ import structlog
 from responder.exchange import Exchange
 from responder.feed import Deliver, Packet, Publisher, follower
 from responder.feed import peer as peers
-from responder.nameserver import Nameserver, serve, tcp, udp
+from responder.nameserver import MAX_DRAFT, Nameserver, serve, tcp, udp
 from responder.nameserver.tcp import Connections, TCPConnection
 from responder.nameserver.udp import drain
 from responder.wire import Transport
@@ -31,7 +31,9 @@ from responder.zone import Change
 from tests.processes import PATIENCE, eventually
 from tests.zones import APEX, CLIENT, SERIAL, SOA, VALUE, challenge, static, text, zones
 
-ONE = challenge("one")
+ONE, FULL = challenge("one"), challenge("full")
+VALUES = tuple(letter * 255 for letter in "abcdefghijklmnop")
+"""As many and as long as one name may hold."""
 LOOPBACK = {"IPv4": "127.0.0.1", "IPv6": "::1"}
 Address = tuple[str, int]
 
@@ -99,7 +101,7 @@ class Service:
     async def snapshot(self) -> AsyncGenerator[Change, None]:
         self.loads += 1
         await self.gate.wait()
-        yield Change(apex=APEX, previous=SERIAL, serial=SERIAL, names={ONE: (VALUE,)})
+        yield Change(apex=APEX, previous=SERIAL, serial=SERIAL, names={ONE: (VALUE,), FULL: VALUES})
 
     def start(self) -> None:
         sockets = {"udp": [*self.udp.values()], "tcp": [*self.tcp.values()]}
@@ -754,6 +756,24 @@ async def test_signed_query(service: Service) -> None:
     assert answer == await client.answer()
 
 
+async def test_signed_query_with_a_long_answer(service: Service) -> None:
+    """It is as long over TCP as an answer to a query without a signature."""
+    signed = dns.message.make_query(str(FULL), "TXT", id=7)
+    plain = signed.to_wire()
+    signed.use_tsig(dns.tsig.Key("key.", b"secret"))
+    client = await service.connect()
+    client.send(framed(signed.to_wire()))
+    await eventually(lambda: service.passed_on, "it is passed on")
+
+    ((packet, deliver),) = service.passed_on
+    deliver(packet.draft)
+    answer = await client.answer()
+
+    client.send(framed(plain))
+    assert answer == await client.answer()
+    assert len(VALUES) == len(answer.answer[0])
+
+
 async def test_no_control_process(loading: Service) -> None:
     """While the control process is away, updates get SERVFAIL, unsigned; over the limit, too."""
     loading.gate.set()
@@ -771,7 +791,7 @@ def test_a_fault_in_a_draft(monkeypatch: pytest.MonkeyPatch, logged: list[struct
     server, replies = Nameserver(Exchange(zones(), updates=True)), list[bytes]()
     monkeypatch.setattr(Exchange, "draft", lambda *_: 1 // 0)
     server.pass_on(update(), Transport.UDP, CLIENT, replies.append)
-    monkeypatch.setattr(Exchange, "draft", lambda *_: bytes(4097))
+    monkeypatch.setattr(Exchange, "draft", lambda *_: bytes(MAX_DRAFT + 1))
     server.pass_on(update(), Transport.UDP, CLIENT, replies.append)
 
     assert [reply_to(update(), dns.rcode.SERVFAIL)] * 2 == replies

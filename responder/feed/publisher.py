@@ -37,9 +37,9 @@ REPLACEMENT_DEADLINE = 5.0
 SNAPSHOT_RETRY = 0.5
 """Seconds until a snapshot that the store failed to give is asked for anew."""
 
-MAX_MESSAGE = 32 << 10
+MAX_MESSAGE = 144 << 10
 """Octets of a message from a nameserver, which faces the internet and may not be itself any more. The longest honest
-one is a packet of `wire.MAX_SIGNED` octets with as long a draft, in hexadecimal digits."""
+one is a packet of `wire.MAX_SIGNED` octets with as long a draft as TCP can carry, in hexadecimal digits."""
 
 SnapshotSource = Callable[[], AsyncGenerator[Change, None]]
 """Yields changes that together carry every zone's serial and names, all of one instant."""

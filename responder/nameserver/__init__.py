@@ -18,11 +18,11 @@ from typing import Any
 import structlog
 
 from responder.cookies import Cookies
-from responder.exchange import Exchange
+from responder.exchange import SIGNATURE, Exchange
 from responder.feed import Deliver, Packet, Relay, follow
 from responder.logs import Seldom
 from responder.nameserver import tcp, udp
-from responder.wire import HEADER, MAX_SIGNED, Rcode, Transport, header_only
+from responder.wire import HEADER, TCP_CEILING, Rcode, Transport, header_only
 from responder.zone import Zones
 
 COOKIE_REFRESH = 60.0
@@ -30,6 +30,9 @@ COOKIE_REFRESH = 60.0
 
 FAULT_INTERVAL = 10.0
 """Seconds between two reports of faults of one kind. Whoever finds a packet that brings one out sends it again."""
+
+MAX_DRAFT = TCP_CEILING - SIGNATURE
+"""Octets of a reply that can still be signed."""
 
 _log = structlog.get_logger("nameserver")
 
@@ -65,8 +68,8 @@ class Nameserver:
     def pass_on(self, packet: bytes, transport: Transport, client: str, deliver: Deliver) -> None:
         """Have the control process answer *packet*, for which `reply` was `ELSEWHERE`. Never raises either."""
         try:
-            draft = self.exchange.draft(packet, transport)
-            if len(draft) <= MAX_SIGNED:
+            draft = self.exchange.draft(packet, transport, client)
+            if len(draft) <= MAX_DRAFT:
                 self.relay.pass_on(Packet(packet, transport, client, draft), deliver)
                 return
         except Exception as fault:  # noqa: BLE001  # the edge of a packet

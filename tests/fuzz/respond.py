@@ -42,7 +42,7 @@ def check(data: bytes) -> None:
     reply = fresh.respond(packet, transport, client)
 
     if reply == ELSEWHERE:
-        expect_draft(packet, fresh.draft(packet, transport), transport)
+        expect_draft(packet, fresh.draft(packet, transport, client), transport)
     else:
         expect_silence_or_reply(packet, reply, transport)
     assert reply == fresh.respond(packet, transport, client)
