@@ -15,8 +15,8 @@ Count = tuple[str, tuple[str, ...], int]
 EVENTS = ("ignored", "malformed", "truncated", "cut", "dropped")
 """Messages that earn silence, or a bare refusal; replies that do not fit; replies that are limited, in either way."""
 
-MAX_COUNTS = 10_000
-"""Counts in one message: two for each of very many zones."""
+MAX_COUNTS = 100
+"""Counts in one message, which is as long as it may be if all of them are of zones with the longest of names."""
 
 _TYPES = {*(rrtype.name for rrtype in RRType), "other"}
 _RCODES = {rcode.name for rcode in Rcode}

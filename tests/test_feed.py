@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,6 +21,7 @@ import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
+from responder.counts import Count
 from responder.errors import Unserved
 from responder.feed import (
     Begin,
@@ -145,6 +146,7 @@ class Follower:
     installed: list[Zones] = field(default_factory=list)
     keys: list[tuple[bytes, ...]] = field(default_factory=list)
     relay: Relay | None = None
+    counts: Callable[[], Sequence[Count]] = tuple
     task: asyncio.Task[None] | None = None
 
     @property
@@ -160,7 +162,9 @@ class Follower:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Follower]:
-        self.task = asyncio.create_task(follow(str(self.path), self.installed.append, self.keys.append, self.relay))
+        self.task = asyncio.create_task(
+            follow(str(self.path), self.installed.append, self.keys.append, self.relay, self.counts)
+        )
         try:
             yield self
         finally:
@@ -270,6 +274,30 @@ async def test_cookie_keys(start: Start, victim: object, path: Path) -> None:
             await late.loaded()
 
     assert [(b"new", b"old")] == early.keys == late.keys
+
+
+async def test_counts_of_very_many_zones(listener: socket.socket, store: Store, victim: object, path: Path) -> None:
+    """A nameserver is not taken for a broken one because it has much to tell: all of its counts arrive."""
+    apexes = [Name.from_labels([b"%d" % n, *[b"\1" * 60] * 4]) for n in range(300)]
+    soa = static().rrsets[0]
+    counts: list[Count] = [("replies", (str(apex), "NOERROR"), 1) for apex in apexes]
+    arrived: list[Count] = []
+    store.state = [change(7, {})]
+    publisher = Publisher(
+        [Static(apex=apex, rrsets=(replace(soa, owner=apex),), txt_ttl=1) for apex in apexes],
+        store.snapshot,
+        nameservers=1,
+        counted=arrived.append,
+    )
+    await publisher.start(listener)
+    async with Follower(path, counts=lambda: counts).running() as follower:
+        await follower.loaded()
+        await eventually(lambda: any(peer.answers for peer in publisher._peers), "it answers")
+        await within(publisher.check())
+    await publisher.stop()
+    await eventually(lambda: not publisher._peers, "everybody has let go")
+
+    assert counts == arrived
 
 
 UPDATE = b"\x12\x34\x28\0" + bytes(8)
@@ -663,8 +691,8 @@ GARBAGE = [
     b"\0\0\0\x02\xff\xfe",
     b"\0\0\0\0",
     b"\xff\xff\xff\xff",
-    b"\0\0\x7f\xff" + b"[" * 32_767,
-    b"\0\0\x80\x01" + b" " * 32_769,
+    control_end.MAX_MESSAGE.to_bytes(4, "big") + b"[" * control_end.MAX_MESSAGE,
+    (control_end.MAX_MESSAGE + 1).to_bytes(4, "big") + b" " * (control_end.MAX_MESSAGE + 1),
     b"GET / HTTP/1.0\r\n\r\n",
     b'\0\0\0\x0c{"ack":null}',
     b'\0\0\0\x10{"ack":Infinity}',
@@ -692,9 +720,14 @@ async def test_garbage_instead_of_a_greeting(
 
 @pytest.mark.parametrize("garbage", GARBAGE)
 async def test_garbage_instead_of_an_acknowledgement(
-    start: Start, victim: subprocess.Popen[bytes], path: Path, garbage: bytes, caplog: pytest.LogCaptureFixture
+    start: Start,
+    victim: subprocess.Popen[bytes],
+    path: Path,
+    garbage: bytes,
+    caplog: pytest.LogCaptureFixture,
+    logged: list[structlog.typing.EventDict],
 ) -> None:
-    """A nameserver that has lost its mind is killed; changes go on without it."""
+    """A nameserver that has lost its mind is killed, which the log says; changes go on without it."""
     publisher = await start()
     peer = await Peer.hello(path)
     await peer.load()
@@ -705,6 +738,7 @@ async def test_garbage_instead_of_an_acknowledgement(
 
     await within(publishing)
     assert -signal.SIGKILL == await asyncio.to_thread(victim.wait, PATIENCE)
+    assert ["nameserver sends what makes no sense; killing it"] == [event["event"] for event in logged]
     assert [] == caplog.records
 
 

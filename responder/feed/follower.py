@@ -5,10 +5,11 @@ The nameserver's end of the feed: zones, kept as the control process publishes t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 
 import structlog
 
+from responder.counts import MAX_COUNTS, Count
 from responder.feed.frames import MAX_FRAME, Begin, Check, End, Keys, Reply, pack, parse_frame, read
 from responder.feed.relay import Relay
 from responder.zone import Change, Zones
@@ -33,7 +34,7 @@ async def follow(
     install: Callable[[Zones], None],
     rekey: Callable[[tuple[bytes, ...]], None],
     relay: Relay | None = None,
-    counts: Callable[[], object] = tuple,
+    counts: Callable[[], Sequence[Count]] = tuple,
 ) -> None:
     """
     The nameserver's end: keep zones as the control process publishes them, for ever.
@@ -77,7 +78,7 @@ async def _receive(
     serving: Zones | None,
     rekey: Callable[[tuple[bytes, ...]], None],
     relay: Relay,
-    counts: Callable[[], object],
+    counts: Callable[[], Sequence[Count]],
 ) -> AsyncIterator[Zones]:
     """Apply frames as they come and acknowledge each. Yields the new zones whenever a snapshot is complete."""
     collecting = serving or Zones()
@@ -95,9 +96,15 @@ async def _receive(
             case Reply():
                 relay.settle(frame.packet, frame.octets)
             case Check():
-                writer.write(pack({"counts": counts()}))
+                _tell(writer, counts())
         writer.write(pack({"ack": number}))
         await asyncio.sleep(0)  # a long snapshot must let queries through between its frames
+
+
+def _tell(writer: asyncio.StreamWriter, counts: Sequence[Count]) -> None:
+    """Send *counts*, of which very many zones make very many."""
+    for at in range(0, len(counts), MAX_COUNTS):
+        writer.write(pack({"counts": counts[at : at + MAX_COUNTS]}))
 
 
 async def _apply(change: Change, zones: Zones) -> None:

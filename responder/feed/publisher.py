@@ -44,7 +44,8 @@ one is a packet of `wire.MAX_SIGNED` octets with as long a draft as TCP can carr
 SnapshotSource = Callable[[], AsyncGenerator[Change, None]]
 """Yields changes that together carry every zone's serial and names, all of one instant."""
 
-_BROKEN = (asyncio.IncompleteReadError, ConnectionError, ValueError, KeyError, TypeError, OverflowError)
+_GONE = (asyncio.IncompleteReadError, ConnectionError)
+_BROKEN = (*_GONE, ValueError, KeyError, TypeError, OverflowError)
 """What reading from a peer raises that is dead, or no nameserver of ours."""
 
 _log = structlog.get_logger("feed")
@@ -187,9 +188,11 @@ class Publisher:
         try:
             while True:
                 self._take(peer, await read(reader, MAX_MESSAGE))
-        except _BROKEN:
+        except _BROKEN as fault:
             # It never hangs up by itself: it is dead, or as good as dead, and must not answer from old data.
             if not peer.leaving:
+                if not isinstance(fault, _GONE):
+                    _log.error("nameserver sends what makes no sense; killing it", pid=pid, reason=str(fault)[:100])
                 peer.kill()
                 self._lost()
         finally:
