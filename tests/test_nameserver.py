@@ -388,12 +388,34 @@ async def test_slow_clients_are_cut_off(service: Service, monkeypatch: pytest.Mo
 
 
 async def test_idle_clients_are_cut_off(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A connection that had its answers is closed after a while."""
+    """A connection that had its answers is closed after a while, in the way that is no error to a client."""
     monkeypatch.setattr(tcp, "IDLE", 0.02)
     client = await service.connect()
     await client.ask()
 
-    assert await client.is_cut_off()
+    async with asyncio.timeout(PATIENCE):
+        assert b"" == await client.reader.read()
+
+
+async def test_idle_clients_that_left_answers_unread(
+    service: Service, monkeypatch: pytest.MonkeyPatch, connections: list[TCPConnection]
+) -> None:
+    """One that does not read is cut off instead: nothing is kept for it, neither here nor by the kernel."""
+    monkeypatch.setattr(tcp, "IDLE", 0.02)
+    monkeypatch.setattr(tcp, "MAX_UNSENT", 16 << 20)
+    client = await service.connect()
+    assert isinstance(client.writer.transport, asyncio.Transport)
+    client.writer.transport.pause_reading()
+    client.send(framed(query(str(FULL), "TXT")) * 2000)
+    await eventually(lambda: connections and connections[0]._transport, "it is connected")
+    served = connections[0]._transport
+    assert served is not None
+    await eventually(served.is_closing, "it is cut off")
+    client.writer.transport.resume_reading()
+
+    async with asyncio.timeout(PATIENCE):
+        with pytest.raises(ConnectionError):
+            await client.reader.read()
 
 
 async def test_connections_of_one_address(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:

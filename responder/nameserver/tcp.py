@@ -5,10 +5,13 @@ TCP: any number of queries on a connection, each with its length in front (RFC 7
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import resource
 import socket
 import struct
+import termios
 from collections import OrderedDict, deque
+from collections.abc import Callable
 
 from responder.exchange import ELSEWHERE
 from responder.nameserver.udp import PassOn, Reply
@@ -164,7 +167,10 @@ class TCPConnection(asyncio.BufferedProtocol):
             self._send(reply)
         if self._end():
             return True
-        self._expect(FIRST_MESSAGE if self._buffer else IDLE)
+        if self._buffer:
+            self._expect(FIRST_MESSAGE)
+        else:
+            self._wait(IDLE, self._hang_up)
         self._transport.resume_reading()
         return False
 
@@ -215,7 +221,19 @@ class TCPConnection(asyncio.BufferedProtocol):
         return end if len(self._buffer) >= end else 0
 
     def _expect(self, seconds: float) -> None:
-        """Give the client that long for its next whole query."""
+        """Give the client that long for the rest of its query."""
+        self._wait(seconds, self.abort)
+
+    def _wait(self, seconds: float, then: Callable[[], None]) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = asyncio.get_running_loop().call_later(seconds, self.abort)
+        self._timer = asyncio.get_running_loop().call_later(seconds, then)
+
+    def _hang_up(self) -> None:
+        """Close an idle connection: not by a reset, which is an error to the client, unless it has answers unread."""
+        assert self._transport is not None  # noqa: S101
+        unsent = fcntl.ioctl(self._transport.get_extra_info("socket"), termios.TIOCOUTQ, bytes(4))  # SIOCOUTQ, tcp(7)
+        if any(unsent) or self._transport.get_write_buffer_size():
+            self.abort()
+        else:
+            self._transport.close()
