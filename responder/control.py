@@ -29,6 +29,7 @@ from responder.errors import CannotStart, ResponderError
 from responder.feed import Publisher
 from responder.keyfile import read_key
 from responder.keypair import KeyPair
+from responder.limits import Limits
 from responder.scheduling import take_short_turns
 from responder.store import Store
 from responder.update import Keyring, Updates
@@ -111,7 +112,8 @@ async def _start(
         lifetime=timedelta(seconds=settings.values.lifetime),
         clock=_now,
     )
-    updates = _updates(settings, store, challenges)
+    limits = Limits(settings.api)
+    updates = _updates(settings, store, challenges, limits)
     if updates is not None:
         publisher.answer_packets(updates.answer)
     await publisher.start(sockets["feed"][0])
@@ -122,6 +124,7 @@ async def _start(
     api = build_api(
         store,
         challenges,
+        limits,
         settings.api,
         apexes=[static.apex for static in statics],
         max_lifetime=timedelta(seconds=settings.values.max_lifetime),
@@ -138,7 +141,7 @@ async def _start(
     return writer
 
 
-def _updates(settings: Settings, store: Store, challenges: Challenges) -> Updates | None:
+def _updates(settings: Settings, store: Store, challenges: Challenges, limits: Limits) -> Updates | None:
     """What answers DNS updates, if anything does."""
     path = settings.tsig_key_file
     if not settings.dns.update.enabled or path is None:
@@ -153,6 +156,7 @@ def _updates(settings: Settings, store: Store, challenges: Challenges) -> Update
         store,
         challenges,
         Keyring(master, settings.dns.update.algorithms),
+        limits,
         apexes=[zone.name for zone in settings.zones],
         clock=_now,
     )

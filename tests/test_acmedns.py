@@ -19,6 +19,7 @@ from responder.access import Grant, Secret, Token, mint_secret
 from responder.api import build_api
 from responder.config import ApiSettings, RegistrationSettings
 from responder.errors import StoreUnavailable
+from responder.limits import Limits
 from responder.names import Name
 from responder.store import MAX_VALUES, Action, NewToken, Verdict
 from tests.service import APEX, Control, Quick, control, new_database, rows, until
@@ -92,7 +93,14 @@ async def served(tmp_path: Path, url: str, settings: ApiSettings) -> AsyncIterat
     """The API, and a token for `some.example.com`; no secret may come into a log."""
     async with control(tmp_path, url) as running:
         secret, token = await running.mint(HOST)
-        app = build_api(running.store, running.challenges, settings, apexes=[APEX], max_lifetime=MAX_LIFETIME)
+        app = build_api(
+            running.store,
+            running.challenges,
+            Limits(settings),
+            settings,
+            apexes=[APEX],
+            max_lifetime=MAX_LIFETIME,
+        )
         with structlog.testing.capture_logs() as logs:
             async with listening(app) as port:
                 yield Served(running, port, secret, token)

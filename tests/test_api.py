@@ -35,10 +35,10 @@ from responder.api import (
     health,
     problems,
 )
-from responder.api.limits import Limits
 from responder.config import ApiSettings, RegistrationSettings
 from responder.errors import Refused, StoreOutdated, StoreUnavailable
 from responder.exchange import Exchange
+from responder.limits import Limits
 from responder.names import Name
 from responder.store import MAX_VALUES, Action, Verdict
 from responder.wire import Transport
@@ -135,7 +135,14 @@ async def served(running: Control, caplog: pytest.LogCaptureFixture) -> AsyncIte
     """The API. Whatever a test does with it, no secret may come into a log."""
     secret, token = await running.mint(HOST)
     caplog.set_level(logging.DEBUG, "aiohttp")
-    app = build_api(running.store, running.challenges, ApiSettings(), apexes=[APEX], max_lifetime=MAX_LIFETIME)
+    app = build_api(
+        running.store,
+        running.challenges,
+        Limits(ApiSettings()),
+        ApiSettings(),
+        apexes=[APEX],
+        max_lifetime=MAX_LIFETIME,
+    )
     with structlog.testing.capture_logs() as logs:
         async with listening(app) as port, aiohttp.ClientSession() as session:
             yield Api(running, port, session, secret, token)
@@ -768,7 +775,14 @@ async def test_openapi_describes_the_routes(served: Api) -> None:
     described = reply.body
 
     settings = ApiSettings(registration=RegistrationSettings(enabled=True))
-    app = build_api(served.running.store, served.running.challenges, settings, apexes=[APEX], max_lifetime=MAX_LIFETIME)
+    app = build_api(
+        served.running.store,
+        served.running.challenges,
+        Limits(settings),
+        settings,
+        apexes=[APEX],
+        max_lifetime=MAX_LIFETIME,
+    )
     routes = {
         (route.method.lower(), route.resource.canonical.replace("//", "/"))
         for route in app.router.routes()

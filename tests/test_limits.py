@@ -10,11 +10,11 @@ from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 from multidict import CIMultiDict
 
-from responder.api import limits
+from responder import limits
 from responder.api.clients import believe
-from responder.api.limits import Limits
 from responder.config import ApiSettings
 from responder.errors import TooManyRequests
+from responder.limits import Limits
 
 FEW = ApiSettings.model_validate(
     {
@@ -70,7 +70,7 @@ def test_an_ipv6_network_is_one_client() -> None:
 def test_windows_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """After the time it names, a client starts afresh."""
     now = [1000.0]
-    monkeypatch.setattr("responder.api.limits.time.time", lambda: now[0])
+    monkeypatch.setattr("responder.limits.time.time", lambda: now[0])
     counted = Limits(FEW)
     counted.count_registration("192.0.2.1")
     with pytest.raises(TooManyRequests) as raised:

@@ -22,6 +22,7 @@ from responder.certificate.authority import Challenge
 from responder.certificate.remote import solving
 from responder.config import ApiSettings
 from responder.errors import Refused, ResponderError, Unavailable
+from responder.limits import Limits
 from tests.keypairs import key_pair
 from tests.service import APEX, Control, Quick, control, new_database
 
@@ -55,7 +56,14 @@ async def listening(app: web.Application, tls: ssl.SSLContext | None = None) -> 
 
 
 def api(running: Control) -> web.Application:
-    return build_api(running.store, running.challenges, ApiSettings(), apexes=[APEX], max_lifetime=timedelta(days=1))
+    return build_api(
+        running.store,
+        running.challenges,
+        Limits(ApiSettings()),
+        ApiSettings(),
+        apexes=[APEX],
+        max_lifetime=timedelta(days=1),
+    )
 
 
 async def fault(endpoint: str, secret: Secret = NOBODY, **how: Any) -> ResponderError:

@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 from responder.access import Secret, Token
 from responder.api import build_api
 from responder.config import ApiSettings
+from responder.limits import Limits
 from tests.service import APEX, Control, Quick, control, new_database
 from tests.test_api import MAX_LIFETIME, listening
 from tests.updates import ANY, ANY_TYPE, IN, NONE, SOA, TXT, A, Desk, add, key_of, message, rcode, record, text
@@ -140,7 +141,14 @@ async def _start(runner: asyncio.Runner, stack: AsyncExitStack, directory: Path,
     _, victim = await running.mint(*YOURS)
     for grant in victim.grants:
         await running.challenges.present(victim, grant, VALUE, client="192.0.2.1")
-    app = build_api(running.store, running.challenges, ApiSettings(), apexes=[APEX], max_lifetime=MAX_LIFETIME)
+    app = build_api(
+        running.store,
+        running.challenges,
+        Limits(ApiSettings()),
+        ApiSettings(),
+        apexes=[APEX],
+        max_lifetime=MAX_LIFETIME,
+    )
     port = await stack.enter_async_context(listening(app))
     session = await stack.enter_async_context(aiohttp.ClientSession())
     return Tenants(runner, running, session, f"http://127.0.0.1:{port}", secret, token, victim, Desk(running))

@@ -17,9 +17,11 @@ import dns.update
 import pytest
 import structlog
 
-from responder import access, update
+from responder import access, metrics, update
 from responder.access import Token
+from responder.config import ApiSettings
 from responder.errors import NotFound
+from responder.limits import Limits
 from responder.store import MAX_VALUES, AuditEvent, NewToken, Verdict
 from responder.update.tsig import KeyName
 from tests.processes import PATIENCE
@@ -416,6 +418,76 @@ async def test_alias_in_another_place(running: Control, desk: Desk) -> None:
 
     assert "REFUSED" == await desk.send(key, add("_acme-challenge.www.acme.example.com.", VALUE))
     assert "NOERROR" == await desk.send(key, add(str(alias.challenge_name), VALUE))
+
+
+# Limits
+
+
+@pytest.fixture
+def two(running: Control) -> Desk:
+    """What answers updates where a token is good for two requests a minute."""
+    return Desk(running, limits=Limits(ApiSettings.model_validate({"limits": {"per_token": "2/minute"}})))
+
+
+async def test_too_many_with_one_token(running: Control, two: Desk, key: Key) -> None:
+    """More than a token is good for are turned down, signed, and do nothing; other tokens' are not."""
+    _, other = await running.mint(YOURS)
+    assert ["NOERROR"] * 2 == [await two.send(key, add(MINE, VALUE)) for _ in range(2)]
+
+    assert "SERVFAIL" == await two.send(key, delete_all(MINE))
+    assert {VALUE} == running.values(HOST)
+    assert "NOERROR" == await two.send(key_of(other), add(THEIRS, OTHER))
+
+
+async def test_both_ways_count(running: Control, two: Desk) -> None:
+    """What a token does over HTTP counts as well: it is one token."""
+    _, token = await running.mint(HOST)
+    two.limits.count_use(token.id)
+    assert ["NOERROR", "SERVFAIL"] == [await two.send(key_of(token), add(MINE, VALUE)) for _ in range(2)]
+
+
+async def test_keys_that_are_no_longer_good_do_not_count(running: Control, two: Desk) -> None:
+    """Whoever stole a key that was replaced meanwhile, or may not use it from there, uses up nothing."""
+    new = NewToken(
+        digest=access.digest("near"),
+        grants=((grant(HOST), APEX),),
+        created_at=running.clock.now,
+        allow_from=(ip_network("192.0.2.0/24"),),
+    )
+    token = await running.store.mint(new)
+    before = running.clock.now - timedelta(seconds=2)
+    rotated = await running.store.rotate(token.id, access.digest("new"), at=before, grace=timedelta(0))
+    for _ in range(3):
+        assert "REFUSED" == await two.send(key_of(token), add(MINE, VALUE))
+        assert "REFUSED" == await two.send(key_of(rotated), add(MINE, VALUE), client="198.51.100.7")
+
+    assert ["NOERROR"] * 2 == [await two.send(key_of(rotated), add(MINE, VALUE)) for _ in range(2)]
+
+
+async def test_copies_do_not_count(two: Desk, key: Key) -> None:
+    """Nobody uses up what a token is good for by repeating what its holder sent."""
+    request = key.sign(message(add(MINE, VALUE)), two.now)
+    assert ["NOERROR"] * 5 == [rcode(await two.ask(request)) for _ in range(5)]
+    assert "NOERROR" == await two.send(key, delete(MINE, VALUE))
+
+
+async def test_a_loop_does_not_flood_the_log(
+    running: Control, two: Desk, logged: list[structlog.typing.EventDict]
+) -> None:
+    """It is told once in a while, and whose token it is; the metrics count each."""
+    _, token = await running.mint(HOST)
+    before = _limited()
+    for _ in range(7):
+        await two.send(key_of(token))
+
+    told = [event for event in logged if "too many requests with this token" in event.get("reason", "")]
+    assert [(str(token.id), "warning", 0)] == [(each["token"], each["log_level"], each["more"]) for each in told]
+    assert 5 == _limited() - before
+
+
+def _limited() -> float:
+    labels = {"route": "UPDATE", "outcome": "too-many-requests"}
+    return metrics.REGISTRY.get_sample_value("responder_requests_total", labels) or 0
 
 
 # Replays

@@ -14,7 +14,9 @@ from dataclasses import dataclass, field
 import dns.rcode
 
 from responder.access import Token, tsig_key_name, tsig_secret
+from responder.config import ApiSettings
 from responder.feed import Packet
+from responder.limits import Limits
 from responder.update import Keyring, Updates
 from responder.wire import Transport
 from tests.service import APEX, Control
@@ -157,6 +159,7 @@ class Desk:
 
     running: Control
     algorithms: tuple[str, ...] = ALGORITHMS
+    limits: Limits = field(default_factory=lambda: Limits(ApiSettings()))
     updates: Updates = field(init=False)
     _ident: int = 0
 
@@ -165,6 +168,7 @@ class Desk:
             self.running.store,
             self.running.challenges,
             Keyring(MASTER, self.algorithms),
+            self.limits,
             apexes=[APEX],
             clock=self.running.clock,
         )

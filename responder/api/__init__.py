@@ -1,9 +1,9 @@
 """
 The HTTP edge: what ACME clients call, and, on its own listener, what orchestrators ask.
 
-It authenticates, reads the request, and asks `challenges`. `authentication` and `limits` say who may ask, `clients`
-where from; `bodies` reads what clients send, `problems` turns errors into problem documents, `acmedns` speaks as
-acme-dns does, `health` is the admin listener; nothing here decides what a token may do.
+It authenticates, reads the request, and asks `challenges`. `authentication` says who may ask, `clients` where from;
+`bodies` reads what clients send, `problems` turns errors into problem documents, `acmedns` speaks as acme-dns does,
+`health` is the admin listener; nothing here decides what a token may do.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from responder.api.authentication import Authenticator
 from responder.api.bodies import Body, read_body
 from responder.api.clients import believe
 from responder.api.health import build_admin
-from responder.api.limits import Limits
 from responder.api.problems import answer_with_problems, note_hostname
 from responder.api.tls import stay_on_https
 from responder.challenges import Challenges
 from responder.config import ApiSettings
 from responder.connections import Runner
 from responder.errors import Refused
+from responder.limits import Limits
 from responder.names import Name
 from responder.store import Action, Outcome, Store
 
@@ -89,10 +89,15 @@ class Routes:
 
 
 def build_api(
-    store: Store, challenges: Challenges, settings: ApiSettings, *, apexes: Sequence[Name], max_lifetime: timedelta
+    store: Store,
+    challenges: Challenges,
+    limits: Limits,
+    settings: ApiSettings,
+    *,
+    apexes: Sequence[Name],
+    max_lifetime: timedelta,
 ) -> web.Application:
     """The application on the API listener, for zones of these *apexes*."""
-    limits = Limits(settings)
     authenticator = Authenticator(store, challenges, limits)
     routes = Routes(store, challenges, authenticator, max_lifetime=max_lifetime)
     acme_dns = AcmeDns(store, challenges, authenticator, limits, apexes=apexes, registration=settings.registration)

@@ -22,7 +22,6 @@ from aiohttp import web
 from responder.access import Grant, Network, Token, digest, mint_secret, parse_address
 from responder.api.authentication import Authenticator
 from responder.api.bodies import read_octets
-from responder.api.limits import Limits
 from responder.api.problems import KIND, RETRY_AFTER, log_unavailable, note_hostname
 from responder.challenges import Challenges
 from responder.config import RegistrationSettings
@@ -35,6 +34,7 @@ from responder.errors import (
     Unavailable,
     WrongAccount,
 )
+from responder.limits import Limits
 from responder.names import Name
 from responder.store import Action, NewToken, Store
 

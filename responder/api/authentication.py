@@ -20,9 +20,9 @@ import bcrypt
 from aiohttp import web
 
 from responder.access import Digest, Token, digest
-from responder.api.limits import Limits
 from responder.challenges import Challenges
 from responder.errors import Refused, Unauthenticated
+from responder.limits import Limits
 from responder.store import Action, Store
 
 TOKEN_MEMORY = 0.9

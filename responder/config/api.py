@@ -81,8 +81,8 @@ class ApiLimitSettings(Section):
     """
     How many requests are taken, in the notation of the `limits` library.
 
-    *per_token* and *per_address* keep a client that runs in circles from starving the others; *failures*, of one
-    address, keeps guessers and scanners from costing anything.
+    *per_token*, which counts DNS updates, too, and *per_address* keep a client that runs in circles from starving the
+    others; *failures*, of one address, keeps guessers and scanners from costing anything.
     """
 
     per_token: Rate = "60000/minute"  # noqa: S105  # a rate

@@ -25,11 +25,13 @@ from responder.errors import (
     PrerequisiteFailed,
     Refused,
     ResponderError,
+    TooManyRequests,
     Unauthenticated,
     by_ancestry,
 )
 from responder.feed import Deliver, Packet
 from responder.feed.relay import fail
+from responder.limits import Limits
 from responder.logs import Seldom
 from responder.names import Name
 from responder.rrset import CLASS_IN, RRType
@@ -51,12 +53,13 @@ DRAIN = 2.0
 MAX_LOGGED_NAMES = 5
 """Names in one log line. Hardly any update has two."""
 
-FORGERY_INTERVAL = 10.0
-"""Seconds between two log lines about signatures that do not hold: anybody can send those."""
+SELDOM_INTERVAL = 10.0
+"""Seconds between two log lines about what may come in floods: signatures that do not hold, a client in a loop."""
 
 RCODES: dict[type[ResponderError], Rcode] = {
     Invalid: Rcode.FORMERR,
     OutsideZone: Rcode.NOTZONE,
+    TooManyRequests: Rcode.SERVFAIL,
     Refused: Rcode.REFUSED,
     NotServed: Rcode.NOTAUTH,
     ResponderError: Rcode.SERVFAIL,
@@ -83,6 +86,7 @@ class Updates:
         store: Store,
         challenges: Challenges,
         keyring: Keyring,
+        limits: Limits,
         *,
         apexes: Iterable[Name],
         clock: Callable[[], datetime],
@@ -90,12 +94,13 @@ class Updates:
         self._store = store
         self._challenges = challenges
         self._keyring = keyring
+        self._limits = limits
         self._apexes = {apex.wire for apex in apexes}
         self._clock = clock
         self._replays = Replays()
         self._under_way: set[asyncio.Task[Rcode]] = set()
         self._stopping = False
-        self._seldom = Seldom(FORGERY_INTERVAL)
+        self._seldom = Seldom(SELDOM_INTERVAL)
 
     def answer(self, packet: Packet, deliver: Deliver) -> None:
         """Answer *packet* by *deliver*: at once, or when the update is being served. Never raises, never waits."""
@@ -180,6 +185,9 @@ class Updates:
             outcome = await self._update(request, key_name)
             if outcome is not None:
                 told["serial"] = outcome.serial
+        except TooManyRequests as refusal:
+            self._note_limited(refusal)
+            return _rcode(refusal)
         except ResponderError as error:
             rcode, told["reason"] = _rcode(error), str(error)
         except Exception as fault:  # noqa: BLE001  # the edge of a packet
@@ -200,7 +208,10 @@ class Updates:
         client = request.packet.client
         try:
             token.admit(client, now=self._clock())
+            self._limits.count_use(token.id)
             wanted = steps(message, token, client=client, expires_at=self._clock() + self._challenges.lifetime)
+        except TooManyRequests:  # nothing for the audit, which a client in a loop would fill
+            raise
         except Refused as refusal:
             adds = any(record.rclass == CLASS_IN for record in message.changes)
             self._challenges.note_refusal(token, Action.PRESENT if adds else Action.CLEANUP, refusal, client=client)
@@ -222,6 +233,11 @@ class Updates:
 
     def _now(self) -> int:
         return int(self._clock().timestamp())
+
+    def _note_limited(self, refusal: TooManyRequests) -> None:
+        metrics.REQUESTS.labels("UPDATE", "too-many-requests").inc()
+        if (more := self._seldom.due("limited")) is not None:
+            _log.warning("update limited", reason=str(refusal), more=more)
 
     def _report(self, fault: Exception) -> None:
         if (more := self._seldom.due(type(fault).__name__)) is not None:
