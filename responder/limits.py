@@ -30,10 +30,12 @@ class Limits:
 
     def __init__(self, settings: ApiSettings) -> None:
         self._windows = FixedWindowRateLimiter(_Windows())
+        self._in_all = FixedWindowRateLimiter(_Windows())  # by itself: a flood of addresses would have it forgotten
         self._per_address = limits.parse(settings.limits.per_address)
         self._per_token = limits.parse(settings.limits.per_token)
         self._failures = limits.parse(settings.limits.failures)
         self._registrations = limits.parse(settings.registration.limit)
+        self._registrations_in_all = limits.parse(settings.registration.limit_in_all)
 
     def count_request(self, address: str) -> None:
         """One more request from *address*, whatever it is about."""
@@ -44,8 +46,10 @@ class Limits:
         self._hit(self._per_token, "requests with this token", "use", str(token_id))
 
     def count_registration(self, address: str) -> None:
-        """One more account for *address*."""
+        """One more account for *address*, and one more of those that everybody may have together."""
         self._hit(self._registrations, "registrations from your address", "registration", _client(address))
+        if not self._in_all.hit(self._registrations_in_all):
+            raise _refusal(self._in_all, self._registrations_in_all, "registrations in all")
 
     def count_failure(self, address: str) -> None:
         """One more credential from *address* that is good for nothing."""
@@ -54,18 +58,13 @@ class Limits:
     def check_failures(self, address: str) -> None:
         """Whether *address* has shown too many of those lately."""
         if not self._windows.test(self._failures, "failure", _client(address)):
-            raise self._refusal(self._failures, "failed requests from your address", "failure", _client(address))
+            raise _refusal(
+                self._windows, self._failures, "failed requests from your address", "failure", _client(address)
+            )
 
     def _hit(self, limit: limits.RateLimitItem, what: str, kind: str, client: str) -> None:
         if not self._windows.hit(limit, kind, client):
-            raise self._refusal(limit, what, kind, client)
-
-    def _refusal(self, limit: limits.RateLimitItem, what: str, kind: str, client: str) -> TooManyRequests:
-        reset = self._windows.get_window_stats(limit, kind, client).reset_time
-        return TooManyRequests(
-            f"too many {what}: {limit} are allowed; wait as long as Retry-After says",
-            retry_after=max(1, math.ceil(reset - time.time())),
-        )
+            raise _refusal(self._windows, limit, what, kind, client)
 
 
 class _Windows(Storage):
@@ -117,6 +116,16 @@ class _Windows(Storage):
         now = time.time()
         count, ends = self._counters.get(key, (0, now))
         return (count, ends) if ends > now else (0, now)
+
+
+def _refusal(
+    windows: FixedWindowRateLimiter, limit: limits.RateLimitItem, what: str, *identifiers: str
+) -> TooManyRequests:
+    reset = windows.get_window_stats(limit, *identifiers).reset_time
+    return TooManyRequests(
+        f"too many {what}: {limit} are allowed; wait as long as Retry-After says",
+        retry_after=max(1, math.ceil(reset - time.time())),
+    )
 
 
 def _client(address: str) -> str:

@@ -429,6 +429,23 @@ async def test_too_many_registrations(served: Served) -> None:
     assert 11 == len(await served.running.store.tokens())
 
 
+class TestRegistrationInAll:
+    """Registration, with few accounts a day for everybody together."""
+
+    @pytest.fixture
+    def settings(self) -> ApiSettings:
+        return ApiSettings(registration=RegistrationSettings(enabled=True, limit_in_all="2/day"))
+
+    async def test_too_many(self, served: Served) -> None:
+        """The next is refused in acme-dns's words, told when to come back, and leaves nothing in the database."""
+        assert [201] * 2 == [(await served.register()).status for _ in range(2)]
+        before = rows(served.running.directory)
+        reply = await served.register()
+        assert (429, b'{"error": "too_many_requests"}') == (reply.status, reply.body)
+        assert "Retry-After: " in reply.head
+        assert before == rows(served.running.directory)
+
+
 class TestClosed:
     """Registration as it is by default, and limited to networks."""
 

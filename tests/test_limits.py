@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from ipaddress import ip_network
 from uuid import uuid4
 
@@ -19,7 +20,7 @@ from responder.limits import Limits
 FEW = ApiSettings.model_validate(
     {
         "limits": {"per_token": "2/minute", "per_address": "3/minute", "failures": "1/minute"},
-        "registration": {"limit": "1/hour"},
+        "registration": {"limit": "1/hour", "limit_in_all": "8/day"},
     }
 )
 
@@ -90,6 +91,21 @@ def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     counted.count_registration("192.0.2.0")
     with pytest.raises(TooManyRequests):
         counted.count_registration("192.0.2.3")
+
+
+def test_registrations_in_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many addresses ask, so many accounts are made and no more; the refused use nothing up."""
+    monkeypatch.setattr(limits, "MAX_COUNTED", 3)  # nor can a flood of addresses have that forgotten
+    counted = Limits(FEW)
+    for _ in range(5):
+        with contextlib.suppress(TooManyRequests):
+            counted.count_registration("198.51.100.1")
+    for number in range(7):
+        counted.count_registration(f"192.0.2.{number}")
+        counted.count_request(f"192.0.2.{number + 100}")
+    with pytest.raises(TooManyRequests, match="registrations in all: 8 per 1 day are allowed") as raised:
+        counted.count_registration("203.0.113.1")
+    assert 3600 < raised.value.retry_after <= 86_400
 
 
 @pytest.mark.parametrize(

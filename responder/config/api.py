@@ -92,13 +92,14 @@ class ApiLimitSettings(Section):
 
 class RegistrationSettings(Section):
     """
-    Whether acme-dns's `/register` hands out accounts to whoever asks, from which networks (none named: any), and how
-    many to one address.
+    Whether acme-dns's `/register` hands out accounts to whoever asks, from which networks (none named: any), how many
+    to one address, and how many to all together: accounts stay, and addresses are cheap to those who have a botnet.
     """
 
     enabled: bool = False
     allow_from: tuple[NetworkField, ...] = ()
     limit: Rate = "10/hour"
+    limit_in_all: Rate = "1000/day"
 
 
 class ApiSettings(Section):
