@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from ipaddress import ip_network
 from pathlib import Path
 from uuid import UUID, uuid4
@@ -15,7 +17,7 @@ import pytest
 import structlog
 
 from responder import connections
-from responder.access import Grant, Secret, Token, mint_secret
+from responder.access import Grant, Secret, Token, digest, mint_secret
 from responder.api import build_api
 from responder.config import ApiSettings, RegistrationSettings
 from responder.errors import StoreUnavailable
@@ -314,12 +316,12 @@ async def test_trouble_with_the_store(served: Served, monkeypatch: pytest.Monkey
 # Imported accounts
 
 
-async def _import(served: Served, password: str) -> Token:
+async def _import(served: Served, password: str, *, expires_at: datetime | None = None) -> Token:
     name = Name.parse(f"{uuid4()}.{APEX}")
     hashed = bcrypt.hashpw(password.encode(), bcrypt.gensalt(4))
     new = NewToken(
         digest=None, bcrypt=hashed, grants=((Grant(hostname=name, challenge_name=name), APEX),),
-        created_at=served.token.created_at,
+        created_at=served.token.created_at, expires_at=expires_at,
     )  # fmt: skip
     return await served.running.store.mint(new)
 
@@ -340,6 +342,40 @@ async def test_an_imported_password_is_hashed_once(served: Served, monkeypatch: 
     bearer = await served.send(f"GET /v1/token HTTP/1.1\nHost: a\nAuthorization: Bearer {password}")
     assert (200, str(account.id)) == (bearer.status, json.loads(bearer.body)["id"])
     assert json.loads(bearer.body)["hostnames"][0]["cname"] is None
+
+
+@pytest.mark.parametrize("is_settled", [False, True], ids=["never shown", "shown before"])
+async def test_an_imported_account_that_is_revoked(served: Served, *, is_settled: bool) -> None:
+    """It is good for nothing any more, on any route, whether its hash was replaced by then or is so now."""
+    account = await _import(served, "password")
+    name = account.grants[0].challenge_name
+    label = str(name).partition(".")[0]
+    if is_settled:
+        assert 200 == (await served.update(label, user=account.id, key="password")).status
+    async with served.running.other_store() as store:
+        await store.revoke(account.id, at=datetime.now(UTC))
+    await until(lambda: served.running.shown(name) is None)
+
+    basic = base64.b64encode(f"{account.id}:password".encode()).decode()
+    body = json.dumps({"fqdn": str(name), "value": VALUE})
+    for _ in range(2):
+        reply = await served.update(label, user=account.id, key="password")
+        assert (401, b'{"error": "forbidden"}') == (reply.status, reply.body)
+        for path in ("/present", "/cleanup"):
+            reply = await served.send(f"POST {path} HTTP/1.1\nHost: a\nAuthorization: Basic {basic}", body)
+            assert (401, "urn:responder:problem:unauthenticated") == (reply.status, json.loads(reply.body)["type"])
+    assert served.running.shown(name) is None
+    assert not await served.running.store.values(account.id)
+
+
+async def test_an_imported_account_that_has_expired_or_been_rotated(served: Served) -> None:
+    """Its old password ends when the token does, or the grace is over, though it was never shown before."""
+    before = datetime.now(UTC) - timedelta(seconds=2)
+    ended, rotated = await _import(served, "first", expires_at=before), await _import(served, "second")
+    await served.running.store.rotate(rotated.id, digest(mint_secret()), at=before, grace=timedelta(0))
+    for account, password in ((ended, "first"), (rotated, "second")):
+        label = str(account.grants[0].challenge_name).partition(".")[0]
+        assert 401 == (await served.update(label, user=account.id, key=password)).status
 
 
 async def test_wrong_passwords_at_once(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
