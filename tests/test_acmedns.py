@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -16,7 +17,7 @@ import bcrypt
 import pytest
 import structlog
 
-from responder import connections
+from responder import connections, metrics
 from responder.access import Grant, Secret, Token, digest, mint_secret
 from responder.api import build_api
 from responder.config import ApiSettings, RegistrationSettings
@@ -313,6 +314,52 @@ async def test_trouble_with_the_store(served: Served, monkeypatch: pytest.Monkey
     assert "Retry-After: 5" in reply.head
 
 
+async def test_another_method(served: Served) -> None:
+    """What is asked by another method is refused in acme-dns's words, too."""
+    for path in ("/update", "//update", "/register", "/health"):
+        reply = await served.send(f"PUT {path} HTTP/1.1\nHost: a")
+        assert (405, b'{"error": "method_not_allowed"}') == (reply.status, reply.body)
+        assert "Allow: " in reply.head
+
+
+async def test_metrics_name_troubles_as_on_other_routes(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever watches for outcomes need not know which route clients use."""
+    before = _outcomes()
+    with served.running.store.away():
+        await served.update()
+    await served.update("_acme-challenge.other")
+    await served.update(key=mint_secret())
+    await served.update(txt="short")
+    assert {"unavailable": 1, "not-covered": 1, "unauthenticated": 1, "bad_txt": 1} == _outcomes() - before
+
+
+def _outcomes() -> Counter[str]:
+    """How many updates came to what."""
+    samples = (sample for family in metrics.REGISTRY.collect() for sample in family.samples)
+    return Counter(
+        {
+            sample.labels["outcome"]: int(sample.value)
+            for sample in samples
+            if sample.name == "responder_requests_total" and sample.labels["route"] == "/update"
+        }
+    )
+
+
+class TestFewRequests:
+    """An address may ask twice a minute."""
+
+    @pytest.fixture
+    def settings(self) -> ApiSettings:
+        return ApiSettings.model_validate({"limits": {"per_address": "2/minute"}})
+
+    async def test_too_many_from_one_address(self, served: Served) -> None:
+        """The next is refused in acme-dns's words, and told when to come back."""
+        assert [200] * 2 == [(await served.update()).status for _ in range(2)]
+        reply = await served.update()
+        assert (429, b'{"error": "too_many_requests"}') == (reply.status, reply.body)
+        assert "Retry-After: " in reply.head
+
+
 # Imported accounts
 
 
@@ -494,7 +541,8 @@ class TestClosed:
     async def test_registration(self, served: Served, request: pytest.FixtureRequest) -> None:
         """The route is not there, or not for this address."""
         expected = 404 if "closed" in request.node.name else 403
-        assert expected == (await served.register()).status
+        reply = await served.register()
+        assert (expected, ["error"]) == (reply.status, list(json.loads(reply.body)))
         assert [served.token.id] == [token.id for token in await served.running.store.tokens()]
 
 

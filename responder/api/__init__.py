@@ -17,7 +17,7 @@ from aiohttp.typedefs import Handler, Middleware
 
 from responder.access import Grant, Token, describe
 from responder.api import problems
-from responder.api.acmedns import AcmeDns
+from responder.api.acmedns import AcmeDns, answer_in_its_words
 from responder.api.authentication import Authenticator
 from responder.api.bodies import Body, read_body
 from responder.api.clients import believe
@@ -103,7 +103,12 @@ def build_api(
     acme_dns = AcmeDns(store, challenges, authenticator, limits, apexes=apexes, registration=settings.registration)
     app = web.Application(
         client_max_size=MAX_BODY,
-        middlewares=[believe(settings.trusted_proxies), answer_with_problems, _count_with(limits)],
+        middlewares=[
+            believe(settings.trusted_proxies),
+            answer_with_problems,
+            answer_in_its_words,
+            _count_with(limits),
+        ],
     )
     app.router.add_post("/present", routes.present)
     app.router.add_post("/cleanup", routes.cleanup)

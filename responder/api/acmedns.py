@@ -8,21 +8,21 @@ password are its id and secret, `subdomain` is a challenge name of one of its gr
 
 from __future__ import annotations
 
-import functools
 import json
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from ipaddress import ip_network
 from typing import Any
 from uuid import uuid4
 
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
 from responder.access import Grant, Network, Token, digest, mint_secret, parse_address
 from responder.api.authentication import Authenticator
 from responder.api.bodies import read_octets
-from responder.api.problems import KIND, RETRY_AFTER, log_unavailable, note_hostname
+from responder.api.problems import KIND, RETRY_AFTER, STATUSES, for_http, log_unavailable, note_hostname
 from responder.challenges import Challenges
 from responder.config import RegistrationSettings
 from responder.errors import (
@@ -33,6 +33,7 @@ from responder.errors import (
     TooManyRequests,
     Unavailable,
     WrongAccount,
+    by_ancestry,
 )
 from responder.limits import Limits
 from responder.names import Name
@@ -41,9 +42,10 @@ from responder.store import Action, NewToken, Store
 MAX_NETWORKS = 50
 """Networks of one account."""
 
-_VALUE = re.compile(r"[A-Za-z0-9_-]{43}")  # a SHA-256 in base64url (RFC 8555, section 8.4), and nothing else
+ROUTES = {"update", "register", "health"}
+"""Its paths, after one slash or two."""
 
-Handler = Callable[["AcmeDns", web.Request], Awaitable[web.Response]]
+_VALUE = re.compile(r"[A-Za-z0-9_-]{43}")  # a SHA-256 in base64url (RFC 8555, section 8.4), and nothing else
 
 
 class Fault(Exception):
@@ -57,30 +59,39 @@ class Fault(Exception):
             self.response.headers["Retry-After"] = retry_after
 
 
-def _in_its_words(handler: Handler) -> Handler:
-    """Errors of ours, in the words that acme-dns has for them; those that it lacks are 429, 503 and our own texts."""
+@web.middleware
+async def answer_in_its_words(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """On acme-dns's paths, turn errors into its words: clients read `error` in whatever is no success."""
+    if request.path.removeprefix("/").removeprefix("/") not in ROUTES:
+        return await handler(request)
+    try:
+        return await handler(request)
+    except Fault as fault:
+        return fault.response
+    except web.HTTPException as error:  # no such route or method; a body too large, or too slow
+        response = Fault(error.status, error.reason.lower().replace(" ", "_"), kind=for_http(error)[KIND]).response
+        if isinstance(error, web.HTTPMethodNotAllowed):
+            response.headers["Allow"] = error.headers["Allow"]
+        return response
+    except (InvalidRequest, Refused, Unavailable) as error:
+        return _translate(error).response
 
-    @functools.wraps(handler)
-    async def answer(self: AcmeDns, request: web.Request) -> web.Response:
-        try:
-            return await handler(self, request)
-        except Fault as fault:
-            return fault.response
-        except InvalidRequest:
-            return Fault(400, "malformed_json_payload").response
-        except web.HTTPException as error:  # a body too large, or too slow
-            return Fault(error.status, error.reason.lower().replace(" ", "_")).response
-        except TooManyRequests as refusal:
-            return Fault(429, "too_many_requests", retry_after=str(refusal.retry_after)).response
-        except WrongAccount as refusal:
-            return Fault(403, str(refusal), kind="pinned").response
-        except Refused:
-            return Fault(401, "forbidden").response
-        except Unavailable as fault:  # acme-dns says 401, upon which people register everything anew
-            log_unavailable(fault)
-            return Fault(503, "db_error", retry_after=RETRY_AFTER).response
 
-    return answer
+def _translate(error: InvalidRequest | Refused | Unavailable) -> Fault:
+    """Those that acme-dns has no word for are 429, 503 and our own text."""
+    _, kind = by_ancestry(error, STATUSES)
+    match error:
+        case InvalidRequest():
+            return Fault(400, "malformed_json_payload", kind=kind)
+        case TooManyRequests():
+            return Fault(429, "too_many_requests", kind=kind, retry_after=str(error.retry_after))
+        case WrongAccount():
+            return Fault(403, str(error), kind=kind)
+        case Refused():
+            return Fault(401, "forbidden", kind=kind)
+        case Unavailable():  # acme-dns says 401, upon which people register everything anew
+            log_unavailable(error)
+            return Fault(503, "db_error", kind=kind, retry_after=RETRY_AFTER)
 
 
 class AcmeDns:
@@ -111,7 +122,6 @@ class AcmeDns:
             if self._registration.enabled:
                 router.add_post(f"{slash}register", self.register)
 
-    @_in_its_words
     async def update(self, request: web.Request) -> web.Response:
         """Present a value. There is no cleanup in this API, so a name that is full loses its oldest value."""
         token = await self._authenticator.admit(request, Action.PRESENT)
@@ -128,7 +138,6 @@ class AcmeDns:
         note_hostname(grant, outcome)
         return _json({"txt": value})
 
-    @_in_its_words
     async def register(self, request: web.Request) -> web.Response:
         """Hand out an account for a name that says nothing, to whoever may have one."""
         client = request.remote or ""
