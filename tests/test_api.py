@@ -286,6 +286,54 @@ async def test_raw_mode(served: Api, domain: str) -> None:
     assert {expected} == served.running.values(HOST)
 
 
+HTTPREQ = {
+    "lego": ("/{verb}", "User-Agent: goacme-lego/5.3.1", '{{"fqdn":"{fqdn}","value":"{value}"}}\n'),
+    "acme.sh's acmeproxy": (
+        "/{verb}",
+        "User-Agent: acme.sh/3.1.4 (https://github.com/acmesh-official/acme.sh)",
+        '{{"fqdn": "{fqdn}", "value": "{value}"}}',
+    ),
+    "acme.sh's acmeproxy, its endpoint ending in a slash": (
+        "//{verb}",
+        "User-Agent: acme.sh/3.1.4 (https://github.com/acmesh-official/acme.sh)",
+        '{{"fqdn": "{fqdn}", "value": "{value}"}}',
+    ),
+    "libdns's acmeproxy, as in Caddy": (
+        "/{verb}",
+        "User-Agent: Go-http-client/1.1\r\nAccept-Encoding: gzip",
+        '{{"FQDN":"{fqdn}","Value":"{value}"}}\n',
+    ),
+}
+"""The path, the headers and the body with which clients speak lego's httpreq."""
+
+
+@pytest.mark.parametrize("client", HTTPREQ)
+async def test_httpreq_as_clients_send_it(served: Api, client: str) -> None:
+    """Each finds the value in the answer, in quotes, after present and cleanup; libdns the name, too."""
+    path, head, body = HTTPREQ[client]
+    authorization = basic(str(served.token.id), served.secret)["Authorization"]
+    for verb, shown in (("present", {VALUE}), ("cleanup", set())):
+        octets = body.format(fqdn=CHALLENGE, value=VALUE).encode()
+        reply = await served.raw(
+            f"POST {path.format(verb=verb)} HTTP/1.1\r\nHost: responder.example.com\r\n{head}\r\n"
+            f"Authorization: {authorization}\r\nAccept: application/json\r\nContent-Type: application/json\r\n"
+            f"Content-Length: {len(octets)}\r\n\r\n".encode()
+            + octets
+        )
+        assert (200, CHALLENGE, VALUE) == (reply.status, reply.body["fqdn"], reply.body["value"])
+        assert shown == served.running.values(HOST)
+
+
+async def test_member_names_in_any_case(served: Api) -> None:
+    """As Go's servers read them, whose clients write them in their own way; what is there twice is not guessed at."""
+    raw = {"Domain": HOST, "TOKEN": "t", "keyauth": "t.thumbprint", "Lifetime": 60}
+    assert 200 == (await served.ask("POST", "/present", json=raw)).status
+    reply = await served.refused((400, "invalid-request"), json={"fqdn": OWN, "FQDN": CHALLENGE, "value": VALUE})
+    assert ["a key occurs twice in the body"] == reply.body["faults"]
+    reply = await served.refused((400, "invalid-request"), json={"KEYAUTH": 5, "Domain": HOST, "token": "t"})
+    assert ['"keyAuth": text is expected'] == reply.body["faults"]
+
+
 async def test_who_asks_is_who_is_connected(served: Api) -> None:
     """No header makes a request come from another address: there is no trusted proxy."""
     secret, _ = await served.running.mint(HOST, allow_from=(ip_network("192.0.2.0/24"),))

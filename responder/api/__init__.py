@@ -110,8 +110,9 @@ def build_api(
             _count_with(limits),
         ],
     )
-    app.router.add_post("/present", routes.present)
-    app.router.add_post("/cleanup", routes.cleanup)
+    for slash in ("/", "//"):  # acme.sh puts one behind an endpoint that may end with one
+        app.router.add_post(f"{slash}present", routes.present)
+        app.router.add_post(f"{slash}cleanup", routes.cleanup)
     app.router.add_get("/v1/token", routes.token)
     app.router.add_get("/openapi.json", _describe_routes())
     acme_dns.add_routes(app.router)

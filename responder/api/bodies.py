@@ -91,6 +91,13 @@ class RawBody(_Body):
 
 Body = DefaultBody | RawBody
 
+_MEMBERS = {
+    str(field.alias or name).lower(): str(field.alias or name)
+    for body in (DefaultBody, RawBody)
+    for name, field in body.model_fields.items()
+}
+"""The names of all members as they are documented, by their lower-case form."""
+
 
 async def read_body(request: web.Request, *, max_lifetime: timedelta) -> Body:
     """Raises `InvalidRequest` with everything that is wrong, and as `read_octets` does."""
@@ -114,7 +121,7 @@ async def read_octets(request: web.Request) -> bytes:
 
 def _parse(octets: bytes, *, longest: int) -> Body:
     try:
-        data = json.loads(octets.decode(), object_pairs_hook=_without_repetition, parse_constant=_refuse)
+        data = json.loads(octets.decode(), object_pairs_hook=_members, parse_constant=_refuse)
     except (ValueError, RecursionError):
         raise InvalidRequest(['the body is not JSON: send {"fqdn": "...", "value": "..."}']) from None
     if not isinstance(data, dict):
@@ -122,9 +129,14 @@ def _parse(octets: bytes, *, longest: int) -> Body:
     return (RawBody if "keyAuth" in data else DefaultBody).model_validate(data, context=longest)
 
 
-def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Every reader takes another one of two equal keys (RFC 8259, section 4): whoever wrote this meant neither."""
-    if len(data := dict(pairs)) < len(pairs):
+def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """
+    An object whose keys may be in any letter case, as for Go's servers: libdns's acmeproxy sends `FQDN` and `Value`.
+
+    Every reader takes another one of two equal keys (RFC 8259, section 4): whoever wrote this meant neither.
+    """
+    data = {_MEMBERS.get(key.lower(), key): value for key, value in pairs}
+    if len(data) < len(pairs):
         raise InvalidRequest(["a key occurs twice in the body"])
     return data
 
