@@ -98,6 +98,26 @@ def test_wrong_usage(run: Run, bare: Run, arguments: list[str]) -> None:
     assert "Usage: responder" in done.err
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["token", "mint", "x..y"],
+        ["token", "mint", HOST, "--alias", "x..y"],
+        ["token", "allow", "abcdef", "x..y"],
+        ["token", "deny", "abcdef", "x..y"],
+        ["value", "clear", "x..y"],
+        ["audit", "--host", "x..y"],
+        ["check", "x..y"],
+        ["manifest", "x..y"],
+        ["issue", "x..y", "--directory", "https://ca.example.net/directory"],
+        ["import", "acme-dns", "nowhere.db", "--zone", "x..y"],
+    ],
+)
+def test_a_name_that_is_none(run: Run, arguments: list[str]) -> None:
+    """It is refused like any other that cannot be had, in one line: the same status in every command."""
+    assert re.search(r"'x..y' (has an empty label|is not a hostname)", fails(run, *arguments))
+
+
 def test_version_and_help(bare: Run) -> None:
     """Asking is not failing."""
     assert re.search(r"\d", bare("--version").out)
@@ -465,7 +485,9 @@ def test_aliases_that_cannot_be(run: Run) -> None:
     assert "has records from the configuration" in refusal("acme.example.com", other)
     assert "has records from the configuration" in refusal("api.acme.example.com", other)
     assert "has an empty label" in refusal("x..acme.example.com", other)
-    assert "goes with one hostname" in refusal("y.acme.example.com", other, "third.example.com")
+    for command in (["mint"], ["allow", "abcdef"]):
+        done = run("token", *command, other, "third.example.com", "--alias", "y.acme.example.com", status=2)
+        assert "--alias is one challenge name, so it goes with one hostname" in done.err
     assert "x.acme.example.com already belongs to some.example.com: choose another name with --alias" == refusal(
         "x.acme.example.com", other
     )

@@ -112,7 +112,11 @@ class TokenId(click.ParamType[str]):
 
 
 class Hostname(click.ParamType[Name]):
-    """A hostname that there may be something about already, even if no token would be minted for it today."""
+    """
+    A hostname that there may be something about already, even if no token would be minted for it today.
+
+    What is no name raises `InvalidName`, and is refused as by the commands that take several at once.
+    """
 
     name = "host"
 
@@ -120,13 +124,7 @@ class Hostname(click.ParamType[Name]):
         try:
             return access.parse_hostname(str(value))
         except InvalidHostname:
-            return self._plain(str(value), param, ctx)
-
-    def _plain(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> Name:
-        try:
-            return Name.parse(value.removeprefix("*."))
-        except Invalid as fault:
-            self.fail(str(fault), param, ctx)
+            return Name.parse(str(value).removeprefix("*."))
 
 
 BASE_URL = Parsed("url", parse_base_url)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from responder import access, credentials
 from responder.access import Grant, Secret, Token
@@ -120,6 +121,9 @@ def delivered(command: Callable[..., None]) -> Callable[..., None]:
     ) -> None:
         if force and out is None:
             raise click.UsageError("--force goes with --out")
+        asked = click.get_current_context().get_parameter_source("output") is not ParameterSource.DEFAULT
+        if asked and format_ not in (None, output):
+            raise click.UsageError(f"--format {format_} and --output {output} contradict each other: use one of them")
         command(*args, delivery=Delivery(form=format_ or output, out=out, force=force, url=url), **kw)
 
     return functools.reduce(lambda wrapped, option: option(wrapped), reversed(_OPTIONS), run)

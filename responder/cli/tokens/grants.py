@@ -53,7 +53,7 @@ def deny(context: Context, id: str, hosts: tuple[Name, ...], output: str) -> Non
 
 
 def grants_for(settings: Settings, hosts: Sequence[str], alias: str | None) -> tuple[tuple[Grant, Name], ...]:
-    """A grant for each of *hosts*, with the apex of its zone; every fault is reported together."""
+    """A grant for each of *hosts*, with the apex of its zone. Raises `InvalidRequest` with every fault."""
     faults: list[str] = []
     grants: dict[Name, tuple[Grant, Name]] = {}
     for host in hosts:
@@ -64,10 +64,10 @@ def grants_for(settings: Settings, hosts: Sequence[str], alias: str | None) -> t
             faults.append(str(fault))
         else:
             grants[hostname] = (Grant(hostname=hostname, challenge_name=challenge_name), apex)
-    if alias is not None and len(grants) > 1:
-        faults.append("--alias is one challenge name, so it goes with one hostname: mint a token for each")
     if faults:
         raise InvalidRequest(dict.fromkeys(faults))
+    if alias is not None and len(grants) > 1:
+        raise click.UsageError("--alias is one challenge name, so it goes with one hostname: mint a token for each")
     return tuple(grants.values())
 
 
