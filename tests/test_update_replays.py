@@ -62,7 +62,7 @@ def test_what_is_too_old_leaves_no_mark(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_forgotten_keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of too many in all, those of the key unused for longest are forgotten, and nothing as old is taken of any."""
+    """Of too many in all, those of the key unused for longest are forgotten, and nothing as old is taken of it."""
     monkeypatch.setattr(replays, "MAX_IN_ALL", 3)
     memory = Replays()
     first, second, third = (KeyName(UUID(int=n), 1) for n in range(3))
@@ -73,7 +73,19 @@ def test_forgotten_keys(monkeypatch: pytest.MonkeyPatch) -> None:
 
     assert memory.find(second, b"1") is None
     assert [True, True] == [memory.find(first, mac) is not None for mac in (b"1", b"2")]
-    assert [True, False] == [memory.is_forgotten(OTHER, at) for at in (NOW + 1, NOW + 2)]
+    assert [True, False] == [memory.is_forgotten(second, at) for at in (NOW + 1, NOW + 2)]
+
+
+def test_a_forgotten_key_is_no_burden_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its holder's clock may be five minutes ahead: what others sign meanwhile is taken all the same."""
+    monkeypatch.setattr(replays, "MAX_IN_ALL", 1)
+    memory = Replays()
+    remember(memory, KEY, 1, NOW + MAX_FUDGE, now=NOW)
+    remember(memory, OTHER, 1, NOW)
+
+    assert memory.is_forgotten(KEY, NOW + MAX_FUDGE)
+    assert not memory.is_forgotten(KeyName(UUID(int=3), 1), NOW)
+    assert not memory.is_forgotten(OTHER, NOW + 1)
 
 
 def test_keys_that_are_long_unused_leave_no_mark(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,6 +99,17 @@ def test_keys_that_are_long_unused_leave_no_mark(monkeypatch: pytest.MonkeyPatch
     assert not memory.is_forgotten(KEY, NOW)
 
 
+def test_marks_go_when_they_mean_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many keys are forgotten over time, no more is kept of them than the signatures of late could need."""
+    monkeypatch.setattr(replays, "MAX_IN_ALL", 1)
+    memory = Replays()
+    for n in range(5 * MAX_FUDGE):
+        remember(memory, KeyName(UUID(int=n), 1), n, NOW + n)
+
+    assert len(memory._marks) <= MAX_FUDGE + 1
+    assert memory.is_forgotten(KeyName(UUID(int=5 * MAX_FUDGE - 2), 1), NOW + 5 * MAX_FUDGE - 2)
+
+
 def test_both_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     """However many come of however many keys, no more are held than may be."""
     monkeypatch.setattr(replays, "MAX_OF_KEY", 4)
@@ -95,6 +118,6 @@ def test_both_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     for n in range(200):
         remember(memory, KeyName(UUID(int=n * n % 7), 1), n, NOW + n)
 
-    held = [len(key.updates) for key in memory._keys.values()]
+    held = [len(updates) for updates in memory._keys.values()]
     assert sum(held) == memory._count <= 10
     assert max(held) <= 4
