@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from uuid import UUID
 
+from responder.store import Action, AuditEvent, Store, Verdict
 from tests.commands import HOST, VALUE, Run, bare, configuration, environment, present, run
 from tests.service import connect
 
@@ -63,6 +66,31 @@ def test_part_of_the_audit(run: Run, tmp_path: Path) -> None:
     assert 1 == len(done.out.splitlines())
     assert "" == done.err
     assert "longer than 90 days" in run("audit", "--since", "91d").err
+
+
+def test_what_tokens_of_a_hostname_were_refused(run: Run, tmp_path: Path) -> None:
+    """What is about a token as a whole is about each of its hostnames: refusals before it is known for which, too."""
+    mine, other = (run("token", "mint", host, "--output", "json").json["id"] for host in (HOST, "other.example.com"))
+    run("token", "rotate", mine)
+    run("token", "revoke", mine)
+
+    async def refuse(token_id: str) -> None:
+        store = await Store.open(f"sqlite+aiosqlite:///{tmp_path}/responder.db")
+        refusal = AuditEvent(
+            at=datetime.now(UTC), action=Action.PRESENT, verdict=Verdict.REFUSED, token_id=UUID(token_id)
+        )
+        await store.record([refusal])
+        await store.close()
+
+    asyncio.run(refuse(mine))
+    asyncio.run(refuse(other))
+
+    def actions(host: str) -> list[str]:
+        return [event["action"] for event in run("audit", "--host", host, "--output", "json").json]
+
+    assert ["mint", "rotate", "revoke", "present"] == actions(HOST)
+    assert ["mint", "present"] == actions("other.example.com")
+    assert [] == actions("third.example.com")
 
 
 def test_wrong_usage(run: Run) -> None:

@@ -523,7 +523,7 @@ async def test_a_snapshot_may_be_left_early(store: Store) -> None:
 
 
 async def test_audit_tells_who_did_what(store: Store) -> None:
-    """In order, by time and hostname; refusals that the store never saw can be added."""
+    """In order, by time and hostname or its tokens; refusals that the store never saw can be added."""
     token = await store.mint(new_token("a", "b"))
     await store.apply([present(token, "a", "x")], now=NOW + SECOND)
     refusal = AuditEvent(
@@ -554,7 +554,8 @@ async def test_audit_tells_who_did_what(store: Store) -> None:
             hostname=hostname,
             value="x",
             client="192.0.2.1",
-        )
+        ),
+        AuditEvent(at=NOW + 3 * SECOND, action=Action.REVOKE, token_id=token.id),
     ]
 
 

@@ -15,7 +15,7 @@ from responder.store import AUDIT_KEPT, AuditEvent
 
 @click.command()
 @click.option("--since", type=Duration(), default="1h", show_default=True, help="How far back to look.")
-@click.option("--host", type=Hostname(), help="What concerns this hostname only.")
+@click.option("--host", type=Hostname(), help="What concerns this hostname, or its tokens, only.")
 @OUTPUT
 @click.pass_obj
 def audit(context: Context, since: timedelta, host: Name | None, output: str) -> None:

@@ -301,7 +301,7 @@ class Store:
         await self._database.write(audit.record, events)
 
     async def audit(self, since: datetime, hostname: Name | None = None) -> list[AuditEvent]:
-        """What happened at or after *since*, to *hostname* if given, oldest first."""
+        """What happened at or after *since*, oldest first: all of it, or what concerns *hostname*, or its tokens."""
         return await self._database.read(audit.events, since, hostname)
 
 

@@ -11,7 +11,7 @@ from uuid import UUID
 from sqlalchemy import Connection, delete, func, insert, select
 
 from responder.names import Name
-from responder.store.schema import audit
+from responder.store.schema import audit, grants, hostnames
 
 MAX_PRUNED = 10_000
 """Rows deleted at a time."""
@@ -81,10 +81,16 @@ def record(connection: Connection, events: Iterable[AuditEvent]) -> None:
 
 
 def events(connection: Connection, since: datetime, hostname: Name | None) -> list[AuditEvent]:
-    """What happened at or after *since*, to *hostname* if given, oldest first."""
+    """
+    What happened at or after *since*, oldest first: all of it, or what concerns *hostname*. That includes what is about
+    a token as a whole which is granted it, such as a refusal before it was known for which hostname it came.
+    """
     query = select(audit).where(audit.c.at >= since).order_by(audit.c.at, audit.c.id)
     if hostname is not None:
-        query = query.where(audit.c.hostname == hostname)
+        theirs = select(grants.c.token_id).join(hostnames).where(hostnames.c.hostname == hostname)
+        query = query.where(
+            (audit.c.hostname == hostname) | (audit.c.hostname.is_(None) & audit.c.token_id.in_(theirs))
+        )
     return [
         AuditEvent(
             at=row.at,
