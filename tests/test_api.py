@@ -814,6 +814,23 @@ async def test_one_log_line_a_request(served: Api) -> None:
     assert {"127.0.0.1"} == {log["client"] for log in requests}
 
 
+async def test_probes_do_not_fill_the_log(served: Api) -> None:
+    """Health and metrics, which somebody asks for every few seconds for ever, are not for the log while all is well."""
+    with structlog.testing.capture_logs() as logs:
+        assert (200, None) == await get(served.port, "/health")
+        await served.ask("POST", "/health", headers={})
+        async with nameserver(served.running) as dns_port, listening(admin(served.running, dns_port)) as port:
+            for path in ("/livez", "/readyz", "/metrics"):
+                async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{port}{path}") as answer:
+                    assert 200 == answer.status
+            with served.running.store.away():
+                assert 503 == (await get(port, "/readyz"))[0]
+
+    assert [("/health", 405), ("/readyz", 503)] == [
+        (log["path"], log["status"]) for log in logs if (log["event"], log["log_level"]) == ("request", "info")
+    ]
+
+
 # The description of the routes
 
 

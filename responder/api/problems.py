@@ -66,6 +66,9 @@ _TITLES = {
     503: "Temporarily unavailable",
 }
 
+POLLED = frozenset({"/health", "/livez", "/readyz", "/metrics"})
+"""Routes that somebody asks for every few seconds, for ever. While all is well they would be most of the log."""
+
 LIMITED_INTERVAL = 1.0
 """Seconds between two log lines about requests that were too many."""
 
@@ -97,15 +100,15 @@ async def answer_with_problems(request: web.Request, handler: Handler) -> web.St
 
 def note(request: web.BaseRequest, response: web.StreamResponse) -> None:
     """Count each request, and write one line about it; of those that were too many, one now and then."""
-    metrics.REQUESTS.labels(request.get(_ROUTE, "none"), response.get(KIND, "ok")).inc()
+    route = request.get(_ROUTE, "none")
+    metrics.REQUESTS.labels(route, response.get(KIND, "ok")).inc()
     more = None
     if response.status == 429 and (more := _limited.due("429")) is None:
         return
     path = request.rel_url.raw_path[:128]  # still with its %XX: nothing in it can command a terminal
     unreported = {"more": more} if more else {}
-    _log.info(
-        "request", method=request.method[:16], path=path, status=response.status, client=request.remote, **unreported
-    )
+    write = _log.debug if route in POLLED and response.status < 400 else _log.info
+    write("request", method=request.method[:16], path=path, status=response.status, client=request.remote, **unreported)
 
 
 def note_hostname(grant: Grant, outcome: Outcome) -> None:
