@@ -108,6 +108,16 @@ async def bench(cluster: FakeCluster, resolver: dns.asyncresolver.Resolver) -> A
         yield bench
 
 
+def answering(status: int, message: str) -> Callable[[web.BaseRequest, Attributes], web.Response | None]:
+    """For `FakeApi.fault`: kube-apiserver says this to whoever asks for a Secret."""
+
+    def answer(_: web.BaseRequest, what: Attributes) -> web.Response | None:
+        document = {"kind": "Status", "status": "Failure", "message": message, "code": status}
+        return web.json_response(document, status=status) if what.resource == "secrets" else None
+
+    return answer
+
+
 # What is asked of the responder
 
 
@@ -184,6 +194,24 @@ async def test_no_right_to_the_secret(bench: Bench) -> None:
 
     assert (await bench.present()).startswith("the webhook may not read Secret team-a/responder-token: ")
     assert await bench.clean_up() is None
+
+
+async def test_refusals_that_name_more(bench: Bench) -> None:
+    """
+    After its own words, kube-apiserver tells what else it met: roles that bindings name and nobody has made, in any
+    order. That is not passed on, as cert-manager begins anew at once when a text changes.
+    """
+    own = 'secrets "responder-token" is forbidden: User "u" cannot get resource "secrets" in API group "" in the'
+    reasons = ["RBAC: [role a not found, role b not found]", "RBAC: [role b not found, role a not found]"]
+    texts = set()
+    for message in (*(f'{own} namespace "team-a": {reason}' for reason in reasons), f'{own} namespace "team-a"'):
+        bench.cluster.api.fault = answering(403, message)
+        texts.add(await bench.present())
+
+    refused = "the webhook may not read Secret team-a/responder-token: let its ServiceAccount get that Secret"
+    assert {f'{refused} ({own} namespace "team-a")'} == texts
+    bench.cluster.api.fault = answering(403, "no, says another authorizer at 12:34")
+    assert f"{refused} (kube-apiserver says no more)" == await bench.present()
 
 
 # The issuer's config
@@ -360,6 +388,20 @@ async def test_cluster_api_down(bench: Bench, answer: Callable[[], web.Response]
     assert (await bench.present()).startswith("the Kubernetes API ")
     assert await bench.clean_up() is None
     assert await bench.clean_up(bench.order(SERVED)) == await bench.present()
+
+
+async def test_cluster_api_in_trouble(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+    """What kube-apiserver says of its own troubles names ports and times: that is for the log alone."""
+    texts = set()
+    for reason in (
+        "read tcp 10.0.0.1:40001->10.0.0.2:2379: i/o timeout",
+        "read tcp 10.0.0.1:40002->10.0.0.2:2379: EOF",
+    ):
+        bench.cluster.api.fault = answering(500, reason)
+        texts.add(await bench.present())
+        assert reason in capsys.readouterr().out
+
+    assert {"the Kubernetes API answers the webhook with status 500: the webhook's log has its reason"} == texts
 
 
 async def test_responder_that_hangs(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import re
 import ssl
 from collections.abc import Mapping
 from contextlib import suppress
@@ -31,6 +32,11 @@ DEADLINE = 4.0
 PAGE = 500
 """Challenges to ask for at a time, as kubectl does."""
 
+_REFUSAL = re.compile(r'.+ is forbidden: User "[^"]*" cannot .+? (in the namespace "[^"]*"|at the cluster scope)')
+"""
+What kube-apiserver says itself in a refusal: the account and the object, always in the same words. After that come the
+reasons of its authorizers, such as roles that bindings name and nobody has made, in any order.
+"""
 
 _log = structlog.get_logger("webhook")
 
@@ -158,7 +164,7 @@ class Cluster:
 
 
 def _read(status: int, document: Any) -> dict[str, Any]:
-    """What the API answered. Its own words in a refusal name the account and the object, and are always the same."""
+    """What the API answered."""
     if not isinstance(document, dict):
         raise ValueError("an answer that is no object")
     message = str(document.get("message"))
@@ -166,8 +172,12 @@ def _read(status: int, document: Any) -> dict[str, Any]:
         case 200 | 201:
             return document
         case 403:
-            raise Forbidden(message)
+            own = _REFUSAL.match(message)
+            raise Forbidden(own[0] if own else "kube-apiserver says no more")
         case 404:
             raise NotFound(message)
         case _:
-            raise ClusterUnavailable(f"the Kubernetes API cannot answer the webhook: {message}")
+            _log.warning("the Kubernetes API cannot answer", status=status, reason=message)
+            raise ClusterUnavailable(
+                f"the Kubernetes API answers the webhook with status {status}: the webhook's log has its reason"
+            )
