@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from responder.webhook import DRAIN
 from tests import charts, gobuilt, schemas
 from tests.charts import Object, one, pods, rendered, stored
 
@@ -62,6 +63,29 @@ def test_webhook_survives_a_drained_node() -> None:
     assert (2, 0) == (deployment["replicas"], deployment["strategy"]["rollingUpdate"]["maxUnavailable"])
     assert 1 == one(objects, "PodDisruptionBudget")["spec"]["maxUnavailable"]
     assert "kubernetes.io/hostname" == pods(objects)[0]["topologySpreadConstraints"][0]["topologyKey"]
+
+
+def test_webhook_gets_its_time() -> None:
+    """It has two minutes to start on a busy node, an answer may take seconds, and a stop as long as it needs."""
+    pod = pods(stored(WEBHOOK))[0]
+    container = pod["containers"][0]
+    startup = container["startupProbe"]
+    _, pause = container["lifecycle"]["preStop"]["exec"]["command"]
+
+    assert 120 <= startup["periodSeconds"] * startup["failureThreshold"]
+    assert {5} == {container[probe]["timeoutSeconds"] for probe in ("startupProbe", "livenessProbe", "readinessProbe")}
+    assert int(pause) + DRAIN < pod["terminationGracePeriodSeconds"]
+
+
+def test_new_authority_keeps_its_key() -> None:
+    """
+    While the pods still show the certificate of the old CA, kube-apiserver may trust the new one already: the CA's key
+    and name stay, so it does not matter which it knows.
+    """
+    objects = stored(WEBHOOK)
+
+    assert "Never" == one(objects, "Certificate", f"{WEBHOOK}-ca")["spec"]["privateKey"]["rotationPolicy"]
+    assert "Always" == one(objects, "Certificate", f"{WEBHOOK}-tls")["spec"]["privateKey"]["rotationPolicy"]
 
 
 FRONT_PROXY = ["extension-apiserver-authentication"]

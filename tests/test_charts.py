@@ -142,16 +142,22 @@ def test_kubectl(tmp_path: Path) -> None:
         ("responder", {"config": {"zones": [{"name": "a.example", "hostmaster": "a@example", "nameserver": {}}]}}),
         ("responder", {"service": {"type": "loadBalancer"}}),
         ("responder", {"persistence": {"size": 1}}),
+        ("responder", {"service": None}),
+        ("responder", {"networkPolicy": {"enabled": None}}),
         (WEBHOOK, {"repicas": 2}),
         (WEBHOOK, {"secretAccess": {"namespaces": {"web": "token"}}}),
         (WEBHOOK, {"secretAccess": {"clusterWide": True}}),
+        (WEBHOOK, {"secretAccess": {"namespaces": {"We_b": ["token"]}}}),
+        (WEBHOOK, {"listenAddress": "0.0.0"}),
+        (WEBHOOK, {"image": None}),
+        (WEBHOOK, {"networkPolicy": {"dns": {"ports": None}}}),
         (WEBHOOK, {"tls": {"mode": "none"}}),
         (WEBHOOK, {"group": "Responder"}),
         (WEBHOOK, {"networkPolicy": {"form": []}}),
     ],
 )
 def test_typos_are_refused(chart: str, wrong: Object) -> None:
-    """A key that does not exist, or a value that makes no sense, is refused before anything is installed."""
+    """A key that does not exist, a value that makes no sense, or a section without its lines, is refused at once."""
     schema = json.loads((charts.CHARTS / chart / "values.schema.json").read_text())
     values = yaml.safe_load((charts.CHARTS / chart / "values.yaml").read_text())
     if chart == "responder":
@@ -187,6 +193,8 @@ def test_what_does_not_go_together(helm: str) -> None:
         ("responder", "replicas=2", "name the Secret with its URL in postgresql.secretName"),
         (WEBHOOK, "tls.mode=secret", "tls.secretName: name the Secret"),
         (WEBHOOK, "tls.mode=secret,tls.secretName=x", "tls.caBundle: give the CA"),
+        (WEBHOOK, "tls.secretName=x", "tls.mode: set it to secret, or leave out tls.secretName and tls.caBundle"),
+        (WEBHOOK, "tls.caBundle=-----BEGIN CERTIFICATE-----", "tls.mode: set it to secret"),
     ):
         with pytest.raises(RuntimeError, match=expected):
             charts.template(chart, "--set", arguments, helm=helm)
@@ -327,6 +335,17 @@ def test_database(helm: str) -> None:
     assert {5432, 53} == {port["port"] for rule in egress(postgresql) for port in rule["ports"]}
 
 
+@pytest.mark.parametrize(
+    ("value", "expected"), [("null", {}), ('""', {"storageClassName": ""}), ('"fast"', {"storageClassName": "fast"})]
+)
+def test_storage_class(helm: str, value: str, expected: Object) -> None:
+    """null is the cluster's default class; "" is none at all, for a volume that was made by hand."""
+    objects = rendered(helm, "responder", "--set-json", f"persistence.storageClassName={value}")
+    claim = one(objects, "StatefulSet")["spec"]["volumeClaimTemplates"][0]["spec"]
+
+    assert {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}, **expected} == claim
+
+
 def test_probes_leave_dns_alone() -> None:
     """A database that is away does not take the pod out of the Service: DNS goes on from memory."""
     container = pods(stored("responder"))[0]["containers"][0]
@@ -346,8 +365,11 @@ def test_responder_talks_to_nobody() -> None:
 
 
 def _merged(values: Object, wrong: Object) -> Object:
-    merged = dict(values)
+    """As Helm has it: null takes a value away."""
+    merged = {key: value for key, value in values.items() if wrong.get(key, value) is not None}
     for key, value in wrong.items():
+        if value is None:
+            continue
         both = isinstance(value, dict) and isinstance(values.get(key), dict)
         merged[key] = _merged(values[key], value) if both else value
     return merged

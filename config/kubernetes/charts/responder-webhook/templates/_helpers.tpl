@@ -23,6 +23,9 @@ app.kubernetes.io/part-of: responder
 {{- if eq .Values.tls.mode "secret" }}
 {{- required "tls.secretName: name the Secret that has tls.crt and tls.key" .Values.tls.secretName }}
 {{- else }}
+{{- if or .Values.tls.secretName .Values.tls.caBundle }}
+{{- fail "tls.mode: set it to secret, or leave out tls.secretName and tls.caBundle, which are for that" }}
+{{- end }}
 {{- include "webhook.name" . }}-tls
 {{- end }}
 {{- end }}
