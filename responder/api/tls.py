@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import ssl
 from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
-from responder import metrics
+from responder import metrics, tlscontext
 from responder.errors import Invalid
 from responder.keypair import KeyPair
 
@@ -24,24 +23,27 @@ class ServerTls:
 
     def __init__(self, pair: KeyPair) -> None:
         """Raises `Invalid`, as `use` does."""
-        self.context = _context()
-        self.context.sni_callback = self._choose
+        self._contexts = tlscontext.Replaceable(_context(), _context())
         self.use(pair)
+
+    @property
+    def context(self) -> ssl.SSLContext:
+        """For the listener."""
+        return self._contexts.context
 
     def use(self, pair: KeyPair) -> None:
         """Show the certificate of *pair* from now on. Raises `Invalid`, and goes on as before, if TLS cannot use it."""
         # Loaded into a live context, a certificate would stand beside an older one with another kind of key.
         context = _context()
-        _load(context, pair)
-        self._current = context
+        try:
+            tlscontext.load(context, pair.chain + b"\n" + pair.key)
+        except ssl.SSLError as fault:
+            raise Invalid(f"TLS cannot use the certificate: {tlscontext.reason(fault)}") from None
+        self._contexts.newest = context
         self.pair = pair
         metrics.CERTIFICATE.clear()
         kind = "self-signed" if pair.leaf.issuer == pair.leaf.subject else "issued"
         metrics.CERTIFICATE.labels(kind).set(pair.not_after.timestamp())
-
-    def _choose(self, connection: ssl.SSLObject, hostname: str | None, context: ssl.SSLContext) -> None:
-        """Called for each handshake, whether its client names a host or not."""
-        connection.context = self._current
 
 
 def stay_on_https(seconds: int) -> Callable[[web.Request, web.StreamResponse], Awaitable[None]]:
@@ -61,20 +63,3 @@ def _context() -> ssl.SSLContext:
     context.options |= ssl.OP_NO_RENEGOTIATION  # a lever for CPU floods
     context.set_alpn_protocols(["http/1.1"])
     return context
-
-
-def _load(context: ssl.SSLContext, pair: KeyPair) -> None:
-    """The ssl module reads certificates from files only; this one exists in memory alone."""
-    descriptor = os.memfd_create("certificate")
-    try:
-        with os.fdopen(os.dup(descriptor), "wb") as file:
-            file.write(pair.chain + b"\n" + pair.key)
-        context.load_cert_chain(f"/proc/self/fd/{descriptor}")
-    except ssl.SSLError as fault:
-        raise Invalid(f"TLS cannot use the certificate: {_reason(fault)}") from None
-    finally:
-        os.close(descriptor)
-
-
-def _reason(fault: ssl.SSLError) -> str:
-    return (fault.reason or "it is not understood").replace("_", " ").lower()

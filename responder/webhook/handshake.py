@@ -1,18 +1,15 @@
 """
 TLS as the front proxy needs it: our certificate, its client certificate; both sides change while connections stand.
-
-A context that is in use cannot be given another certificate or another trust without a moment in which it has half of
-each. So listeners hold an outer one for good, and each handshake goes on in whatever inner one is the newest.
 """
 
 from __future__ import annotations
 
-import os
 import ssl
 from pathlib import Path
 
 import structlog
 
+from responder import tlscontext
 from responder.errors import CannotStart, InvalidConfiguration
 from responder.logs import Seldom
 
@@ -24,21 +21,25 @@ _failures = Seldom(FAILURE_INTERVAL)
 
 
 class Handshake:
-    """The *context* for listeners, and what may change about it."""
+    """The `context` for listeners, and what may change about it."""
 
     def __init__(self, certificate: Path, key: Path) -> None:
         """The serving certificate, with its chain, and its key, as PEM files. Raises `CannotStart`."""
         self._paths = key, certificate
         self._ca = ""
-        self.context = _new_context()
-        self.context.sslobject_class = _Peer
-        self.context.sni_callback = self._choose
+        outer = _new_context()
+        outer.sslobject_class = _Peer
         try:
             self._pem = self._read()
-            self._newest = _context(self._pem, self._ca)
+            self._contexts = tlscontext.Replaceable(outer, _context(self._pem, self._ca))
         except OSError as fault:
-            reason = f"cannot use the serving certificate {certificate} with the key {key}: {_reason(fault)}"
+            reason = f"cannot use the serving certificate {certificate} with the key {key}: {tlscontext.reason(fault)}"
             raise CannotStart(reason) from None
+
+    @property
+    def context(self) -> ssl.SSLContext:
+        """For the listeners."""
+        return self._contexts.context
 
     def trust(self, ca: str) -> bool:
         """
@@ -51,8 +52,9 @@ class Handshake:
         try:
             context = _context(self._pem, ca)
         except OSError as fault:
-            raise InvalidConfiguration([f"cannot use the front proxy's CA certificates: {_reason(fault)}"]) from None
-        before, self._ca, self._newest = self._newest, ca, context
+            reason = tlscontext.reason(fault)
+            raise InvalidConfiguration([f"cannot use the front proxy's CA certificates: {reason}"]) from None
+        before, self._ca, self._contexts.newest = self._contexts.newest, ca, context
         _log.info("trusting a front proxy", authorities=[_subject(each) for each in context.get_ca_certs()])
         return not {*before.get_ca_certs(binary_form=True)} <= {*context.get_ca_certs(binary_form=True)}
 
@@ -61,20 +63,17 @@ class Handshake:
         try:
             if (pem := self._read()) == self._pem:
                 return
-            self._newest = _context(pem, self._ca)
+            self._contexts.newest = _context(pem, self._ca)
         except OSError as fault:  # perhaps only one of the two has been replaced so far
             if _failures.due("reload") is not None:
-                _log.error("cannot use the new serving certificate: going on with the old one", reason=_reason(fault))
+                reason = tlscontext.reason(fault)
+                _log.error("cannot use the new serving certificate: going on with the old one", reason=reason)
             return
         self._pem = pem
         _log.info("using a new serving certificate")
 
     def _read(self) -> bytes:
         return b"\n".join(path.read_bytes() for path in self._paths)
-
-    def _choose(self, peer: ssl.SSLObject, _: str | None, __: ssl.SSLContext) -> None:
-        """Called in each handshake, whether its client names a server or not."""
-        peer.context = self._newest
 
 
 class _Peer(ssl.SSLObject):
@@ -94,10 +93,7 @@ class _Peer(ssl.SSLObject):
 def _context(pem: bytes, ca: str) -> ssl.SSLContext:
     """With our key and certificate in *pem*, and trust in *ca*. Raises `OSError`, as everything of `ssl` does."""
     context = _new_context()
-    with os.fdopen(os.memfd_create("serving"), "wb") as file:  # OpenSSL takes them from files only
-        file.write(pem)
-        file.flush()
-        context.load_cert_chain(f"/proc/self/fd/{file.fileno()}", password=_no_password)
+    tlscontext.load(context, pem)
     if ca:
         context.load_verify_locations(cadata=ca)
     return context
@@ -118,18 +114,10 @@ def _new_context() -> ssl.SSLContext:
     return context
 
 
-def _no_password() -> str:
-    """Without this, OpenSSL asks at the terminal."""
-    return ""
-
-
-def _reason(fault: OSError) -> str:
-    """The same words for the same fault; Python's own name a line of its source code."""
+def _reason(fault: ssl.SSLError) -> str:
     if isinstance(fault, ssl.SSLCertVerificationError):
         return f"the client's certificate is not the front proxy's: {fault.verify_message}"
-    if isinstance(fault, ssl.SSLError):
-        return str(fault.reason or "malformed").replace("_", " ").lower()
-    return fault.strerror or type(fault).__name__
+    return tlscontext.reason(fault)
 
 
 def _subject(certificate: object) -> str:
