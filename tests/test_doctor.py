@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import socket
+import subprocess
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -43,6 +44,7 @@ from responder.doctor import (
 )
 from responder.doctor import nameservers as probing
 from responder.doctor.caa import Judgement, Property, judge
+from responder.doctor.report import dig
 from responder.errors import CannotExamine
 from responder.names import Name
 from responder.store import Action, NewToken, Store
@@ -266,7 +268,7 @@ async def test_one_parent_server_lags(clinic: Clinic, records: str, check: str, 
     assert {check: f"{fault} according to b.example.com ({PARENT_B})"} == crosses(findings)
     instruction, command = mend(findings, check)
     assert "other servers of example.com differ" in instruction
-    assert f"dig @{PARENT_B} {APEX} NS +norecurse" == command
+    assert f"dig @{PARENT_B} -p {clinic.world.port} {APEX} NS +norecurse" == command
 
 
 async def test_parent_server_that_holds_our_zone_too(clinic: Clinic) -> None:
@@ -454,7 +456,8 @@ async def test_one_server_of_the_hostname_lags(clinic: Clinic) -> None:
     assert {
         "CNAME": f"_acme-challenge.some.example.com has no CNAME according to b.example.com ({PARENT_B})"
     } == crosses(findings)
-    assert f"dig @{PARENT_B} _acme-challenge.some.example.com CNAME +norecurse" in mend(findings, "CNAME")
+    command = f"dig @{PARENT_B} -p {clinic.world.port} _acme-challenge.some.example.com CNAME +norecurse"
+    assert command in mend(findings, "CNAME")
 
 
 async def test_wildcard_without_its_source(clinic: Clinic) -> None:
@@ -732,20 +735,45 @@ def test_caa_without_a_known_account() -> None:
     assert bound(MINE, YOURS) == judge(properties, Policy(("ca.example.net",)), wildcard=False)
 
 
+# Commands
+
+
+def test_command() -> None:
+    """It asks the same server at the same port, which goes without saying if it is that of every server."""
+    apex = Name.parse(APEX)
+
+    assert f"dig @192.0.2.1 {APEX} SOA +tcp" == dig(questions.Server("ns1", "192.0.2.1"), apex, "SOA", "+tcp")
+    assert f"dig @2001:db8::1 -p 5300 {APEX} NS" == dig(questions.Server("ns1", "2001:db8::1", 5300), apex, "NS")
+
+
+def test_command_with_a_strange_name() -> None:
+    """What a shell would act on, it hands to dig as it is: whoever chooses a name does not choose what is run."""
+    name = Name.from_labels([b"a;`reboot` $(reboot)|&<>'\"#", b"example", b"com"])
+
+    run = subprocess.run(
+        ["sh", "-c", dig(questions.Server("ns1", "192.0.2.1"), name, "SOA").replace("dig", "printf '%s\n'", 1)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert ["@192.0.2.1", str(name), "SOA"] == run.stdout.splitlines()
+
+
 # Asking
 
 
 async def test_answer_that_does_not_fit(clinic: Clinic) -> None:
     """What does not fit a datagram is asked for over TCP, of servers and of the resolver."""
     many = "\n".join(f"_acme-challenge.some.{APEX}. TXT {number:x}{'x' * 200}" for number in range(16))
-    asker = questions.Asker(clinic.world.port, lambda _: None)
+    asker = questions.Asker(lambda _: None)
     await clinic.world.add(NS1, ZONE + many)
     await clinic.resolver(many)
     name = Name.parse(f"_acme-challenge.some.{APEX}")
 
     outcomes = [
-        await asker.ask(questions.Server("ns1", NS1), name, "TXT"),
-        await asker.ask_resolver(questions.Server("it", RESOLVER), name, "TXT", port=clinic.world.port),
+        await asker.ask(questions.Server("ns1", NS1, clinic.world.port), name, "TXT"),
+        await asker.ask_resolver(questions.Server("it", RESOLVER, clinic.world.port), name, "TXT"),
     ]
 
     assert [17, 17] == [len(out.texts(name)) for out in outcomes if isinstance(out, questions.Reply)]
@@ -755,8 +783,8 @@ async def test_waiting_is_told(clinic: Clinic) -> None:
     """Whom it waits for is told as it begins, and nobody when all have answered."""
     told: list[str] = []
     await clinic.resolver()
-    asker = questions.Asker(clinic.world.port, told.append)
+    asker = questions.Asker(told.append)
 
-    await asker.ask_resolver(questions.Server("it", RESOLVER), Name.parse(APEX), "NS", port=clinic.world.port)
+    await asker.ask_resolver(questions.Server("it", RESOLVER, clinic.world.port), Name.parse(APEX), "NS")
 
     assert [f"it ({RESOLVER}) over UDP", ""] == told

@@ -25,7 +25,7 @@ from responder.access import Grant
 from responder.config import ZoneSettings
 from responder.doctor import authorities, delegation, hostname, nameservers, probe
 from responder.doctor.caa import Policy
-from responder.doctor.questions import Asker, Server
+from responder.doctor.questions import DNS_PORT, Asker, Server
 from responder.doctor.report import Check, Finding, Mark, Mend, Section
 from responder.doctor.walk import Walk, system_resolvers
 from responder.errors import CannotExamine
@@ -36,9 +36,6 @@ __all__ = ["Case", "Check", "Finding", "Mark", "Mend", "Patient", "Policy", "Sec
 
 DEADLINE = 180.0
 """Seconds for everything. A delegation in order takes one or two; one whose every server is silent, about a minute."""
-
-DNS_PORT = 53
-"""Where every server is, outside of laboratories."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +75,8 @@ async def examine(case: Case, *, waiting: Callable[[str], None], found: Callable
     """
     try:
         async with asyncio.timeout(DEADLINE):
-            walk = await Walk.start(Asker(case.port, waiting), case.resolvers, case.resolver_port)
+            resolvers = [Server("the resolver", address, case.resolver_port) for address in case.resolvers]
+            walk = await Walk.start(Asker(waiting), resolvers, case.port)
             return await _examine(case, walk, found)
     except TimeoutError:
         raise CannotExamine(

@@ -14,7 +14,7 @@ from dns.rdtypes.ANY.CAA import CAA
 from responder.access import Grant
 from responder.doctor.caa import Judgement, Policy, Property, is_prohibitive, judge, permission_text, relevant
 from responder.doctor.questions import Outcome, Reply
-from responder.doctor.report import Check, Finding, Mend, cross, note, tick
+from responder.doctor.report import Check, Finding, Mend, cross, dig, note, tick
 from responder.doctor.walk import Walk
 from responder.names import Name
 
@@ -76,7 +76,7 @@ def _unanswered(walk: Walk, name: Name, outcome: Outcome) -> Finding:
         Check.CAA,
         f"the CAA look-up for {name} fails, and a CA that gets no answer issues nothing: {reason}",
         "see what is wrong there:",
-        f"dig @{walk.resolver.address} {name} CAA",
+        dig(walk.resolver, name, "CAA"),
     )
 
 

@@ -17,7 +17,7 @@ from dns.rdtypes.ANY.NS import NS
 
 from responder.config import ZoneSettings
 from responder.doctor.questions import Address, Failure, Outcome, Reply, Server, from_dnspython
-from responder.doctor.report import Check, Finding, Mend, catch_up, cross, note, tick, witnesses
+from responder.doctor.report import Check, Finding, Mend, catch_up, cross, dig, note, tick, witnesses
 from responder.doctor.walk import Walk
 from responder.names import Name
 
@@ -77,7 +77,7 @@ def _no_parent(walk: Walk, parent: Name) -> Finding:
         Check.DELEGATION,
         f"the resolver finds no nameservers for {parent}, where the zone has to be delegated",
         "see what is wrong there:",
-        f"dig @{walk.resolver.address} {parent} NS",
+        dig(walk.resolver, parent, "NS"),
     )
 
 
@@ -86,7 +86,7 @@ def _silent_parent(parent: Name, servers: Sequence[Server], zone: ZoneSettings) 
         Check.DELEGATION,
         f"no server of {parent} answers, so nobody finds {zone.name}",
         "see whether this machine is kept from asking them:",
-        *(f"dig @{server.address} {zone.name} NS +norecurse" for server in servers),
+        *(dig(server, zone.name, "NS", "+norecurse") for server in servers),
     )
 
 
@@ -99,7 +99,7 @@ def _unheard(parent: Name, answers: Mapping[Server, _View | Outcome]) -> Iterato
         yield note(
             Check.DELEGATION,
             f"{server}, a server of {parent}, {what}",
-            Mend("see whether it is just this machine:", (f"dig @{server.address} {parent} SOA +norecurse",)),
+            Mend("see whether it is just this machine:", (dig(server, parent, "SOA", "+norecurse"),)),
         )
 
 

@@ -18,7 +18,7 @@ from dns.rdtypes.ANY.TXT import TXT
 from responder.access import Grant
 from responder.doctor.nameservers import FOLLOW_PATIENCE
 from responder.doctor.questions import Outcome, Reply, Server, from_dnspython, wait_for_none
-from responder.doctor.report import Check, Finding, catch_up, cross, note, tick, witnesses
+from responder.doctor.report import Check, Finding, catch_up, cross, dig, note, tick, witnesses
 from responder.doctor.walk import Walk
 from responder.names import Name
 
@@ -68,7 +68,7 @@ def unresolved(walk: Walk, grant: Grant, fault: str) -> Finding:
         Check.RESOLVER,
         fault,
         "mend the other crosses first, then wait until it has forgotten; what it knows, whatever DNSSEC says:",
-        f"dig @{walk.resolver.address} {asked_name(grant)} TXT +cdflag",
+        dig(walk.resolver, asked_name(grant), "TXT", "+cdflag"),
     )
 
 
@@ -109,7 +109,7 @@ async def _examine_alias(walk: Walk, grant: Grant) -> list[Finding]:
                 Check.CNAME,
                 f"the resolver finds no nameservers for {zone or grant.hostname}, where the CNAME has to be",
                 "see what is wrong there:",
-                f"dig @{walk.resolver.address} {zone or grant.hostname} NS",
+                dig(walk.resolver, zone or grant.hostname, "NS"),
             )
         ]
     answers = await asyncio.gather(*(_view(walk, server, grant.delegated_name) for server in servers))

@@ -16,7 +16,7 @@ from dns.rdtypes.ANY.SOA import SOA
 
 from responder.config import ZoneSettings
 from responder.doctor.questions import Asker, Failure, Outcome, Reply, Server, query, to_dnspython, wait_for_none
-from responder.doctor.report import Check, Finding, cross, note, tick
+from responder.doctor.report import Check, Finding, cross, dig, note, tick
 from responder.doctor.walk import Walk
 from responder.names import Name
 from responder.zone import SERIAL_MODULUS
@@ -57,7 +57,11 @@ async def find(walk: Walk, zone: ZoneSettings) -> list[Server]:
     """Every address of every nameserver of *zone*: ours from the settings, those outside from the resolver."""
     names = list(zone.nameservers)
     found = await asyncio.gather(*(_addresses(walk, zone, name) for name in names))
-    return [Server(str(name), address) for name, addresses in zip(names, found, strict=True) for address in addresses]
+    return [
+        Server(str(name), address, walk.port)
+        for name, addresses in zip(names, found, strict=True)
+        for address in addresses
+    ]
 
 
 async def examine(
@@ -132,9 +136,10 @@ def _judge_reach(probes: Sequence[_Probe], apex: Name) -> Iterator[Finding]:
             yield cross(
                 Check.REACHABLE,
                 f"{probe.server} does not answer, neither over UDP nor over TCP",
-                "start the service there, and let port 53 through to it, UDP and TCP; then both of these must answer:",
-                f"dig @{probe.server.address} {apex} SOA +notcp",
-                f"dig @{probe.server.address} {apex} SOA +tcp",
+                f"start the service there, and let port {probe.server.port} through to it, UDP and TCP; then both of "
+                "these must answer:",
+                dig(probe.server, apex, "SOA", "+notcp"),
+                dig(probe.server, apex, "SOA", "+tcp"),
             )
 
 
@@ -148,8 +153,9 @@ def _judge_transports(probes: Sequence[_Probe], apex: Name) -> Iterator[Finding]
             yield cross(
                 check,
                 f"{server} {failure.value} over {check.value}",
-                f"let {check.value} port 53 through to it: firewall, load balancer, security group; then this answers:",
-                f"dig @{server.address} {apex} SOA {'+tcp' if check is Check.TCP else '+notcp'}",
+                f"let {check.value} port {server.port} through to it: firewall, load balancer, security group; then "
+                "this answers:",
+                dig(server, apex, "SOA", "+tcp" if check is Check.TCP else "+notcp"),
             )
         if probes and not failed:
             yield tick(check, f"{len(probes)} of {len(probes)} addresses of nameservers answer")
@@ -163,7 +169,7 @@ def _judge_authority(zone: ZoneSettings, probes: Sequence[_Probe]) -> Iterator[F
             f"{probe.server} is lame: asked for {zone.name}, it {fault}",
             "see that it is the service that listens there, with the zone in its configuration; then this has an "
             "answer with the flag aa:",
-            f"dig @{probe.server.address} {zone.name} SOA +norecurse",
+            dig(probe.server, zone.name, "SOA", "+norecurse"),
         )
     if probes and not lame:
         yield tick(Check.AUTHORITY, f"every nameserver answers for {zone.name} with authority")
@@ -187,7 +193,7 @@ def _judge_packets(probes: Sequence[_Probe], apex: Name) -> Iterator[Finding]:
                 f"{server} {fault}",
                 "something between here and the service rewrites or drops DNS packets; take it out of the way, or "
                 "switch off its DNS inspection. It is mended when this works:",
-                f"dig @{server.address} {_mixed_text(apex)} SOA +norecurse +edns",
+                dig(server, _mixed_text(apex), "SOA", "+norecurse", "+edns"),
             )
         if over_udp and not found:
             yield tick(check, good[check])

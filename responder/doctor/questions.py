@@ -38,6 +38,9 @@ Address = IPv4Address | IPv6Address
 T = TypeVar("T")
 Rdata = TypeVar("Rdata", bound=dns.rdata.Rdata)
 
+DNS_PORT = 53
+"""Where every server is, outside of laboratories."""
+
 UDP_PATIENCE = (2.0, 2.0, 2.0)
 """Seconds that an answer over UDP is waited for, one for each try: two losses in a row are bad luck, three a fault."""
 
@@ -71,6 +74,7 @@ class Server:
 
     name: str
     address: str
+    port: int = DNS_PORT
 
     def __str__(self) -> str:
         return f"{self.name} ({self.address})"
@@ -158,8 +162,7 @@ Outcome = Reply | Failure
 class Asker:
     """Asks. Tells *waiting* whenever that changes what is waited for longest: nothing, when all is answered."""
 
-    def __init__(self, port: int, waiting: Callable[[str], None]) -> None:
-        self._port = port
+    def __init__(self, waiting: Callable[[str], None]) -> None:
         self._waiting = waiting
         self._slots = asyncio.Semaphore(MAX_QUESTIONS)
         self._under_way: dict[object, str] = {}
@@ -172,38 +175,33 @@ class Asker:
             return await self.over_tcp(server, question)
         return outcome
 
-    async def ask_resolver(self, server: Server, name: Name, rrtype: str, *, port: int) -> Outcome:
-        """As `ask`, of a resolver at a *port* of its own, with all its work left to it."""
+    async def ask_resolver(self, server: Server, name: Name, rrtype: str) -> Outcome:
+        """As `ask`, of a resolver, with all its work left to it."""
         question = query(to_dnspython(name), rrtype)
         question.flags |= dns.flags.RD
-        outcome = await self.over_udp(server, question, port=port, patience=RECURSION_PATIENCE)
+        outcome = await self.over_udp(server, question, patience=RECURSION_PATIENCE)
         if isinstance(outcome, Reply) and outcome.is_truncated:
-            return await self.over_tcp(server, question, port=port)
+            return await self.over_tcp(server, question)
         return outcome
 
     async def over_udp(
-        self,
-        server: Server,
-        question: dns.message.Message,
-        *,
-        port: int | None = None,
-        patience: tuple[float, ...] | None = None,
+        self, server: Server, question: dns.message.Message, *, patience: tuple[float, ...] | None = None
     ) -> Outcome:
         """Ask over UDP until there is an answer, or patience ends."""
         outcome: Outcome = Failure.SILENT
         async with self._slots:
             with self._noting(server, Transport.UDP):
                 for seconds in patience or UDP_PATIENCE:
-                    outcome = await _udp(question, server.address, port or self._port, seconds)
+                    outcome = await _udp(question, server.address, server.port, seconds)
                     if isinstance(outcome, Reply) or outcome is Failure.UNROUTED:
                         break
         return outcome
 
-    async def over_tcp(self, server: Server, question: dns.message.Message, *, port: int | None = None) -> Outcome:
+    async def over_tcp(self, server: Server, question: dns.message.Message) -> Outcome:
         """Ask over a TCP connection, once."""
         async with self._slots:
             with self._noting(server, Transport.TCP):
-                return await _tcp(question, server.address, port or self._port)
+                return await _tcp(question, server.address, server.port)
 
     @contextmanager
     def _noting(self, server: Server, transport: Transport) -> Iterator[None]:

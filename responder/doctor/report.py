@@ -4,11 +4,12 @@ What the doctor says: ticks, notes and crosses, each cross with what mends it. H
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from responder.doctor.questions import Server
+from responder.doctor.questions import DNS_PORT, Server
 from responder.names import Name
 
 
@@ -91,5 +92,11 @@ def catch_up(zone: Name, server: Server, name: Name, rrtype: str) -> tuple[str, 
     """The mend of what only some servers of *zone* have wrong: instruction and command."""
     return (
         f"other servers of {zone} differ, so see to its zone transfers; then this shows the same everywhere:",
-        f"dig @{server.address} {name} {rrtype} +norecurse",
+        dig(server, name, rrtype, "+norecurse"),
     )
+
+
+def dig(server: Server, name: Name | str, rrtype: str, *options: str) -> str:
+    """The command that asks a server, for a shell: what a name may hold, a shell might act on."""
+    port = () if server.port == DNS_PORT else ("-p", str(server.port))
+    return shlex.join(["dig", f"@{server.address}", *port, str(name), rrtype, *options])

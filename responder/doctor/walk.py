@@ -33,33 +33,35 @@ def system_resolvers() -> list[str]:
 
 
 class Walk:
-    """One resolver, what it was asked to find, and the servers that were found. Get one from `Walk.start`."""
+    """
+    One resolver, what it was asked to find, and the servers that were found, which are all at *port*. Get one from
+    `Walk.start`.
+    """
 
     def __init__(self, asker: Asker, resolver: Server, port: int) -> None:
         self.asker = asker
         self.resolver = resolver
-        self._port = port
+        self.port = port
         self._servers: dict[Name, asyncio.Task[tuple[Server, ...]]] = {}
 
     @classmethod
-    async def start(cls, asker: Asker, addresses: Sequence[str], port: int) -> Walk:
+    async def start(cls, asker: Asker, resolvers: Sequence[Server], port: int) -> Walk:
         """
-        Begin with the first of these resolvers that answers anything at all.
+        Begin with the first of these *resolvers* that answers anything at all. Other servers are at *port*.
 
         Raises `CannotExamine` if none does.
         """
         faults = []
-        for address in addresses:
-            resolver = Server("the resolver", address)
-            outcome = await asker.ask_resolver(resolver, _ROOT, "NS", port=port)
+        for resolver in resolvers:
+            outcome = await asker.ask_resolver(resolver, _ROOT, "NS")
             if isinstance(outcome, Reply):
                 return cls(asker, resolver, port)
-            faults.append(f"the resolver {address} {outcome.value}")
+            faults.append(f"the resolver {resolver.address} {outcome.value}")
         raise CannotExamine(f"{', '.join(faults)}: name one that works with --resolver ADDRESS")
 
     async def resolve(self, name: Name, rrtype: str) -> Outcome:
         """What the resolver answers."""
-        return await self.asker.ask_resolver(self.resolver, name, rrtype, port=self._port)
+        return await self.asker.ask_resolver(self.resolver, name, rrtype)
 
     async def zone_of(self, name: Name) -> Name | None:
         """The zone that *name* is in, or is the top of; None if the resolver does not find it."""
@@ -90,7 +92,7 @@ class Walk:
         names = sorted(from_dnspython(rdata.target) for rdata in outcome.answer(zone, NS))
         found = await asyncio.gather(*map(self.addresses_of, names))
         return tuple(
-            Server(str(name), str(address))
+            Server(str(name), str(address), self.port)
             for name, addresses in zip(names, found, strict=True)
             for address in addresses
         )
