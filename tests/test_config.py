@@ -208,12 +208,15 @@ def test_file_in_forbidden_place(file: Path) -> None:
 
 
 def test_unknown_variables(file: Path) -> None:
-    """A variable of ours that sets nothing is a fault, with a guess at what was meant."""
+    """A variable of ours that sets nothing is a fault, with a guess at what was meant if one is near."""
     variables = {
         "RESPONDER_CONFIG": "x",
         "RESPONDER_REQUIRE_ALL": "1",
         "RESPONDER_DATABASE_URL": "x",
         "RESPONDER_DNS__PORT": "53",
+        "RESPONDER_DNS__LISTEN__0": "x",
+        "RESPONDER_FOO": "x",
+        "RESPONDER_TLS": "x",
         "RESPONDER_XYZZY": "x",
         "RESPONDER_ZONES__0__NAME": "x",
         "OTHER_URL": "x",
@@ -221,7 +224,10 @@ def test_unknown_variables(file: Path) -> None:
 
     assert faults(file, ZONE, **variables) == (
         "RESPONDER_DATABASE_URL: there is no such setting: did you mean RESPONDER_DATABASE__URL?",
-        "RESPONDER_DNS__PORT: there is no such setting: did you mean RESPONDER_DNS__UPDATE?",
+        "RESPONDER_DNS__LISTEN__0: there is no such setting: did you mean RESPONDER_DNS__LISTEN?",
+        "RESPONDER_DNS__PORT: there is no such setting: see config/responder.example.toml",
+        "RESPONDER_FOO: there is no such setting: see config/responder.example.toml",
+        "RESPONDER_TLS: there is no such setting: see config/responder.example.toml",
         "RESPONDER_XYZZY: there is no such setting: see config/responder.example.toml",
         "RESPONDER_ZONES__0__NAME: there is no such setting: did you mean RESPONDER_ZONES?",
     )
@@ -491,7 +497,7 @@ def test_all_faults_at_once(file: Path) -> None:
         "RESPONDER_API__TLS (api.tls): must be 'off', 'files' or 'acme'",
         "RESPONDER_LOG (log): must be a table",
         "typo: there is no such setting: see config/responder.example.toml",
-        "RESPONDER_DNS__X: there is no such setting: did you mean RESPONDER_DNS?",
+        "RESPONDER_DNS__X: there is no such setting: see config/responder.example.toml",
         "zones[1].name: x.acme.example.com overlaps acme.example.com of zones[0]: one of them must go",
         'dns.listen[2]: "192.0.2.1:53" is dns.listen[1] already: change or remove one',
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from itertools import combinations
 from pathlib import Path
@@ -104,10 +104,10 @@ class _Variables(EnvSettingsSource):
     """The settings in *environ*, in the shape of the file; *faults* names variables that are none of ours."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
-        names = dict.fromkeys(_names(Settings, PREFIX))
+        names = [*_names(Settings, PREFIX)]
         ours = [name for name in environ if name.startswith(PREFIX) and name not in OTHER_VARIABLES]
         self.faults = [
-            f"{name}: there is no such setting{_suggestion(name, names)}"
+            f"{name}: there is no such setting{_suggestion(_nearest_variable(name, names))}"
             for name in sorted(ours)
             if name not in names and not _SERVICE_LINK.fullmatch(name)
         ]
@@ -148,9 +148,22 @@ _SERVICE_LINK = re.compile(
 """What Kubernetes puts into every container once a Service is called "responder" or "responder-dns"; `__` is ours."""
 
 
-def _suggestion(word: str, known: Mapping[str, object]) -> str:
-    close = get_close_matches(word, known, n=1, cutoff=0.75)
-    return f": did you mean {close[0]}?" if close else f": see {EXAMPLE}"
+def _nearest_variable(name: str, known: Sequence[str]) -> str | None:
+    """The variable that was probably meant: what all names begin with makes none of them alike."""
+    # A list or table is one variable, in JSON, and not one for each of its elements.
+    above = [other for other in known if name.startswith(f"{other}__")]
+    if above and not any(other.startswith(f"{above[-1]}__") for other in known):
+        return above[-1]
+    near = _nearest(name.removeprefix(PREFIX), [other.removeprefix(PREFIX) for other in known])
+    return near and f"{PREFIX}{near}"
+
+
+def _nearest(word: str, known: Iterable[str]) -> str | None:
+    return next(iter(get_close_matches(word, known, n=1, cutoff=0.75)), None)
+
+
+def _suggestion(near: str | None) -> str:
+    return f": did you mean {near}?" if near else f": see {EXAMPLE}"
 
 
 def _describe(details: ErrorDetails, environ: Mapping[str, str]) -> Iterator[str]:
@@ -185,7 +198,7 @@ def _text(details: ErrorDetails) -> str:
             return "is missing"
         case "extra_forbidden":
             model = _section(details["loc"][:-1])
-            return f"there is no such setting{_suggestion(str(details['loc'][-1]), model.model_fields)}"
+            return f"there is no such setting{_suggestion(_nearest(str(details['loc'][-1]), model.model_fields))}"
         case "tuple_type" if details["loc"] == ("zones",):
             return f"must be [[zones]] as in {EXAMPLE}; in the environment, a list in JSON"
         case "tuple_type":
