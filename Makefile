@@ -3,12 +3,12 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-SOURCES := responder migrations tests
+SOURCES := responder migrations tests config/dev.py
 
 .PHONY: run test check unit e2e bench manifests lock clean
 
 run: .venv/installed
-	@PATH="$(CURDIR)/$(BIN):$$PATH" sh config/dev.sh
+	@$(BIN)/python config/dev.py
 
 test: check .venv-clients/installed
 	$(BIN)/pytest --cov --cov-report=term-missing:skip-covered

@@ -1,0 +1,71 @@
+"""`make run`: mints a first token, serves until Ctrl-C, and says what to try as soon as it can be tried."""
+
+import json
+import os
+import select
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+RESPONDER = [sys.executable, "-P", "-m", "responder", "--config", "config/dev.toml"]
+FIRST_TOKEN = Path(".dev/first-token")
+
+HINTS = """
+Zone acme.example.com on 127.0.0.1 port 5300, API on http://127.0.0.1:8053. In another terminal:
+
+  curl -s -H 'Authorization: Bearer {token}' \\
+       -d '{{"fqdn": "_acme-challenge.some.example.com.", "value": "hello-from-make-run"}}' \\
+       http://127.0.0.1:8053/present
+
+  dig @127.0.0.1 -p 5300 _acme-challenge.some.acme.example.com TXT +short
+
+  curl -s -H 'Authorization: Bearer {token}' \\
+       -d '{{"fqdn": "_acme-challenge.some.example.com.", "value": "hello-from-make-run"}}' \\
+       http://127.0.0.1:8053/cleanup
+
+The token is kept in {file}. Ctrl-C stops the service; `make clean` forgets everything.
+"""
+
+
+def main() -> None:
+    os.umask(0o077)
+    FIRST_TOKEN.parent.mkdir(exist_ok=True)
+    hints = HINTS.format(token=first_token(), file=FIRST_TOKEN)
+    # The service says that it is ready, as it says to systemd (sd_notify(3)). Nobody holds the pipe open but itself.
+    ready = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    ready.bind("")
+    os.environ["NOTIFY_SOCKET"] = f"@{ready.getsockname()[1:].decode()}"
+    end, life = os.pipe()
+    if os.fork() == 0:
+        if os.fork() == 0:  # no child of the service, which has none but its own
+            os.close(life)
+            show_when_ready(hints, ready, end)
+        os._exit(0)
+    os.wait()
+    os.set_inheritable(life, True)
+    os.execv(sys.executable, [*RESPONDER, "serve"])  # noqa: S606  # no shell is wanted
+
+
+def first_token() -> str:
+    """The token in its file, minted if there is none."""
+    if not FIRST_TOKEN.exists():
+        mint = ["token", "mint", "some.example.com", "--description", "first token, minted by make run"]
+        minted = subprocess.run([*RESPONDER, *mint, "--output", "json"], stdout=subprocess.PIPE)
+        if minted.returncode != 0:
+            sys.exit(minted.returncode)  # it has said why
+        draft = FIRST_TOKEN.with_suffix(".new")
+        draft.write_bytes(minted.stdout)
+        draft.rename(FIRST_TOKEN)
+    return str(json.loads(FIRST_TOKEN.read_text())["token"])
+
+
+def show_when_ready(hints: str, ready: socket.socket, end: int) -> None:
+    """Print *hints* once the service is *ready*; nothing, if it comes to its *end* before."""
+    readable, _, _ = select.select([ready.fileno(), end], [], [])
+    if ready.fileno() in readable and ready.recv(100) == b"READY=1":
+        print(hints, flush=True)
+
+
+if __name__ == "__main__":
+    main()
