@@ -12,9 +12,9 @@ import os
 import secrets
 import stat
 from binascii import Error as NotBase64
-from contextlib import suppress
 from pathlib import Path
 
+from responder import atomicfile
 from responder.errors import CannotStart
 
 KEY_OCTETS = 32
@@ -69,28 +69,7 @@ def _read(path: Path) -> bytes:
 
 
 def _make(path: Path) -> None:
-    """Put a new key at *path*, complete and on disk, unless somebody else was quicker."""
+    """Put a new key at *path*, unless somebody else was quicker."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            if os.geteuid() == 0:  # an administrator's command must not keep it from the service
-                owner = path.parent.stat()
-                os.fchown(descriptor, owner.st_uid, owner.st_gid)
-            file.write(base64.b64encode(secrets.token_bytes(KEY_OCTETS)) + b"\n")
-            file.flush()
-            os.fsync(descriptor)
-        with suppress(FileExistsError):
-            os.link(draft, path)
-    finally:
-        draft.unlink()
-    _sync(path.parent)
-
-
-def _sync(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    text = base64.b64encode(secrets.token_bytes(KEY_OCTETS)) + b"\n"
+    atomicfile.create(path, text, of_directory=True)  # an administrator's command must not keep it from the service

@@ -14,19 +14,20 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import click
 
-from responder import access
+from responder import access, atomicfile
 from responder.access import Grant, Secret
-from responder.certificate import accountkey, atomic
+from responder.certificate import accountkey
 from responder.certificate.authority import Authority, Binding
 from responder.certificate.order import obtain
 from responder.certificate.remote import RemoteSolver, solving
 from responder.cli.context import OUTPUT, Context, instant_text, print_json
 from responder.config import Settings, parse_contact, parse_directory
-from responder.errors import CertificateRefused, Invalid, InvalidHostname, InvalidRequest, NotFound
+from responder.errors import CannotStart, CertificateRefused, Invalid, InvalidHostname, InvalidRequest, NotFound
 from responder.keypair import KeyPair, key_pem, new_key
 from responder.names import Name
 from responder.store import NewToken, Store
@@ -120,7 +121,7 @@ class _Wanted:
         names = _names(hosts)
         binding = _binding(eab_kid, eab_key_file, eab_key)
         if out is not None:
-            atomic.check_writable(out)
+            _check_writable(out)
         return cls(
             names=names,
             authority=Authority(directory, _account_key(settings, account_key), ca_file=ca_file),
@@ -239,8 +240,9 @@ def _account_key(settings: Settings, path: Path | None) -> accountkey.Key:
                 "with PostgreSQL there is no data directory: name a file for the account's key, --account-key"
             )
         path = database.parent / ACCOUNT_KEY
-    if not path.exists() and atomic.create(path, key_pem(new_key()), mode=0o600):
-        _say(f"made a key for an ACME account: {path}")
+    with _explaining(f"cannot write {path}"):
+        if not path.exists() and atomicfile.create(path, key_pem(new_key())):
+            _say(f"made a key for an ACME account: {path}")
     key = accountkey.read(path)
     if not accountkey.is_private(key):
         raise Invalid(f"{path}: this is a public key: name the file of the private one")
@@ -266,9 +268,26 @@ def _keep(pair: KeyPair, wanted: _Wanted) -> dict[str, str]:
         return shown
     stem = wanted.names[0].replace("*", "_")
     certificate, key = wanted.out / f"{stem}.crt", wanted.out / f"{stem}.key"
-    atomic.write(key, pair.key, mode=0o600)
-    atomic.write(certificate, pair.chain, mode=0o644)
+    for path, content, mode in ((key, pair.key, atomicfile.PRIVATE), (certificate, pair.chain, 0o644)):
+        with _explaining(f"cannot write {path}"):
+            atomicfile.write(path, content, mode=mode)
     return shown | {"certificate_file": str(certificate), "private_key_file": str(key)}
+
+
+def _check_writable(directory: Path) -> None:
+    """See that files can be written in *directory*, which is made if it is not there. Raises `CannotStart`."""
+    with _explaining(f"cannot write in {directory}", "choose another directory"):
+        directory.mkdir(parents=True, exist_ok=True)
+        TemporaryFile(dir=directory).close()
+
+
+@contextmanager
+def _explaining(what: str, *mend: str) -> Iterator[None]:
+    """Say *what* could not be done, why, and what to do. Raises `CannotStart`."""
+    try:
+        yield
+    except OSError as fault:
+        raise CannotStart(": ".join([what, (fault.strerror or type(fault).__name__).lower(), *mend])) from None
 
 
 def _say(text: str) -> None:

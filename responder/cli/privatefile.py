@@ -1,13 +1,12 @@
-"""A file for a secret: nobody else may read it, and it is complete or not there at all."""
+"""A file for a secret that a command hands out, at the place that `--out` names."""
 
 from __future__ import annotations
 
-import os
-import secrets
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from responder.atomicfile import Draft, draft
 from responder.errors import InvalidRequest
 
 
@@ -20,44 +19,38 @@ def private_file(path: Path, *, replace: bool) -> Iterator[Callable[[str], None]
     Raises `InvalidRequest`, then as now.
     """
     _check(path, replace=replace)
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    with _explaining(path):
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+    with ExitStack() as stack:
+        with _explaining(path):
+            new = stack.enter_context(draft(path))
 
-            def write(text: str) -> None:
-                with _explaining(path):
-                    file.write(text)
-                    file.flush()
-                    os.fsync(descriptor)
-                    _move(draft, path, replace=replace)
+        def write(text: str) -> None:
+            with _explaining(path):
+                new.write(text.encode())
+                _put(new, replace=replace)
 
-            yield write
-    finally:
-        with suppress(FileNotFoundError):
-            draft.unlink()
+        yield write
 
 
 def _check(path: Path, *, replace: bool) -> None:
     with _explaining(path):
         if path.is_symlink() or (path.exists() and not path.is_file()):
-            raise InvalidRequest([f"--out {path}: is not a file: name one that may be made there"])
+            raise _refusal(path, "is not a file: name one that may be made there")
         if path.exists() and not replace:
-            raise InvalidRequest([f"--out {path}: there is such a file already: add --force to replace it"])
+            raise _refusal(path, "there is such a file already: add --force to replace it")
 
 
-def _move(draft: Path, path: Path, *, replace: bool) -> None:
-    if not replace:
-        try:
-            os.link(draft, path)  # unlike a renaming, this leaves alone what somebody put there meanwhile
-        except FileExistsError:
-            raise
-        except OSError:  # a file system that has no hard links
-            _check(path, replace=False)
-        else:
-            return
-    draft.replace(path)
+def _put(new: Draft, *, replace: bool) -> None:
+    if replace:
+        new.replace()
+        return
+    try:
+        is_there = not new.add()
+    except OSError:  # a file system that has no hard links
+        _check(new.path, replace=False)
+        new.replace()
+        return
+    if is_there:
+        raise _refusal(new.path, "cannot be written: file exists")
 
 
 @contextmanager
@@ -65,6 +58,9 @@ def _explaining(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise InvalidRequest(
-            [f"--out {path}: cannot be written: {(error.strerror or 'no reason given').lower()}"]
-        ) from None
+        reason = (error.strerror or "no reason given").lower()
+        raise _refusal(path, f"cannot be written: {reason}") from None
+
+
+def _refusal(path: Path, fault: str) -> InvalidRequest:
+    return InvalidRequest([f"--out {path}: {fault}"])
