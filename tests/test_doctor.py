@@ -645,7 +645,7 @@ async def test_critical_property(clinic: Clinic) -> None:
 
 
 async def test_hostname_that_is_an_alias(clinic: Clinic) -> None:
-    """CAA is looked for where an alias leads; a record of ours can only be above it."""
+    """CAA is looked for where an alias leads; what is found there is what counts, whatever is above the alias."""
     await clinic.parents(f"{DELEGATION}_acme-challenge.cdn.example.com. CNAME _acme-challenge.cdn.{APEX}.")
     await clinic.nameservers(f"{ZONE}\n_acme-challenge.cdn.{APEX}. TXT waiting")
     await clinic.resolver(
@@ -661,7 +661,45 @@ async def test_hostname_that_is_an_alias(clinic: Clinic) -> None:
 
     assert {} == crosses(findings)
     value = "ca.example.net; validationmethods=dns-01; accounturi=https://ca.example.net/1"
-    assert f'example.com. 300 IN CAA 0 issue "{value}"' in mend(findings, "CAA binding")
+    assert (
+        "in place of those that name ca.example.net, put into the records of lb.example.net:",
+        f'lb.example.net. 300 IN CAA 0 issue "{value}"',
+    ) == mend(findings, "CAA binding")
+
+
+ADD = "add to the records of the zone in the configuration, and restart the service:"
+NO_ALIAS = f"no CAA can be beside its CNAME, so give www.{APEX} addresses instead, and with them {ADD}"
+BOUND = f"as it speaks for every name in the zone, it has to be bound to your account: {ADD}"
+ACCOUNT = "; accounturi=<URL of your ACME account>"
+
+
+@pytest.mark.parametrize(
+    ("hostname", "records", "instruction", "owner", "more"),
+    [
+        (f"www.{APEX}", "", ADD, f"www.{APEX}", ""),
+        (f"www.{APEX}", f"www.{APEX}. CNAME elsewhere.example.net.", NO_ALIAS, f"www.{APEX}", ""),
+        (f"www.{APEX}", f'www.{APEX}. CNAME lb.{APEX}.\nlb.{APEX}. CAA 0 issue ";"', ADD, f"lb.{APEX}", ""),
+        ("some.example.com", f'some.example.com. CNAME lb.{APEX}.\nlb.{APEX}. CAA 0 issue ";"', ADD, f"lb.{APEX}", ""),
+        (APEX, "", BOUND, APEX, ACCOUNT),
+    ],
+    ids=["usual", "alias", "alias to another", "alias from outside", "apex"],
+)
+async def test_caa_in_our_zone(
+    clinic: Clinic, hostname: str, records: str, instruction: str, owner: str, more: str
+) -> None:
+    """
+    In a zone of ours, whose CAA lets nobody issue, no more is let out than the name that it is about: else whoever has
+    a token for another hostname could have a certificate for the name in our zone that its values are at.
+    """
+    granted = f"{ZONE}\n_acme-challenge.{hostname}. TXT waiting"
+    await clinic.parents(DELEGATION + CNAME)
+    await clinic.nameservers(granted)
+    await clinic.resolver(f'{granted}\n{APEX}. CAA 0 issue ";"\n{records}')
+
+    findings = await clinic.examine(hostname)
+
+    record = f'{owner}. 300 IN CAA 0 issue "ca.example.net; validationmethods=dns-01{more}"'
+    assert (instruction, record) == mend(findings, "CAA")
 
 
 MINE, YOURS = "https://ca.example.net/acct/1", "https://ca.example.net/acct/2"

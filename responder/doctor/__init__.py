@@ -133,4 +133,5 @@ async def _examine_host(case: Case, walk: Walk, patient: Patient, serving: Mappi
 async def _examine_caa(case: Case, walk: Walk, patient: Patient) -> list[Finding]:
     if not patient.grant.names_a_host:
         return []  # an account for names that nobody told us; what it is granted is not what a certificate names
-    return await authorities.examine(walk, patient.grant, case.policy, wildcard=patient.wildcard)
+    apexes = [zone.name for zone in case.zones]
+    return await authorities.examine(walk, patient.grant, case.policy, apexes, wildcard=patient.wildcard)
