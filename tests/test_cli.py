@@ -357,7 +357,11 @@ def test_mint_as_text(run: Run) -> None:
     assert re.search(r"^expires +never$", out, re.MULTILINE)
     assert f"some.example.com: _acme-challenge.some.example.com. 300 IN CNAME {CHALLENGE}.\n" in out
     assert "api.acme.example.com: no CNAME needed, _acme-challenge.api.acme.example.com is in our zone\n" in out
-    assert '  some.example.com. 300 IN CAA 0 issue "letsencrypt.org; validationmethods=dns-01; accounturi=' in out
+    binding = '300 IN CAA 0 issue "letsencrypt.org; validationmethods=dns-01; accounturi=<URL of your ACME account>"'
+    outside, ours = out[out.index("Bind issuance") :].split("\n\n")
+    assert f"  some.example.com. {binding}" == outside.splitlines()[1]
+    assert ours.startswith("Our own zone lets no CA issue, unless its records in the configuration say otherwise. ")
+    assert f"  api.acme.example.com. {binding}" == ours.splitlines()[1]
 
 
 def test_secret_is_shown_once(run: Run, tmp_path: Path) -> None:
@@ -488,6 +492,8 @@ def test_aliases_that_cannot_be(run: Run) -> None:
     for command in (["mint"], ["allow", "abcdef"]):
         done = run("token", *command, other, "third.example.com", "--alias", "y.acme.example.com", status=2)
         assert "--alias is one challenge name, so it goes with one hostname" in done.err
+    inside = refusal("y.acme.example.com", "www.acme.example.com")
+    assert "--alias y.acme.example.com: www.acme.example.com is in our zone, where CAs ask for its values" in inside
     assert "x.acme.example.com already belongs to some.example.com: choose another name with --alias" == refusal(
         "x.acme.example.com", other
     )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -149,12 +149,24 @@ def _as_text(token: Token, secret: Secret, note: str | None) -> Iterator[str]:
         yield f"{note}\n"
     yield "\n"
     yield from (f"{line}\n" for line in describing.grant_lines(token))
-    hosts = [grant.hostname for grant in token.grants if grant.names_a_host]
-    if hosts:
-        yield "\nBind issuance to your ACME account, so that no other account gets a certificate (RFC 8657):\n"
-    for host in hosts:
+    hosts = [grant for grant in token.grants if grant.names_a_host]
+    yield from _caa(_BIND, [grant.hostname for grant in hosts if grant.cname is not None])
+    yield from _caa(_ALLOW, [grant.hostname for grant in hosts if grant.cname is None])
+
+
+_BIND = "Bind issuance to your ACME account, so that no other account gets a certificate (RFC 8657):"
+_ALLOW = (
+    "Our own zone lets no CA issue, unless its records in the configuration say otherwise. Add there, and restart the "
+    "service:"
+)
+
+
+def _caa(what_for: str, hostnames: Sequence[Name]) -> Iterator[str]:
+    if hostnames:
+        yield f"\n{what_for}\n"
+    for hostname in hostnames:
         yield (
-            f"  {host.fqdn} 300 IN CAA 0 issue "
+            f"  {hostname.fqdn} 300 IN CAA 0 issue "
             '"letsencrypt.org; validationmethods=dns-01; accounturi=<URL of your ACME account>"\n'
         )
 

@@ -59,7 +59,7 @@ def grants_for(settings: Settings, hosts: Sequence[str], alias: str | None) -> t
     for host in hosts:
         try:
             hostname = access.parse_hostname(host)
-            challenge_name, apex = _derive(settings, hostname) if alias is None else _alias(settings, alias)
+            challenge_name, apex = _derive(settings, hostname) if alias is None else _alias(settings, alias, hostname)
         except Invalid as fault:
             faults.append(str(fault))
         else:
@@ -91,8 +91,8 @@ def _derive(settings: Settings, hostname: Name) -> tuple[Name, Name]:
         raise InvalidName(f"the challenge name of {hostname} is too long: choose one with --alias ({fault})") from None
 
 
-def _alias(settings: Settings, text: str) -> tuple[Name, Name]:
-    """The challenge name that --alias asks for, and its zone's apex. Raises `InvalidName`."""
+def _alias(settings: Settings, text: str, hostname: Name) -> tuple[Name, Name]:
+    """The challenge name that --alias asks for *hostname*, and its zone's apex. Raises `InvalidName`."""
     alias = Name.parse(text)
     if b"*" in alias.labels:
         raise InvalidName(f"--alias {alias}: wildcards are not supported: write out the name")
@@ -101,6 +101,11 @@ def _alias(settings: Settings, text: str) -> tuple[Name, Name]:
         apexes = ", ".join(str(zone.name) for zone in settings.zones)
         meant = f": write it whole, as in {alias}.{settings.zones[0].name}" if len(alias.labels) == 1 else ""
         raise InvalidName(f"--alias {alias} is in no zone served here ({apexes}){meant}")
+    if any(hostname.is_within(zone.name) for zone in settings.zones):
+        # The CNAME to it would have to be in our zone, at a name that is kept for values.
+        raise InvalidName(
+            f"--alias {alias}: {hostname} is in our zone, where CAs ask for its values: leave out --alias"
+        )
     if any(rrset.owner == alias for rrset in zone.static.rrsets):
         raise InvalidName(f"--alias {alias} has records from the configuration: choose a name without any")
     return alias, zone.name
