@@ -96,6 +96,19 @@ def test_what_cannot_work(issue: Issue, front: Front, tmp_path: Path) -> None:
     assert [] == front.requests
 
 
+def test_key_of_a_binding_on_the_command_line(issue: Issue, tmp_path: Path) -> None:
+    """A secret that others can see among the processes is warned of, and not repeated; one in a file is neither."""
+    file, key = tmp_path / "eab", "c2VjcmV0c2VjcmV0"
+    file.write_text(f"{key}\n")
+
+    seen = issue("--eab-kid", "x", "--eab-key", key)
+    kept = issue("--eab-kid", "x", "--eab-key-file", str(file))
+
+    assert "warning: --eab-key: everybody on this machine can read it" in seen.stderr
+    assert "warning" not in kept.stderr
+    assert key not in seen.output + kept.output + fault(seen) + fault(kept)
+
+
 @pytest.mark.parametrize(
     "option", [("--directory", "letsencrpt"), ("--contact", "nobody"), ("--directory", "http://ca.example/dir")]
 )

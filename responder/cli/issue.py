@@ -61,8 +61,8 @@ def _parsed(parse: Callable[[str], str]) -> Callable[[click.Context, click.Param
 )
 @click.option("--contact", default="", callback=_parsed(parse_contact), help="An e-mail address for the CA.")
 @click.option("--eab-kid", default="", help="Key identifier of an external account binding, if the CA wants one.")
-@click.option("--eab-key-file", type=_PATH, help="File with its HMAC key.")
-@click.option("--eab-key", help="Its HMAC key; others on this machine can see it there: rather use a file.")
+@click.option("--eab-key-file", type=_PATH, help="File with its HMAC key; /dev/stdin takes it from a pipe.")
+@click.option("--eab-key", help="Its HMAC key, for everybody on this machine to read: rather use --eab-key-file.")
 @click.option("--account-key", type=_PATH, help="File of the ACME account's key. By default, beside the database.")
 @click.option("--ca-file", default="", help="Root of a private CA's own HTTPS certificate, in PEM.")
 @click.option("--out", type=_PATH, help="Directory to write the certificate and its key into. Else, neither is kept.")
@@ -228,7 +228,13 @@ def _binding(kid: str, key_file: Path | None, key: str | None) -> Binding | None
         return None
     if not kid or (key_file is None) == (key is None):
         raise Invalid("an external account binding is --eab-kid and one of --eab-key-file and --eab-key")
-    return Binding.read(kid, key_file) if key_file is not None else Binding.parse(kid, key or "")
+    if key_file is not None:
+        return Binding.read(kid, key_file)
+    click.echo(f"responder: warning: {_EXPOSED}", err=True)
+    return Binding.parse(kid, key or "")
+
+
+_EXPOSED = "--eab-key: everybody on this machine can read it in the list of processes: rather use --eab-key-file"
 
 
 def _account_key(settings: Settings, path: Path | None) -> accountkey.Key:
