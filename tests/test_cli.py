@@ -280,6 +280,39 @@ def test_configuration_is_shown_without_secrets(
     assert len(data["warnings"]) == done.err.count("responder: warning: ")
 
 
+def test_files_that_the_configuration_names(
+    bare: Run, configuration: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`config check` looks at them, too: what would stop the next start is found before it, and nothing is made."""
+    (tmp_path / "none.pem").write_text("none")
+    (tmp_path / "open.key").write_text("none")
+    (tmp_path / "open.key").chmod(0o644)
+    none, nowhere = str(tmp_path / "none.pem"), str(tmp_path / "nowhere")
+    before = sorted(tmp_path.iterdir())
+
+    def faults(**variables: str) -> list[str]:
+        with monkeypatch.context() as patch:
+            patch.setenv("RESPONDER_CONFIG", str(configuration))
+            for name, value in variables.items():
+                patch.setenv(f"RESPONDER_{name}", value)
+            done = bare("config", "check", status=1)
+        assert "" == done.out
+        return done.err.splitlines()
+
+    files = {"API__TLS": "files", "API__CERTIFICATE_FILE": nowhere, "API__PRIVATE_KEY_FILE": none}
+    acme = {"API__TLS": "acme", "API__HOSTNAME": "api.acme.example.com"}
+    binding = {"API__ACME__EAB_KID": "x", "API__ACME__EAB_HMAC_KEY_FILE": nowhere}
+    assert [
+        f"responder: api.certificate_file: cannot read {nowhere}: no such file or directory",
+        f"responder: the key file {tmp_path}/open.key is open to other users: chmod 600 {tmp_path}/open.key",
+    ] == faults(**files, DNS__UPDATE__KEY_FILE=str(tmp_path / "open.key"))
+    assert [
+        f"responder: api.acme.eab_hmac_key_file: cannot read the HMAC key in {nowhere}: no such file or directory",
+        f"responder: api.acme.ca_file: the CA file {none} holds no certificate in PEM",
+    ] == faults(**acme, **binding, API__ACME__CA_FILE=none)
+    assert before == sorted(tmp_path.iterdir())
+
+
 def test_database_that_is_none(run: Run, tmp_path: Path) -> None:
     """A text file is no database."""
     for file in tmp_path.glob("responder.db*"):

@@ -48,7 +48,7 @@ class Network(ClientNetwork):
     def __init__(self, key: Key, ca_file: str) -> None:
         super().__init__(key, alg=_algorithm(key), user_agent=USER_AGENT, timeout=TIMEOUT)
         if ca_file:
-            _check_roots(ca_file)
+            check_roots(ca_file)
             self.verify_ssl = ca_file  # type: ignore[assignment]  # which requests takes as well
         self.retry_after: float | None = None
         self.session.max_redirects = MAX_REDIRECTS
@@ -96,7 +96,8 @@ def _algorithm(key: Key) -> Any:
     return RS256
 
 
-def _check_roots(ca_file: str) -> None:
+def check_roots(ca_file: str) -> None:
+    """See that the file has the root of a CA's own HTTPS certificate. Raises `Invalid`."""
     try:
         ssl.create_default_context(cafile=ca_file)
     except ssl.SSLError:

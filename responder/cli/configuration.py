@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import click
 
 from responder.cli.context import OUTPUT, Context, print_json
+from responder.cli.service import check_pair
+from responder.config import Settings
+from responder.errors import CannotStart, Invalid, InvalidConfiguration
+from responder.keyfile import read_key
 
 
 @click.group()
@@ -20,8 +27,10 @@ def config() -> None:
 @OUTPUT
 @click.pass_obj
 def check(context: Context, output: str) -> None:
-    """Check the configuration, all faults at once, and print the effective values."""
+    """Check the configuration and the files that it names, all faults at once, and print the effective values."""
     settings = context.settings
+    if faults := [*_file_faults(settings)]:
+        raise InvalidConfiguration(faults)
     if output == "json":
         print_json({"settings": settings.effective(), "warnings": settings.warnings()})
         return
@@ -30,6 +39,53 @@ def check(context: Context, output: str) -> None:
     for warning in settings.warnings():
         click.echo(f"responder: warning: {warning}", err=True)
     click.echo("configuration is valid", err=True)
+
+
+def _file_faults(settings: Settings) -> Iterator[str]:
+    """What is wrong with the files that the configuration names, before a restart of the service finds out."""
+    for check in (_check_tls, _check_binding, _check_roots, _check_key_file):
+        try:
+            check(settings)
+        except (Invalid, CannotStart) as fault:
+            yield str(fault)
+
+
+def _check_tls(settings: Settings) -> None:
+    if settings.api.tls == "files":
+        check_pair(settings.api)
+
+
+def _check_binding(settings: Settings) -> None:
+    acme = settings.api.acme
+    if settings.api.tls == "acme" and acme.eab_kid:
+        from responder.certificate.authority import Binding  # takes long to import, and most do without
+
+        with _naming("api.acme.eab_hmac_key_file"):
+            Binding.read(acme.eab_kid, Path(acme.eab_hmac_key_file))
+
+
+def _check_roots(settings: Settings) -> None:
+    acme = settings.api.acme
+    if settings.api.tls == "acme" and acme.ca_file:
+        from responder.certificate.network import check_roots
+
+        with _naming("api.acme.ca_file"):
+            check_roots(acme.ca_file)
+
+
+def _check_key_file(settings: Settings) -> None:
+    """One that is not there is made by whoever first needs it; others than the service may not even look."""
+    path = settings.tsig_key_file
+    if settings.dns.update.enabled and path is not None and os.access(path, os.F_OK):
+        read_key(path)
+
+
+@contextmanager
+def _naming(setting: str) -> Iterator[None]:
+    try:
+        yield
+    except Invalid as fault:
+        raise Invalid(f"{setting}: {fault}") from None
 
 
 def _flatten(values: dict[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:

@@ -27,7 +27,7 @@ def serve(context: Context) -> None:
     dump = settings.model_dump(mode="json")
     dump["dns"]["update"]["enabled"] = key_file is not None
     if settings.api.tls == "files":
-        _check_files(settings.api)
+        check_pair(settings.api)
     plan = supervisor.Plan(
         dns=[(endpoint.host, endpoint.port) for endpoint in settings.dns.listen],
         api=[(endpoint.host, endpoint.port) for endpoint in settings.api.listen],
@@ -45,8 +45,10 @@ def serve(context: Context) -> None:
     supervisor.become(plan)
 
 
-def _check_files(api: ApiSettings) -> None:
-    """A broken pair stops the first start. Later ones go on: DNS has to, whatever became of the files."""
+def check_pair(api: ApiSettings) -> None:
+    """
+    A broken pair stops the first start. Later ones go on: DNS has to, whatever became of the files. Raises `Invalid`.
+    """
     from responder.api.tls import ServerTls
     from responder.certificate.files import Files
 
