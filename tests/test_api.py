@@ -803,13 +803,15 @@ async def test_one_log_line_a_request(served: Api) -> None:
     """Every request is logged once, with what it was about and in a form that cannot command a terminal."""
     with structlog.testing.capture_logs([structlog.contextvars.merge_contextvars]) as logs:
         await served.present()
+        await served.present(fqdn="_acme-challenge.other.example.com.")
         await served.raw(b"GET /%1b%5B31m?secret=1 HTTP/1.1\r\nHost: x\r\n\r\n")
         await served.raw(MALFORMED[2])
 
     requests = [log for log in logs if log["event"] == "request"]
-    assert ["POST", "GET"] == [log["method"] for log in requests[:2]]
-    assert [200, 404, 400] == [log["status"] for log in requests]
-    assert ["/present", "/%1b%5B31m"] == [log["path"] for log in requests[:2]]
+    assert ["POST", "POST", "GET"] == [log["method"] for log in requests[:3]]
+    assert [200, 403, 404, 400] == [log["status"] for log in requests]
+    assert [None, "not-covered", "no-such-route", "malformed-http"] == [log.get("outcome") for log in requests]
+    assert ["/present", "/present", "/%1b%5B31m"] == [log["path"] for log in requests[:3]]
     assert HOST == requests[0]["hostname"]
     assert {"127.0.0.1"} == {log["client"] for log in requests}
 

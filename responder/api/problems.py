@@ -100,15 +100,16 @@ async def answer_with_problems(request: web.Request, handler: Handler) -> web.St
 
 def note(request: web.BaseRequest, response: web.StreamResponse) -> None:
     """Count each request, and write one line about it; of those that were too many, one now and then."""
-    route = request.get(_ROUTE, "none")
-    metrics.REQUESTS.labels(route, response.get(KIND, "ok")).inc()
+    route, outcome = request.get(_ROUTE, "none"), response.get(KIND, "ok")
+    metrics.REQUESTS.labels(route, outcome).inc()
     more = None
     if response.status == 429 and (more := _limited.due("429")) is None:
         return
     path = request.rel_url.raw_path[:128]  # still with its %XX: nothing in it can command a terminal
-    unreported = {"more": more} if more else {}
+    told = {"method": request.method[:16], "path": path, "status": response.status, "client": request.remote}
+    why, unreported = {"outcome": outcome} if outcome != "ok" else {}, {"more": more} if more else {}
     write = _log.debug if route in POLLED and response.status < 400 else _log.info
-    write("request", method=request.method[:16], path=path, status=response.status, client=request.remote, **unreported)
+    write("request", **told, **why, **unreported)
 
 
 def note_hostname(grant: Grant, outcome: Outcome) -> None:
