@@ -136,7 +136,8 @@ async def test_no_resolver(program: Cli) -> None:
         done = await program.run("check", "--resolver", f"{RESOLVER}:{elsewhere.port}")
 
     nonsense = "answers with something that is no DNS answer to the question"
-    line = f"responder: the resolver {RESOLVER} {nonsense}: name one that works with --resolver ADDRESS\n"
+    at = f"the resolver {RESOLVER}, port {elsewhere.port}, {nonsense}"
+    line = f"responder: {at}: name one that works with --resolver ADDRESS[:PORT]\n"
     assert Done(1, "", line) == done
 
 

@@ -186,7 +186,8 @@ async def test_resolver_without_sense(clinic: Clinic, bend: Bend, fault: str, mo
     with pytest.raises(CannotExamine) as refusal:
         await clinic.examine()
 
-    assert f"the resolver {RESOLVER} {fault}: name one that works with --resolver ADDRESS" == str(refusal.value)
+    at = f"the resolver {RESOLVER}, port {clinic.world.port}, {fault}"
+    assert f"{at}: name one that works with --resolver ADDRESS[:PORT]" == str(refusal.value)
 
 
 def test_no_resolver(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import dns.resolver
 from dns.rdtypes.ANY.NS import NS
 from dns.rdtypes.ANY.SOA import SOA
 
-from responder.doctor.questions import Address, Asker, Failure, Outcome, Reply, Server, from_dnspython
+from responder.doctor.questions import DNS_PORT, Address, Asker, Failure, Outcome, Reply, Server, from_dnspython
 from responder.errors import CannotExamine
 from responder.names import Name
 
@@ -56,8 +56,9 @@ class Walk:
             outcome = await asker.ask_resolver(resolver, _ROOT, "NS")
             if isinstance(outcome, Reply):
                 return cls(asker, resolver, port)
-            faults.append(f"the resolver {resolver.address} {outcome.value}")
-        raise CannotExamine(f"{', '.join(faults)}: name one that works with --resolver ADDRESS")
+            at = "" if resolver.port == DNS_PORT else f", port {resolver.port},"
+            faults.append(f"the resolver {resolver.address}{at} {outcome.value}")
+        raise CannotExamine(f"{', '.join(faults)}: name one that works with --resolver ADDRESS[:PORT]")
 
     async def resolve(self, name: Name, rrtype: str) -> Outcome:
         """What the resolver answers."""
