@@ -24,8 +24,9 @@ USER responder
 VOLUME ["/var/lib/responder", "/run/responder"]
 EXPOSE 53/udp 53/tcp 443/tcp
 STOPSIGNAL SIGTERM
-# The admin listener's /readyz proves the database and asks the nameserver over UDP and TCP.
+# The admin listener's /readyz proves the database and asks the nameserver over UDP and TCP. urllib would ask a proxy.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=20s \
-    CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8054/readyz', timeout=4)"]
+    CMD ["python", "-c", "import http.client, sys; admin = http.client.HTTPConnection('127.0.0.1', 8054, timeout=4); \
+admin.request('GET', '/readyz'); sys.exit(admin.getresponse().status != 200)"]
 ENTRYPOINT ["responder"]
 CMD ["serve"]
