@@ -17,11 +17,11 @@ from cryptography.hazmat.primitives import serialization
 from responder import logs
 from responder.cli.webhook import webhook
 from responder.errors import CannotStart
-from tests.e2e.programs import free_port
 from tests.kubernetes.cert_manager import Order
 from tests.kubernetes.certificates import Authority
 from tests.kubernetes.cluster import NAMESPACE, SECRET, FakeCluster, fake_cluster
 from tests.kubernetes.responder import TOKEN, FakeResponder
+from tests.ports import free_port
 from tests.zones import VALUE
 
 ORDER = Order(

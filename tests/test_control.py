@@ -36,6 +36,7 @@ from responder.store import NewToken, Store
 from responder.wire import Transport
 from responder.zone import Zones
 from tests.keypairs import key_pair
+from tests.ports import free_port
 from tests.processes import eventually, wait_until
 from tests.service import APEX, Quick, connect, grant, new_database, write_configuration
 from tests.updates import Key, add, message, rcode
@@ -84,13 +85,6 @@ def process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Process
         )
     for listener in listeners.values():
         listener.close()
-
-
-def free_port() -> int:
-    """A port where nobody listens."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
 
 
 @asynccontextmanager

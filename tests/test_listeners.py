@@ -6,15 +6,14 @@ import socket
 from contextlib import closing
 
 from responder.listeners import bind_all, close_all
+from tests.ports import free_port
 
 CLIENTS = 1000
 
 
 def test_processes_share_clients_evenly() -> None:
     """Of very many clients each process gets its part, and no query of theirs gets lost."""
-    with closing(socket.socket(type=socket.SOCK_DGRAM)) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     sockets, faults = bind_all([("127.0.0.1", port)], [], [], processes=2)
     received = [0, 0]
     try:

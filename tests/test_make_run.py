@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.programs import free_port
+from tests.ports import free_port
 from tests.service import write_configuration
 
 SCRIPT = Path(__file__).parents[1] / "config" / "dev.py"

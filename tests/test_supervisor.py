@@ -23,7 +23,7 @@ import pytest
 
 from responder import listeners, supervisor
 from responder.supervisor import KEPT_FOR_NAMESERVERS, Child, Plan, Supervisor
-from tests.e2e.programs import free_port
+from tests.ports import free_port
 from tests.processes import PATIENCE, is_alive, wait_until
 
 NOBODY = "192.0.2.1"
@@ -498,9 +498,7 @@ def test_both_families_side_by_side() -> None:
 
 def test_every_nameserver_has_its_own_udp_sockets(tmp_path: Path) -> None:
     """Nameservers share the listening TCP sockets; each has UDP sockets of its own, one for each address."""
-    with socket.socket(type=socket.SOCK_DGRAM) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     work = plan(dns=[("127.0.0.1", port), ("::1", port)], api=[("127.0.0.1", 0)], admin=[("::1", 0)], processes=3)
     sockets, faults = work.bind()
     sockets["feed"] = []
@@ -522,9 +520,7 @@ def test_a_fault_leaves_nothing_bound(
     taken: tuple[int, int], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """With any fault nothing is started, all faults are told, and what was bound is free again."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
 
     status = supervisor._supervise(plan(api=[("127.0.0.1", taken[1])], admin=[("127.0.0.1", port)]), tmp_path / "no")
 

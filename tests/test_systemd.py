@@ -15,7 +15,8 @@ import pytest
 
 from responder import systemd
 from responder.listeners import bind_all, close_all
-from tests.e2e.programs import free_port, require
+from tests.e2e.programs import require
+from tests.ports import free_port
 from tests.processes import PATIENCE
 from tests.service import write_configuration
 

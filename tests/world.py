@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
-import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -22,6 +20,8 @@ import dns.name
 import dns.rcode
 import dns.rdatatype
 import dns.rrset
+
+from tests.ports import free_port
 
 Bend = Callable[[dns.message.Message], dns.message.Message | bytes | None]
 """What becomes of a reply: another message, octets that are none, or nothing at all."""
@@ -137,7 +137,7 @@ class World:
 async def world() -> AsyncIterator[World]:
     """A world without servers, at a port that is free on the usual addresses."""
     async with contextlib.AsyncExitStack() as stack:
-        yield World(_free_port(), stack)
+        yield World(free_port(), stack)
 
 
 class _Datagrams(asyncio.DatagramProtocol):
@@ -168,16 +168,3 @@ async def _converse(server: Server, reader: asyncio.StreamReader, writer: asynci
 
 def _wire(reply: dns.message.Message | bytes, size: int) -> bytes:
     return reply if isinstance(reply, bytes) else reply.to_wire(max_size=size, prefer_truncation=True)
-
-
-def _free_port() -> int:
-    """A port that nobody uses on any loopback address, over UDP or TCP."""
-    for port in random.sample(range(15_000, 32_000), 1_000):
-        with socket.socket(type=socket.SOCK_DGRAM) as udp, socket.socket() as tcp:
-            try:
-                udp.bind(("0.0.0.0", port))
-                tcp.bind(("0.0.0.0", port))
-            except OSError:
-                continue
-            return port
-    raise AssertionError("no port is free")

@@ -22,8 +22,9 @@ from responder.names import Name
 from tests.bench.database import Holder
 from tests.bench.machine import family
 from tests.e2e.dns_client import answers
-from tests.e2e.programs import free_port, running
+from tests.e2e.programs import running
 from tests.e2e.service import ZONE
+from tests.ports import free_port
 
 NAME = "acme-dns"
 """Its program, too."""

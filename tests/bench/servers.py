@@ -19,8 +19,9 @@ from pathlib import Path
 from tests.bench.machine import family
 from tests.e2e import configuration, nsd
 from tests.e2e.dns_client import answers
-from tests.e2e.programs import free_port, running
+from tests.e2e.programs import running
 from tests.e2e.service import ZONE, Responder
+from tests.ports import free_port
 
 
 @dataclass(frozen=True, slots=True)

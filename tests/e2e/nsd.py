@@ -9,8 +9,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.ports import free_port
+
 from .dns_client import answers
-from .programs import Program, free_port, require, running
+from .programs import Program, require, running
 
 _CONFIGURATION = """
 server:

@@ -18,7 +18,9 @@ from urllib.request import urlopen
 
 import pytest
 
-from .programs import free_port, require, running
+from tests.ports import free_port
+
+from .programs import require, running
 
 _ENVIRONMENT = {
     "PEBBLE_VA_NOSLEEP": "1",  # no pause before a validation

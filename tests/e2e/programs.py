@@ -1,5 +1,5 @@
 """
-Programs as the end-to-end tests use them: finding one, a free port, starting it, waiting for it, ending it.
+Programs as the end-to-end tests use them: finding one, starting it, waiting for it, ending it.
 
 Every program runs in a process group of its own, so that stopping it takes its children along, and writes all
 that it says into one log file, which conftest shows when a test fails. It stays in our session: Linux gives each
@@ -10,10 +10,8 @@ one program from another.
 from __future__ import annotations
 
 import os
-import random
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -33,9 +31,6 @@ _T = TypeVar("_T")
 
 _SYSTEM_PATH = "/usr/local/sbin:/usr/sbin:/sbin"
 """Where Debian keeps its servers; an ordinary user's PATH lacks it."""
-
-_PORTS = range(15_000, 32_000)
-"""Below what Linux gives to outgoing sockets, so that nobody takes a port between two starts of a program."""
 
 _PATIENCE = 30.0
 """Seconds until waiting for something that takes a second or two is given up, even on a busy machine."""
@@ -59,24 +54,6 @@ def wait_until(condition: Callable[[], _T | None], what: str, seconds: float = _
         if time.monotonic() > deadline:
             pytest.fail(f"not within {seconds:g} s: {what}")
         time.sleep(0.02)
-
-
-def free_port() -> int:
-    """A port that nobody uses on the loopback address, neither over UDP nor over TCP."""
-    return next(port for port in random.sample(_PORTS, len(_PORTS)) if is_free(port))
-
-
-def is_free(port: int) -> bool:
-    """Whether a server could listen on the port, over UDP and TCP. Closed connections do not count."""
-    with socket.socket(type=socket.SOCK_DGRAM) as udp, socket.socket(type=socket.SOCK_STREAM) as tcp:
-        tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            udp.bind(("127.0.0.1", port))
-            tcp.bind(("127.0.0.1", port))
-            tcp.listen()
-        except OSError:
-            return False
-    return True
 
 
 class Program:

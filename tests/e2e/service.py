@@ -15,9 +15,11 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
 
+from tests.ports import free_port
+
 from . import configuration
 from .dns_client import answers
-from .programs import Process, Program, descendants, free_port, wait_until
+from .programs import Process, Program, descendants, wait_until
 
 ZONE = "acme.example.com"
 

@@ -14,12 +14,13 @@ from cryptography import x509
 from tests.kubernetes.cert_manager import CertManager, Order
 from tests.kubernetes.cluster import NAMESPACE, SECRET, fake_cluster
 from tests.kubernetes.lookups import Lookups
+from tests.ports import free_port
 from tests.processes import polled
 
 from .acme_client import Account, Challenge
 from .dns_client import ask
 from .pebble import Authority
-from .programs import free_port, require, wait_until
+from .programs import require, wait_until
 from .service import ZONE, Responder
 
 pytestmark = pytest.mark.e2e

@@ -21,10 +21,11 @@ from josepy.b64 import b64decode
 from responder.certificate.authority import certificate_id
 from tests.authorities import HTML, Front, fronting
 from tests.keypairs import key_pair
+from tests.ports import free_port
 
 from .dns_client import ask, exists, values
 from .pebble import Authority, build_with_renewal_information, issuing
-from .programs import free_port, wait_until
+from .programs import wait_until
 from .service import CONFIGURATION, ZONE, Responder
 from .unbound import resolving
 

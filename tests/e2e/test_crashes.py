@@ -11,8 +11,10 @@ from http.client import HTTPException
 
 import pytest
 
+from tests.ports import is_free
+
 from .dns_client import Resolver, values
-from .programs import is_free, wait_until
+from .programs import wait_until
 from .service import Responder, Token
 
 pytestmark = pytest.mark.e2e

@@ -14,10 +14,11 @@ import pytest
 from responder.keypair import KeyPair
 from responder.names import Name
 from tests.authorities import HTML, Answer, Front, fronting, problem
+from tests.ports import free_port
 
 from .dns_client import exists, values
 from .pebble import Authority, issuing
-from .programs import free_port, require, wait_until
+from .programs import require, wait_until
 from .service import Responder
 
 pytestmark = pytest.mark.e2e

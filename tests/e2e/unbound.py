@@ -8,8 +8,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.ports import free_port
+
 from .dns_client import answers
-from .programs import free_port, require, running
+from .programs import require, running
 
 # Names outside the stub zones are refused, so that nothing ever goes out to the internet. There is no trust
 # anchor: whether the zone is signed is not what is tested here. Strict minimisation asks for an A at the challenge
