@@ -20,6 +20,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from tests.keypairs import key_pair
+from tests.processes import PATIENCE
 
 HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length"}
 
@@ -91,7 +92,7 @@ class Front:
     def _forward(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Answer:
         assert self.behind is not None, f"nobody answers {method} {path}"
         context = ssl.create_default_context(cafile=str(self.behind_ca_file))
-        connection = HTTPSConnection(urlsplit(self.behind).netloc, timeout=20, context=context)
+        connection = HTTPSConnection(urlsplit(self.behind).netloc, timeout=PATIENCE, context=context)
         try:
             connection.request(method, path, body or None, dict(headers))  # its Host too: a CA makes its URLs of it
             response = connection.getresponse()

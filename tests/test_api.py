@@ -42,6 +42,7 @@ from responder.limits import Limits
 from responder.names import Name
 from responder.store import MAX_VALUES, Action, Verdict
 from responder.wire import Transport
+from tests.processes import PATIENCE
 from tests.service import APEX, LIFETIME, Control, Quick, control, grant, new_database, rows, until
 
 HOST, OTHER = "some.example.com", "other.example.com"
@@ -421,7 +422,7 @@ async def refusals(served: Api) -> list[tuple[Any, ...]]:
 
 async def until_refused(served: Api, reason: str) -> tuple[Any, ...]:
     """The record of the refusal for that reason, as soon as it is there."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while True:
             for refusal in await refusals(served):
                 if reason in refusal[-1]:
@@ -451,7 +452,7 @@ async def test_revoked_token(served: Api) -> None:
     assert_problem((401, "unauthenticated"), await served.present())
 
     await until(lambda: served.running.values(HOST) is None)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while "was revoked: ask" not in (await served.ask("GET", "/v1/token")).body.get("detail", ""):
             pass
 
@@ -506,7 +507,7 @@ async def test_not_covered(served: Api) -> None:
     recorded = await until_refused(served, f"does not cover {HOST}:")
     assert (Action.PRESENT, served.token.id, "127.0.0.1") == recorded[:3]
     assert_problem((403, "not-covered"), await served.cleanup(f"_acme-challenge.{OTHER}"))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while (await refusals(served))[-1][0] is not Action.CLEANUP:
             pass
 
@@ -1042,7 +1043,7 @@ async def test_a_head_that_does_not_come(served: Api, monkeypatch: pytest.Monkey
     half = await asyncio.open_connection("127.0.0.1", served.port)
     half[1].write(b"POST /present HTTP/1.1\r\nHost: x\r\nX")
     for reader, writer in (silent, half):
-        assert b"" == await asyncio.wait_for(reader.read(), 5)
+        assert b"" == await asyncio.wait_for(reader.read(), PATIENCE)
         writer.close()
         await writer.wait_closed()
 
@@ -1054,7 +1055,7 @@ async def test_connections_are_bounded(served: Api, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(connections, "MAX_CONNECTIONS_PER_ADDRESS", 3)
     held = [await asyncio.open_connection("127.0.0.1", served.port) for _ in range(3)]
     one_more = await asyncio.open_connection("127.0.0.1", served.port)
-    assert b"" == await asyncio.wait_for(one_more[0].read(), 5)
+    assert b"" == await asyncio.wait_for(one_more[0].read(), PATIENCE)
     for _, writer in (*held, one_more):
         writer.close()
         await writer.wait_closed()
@@ -1085,7 +1086,7 @@ async def test_two_authorization_headers(served: Api) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
     one = f"Authorization: Bearer {served.secret}\r\n"
     writer.write(f"GET /v1/token HTTP/1.1\r\nHost: x\r\n{one}{one}Connection: close\r\n\r\n".encode())
-    assert b"401" in await asyncio.wait_for(reader.readline(), 5)
+    assert b"401" in await asyncio.wait_for(reader.readline(), PATIENCE)
     await reader.read()
     writer.close()
     await writer.wait_closed()

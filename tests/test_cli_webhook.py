@@ -22,6 +22,7 @@ from tests.kubernetes.certificates import Authority
 from tests.kubernetes.cluster import NAMESPACE, SECRET, FakeCluster, fake_cluster
 from tests.kubernetes.responder import TOKEN, FakeResponder
 from tests.ports import free_port
+from tests.processes import PATIENCE
 from tests.zones import VALUE
 
 ORDER = Order(
@@ -75,7 +76,7 @@ async def test_stop_with_a_request_under_way(cluster: FakeCluster) -> None:
         presenting = asyncio.create_task(cert_manager.present(replace(ORDER, config=responder.config)))
         await begun.wait()
         process.send_signal(signal.SIGTERM)
-        await asyncio.wait_for(_refuses(port), 20.0)
+        await asyncio.wait_for(_refuses(port), PATIENCE)
         going.set()
 
         assert await presenting is None

@@ -37,7 +37,7 @@ from responder.wire import Transport
 from responder.zone import Zones
 from tests.keypairs import key_pair
 from tests.ports import free_port
-from tests.processes import eventually, wait_until
+from tests.processes import PATIENCE, eventually, wait_until
 from tests.service import APEX, Quick, connect, grant, new_database, write_configuration
 from tests.updates import Key, add, message, rcode
 
@@ -236,7 +236,7 @@ async def shown(process: Process) -> x509.Certificate:
     """The certificate that the API shows."""
     address = "127.0.0.1", process.ports["api"]
     return x509.load_pem_x509_certificate(
-        (await asyncio.to_thread(ssl.get_server_certificate, address, timeout=5)).encode()
+        (await asyncio.to_thread(ssl.get_server_certificate, address, timeout=PATIENCE)).encode()
     )
 
 
@@ -287,7 +287,7 @@ def serving(directory: Path, ports: dict[str, int]) -> Iterator[subprocess.Popen
         yield process
     finally:
         process.send_signal(signal.SIGTERM)
-        assert 0 == process.wait(30)
+        assert 0 == process.wait(PATIENCE)
 
 
 def is_ready(port: int) -> bool:
@@ -316,7 +316,7 @@ def test_the_whole_service(tmp_path: Path) -> None:
             session.post(url, json={"fqdn": name, "value": VALUE}) as response,
         ):
             query = dns.message.make_query(name, "TXT")
-            reply = await dns.asyncquery.udp(query, "127.0.0.1", port=ports["dns"], timeout=5)
+            reply = await dns.asyncquery.udp(query, "127.0.0.1", port=ports["dns"], timeout=PATIENCE)
             return response.status, [rdata.to_text() for rrset in reply.answer for rdata in rrset]
 
     with serving(tmp_path, ports):

@@ -23,6 +23,7 @@ from responder.credentials import Credential, Format
 from responder.errors import Invalid, NotServed
 from responder.names import Name
 from tests.e2e.programs import require
+from tests.processes import PATIENCE
 from tests.stores import NOW
 
 APEX = Name.parse("acme.example.com")
@@ -180,7 +181,7 @@ def test_clients_sign_updates_with_the_key(client: Callable[[Path], list[str]], 
     file.write_text(credentials.render(Format.TSIG, credential()))
     with socket.socket(type=socket.SOCK_DGRAM) as server:
         server.bind(("127.0.0.1", 0))
-        server.settimeout(20)
+        server.settimeout(PATIENCE)
         host, port = server.getsockname()
         commands = f"server {host} {port}\nzone {APEX}\nupdate add x.{APEX}. 60 TXT hello\nsend\n"
         with subprocess.Popen(client(file), stdin=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.processes import PATIENCE
+
 ENTER = "import os, signal, socket, sys; from responder.nameserver.sandbox import enter; version = enter()\n"
 
 
@@ -20,7 +22,9 @@ def version() -> int:
 
 def confined(code: str, *arguments: object) -> str:
     """What a process prints that went into the sandbox and then ran *code*."""
-    run = subprocess.run([sys.executable, "-c", ENTER + code, *map(str, arguments)], stdout=-1, check=True, timeout=30)
+    run = subprocess.run(
+        [sys.executable, "-c", ENTER + code, *map(str, arguments)], stdout=-1, check=True, timeout=PATIENCE
+    )
     return run.stdout.decode().strip()
 
 
@@ -81,6 +85,6 @@ def test_without_landlock() -> None:
         "from unittest.mock import Mock; from responder.nameserver import sandbox\n"
         "sandbox._libc = Mock(); sandbox._libc.syscall.return_value = -1; print(sandbox.enter())"
     )
-    run = subprocess.run([sys.executable, "-c", code], stdout=-1, check=True, timeout=30)
+    run = subprocess.run([sys.executable, "-c", code], stdout=-1, check=True, timeout=PATIENCE)
 
     assert "0" == run.stdout.decode().strip()

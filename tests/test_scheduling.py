@@ -10,6 +10,8 @@ import sys
 
 import pytest
 
+from tests.processes import PATIENCE
+
 CODE = """
 import os, sys, threading
 from pathlib import Path
@@ -25,7 +27,7 @@ SHOW_POLICY = "print(os.sched_getscheduler(0), os.sched_getparam(0).sched_priori
 
 def run(code: str) -> str:
     """What a process prints that runs *code*; `show()` there prints the kernel's figures of the thread."""
-    return subprocess.run([sys.executable, "-c", CODE + code], stdout=-1, check=True, timeout=30).stdout.decode()
+    return subprocess.run([sys.executable, "-c", CODE + code], stdout=-1, check=True, timeout=PATIENCE).stdout.decode()
 
 
 def turns(code: str) -> list[int]:
@@ -73,7 +75,7 @@ def test_where_there_is_no_such_thing(machine: str) -> None:
         "scheduling._libc = Mock(); scheduling._libc.syscall.return_value = -1\n"
         "scheduling.take_short_turns(0.0001); print(scheduling._libc.syscall.call_count)"
     )
-    process = subprocess.run([sys.executable, "-c", CODE + code, machine], stdout=-1, check=True, timeout=30)
+    process = subprocess.run([sys.executable, "-c", CODE + code, machine], stdout=-1, check=True, timeout=PATIENCE)
 
     assert {"unheard-of": "0", "x86_64": "1"}[machine] == process.stdout.decode().strip()
 

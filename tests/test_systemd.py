@@ -26,7 +26,7 @@ def manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.
     """The socket on which systemd hears of its services."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
         sock.bind(str(tmp_path / "notify"))
-        sock.settimeout(3 * PATIENCE)
+        sock.settimeout(PATIENCE)
         monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
         yield sock
 
@@ -117,7 +117,7 @@ def test_a_restart_loses_no_query(manager: socket.socket, tmp_path: Path) -> Non
         udp.bind(("127.0.0.1", port))
         tcp.bind(("127.0.0.1", port))
         tcp.listen()
-        client.settimeout(3 * PATIENCE)
+        client.settimeout(PATIENCE)
         for _ in range(2):
             client.sendto(question.to_wire(), ("127.0.0.1", port))  # nobody is there yet
             program = _start(configuration, udp, tcp)
@@ -128,7 +128,7 @@ def test_a_restart_loses_no_query(manager: socket.socket, tmp_path: Path) -> Non
                 assert 1 == len(dns.query.tcp(question, "127.0.0.1", port=port, timeout=PATIENCE).answer)
             finally:
                 program.terminate()
-                _, said = program.communicate(timeout=3 * PATIENCE)
+                _, said = program.communicate(timeout=PATIENCE)
             assert (0, b"STOPPING=1") == (program.returncode, manager.recv(100)), said
 
 

@@ -21,7 +21,7 @@ from responder.api.tls import ServerTls, stay_on_https
 from responder.connections import Runner, listener
 from responder.errors import Invalid
 from tests.keypairs import key_pair
-from tests.processes import eventually
+from tests.processes import PATIENCE, eventually
 
 HOST = "api.acme.example.com"
 RSA = rsa.generate_private_key(65537, 2048)
@@ -41,7 +41,7 @@ class Client:
     async def get(self) -> list[str]:
         """The head of the answer to one request; the connection stays."""
         self.writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-        head = (await asyncio.wait_for(self.reader.readuntil(b"\r\n\r\n"), 5)).decode().splitlines()
+        head = (await asyncio.wait_for(self.reader.readuntil(b"\r\n\r\n"), PATIENCE)).decode().splitlines()
         await self.reader.readexactly(2)
         return head
 
@@ -203,7 +203,7 @@ async def test_slow_handshakes(server: Server) -> None:
         for sent in (b"", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"):
             reader, writer = await asyncio.open_connection(*sock.getsockname())
             writer.write(sent)
-            assert b"" == await asyncio.wait_for(reader.read(), 5)
+            assert b"" == await asyncio.wait_for(reader.read(), PATIENCE)
             writer.close()
             await writer.wait_closed()
 
@@ -213,7 +213,7 @@ async def test_no_request_after_the_handshake(server: Server, monkeypatch: pytes
     monkeypatch.setattr(connections, "HEAD_DEADLINE", 0.05)
     async with server.client() as client:
         client.writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nX")
-        assert b"" == await asyncio.wait_for(client.reader.read(), 5)
+        assert b"" == await asyncio.wait_for(client.reader.read(), PATIENCE)
 
 
 async def test_no_goodbye(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,7 +235,7 @@ async def test_plain_http_on_the_tls_port(server: Server) -> None:
         for sent in (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"\0" * 5_000, b"SSH-2.0-x\r\n"):
             reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
             writer.write(sent)
-            await asyncio.gather(asyncio.wait_for(reader.read(), 5), return_exceptions=True)
+            await asyncio.gather(asyncio.wait_for(reader.read(), PATIENCE), return_exceptions=True)
             assert reader.at_eof() or reader.exception() is not None
             writer.close()
             await asyncio.gather(writer.wait_closed(), return_exceptions=True)
@@ -249,7 +249,7 @@ async def test_unfinished_handshakes_count(server: Server, monkeypatch: pytest.M
     held = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(3)]
     await eventually(lambda: server.held() == 3, "all three are there")
     one_more = await asyncio.open_connection("127.0.0.1", server.port)
-    assert b"" == await asyncio.wait_for(one_more[0].read(), 5)
+    assert b"" == await asyncio.wait_for(one_more[0].read(), PATIENCE)
     for _, writer in (*held, one_more):
         writer.close()
         await writer.wait_closed()
@@ -268,5 +268,5 @@ async def test_connections_count_after_their_handshakes(server: Server, monkeypa
     async with server.client() as client:
         await client.get()
         async with server.client() as one_more:
-            assert b"" == await asyncio.wait_for(one_more.reader.read(), 5)
+            assert b"" == await asyncio.wait_for(one_more.reader.read(), PATIENCE)
         assert "HTTP/1.1 200 OK" == (await client.get())[0]

@@ -27,7 +27,7 @@ from tests.kubernetes.certificates import Authority
 from tests.kubernetes.cluster import GROUP, FakeCluster, fake_cluster, least_rbac
 from tests.kubernetes.front_proxy import AGGREGATED, AVAILABILITY, DISCOVERY, OPENAPI, FrontProxy, Identity, Reply
 from tests.kubernetes.rbac import Rbac
-from tests.processes import eventually
+from tests.processes import PATIENCE, eventually
 
 RESOURCES = f"/apis/{GROUP}/v1alpha1"
 SOLVING = f"{RESOURCES}/responder"
@@ -743,4 +743,4 @@ async def eventually_answers(proxy: FrontProxy, status: int) -> None:
             await proxy.close()
             await asyncio.sleep(0.01)
 
-    await asyncio.wait_for(answers(), 20.0)
+    await asyncio.wait_for(answers(), PATIENCE)

@@ -19,6 +19,7 @@ from responder.feed import Packet
 from responder.limits import Limits
 from responder.update import Keyring, Updates
 from responder.wire import Transport
+from tests.processes import PATIENCE
 from tests.service import APEX, Control
 
 MASTER = bytes(range(32))
@@ -186,7 +187,7 @@ class Desk:
         return reply
 
     async def ask(self, packet: bytes, *, client: str = CLIENT) -> bytes:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             return await self.start(packet, client=client)
 
     async def send(self, key: Key, *changes: bytes, client: str = CLIENT, prerequisites: Iterable[bytes] = ()) -> str:

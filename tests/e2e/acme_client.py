@@ -19,11 +19,10 @@ from cryptography.x509.oid import NameOID
 from josepy.jwa import ES256
 from josepy.jwk import JWKEC
 
+from tests.processes import PATIENCE
+
 from .pebble import Authority
 from .programs import wait_until
-
-_TIMEOUT = 30
-"""Seconds for the CA to answer, and for it to issue."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +48,7 @@ class Account:
     def register(cls, authority: Authority) -> Self:
         key = JWKEC(key=ec.generate_private_key(ec.SECP256R1()))
         trusted: Any = str(authority.tls)  # requests takes a file, too, where a truth value is announced
-        network = ClientNetwork(key, alg=ES256, verify_ssl=trusted, timeout=_TIMEOUT)
+        network = ClientNetwork(key, alg=ES256, verify_ssl=trusted, timeout=int(PATIENCE))
         client = ClientV2(ClientV2.get_directory(authority.directory_url, network), network)
         client.new_account(messages.NewRegistration.from_data(terms_of_service_agreed=True))
         return cls(client, key)
@@ -80,7 +79,7 @@ class Account:
     def finalize(self, order: messages.OrderResource) -> str:
         """The certificate, with its chain, in PEM."""
         # The client compares with the local time without a zone.
-        deadline = datetime.now(UTC).astimezone().replace(tzinfo=None) + timedelta(seconds=_TIMEOUT)
+        deadline = datetime.now(UTC).astimezone().replace(tzinfo=None) + timedelta(seconds=PATIENCE)
         return str(self._client.finalize_order(order, deadline).fullchain_pem)
 
     def close(self) -> None:

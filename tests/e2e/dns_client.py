@@ -17,6 +17,8 @@ import dns.rdatatype
 from dns.rdtypes.ANY.SOA import SOA
 from dns.rdtypes.ANY.TXT import TXT
 
+from tests.processes import PATIENCE
+
 TRIES = 3
 """How often a resolver asks before it gives up."""
 
@@ -27,7 +29,9 @@ _TIMEOUT = 1.0
 """Seconds a resolver waits for the answer to one try."""
 
 
-def ask(port: int, name: str, rdtype: str, *, patience: float = 5.0, host: str = "127.0.0.1") -> dns.message.Message:
+def ask(
+    port: int, name: str, rdtype: str, *, patience: float = PATIENCE, host: str = "127.0.0.1"
+) -> dns.message.Message:
     """
     One question with recursion desired, over UDP, or over TCP if the answer does not fit.
 

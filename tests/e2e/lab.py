@@ -22,6 +22,7 @@ import dns.name
 import dns.query
 import pytest
 
+from tests.processes import PATIENCE
 from tests.requirements import lacking
 
 from . import configuration
@@ -77,12 +78,14 @@ class Resolver:
     def ask(self, name: str | dns.name.Name, rdtype: str) -> dns.message.Message:
         """The resolver's reply to a stub that trusts its validation; over TCP if it does not fit a datagram."""
         query = dns.message.make_query(name, rdtype, use_edns=0, payload=1232, want_dnssec=True)
-        reply, _ = dns.query.udp_with_fallback(query, self.address, timeout=10)
+        reply, _ = dns.query.udp_with_fallback(query, self.address, timeout=PATIENCE)
         return reply
 
     def statistics(self) -> dict[str, str]:
         """What it has counted since it started."""
-        run = subprocess.run([*self._control, "stats_noreset"], capture_output=True, text=True, timeout=10, check=True)
+        run = subprocess.run(
+            [*self._control, "stats_noreset"], capture_output=True, text=True, timeout=PATIENCE, check=True
+        )
         return dict(line.split("=", 1) for line in run.stdout.splitlines())
 
 

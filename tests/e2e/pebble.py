@@ -19,6 +19,7 @@ from urllib.request import urlopen
 import pytest
 
 from tests.ports import free_port
+from tests.processes import PATIENCE
 
 from .programs import require, running
 
@@ -117,7 +118,7 @@ def build_with_renewal_information(directory: Path) -> Path:
 def fetch(url: str, trusted: Path, body: bytes | None = None) -> bytes:
     """What an HTTPS server with a certificate from the *trusted* file answers at the URL. Raises `OSError`."""
     context = ssl.create_default_context(cafile=str(trusted))
-    with urlopen(url, body, timeout=5, context=context) as response:
+    with urlopen(url, body, timeout=PATIENCE, context=context) as response:
         return bytes(response.read())
 
 

@@ -22,6 +22,7 @@ from typing import TypeVar
 
 import pytest
 
+from tests.processes import PATIENCE
 from tests.requirements import lacking
 
 LOGS: list[Path] = []
@@ -31,9 +32,6 @@ _T = TypeVar("_T")
 
 _SYSTEM_PATH = "/usr/local/sbin:/usr/sbin:/sbin"
 """Where Debian keeps its servers; an ordinary user's PATH lacks it."""
-
-_PATIENCE = 30.0
-"""Seconds until waiting for something that takes a second or two is given up, even on a busy machine."""
 
 _GRACE = 5.0
 """Seconds between SIGTERM and SIGKILL."""
@@ -45,7 +43,7 @@ def require(name: str) -> str:
     return path if path is not None else lacking(f"{name} is not installed")
 
 
-def wait_until(condition: Callable[[], _T | None], what: str, seconds: float = _PATIENCE) -> _T:
+def wait_until(condition: Callable[[], _T | None], what: str, seconds: float = PATIENCE) -> _T:
     """What *condition* gives as soon as that is true; fails the test, naming *what*, if it never is."""
     deadline = time.monotonic() + seconds
     while True:
@@ -84,7 +82,7 @@ class Program:
         if self._process.poll() is not None:
             pytest.fail(f"{self.name} ended with status {self._process.returncode} instead of starting")
 
-    def wait(self, seconds: float = _PATIENCE) -> int:
+    def wait(self, seconds: float = PATIENCE) -> int:
         """Its exit status, once it has ended; negative is the number of the signal that ended it."""
         return self._process.wait(seconds)
 

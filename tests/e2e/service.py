@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.ports import free_port
+from tests.processes import PATIENCE
 
 from . import configuration
 from .dns_client import answers
@@ -133,7 +134,7 @@ class Responder:
         """Run one command on the same configuration; it may fail."""
         with self.begin(*arguments) as process:
             try:
-                out, err = process.communicate(timeout=90)
+                out, err = process.communicate(timeout=PATIENCE)
             finally:
                 process.kill()
         return subprocess.CompletedProcess(arguments, process.returncode, out, err)
@@ -172,7 +173,7 @@ class Responder:
 
     @staticmethod
     def _exchange(method: str, port: int, path: str, headers: dict[str, str], body: str | None) -> Reply:
-        connection = HTTPConnection("127.0.0.1", port, timeout=15)
+        connection = HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
         try:
             connection.request(method, path, body, headers)
             response = connection.getresponse()

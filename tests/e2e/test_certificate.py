@@ -22,6 +22,7 @@ from responder.certificate.authority import certificate_id
 from tests.authorities import HTML, Front, fronting
 from tests.keypairs import key_pair
 from tests.ports import free_port
+from tests.processes import PATIENCE
 
 from .dns_client import ask, exists, values
 from .pebble import Authority, build_with_renewal_information, issuing
@@ -65,13 +66,13 @@ class Stack:
 
     def shown(self) -> x509.Certificate:
         """The certificate of the API, for a client that trusts anybody."""
-        pem = ssl.get_server_certificate(("127.0.0.1", self.service.api), timeout=10)
+        pem = ssl.get_server_certificate(("127.0.0.1", self.service.api), timeout=PATIENCE)
         return x509.load_pem_x509_certificate(pem.encode())
 
     def is_trusted(self) -> bool:
         """Whether the API is who it says, for a client that trusts the CA alone."""
         context = ssl.create_default_context(cadata=self.authority.root())
-        connection = HTTPSConnection("127.0.0.1", self.service.api, timeout=10, context=_for_host(context))
+        connection = HTTPSConnection("127.0.0.1", self.service.api, timeout=PATIENCE, context=_for_host(context))
         try:
             connection.request("GET", "/openapi.json")
             response = connection.getresponse()
@@ -344,5 +345,5 @@ def test_files(tmp_path: Path) -> None:
 
 
 def _shown(service: Responder) -> x509.Certificate:
-    pem = ssl.get_server_certificate(("127.0.0.1", service.api), timeout=10)
+    pem = ssl.get_server_certificate(("127.0.0.1", service.api), timeout=PATIENCE)
     return x509.load_pem_x509_certificate(pem.encode())

@@ -18,6 +18,8 @@ from typing import Any
 
 import pytest
 
+from tests.processes import PATIENCE
+
 from .lab import Lab, Resolver, below_parents, internet, strict_resolver
 from .middlebox import lower_case, passing, without_edns
 from .nsd import serving_at
@@ -369,7 +371,7 @@ def test_interrupted(clinic: Lab, resolver: Resolver, ns2: None, number: signal.
     with clinic.service.begin(*arguments) as process:
         wait_until(lambda: "missing.example.com" in clinic.service.cli("value", "list").stdout, "the value is there")
         process.send_signal(number)
-        _, err = process.communicate(timeout=30)
+        _, err = process.communicate(timeout=PATIENCE)
 
     assert (1, "responder: interrupted") == (process.returncode, err.strip())
     assert "missing.example.com" not in clinic.service.cli("value", "list").stdout

@@ -13,6 +13,7 @@ import pytest
 
 from tests.acmednsdb import AcmeDns
 from tests.bench import acmedns
+from tests.processes import PATIENCE
 
 from .dns_client import values
 from .programs import wait_until
@@ -69,7 +70,7 @@ def test_from_a_running_acme_dns(service: Responder, tmp_path: Path) -> None:
 
 def _update(port: int, username: str, password: str, subdomain: str, value: str) -> int:
     """What a server answers to an update."""
-    connection = HTTPConnection("127.0.0.1", port, timeout=15)
+    connection = HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
     try:
         headers = {"X-Api-User": username, "X-Api-Key": password}
         connection.request("POST", "/update", json.dumps({"subdomain": subdomain, "txt": value}), headers)

@@ -15,6 +15,7 @@ from responder.keypair import KeyPair
 from responder.names import Name
 from tests.authorities import HTML, Answer, Front, fronting, problem
 from tests.ports import free_port
+from tests.processes import PATIENCE
 
 from .dns_client import exists, values
 from .pebble import Authority, issuing
@@ -217,7 +218,7 @@ def test_interrupted(service: Responder, front: Front, number: signal.Signals) -
             "the CA was asked to look",
         )
         process.send_signal(number)
-        _, said = process.communicate(timeout=15)
+        _, said = process.communicate(timeout=PATIENCE)
 
     assert 1 == process.returncode, said
     assert said.endswith("  the token is revoked, nothing is left in the DNS\nresponder: interrupted\n")

@@ -19,6 +19,8 @@ import dns.rcode
 import dns.rdatatype
 import pytest
 
+from tests.processes import PATIENCE
+
 from .lab import BIG_VALUES, HOSTS, VALUES, Lab, Resolver, internet, plain_resolver, strict_resolver
 from .programs import require
 from .service import ZONE
@@ -52,6 +54,9 @@ class Expected:
 def found(*records: str, secure: bool = False) -> Expected:
     return Expected("NOERROR", frozenset(records), secure)
 
+
+JUDGEMENT = 5 * PATIENCE
+"""Seconds until an auditor, who takes ten or twenty, is given up."""
 
 NODATA, NXDOMAIN = Expected("NOERROR"), Expected("NXDOMAIN")
 CHALLENGE = f"_acme-challenge.www.{ZONE}"
@@ -141,9 +146,9 @@ def test_nameservers_agree(lab: Lab, rdtype: str) -> None:
     query = dns.message.make_query(name, rdtype, flags=0)
 
     over_udp = [
-        dns.query.udp_with_fallback(query, host, timeout=5)[0] for host in (lab.addresses.ns1, lab.addresses.ns2)
+        dns.query.udp_with_fallback(query, host, timeout=PATIENCE)[0] for host in (lab.addresses.ns1, lab.addresses.ns2)
     ]
-    over_tcp = [dns.query.tcp(query, host, timeout=5) for host in (lab.addresses.ns1, lab.addresses.ns2)]
+    over_tcp = [dns.query.tcp(query, host, timeout=PATIENCE) for host in (lab.addresses.ns1, lab.addresses.ns2)]
 
     assert all(reply.flags & dns.flags.AA for reply in (*over_udp, *over_tcp))
     assert [records(over_udp[0])] * 4 == [records(reply) for reply in (*over_udp, *over_tcp)]
@@ -167,7 +172,7 @@ ZONEMASTER_ACCEPTED = {
 def test_zonemaster(lab: Lab) -> None:
     """Zonemaster finds nothing to say about the zone but what is accepted above."""
     command = [require("zonemaster-cli"), "--no-ipv6", "--hints", str(lab.hints), "--level", "NOTICE", "--json", ZONE]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    run = subprocess.run(command, capture_output=True, text=True, timeout=JUDGEMENT, check=True)
 
     messages = json.loads(run.stdout)
 
@@ -192,9 +197,9 @@ def test_dnsviz(lab: Lab, tmp_path: Path) -> None:
     names = [ZONE, f"nope.{ZONE}", f"ent.{ZONE}", *(lab.challenge_names[host] for host in HOSTS)]
     probed, chain = tmp_path / "probe.json", [word for server in servers for word in ("-x", server)]
     probe = [dnsviz, "probe", "-4", "-E", "-A", "-a", ".", *chain, "-R", "SOA,NS,TXT,A,CAA,DNSKEY,CDS,CDNSKEY,HTTPS"]
-    subprocess.run([*probe, "-o", str(probed), *names], capture_output=True, timeout=100, check=True)
+    subprocess.run([*probe, "-o", str(probed), *names], capture_output=True, timeout=JUDGEMENT, check=True)
     grok = [dnsviz, "grok", "-l", "warning", "-r", str(probed)]
-    run = subprocess.run(grok, capture_output=True, text=True, timeout=60, check=True)
+    run = subprocess.run(grok, capture_output=True, text=True, timeout=JUDGEMENT, check=True)
 
     complaints = codes(json.loads(run.stdout))
 

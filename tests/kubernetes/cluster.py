@@ -24,6 +24,7 @@ from tests.kubernetes.cert_manager import CertManager
 from tests.kubernetes.certificates import Authority, Pair
 from tests.kubernetes.front_proxy import FrontProxy, front_proxy
 from tests.kubernetes.rbac import Manifest, Rbac, User
+from tests.processes import PATIENCE
 
 ACCOUNT = User.service_account("responder", "responder-webhook")
 """The webhook's service account."""
@@ -176,7 +177,7 @@ class FakeCluster:
                         pass  # not listening yet
                     await asyncio.sleep(0.01)
 
-            await asyncio.wait_for(probe(), 20.0)
+            await asyncio.wait_for(probe(), PATIENCE)
 
     @asynccontextmanager
     async def front_proxy(self, port: int, **changes: Any) -> AsyncIterator[FrontProxy]:
