@@ -48,6 +48,7 @@ def child(url: str, who: str, count: int) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-c", _CHILD, url, who, str(count)],
         stdout=subprocess.PIPE,
+        pipesize=4096,  # some hundred lines: nobody gets far ahead of who reads them
         text=True,
         cwd=Path(__file__).parent.parent,
     )
