@@ -182,6 +182,14 @@ def victim(monkeypatch: pytest.MonkeyPatch) -> Iterator[subprocess.Popen[bytes]]
 
 
 @pytest.fixture(autouse=True)
+def deadlines(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nameservers have all the time, unless a test says otherwise."""
+    monkeypatch.setattr(peers, "ACK_DEADLINE", PATIENCE)
+    for name in ("HELLO_DEADLINE", "GATHER_DEADLINE", "REPLACEMENT_DEADLINE"):
+        monkeypatch.setattr(control_end, name, PATIENCE)
+
+
+@pytest.fixture(autouse=True)
 def logged() -> Iterator[list[structlog.typing.EventDict]]:
     """What the log says, kept from the terminal."""
     with structlog.testing.capture_logs() as events:
@@ -756,9 +764,11 @@ async def test_stranger(start: Start, path: Path, monkeypatch: pytest.MonkeyPatc
 
 async def test_credentials(path: Path, listener: socket.socket) -> None:
     """The kernel says who is at the other end."""
-    peer = await Peer.connect(path)
+    _, writer = await asyncio.open_unix_connection(path)
 
-    assert (os.getpid(), os.getuid()) == control_end._credentials(peer.writer)
+    assert (os.getpid(), os.getuid()) == control_end._credentials(writer)
+    writer.close()
+    await writer.wait_closed()
 
 
 async def test_nameserver_does_not_live_with_nonsense(path: Path, listener: socket.socket) -> None:
