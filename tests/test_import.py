@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import sqlite3
@@ -31,6 +32,8 @@ __all__ = ["acme_dns", "bare", "configuration", "database_url", "environment", "
 
 OLD, NEW, NEWEST, ODD = "o" * 43, "n" * 43, "N" * 43, "not a digest"
 IMPORT = ("import", "acme-dns")
+ACCOUNTS = 20_000
+"""More than are taken over before anybody notices that it goes on."""
 
 
 @pytest.fixture
@@ -196,7 +199,7 @@ def test_interrupted(run: Run, sqlite: AcmeDns, monkeypatch: pytest.MonkeyPatch)
 def test_interrupted_by_the_keyboard(configuration: Path, sqlite: AcmeDns, tmp_path: Path) -> None:
     """Ctrl-C ends it with one line, whatever it is at; the database is whole."""
     with sqlite3.connect(sqlite.url) as database:
-        accounts = [(str(uuid4()), f"{SALT}{number:031}".encode(), f"n{number}") for number in range(3000)]
+        accounts = [(str(uuid4()), f"{SALT}{number:031}".encode(), f"n{number}") for number in range(ACCOUNTS)]
         database.executemany("INSERT INTO records VALUES (?, ?, ?, '[]')", accounts)
     database.close()
     process = program("--config", str(configuration), *IMPORT, sqlite.url, stderr=subprocess.PIPE)
@@ -207,7 +210,7 @@ def test_interrupted_by_the_keyboard(configuration: Path, sqlite: AcmeDns, tmp_p
     _, err = process.communicate()
 
     assert (1, "responder: interrupted") == (process.returncode, err.decode().strip())
-    assert 0 < count(tmp_path) < 3000
+    assert 0 < count(tmp_path) < ACCOUNTS
     with connect(tmp_path) as database:
         assert [("ok",)] == database.execute("PRAGMA integrity_check").fetchall()
 
@@ -409,14 +412,23 @@ def test_progress_on_a_terminal(configuration: Path, sqlite: AcmeDns) -> None:
             env={**os.environ, "TERM": "xterm"},
         )
         os.close(theirs)
+        drawn = drawn_on(ours)
         out, _ = process.communicate()
-        drawn = os.read(ours, 65536).decode()
     finally:
         os.close(ours)
 
     assert b"took over 1 account with 0 values; here already: 0; not taken over: 0\n" == out
     assert "accounts" in drawn
     assert "1/1" in drawn
+
+
+def drawn_on(terminal: int) -> str:
+    """All that is drawn on a terminal until nobody has it open any more."""
+    drawn = b""
+    with contextlib.suppress(OSError):  # EIO is what says so
+        while more := os.read(terminal, 65536):
+            drawn += more
+    return drawn.decode()
 
 
 # The store
