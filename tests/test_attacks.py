@@ -42,8 +42,11 @@ ALLOWANCE = 32 << 20
 LOG_ALLOWANCE = 4096
 """Octets that an attack may add to the log: a few lines."""
 
-BATCH = 50
-"""Datagrams sent before asking whether they were all taken: few enough that none is lost in the socket's buffer."""
+BATCH = 25
+"""
+Datagrams sent before asking whether they were all taken: few enough that none is lost in the socket's buffer. As Linux
+comes, that one has room for 50 of `MAX_QUERY` octets.
+"""
 
 FLOOD = 20_000
 
