@@ -118,8 +118,9 @@ def assert_problem(expected: tuple[int, str], reply: Reply) -> None:
 
 @pytest.fixture
 def url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A new database, and a writer that looks around all the time."""
+    """A new database, and a writer that looks around all the time; what is asked whether it is well has its time."""
     monkeypatch.setattr(connections, "LINGER", 0.1)
+    monkeypatch.setattr(health, "PROBE_DEADLINE", PATIENCE)
     with Quick():
         yield new_database(tmp_path)
 
@@ -973,7 +974,7 @@ async def test_not_ready_without_dns(
     running: Control, monkeypatch: pytest.MonkeyPatch, deaf: Transport, expected: dict[str, str]
 ) -> None:
     """A nameserver that does not answer is named, with the transport."""
-    monkeypatch.setattr(health, "PROBE_DEADLINE", 0.3)
+    monkeypatch.setattr(health, "PROBE_DEADLINE", 1.0)
     async with (
         nameserver(running, deaf=deaf) as dns_port,
         listening(admin(running, dns_port)) as port,
@@ -1000,7 +1001,7 @@ async def test_not_ready_for_another_zone(running: Control) -> None:
 
 async def test_ready_at_every_address(running: Control, monkeypatch: pytest.MonkeyPatch) -> None:
     """One address at which nobody answers is enough to be not ready."""
-    monkeypatch.setattr(health, "PROBE_DEADLINE", 0.3)
+    monkeypatch.setattr(health, "PROBE_DEADLINE", 1.0)
     async with (
         nameserver(running) as good,
         nameserver(running, deaf=Transport.UDP) as deaf,
@@ -1038,14 +1039,15 @@ async def test_metrics(served: Api) -> None:
 
 async def test_a_head_that_does_not_come(served: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     """A connection without a whole request has to go after a while."""
-    monkeypatch.setattr(connections, "HEAD_DEADLINE", 0.05)
-    silent = await asyncio.open_connection("127.0.0.1", served.port)
-    half = await asyncio.open_connection("127.0.0.1", served.port)
-    half[1].write(b"POST /present HTTP/1.1\r\nHost: x\r\nX")
-    for reader, writer in (silent, half):
-        assert b"" == await asyncio.wait_for(reader.read(), PATIENCE)
-        writer.close()
-        await writer.wait_closed()
+    with monkeypatch.context() as patch:
+        patch.setattr(connections, "HEAD_DEADLINE", 0.05)
+        silent = await asyncio.open_connection("127.0.0.1", served.port)
+        half = await asyncio.open_connection("127.0.0.1", served.port)
+        half[1].write(b"POST /present HTTP/1.1\r\nHost: x\r\nX")
+        for reader, writer in (silent, half):
+            assert b"" == await asyncio.wait_for(reader.read(), PATIENCE)
+            writer.close()
+            await writer.wait_closed()
 
     assert 200 == (await served.present()).status
 

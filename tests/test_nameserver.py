@@ -372,14 +372,14 @@ async def test_silent_clients_are_cut_off(service: Service, monkeypatch: pytest.
     assert await client.is_cut_off()
 
 
-@pytest.mark.parametrize("greeting", [b"", framed(query())])
-async def test_slow_clients_are_cut_off(service: Service, monkeypatch: pytest.MonkeyPatch, greeting: bytes) -> None:
+@pytest.mark.parametrize("queries", [0, 1])
+async def test_slow_clients_are_cut_off(service: Service, monkeypatch: pytest.MonkeyPatch, queries: int) -> None:
     """A query that trickles in does not buy more time with every octet, be it the first or a later one."""
-    monkeypatch.setattr(tcp, "FIRST_MESSAGE", 0.05)
     client = await service.connect()
-    client.send(greeting + b"\xff\xff")
-    if greeting:
-        await client.answer()
+    for _ in range(queries):
+        await client.ask()
+    monkeypatch.setattr(tcp, "FIRST_MESSAGE", 0.05)
+    client.send(b"\xff\xff")
 
     async with asyncio.timeout(PATIENCE):
         while not client.reader.at_eof() and client.reader.exception() is None:
