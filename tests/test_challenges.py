@@ -214,6 +214,11 @@ async def test_fault_of_ours(running: Control) -> None:
         await running.writer
 
 
+def test_others_are_followed_within_a_second() -> None:
+    """What another process commits, such as a new token, is looked for more than once a second."""
+    assert challenges.FOLLOW_INTERVAL < 1
+
+
 async def test_follows_others(running: Control) -> None:
     """What another process commits shows soon: a new name, and that revoking took name and values away."""
     async with running.other_store() as other:

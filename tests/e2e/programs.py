@@ -160,7 +160,7 @@ def _read(entry: Path) -> Process | None:
     """Read one directory of /proc (proc(5)); None if that process has ended."""
     try:
         # The second field is the program's name in parentheses, and may itself hold spaces and parentheses.
-        state, parent, *rest = (entry / "stat").read_text().rpartition(")")[2].split()
+        state, parent, *rest = (entry / "stat").read_bytes().rpartition(b")")[2].decode().split()
         command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
     except (FileNotFoundError, ProcessLookupError):
         return None

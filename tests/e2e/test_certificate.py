@@ -86,7 +86,7 @@ class Stack:
     def wait_until_well(self) -> None:
         """Have the CA do as it should, and wait for its certificate."""
         self.front.override = lambda _method, _path: None
-        wait_until(self.is_trusted, "there is a certificate of the CA", seconds=60)
+        wait_until(self.is_trusted, "there is a certificate of the CA")
 
     def log(self) -> list[dict[str, Any]]:
         """What the service has logged so far."""
@@ -122,7 +122,7 @@ def stack(
         issuing(
             directory / "pebble",
             resolver,
-            refused_nonces=10,
+            refused_nonces=5,
             validity=VALIDITY,
             binding_keys=binding_keys,
             program=program,
@@ -157,7 +157,7 @@ def test_before_and_after_the_first_certificate(shared: Stack) -> None:
     The API answers although the CA is of no use, with a certificate of its own making; the log says why. When the CA
     is well again, a certificate is obtained through our own zone, and nothing is left in it.
     """
-    (failure,) = wait_until(lambda: shared.logged("cannot obtain a certificate"), "it was tried")
+    failure, *_ = wait_until(lambda: shared.logged("cannot obtain a certificate"), "it was tried")
     first = shared.shown()
     assert first.issuer == first.subject
     assert not shared.is_trusted()
@@ -186,7 +186,7 @@ def test_nothing_is_lost_in_a_renewal(shared: Stack) -> None:
         over = asyncio.Event()
         clients = [asyncio.create_task(_keep_asking(shared.service.api, context, over)) for _ in range(CLIENTS)]
         try:
-            async with asyncio.timeout(VALIDITY + 30):
+            async with asyncio.timeout(VALIDITY + PATIENCE):
                 while (await asyncio.to_thread(shared.shown)).serial_number == before.serial_number:  # noqa: ASYNC110
                     await asyncio.sleep(0.5)  # there is nobody who would tell
         finally:
@@ -229,14 +229,14 @@ def test_restart_and_renewal_information(shared: Stack) -> None:
     it is, and the CA is told which one that replaces.
     """
     shared.wait_until_well()
+    before = shared.shown()
     shared.service.stop()
     shared.front.renewal_window = datetime.now(UTC) - timedelta(hours=2), datetime.now(UTC) - timedelta(hours=1)
     shared.front.requests.clear()
     shared.service.start()
     assert shared.is_trusted()
-    before = shared.shown()
 
-    wait_until(lambda: shared.shown() != before, "it is renewed", seconds=20)
+    wait_until(lambda: shared.shown() != before, "it is renewed")
 
     assert_replaced(before, shared.front)
     shared.front.renewal_window = None
@@ -254,7 +254,7 @@ def test_renewal_information_of_pebble(tmp_path: Path) -> None:
         running.front.requests.clear()
         running.service.start()
 
-        wait_until(lambda: running.shown() != before, "it is renewed", seconds=20)
+        wait_until(lambda: running.shown() != before, "it is renewed")
 
         assert running.is_trusted()
         assert_replaced(before, running.front)
@@ -271,14 +271,14 @@ def assert_replaced(before: x509.Certificate, front: Front) -> None:
 
 
 def test_stopped_in_the_middle(tmp_path: Path) -> None:
-    """A service that is stopped while the CA dallies stops in time, takes its value back, and may try again at once."""
+    """A service that is stopped while the CA dallies stops, takes its value back, and may try again at once."""
     with stack(tmp_path) as running:
         dns, front = running.service.dns, running.front
         front.override = lambda _, path: front.hang.clear() if path.startswith("/chalZ/") else None
         wait_until(lambda: values(dns, CHALLENGE_NAME) and not front.hang.is_set(), "the CA was asked to look")
 
         running.service.supervisor.terminate()
-        assert 0 == running.service.supervisor.wait(5)
+        assert 0 == running.service.supervisor.wait()
         assert [] == json.loads(running.service.cli("value", "list", "--output", "json").stdout)
         front.hang.set()
         running.service.start()
@@ -294,12 +294,12 @@ def test_binding(tmp_path: Path) -> None:
         return f'eab_kid = "kid-1"\neab_hmac_key_file = "{key_file}"'
 
     with stack(tmp_path, settings, binding_keys={"kid-1": "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajV"}) as running:
-        (failure,) = wait_until(lambda: running.logged("cannot obtain a certificate"), "it was tried")
+        failure, *_ = wait_until(lambda: running.logged("cannot obtain a certificate"), "it was tried")
         assert f"cannot read the HMAC key in {key_file}: no such file or directory" == failure["reason"]
 
         key_file.write_text("zWNDZM6eQGHWpSRTPal5eIUYFTu7EajV\n")
 
-        wait_until(running.is_trusted, "there is a certificate of the CA", seconds=60)
+        wait_until(running.is_trusted, "there is a certificate of the CA")
 
 
 # Certificates from files

@@ -20,6 +20,7 @@ import pytest
 
 from tests.processes import PATIENCE
 
+from .dns_client import values
 from .lab import Lab, Resolver, below_parents, internet, strict_resolver
 from .middlebox import lower_case, passing, without_edns
 from .nsd import serving_at
@@ -369,7 +370,7 @@ def test_interrupted(clinic: Lab, resolver: Resolver, ns2: None, number: signal.
     """A value that was presented is cleaned up when its examination is interrupted."""
     arguments = ("check", "--resolver", resolver.address, "--write", "missing.example.com")
     with clinic.service.begin(*arguments) as process:
-        wait_until(lambda: "missing.example.com" in clinic.service.cli("value", "list").stdout, "the value is there")
+        wait_until(lambda: values(clinic.service.dns, CHALLENGE.format("missing")), "the value is there")
         process.send_signal(number)
         _, err = process.communicate(timeout=PATIENCE)
 

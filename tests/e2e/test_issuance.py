@@ -138,23 +138,23 @@ def test_token_for_another_hostname(service: Responder, lego: Lego, tmp_path: Pa
 
 
 def test_new_token(service: Responder) -> None:
-    """A token that is minted while the service runs can be used within a second."""
+    """A token that is minted while the service runs can be used soon."""
     token = service.mint("new.example.com")
 
-    wait_until(lambda: service.present(token, VALUE).status == 200, "the new token is good", seconds=1)
+    wait_until(lambda: service.present(token, VALUE).status == 200, "the new token is good")
 
     assert {VALUE} == values(service.dns, token.challenge_name)
 
 
 def test_revoked_token(service: Responder) -> None:
-    """A token revoked while the service runs is worth nothing within a second, and its values are gone."""
+    """A token revoked while the service runs is soon worth nothing, and its values are gone."""
     token = service.mint("revoked.example.com")
     wait_until(lambda: service.introspect(token).status == 200, "the new token is good")
     assert service.present(token, VALUE).status == 200
 
     service.cli("token", "revoke", token.id)
 
-    wait_until(lambda: service.introspect(token).status == 401, "the token is good no longer", seconds=1)
+    wait_until(lambda: service.introspect(token).status == 401, "the token is good no longer")
     assert service.present(token, VALUE).status == 401
     wait_until(lambda: not values(service.dns, token.challenge_name), "its value is gone")
 
