@@ -41,6 +41,6 @@ def wait_until(condition: Callable[[], object], what: str) -> None:
 def is_alive(pid: int) -> bool:
     """Whether the process runs; one that has ended and was not yet asked for its status does not."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].decode().split()[0] not in "ZX"
     except (FileNotFoundError, ProcessLookupError):  # gone before it was opened, or before it was read
         return False
