@@ -153,6 +153,5 @@ async def test_tls(running: Control) -> None:
         distrusted = await fault(endpoint, secret)
         async with solving(endpoint, secret, lifetime=60, trust_anybody=True) as solver:
             await solver.check()
-        await asyncio.sleep(0.05)  # for the connection to say goodbye
 
     assert "its certificate is not trusted here, or not for that name: check --url" in str(distrusted)
