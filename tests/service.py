@@ -198,7 +198,7 @@ class Control:
         new = NewToken(
             digest=access.digest(secret),
             grants=tuple((grant(hostname), APEX) for hostname in hostnames),
-            created_at=datetime.now(UTC),
+            created_at=self.clock.now,
             expires_at=expires_at,
             allow_from=allow_from,
             account_thumbprint=account_thumbprint,
