@@ -1,6 +1,8 @@
 """
 The control process's parts put together for tests: a real store, publisher and nameserver's end of the feed, in one
-event loop and one directory. `Served` is what the DNS shows.
+event loop and one directory.
+
+The fixture `running` is that; import `quick` and `url` with it.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from tempfile import mkdtemp
 from typing import Any, Self
 
 import dns.rcode
+import pytest
 
 from responder import access, challenges, feed
 from responder.access import Digest, Grant, Network, Secret, Token, challenge_name
@@ -302,3 +305,23 @@ class Quick:
     def __exit__(self, *_: object) -> None:
         for module, name, value in self._saved:
             setattr(module, name, value)
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    """A new database."""
+    return new_database(tmp_path)
+
+
+@pytest.fixture
+def quick() -> Iterator[None]:
+    """The writer looks around all the time."""
+    with Quick():
+        yield
+
+
+@pytest.fixture
+async def running(tmp_path: Path, url: str, quick: None) -> AsyncIterator[Control]:
+    """A control process's parts, and the nameserver that follows."""
+    async with control(tmp_path, url) as running:
+        yield running

@@ -6,11 +6,10 @@ import asyncio
 import base64
 import json
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_network
-from pathlib import Path
 from uuid import UUID, uuid4
 
 import bcrypt
@@ -25,8 +24,10 @@ from responder.errors import StoreUnavailable
 from responder.limits import Limits
 from responder.names import Name
 from responder.store import MAX_VALUES, Action, NewToken, Verdict
-from tests.service import APEX, Control, Quick, control, new_database, rows, until
+from tests.service import APEX, Control, quick, rows, running, until, url
 from tests.test_api import MAX_LIFETIME, listening
+
+__all__ = ["quick", "running", "url"]
 
 HOST = "some.example.com"
 SUBDOMAIN = "_acme-challenge.some"
@@ -78,36 +79,28 @@ class Served:
 
 
 @pytest.fixture
-def url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A new database, and a writer that looks around all the time."""
-    monkeypatch.setattr(connections, "LINGER", 0.1)
-    with Quick():
-        yield new_database(tmp_path)
-
-
-@pytest.fixture
 def settings() -> ApiSettings:
     """Registration is open."""
     return ApiSettings(registration=RegistrationSettings(enabled=True))
 
 
 @pytest.fixture
-async def served(tmp_path: Path, url: str, settings: ApiSettings) -> AsyncIterator[Served]:
+async def served(running: Control, settings: ApiSettings, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Served]:
     """The API, and a token for `some.example.com`; no secret may come into a log."""
-    async with control(tmp_path, url) as running:
-        secret, token = await running.mint(HOST)
-        app = build_api(
-            running.store,
-            running.challenges,
-            Limits(settings),
-            settings,
-            apexes=[APEX],
-            max_lifetime=MAX_LIFETIME,
-        )
-        with structlog.testing.capture_logs() as logs:
-            async with listening(app) as port:
-                yield Served(running, port, secret, token)
-        assert secret not in repr(logs)
+    monkeypatch.setattr(connections, "LINGER", 0.1)
+    secret, token = await running.mint(HOST)
+    app = build_api(
+        running.store,
+        running.challenges,
+        Limits(settings),
+        settings,
+        apexes=[APEX],
+        max_lifetime=MAX_LIFETIME,
+    )
+    with structlog.testing.capture_logs() as logs:
+        async with listening(app) as port:
+            yield Served(running, port, secret, token)
+    assert secret not in repr(logs)
 
 
 # What clients send

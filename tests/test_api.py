@@ -13,7 +13,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_network
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -43,7 +42,9 @@ from responder.names import Name
 from responder.store import MAX_VALUES, Action, Verdict
 from responder.wire import Transport
 from tests.processes import PATIENCE
-from tests.service import APEX, LIFETIME, Control, Quick, control, grant, new_database, rows, until
+from tests.service import APEX, LIFETIME, Control, grant, quick, rows, running, until, url
+
+__all__ = ["quick", "running", "url"]
 
 HOST, OTHER = "some.example.com", "other.example.com"
 CHALLENGE = "_acme-challenge.some.acme.example.com."
@@ -116,20 +117,11 @@ def assert_problem(expected: tuple[int, str], reply: Reply) -> None:
     assert "responder" == reply.headers["Server"]
 
 
-@pytest.fixture
-def url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A new database, and a writer that looks around all the time; what is asked whether it is well has its time."""
+@pytest.fixture(autouse=True)
+def deadlines(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody is waited for in vain; what is asked whether it is well has all the time."""
     monkeypatch.setattr(connections, "LINGER", 0.1)
     monkeypatch.setattr(health, "PROBE_DEADLINE", PATIENCE)
-    with Quick():
-        yield new_database(tmp_path)
-
-
-@pytest.fixture
-async def running(tmp_path: Path, url: str) -> AsyncIterator[Control]:
-    """A control process's parts, and the nameserver that follows."""
-    async with control(tmp_path, url) as running:
-        yield running
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
 from pathlib import Path
 from shutil import rmtree
@@ -19,31 +18,13 @@ from responder.access import Token
 from responder.challenges import Challenges
 from responder.errors import InvalidValue, NotCovered, StoreUnavailable, TooManyValues, Unauthenticated
 from responder.store import MAX_VALUES, Action, Outcome, Present, Verdict
-from tests.service import LIFETIME, Control, Quick, connect, control, grant, new_database, until
+from tests.service import LIFETIME, Control, Quick, connect, control, grant, new_database, quick, running, until, url
 from tests.zones import static
+
+__all__ = ["quick", "running", "url"]
 
 HERE = "192.0.2.9"
 HOST, OTHER = "some.example.com", "other.example.com"
-
-
-@pytest.fixture
-def url(tmp_path: Path) -> str:
-    """A new database."""
-    return new_database(tmp_path)
-
-
-@pytest.fixture
-def quick() -> Iterator[None]:
-    """The writer looks around all the time."""
-    with Quick():
-        yield
-
-
-@pytest.fixture
-async def running(tmp_path: Path, url: str, quick: None) -> AsyncIterator[Control]:
-    """A control process's parts, and the nameserver that follows."""
-    async with control(tmp_path, url) as running:
-        yield running
 
 
 def presenting(running: Control, token: Token, host: str, value: str) -> asyncio.Task[Outcome]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -21,7 +21,9 @@ from responder.errors import AuthorityUnavailable, CertificateRefused, Invalid, 
 from responder.keypair import KeyPair
 from responder.names import Name
 from tests.keypairs import key_pair
-from tests.service import APEX, Control, Quick, control, new_database, until
+from tests.service import APEX, Control, quick, running, until, url
+
+__all__ = ["quick", "running", "url"]
 
 HOST = "api.acme.example.com"
 HOSTNAME = Name.parse(HOST)
@@ -86,13 +88,7 @@ class Host:
 
 
 @pytest.fixture
-def url(tmp_path: Path) -> Iterator[str]:
-    with Quick():
-        yield new_database(tmp_path)
-
-
-@pytest.fixture
-async def host(tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Host]:
+async def host(running: Control, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Host]:
     ca = Ca()
     ca.gate.set()
 
@@ -108,27 +104,25 @@ async def host(tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch) -> Asy
             raise ca.window
         return ca.window
 
-    async with control(tmp_path, url) as running:
+    async def obtain(_: Authority, names: list[str], solver: Any, **how: Any) -> KeyPair | None:
+        challenge = Challenge(names[0], "v" * 43, "t", None)  # type: ignore[arg-type]
+        try:
+            assert f"_acme-challenge.{HOST}" == await solver.present(challenge)
+            ca.seen = running.values(HOST)
+            await ca.gate.wait()
+            ca.obtained.append({"names": names, **how})
+            if ca.fault is not None:
+                raise ca.fault
+            return ca.pair
+        finally:
+            await solver.cleanup(challenge)
 
-        async def obtain(_: Authority, names: list[str], solver: Any, **how: Any) -> KeyPair | None:
-            challenge = Challenge(names[0], "v" * 43, "t", None)  # type: ignore[arg-type]
-            try:
-                assert f"_acme-challenge.{HOST}" == await solver.present(challenge)
-                ca.seen = running.values(HOST)
-                await ca.gate.wait()
-                ca.obtained.append({"names": names, **how})
-                if ca.fault is not None:
-                    raise ca.fault
-                return ca.pair
-            finally:
-                await solver.cleanup(challenge)
-
-        monkeypatch.setattr(Authority, "log_in", log_in)
-        monkeypatch.setattr(Authority, "caa_identities", caa_identities)
-        monkeypatch.setattr(Authority, "window", window)
-        monkeypatch.setattr(own, "obtain", obtain)
-        with structlog.testing.capture_logs() as logs:
-            yield Host(running, ca, logs)
+    monkeypatch.setattr(Authority, "log_in", log_in)
+    monkeypatch.setattr(Authority, "caa_identities", caa_identities)
+    monkeypatch.setattr(Authority, "window", window)
+    monkeypatch.setattr(own, "obtain", obtain)
+    with structlog.testing.capture_logs() as logs:
+        yield Host(running, ca, logs)
 
 
 async def test_first_certificate(host: Host) -> None:

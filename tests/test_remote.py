@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
 import ssl
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -24,23 +22,13 @@ from responder.config import ApiSettings
 from responder.errors import Refused, ResponderError, Unavailable
 from responder.limits import Limits
 from tests.keypairs import key_pair
-from tests.service import APEX, Control, Quick, control, new_database
+from tests.service import APEX, Control, quick, running, url
+
+__all__ = ["quick", "running", "url"]
 
 HOST = "some.example.com"
 CHALLENGE = Challenge(HOST, "v" * 43, "token", cast(Any, None))
 NOBODY = Secret("rsp_nobody")
-
-
-@pytest.fixture
-def url(tmp_path: Path) -> Iterator[str]:
-    with Quick():
-        yield new_database(tmp_path)
-
-
-@pytest.fixture
-async def running(tmp_path: Path, url: str) -> AsyncIterator[Control]:
-    async with control(tmp_path, url) as running:
-        yield running
 
 
 @asynccontextmanager

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_network
 from itertools import product
-from pathlib import Path
 from uuid import UUID
 
 import dns.message
@@ -26,7 +25,7 @@ from responder.store import MAX_VALUES, AuditEvent, NewToken, Verdict
 from responder.update.tsig import KeyName
 from responder.wire import Transport
 from tests.processes import PATIENCE
-from tests.service import APEX, LIFETIME, Control, Quick, control, grant, new_database, until
+from tests.service import APEX, LIFETIME, Control, grant, quick, running, until, url
 from tests.updates import (
     ANY,
     ANY_TYPE,
@@ -53,28 +52,12 @@ from tests.updates import (
 )
 from tests.zones import OTHER, VALUE
 
+__all__ = ["quick", "running", "url"]
+
 HOST, YOURS = "some.example.com", "other.example.com"
 MINE = "_acme-challenge.some.acme.example.com."
 THEIRS = "_acme-challenge.other.acme.example.com."
 ZONE = "acme.example.com."
-
-
-@pytest.fixture
-def url(tmp_path: Path) -> str:
-    return new_database(tmp_path)
-
-
-@pytest.fixture
-def quick() -> Iterator[None]:
-    with Quick():
-        yield
-
-
-@pytest.fixture
-async def running(tmp_path: Path, url: str, quick: None) -> AsyncIterator[Control]:
-    """A control process's parts, and the nameserver that follows."""
-    async with control(tmp_path, url) as running:
-        yield running
 
 
 @pytest.fixture
