@@ -91,4 +91,5 @@ def acme_dns(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[AcmeDns
         yield AcmeDns(str(tmp_path / "acme-dns.db"))
     else:
         server: PostgresServer = request.getfixturevalue("postgres_server")
-        yield AcmeDns(server.create_database().replace("postgresql+asyncpg", "postgres"))
+        with server.database() as url:
+            yield AcmeDns(url.replace("postgresql+asyncpg", "postgres"))

@@ -1,5 +1,5 @@
 """
-What every program that a test starts finds, however the tests were started: signals that are not ignored.
+What is one for all tests: the PostgreSQL server, and the signals that the programs they start find.
 
 `nohup` has SIGHUP ignored, a script's `&` has SIGINT and SIGQUIT, and that is inherited; a handler is not.
 """
@@ -7,6 +7,10 @@ What every program that a test starts finds, however the tests were started: sig
 from __future__ import annotations
 
 import signal
+
+from tests.postgres import postgres_server
+
+__all__ = ["postgres_server"]
 
 
 def pytest_configure() -> None:

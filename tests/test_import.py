@@ -24,11 +24,11 @@ from responder.names import Name
 from responder.store import Account, NewToken, Store, acmedns
 from tests.acmednsdb import SALT, AcmeDns, acme_dns
 from tests.commands import HOST, Run, bare, configuration, environment, fails, program, run
-from tests.postgres import PostgresServer, database_url, postgres_server
+from tests.postgres import PostgresServer, database_url
 from tests.service import Quick, connect, control, rows, until
 from tests.stores import APEX, DAY, NOW, shown, store
 
-__all__ = ["acme_dns", "bare", "configuration", "database_url", "environment", "postgres_server", "run", "store"]
+__all__ = ["acme_dns", "bare", "configuration", "database_url", "environment", "run", "store"]
 
 OLD, NEW, NEWEST, ODD = "o" * 43, "n" * 43, "N" * 43, "not a digest"
 IMPORT = ("import", "acme-dns")

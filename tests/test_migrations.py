@@ -19,10 +19,10 @@ from responder.access import Digest
 from responder.errors import StoreOutdated, StoreUnavailable
 from responder.store import SchemaState, Store, _database, migration, sqlite
 from responder.store.schema import metadata
-from tests.postgres import database_url, postgres_server
+from tests.postgres import database_url
 from tests.processes import PATIENCE
 
-__all__ = ["database_url", "postgres_server"]
+__all__ = ["database_url"]
 
 
 async def test_the_steps_lead_to_the_schema_of_the_program(database_url: str) -> None:

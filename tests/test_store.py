@@ -43,7 +43,7 @@ from responder.store.batch import Held, settle
 from responder.store.postgresql import PostgreSQL
 from responder.store.sqlite import SQLite
 from responder.zone import Change
-from tests.postgres import database_url, postgres_server
+from tests.postgres import database_url
 from tests.stores import (
     APEX,
     DAY,
@@ -60,7 +60,7 @@ from tests.stores import (
     store,
 )
 
-__all__ = ["database_url", "postgres_server", "store"]
+__all__ = ["database_url", "store"]
 
 # Zones and serials
 

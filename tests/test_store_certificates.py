@@ -9,10 +9,10 @@ from responder.access import Grant
 from responder.names import Name
 from responder.store import OwnCertificate, Store
 from tests.keypairs import key_pair
-from tests.postgres import database_url, postgres_server
+from tests.postgres import database_url
 from tests.stores import APEX, NOW, SECOND, grant, new_token, store
 
-__all__ = ["database_url", "postgres_server", "store"]
+__all__ = ["database_url", "store"]
 
 HOST = Name.parse("api.acme.example.com")
 OTHER = Name.parse("other.acme.example.com")

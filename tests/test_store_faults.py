@@ -15,10 +15,10 @@ from sqlalchemy import text
 
 from responder.errors import StoreUnavailable
 from responder.store import Store, sqlite
-from tests.postgres import PostgresServer, database_url, postgres_server
+from tests.postgres import PostgresServer, database_url
 from tests.stores import APEX, NOW, START, new_token, store
 
-__all__ = ["database_url", "postgres_server", "store"]
+__all__ = ["database_url", "store"]
 
 _CHILD = """
 import asyncio, sys
