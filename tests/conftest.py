@@ -1,16 +1,23 @@
 """
-What is one for all tests: the PostgreSQL server, and the signals that the programs they start find.
+What is one for all tests: the PostgreSQL server, how Hypothesis goes about its work, and the signals that the programs
+they start find.
 
-`nohup` has SIGHUP ignored, a script's `&` has SIGINT and SIGQUIT, and that is inherited; a handler is not.
+Hypothesis tries the same examples every time, takes as long as a busy machine does, and remembers nothing; look further
+with `--hypothesis-profile=default`. `nohup` has SIGHUP ignored, a script's `&` has SIGINT and SIGQUIT, and that is
+inherited; a handler is not.
 """
 
 from __future__ import annotations
 
 import signal
 
+from hypothesis import settings
+
 from tests.postgres import postgres_server
 
 __all__ = ["postgres_server"]
+
+settings.load_profile("ci")
 
 
 def pytest_configure() -> None:

@@ -440,4 +440,4 @@ class PresentAndCleanup(RuleBasedStateMachine):
 
 
 TestPresentAndCleanup = PresentAndCleanup.TestCase
-TestPresentAndCleanup.settings = settings(max_examples=25, stateful_step_count=10, deadline=None)
+TestPresentAndCleanup.settings = settings(max_examples=25, stateful_step_count=10)

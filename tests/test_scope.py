@@ -18,7 +18,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from responder.access import Secret, Token
@@ -171,7 +171,7 @@ def _credentials(tenants: Tenants) -> list[dict[str, str]]:
     ]
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=300)
 @given(st.integers(0, 6), _PATHS, _BODIES)
 def test_no_request_touches_what_its_token_does_not_cover(tenants: Tenants, way: int, path: str, body: Any) -> None:
     """The other tenant's values are those of the beginning, whatever was sent."""
@@ -206,7 +206,7 @@ _COMPRESSED = st.builds(
 _CHANGES = st.lists(_RECORDS | _COMPRESSED, max_size=4)
 
 
-@settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=500)
 @given(_CHANGES, st.lists(_RECORDS, max_size=2), st.integers(0, 0xFFFF), st.data())
 def test_no_update_touches_what_its_token_does_not_cover(
     tenants: Tenants, changes: list[bytes], prerequisites: list[bytes], ident: int, data: st.DataObject

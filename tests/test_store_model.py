@@ -6,6 +6,7 @@ import asyncio
 import tempfile
 from collections.abc import Iterator, Sequence
 from datetime import datetime
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -15,6 +16,7 @@ from responder.access import Token
 from responder.errors import NotCovered, TooManyValues, Unauthenticated
 from responder.names import Name
 from responder.store import Outcome, Store, batch
+from tests.service import new_database
 from tests.stores import APEX, NOW, SECOND, cleanup, name, new_token, present, shown
 
 LABELS = "abc"
@@ -145,26 +147,26 @@ def roomy_names(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_the_store_does_what_the_model_says() -> None:
     """Whatever happens in whatever order: outcomes, values, snapshot, and a reader of the journal all agree."""
 
-    async def check(script: list[Step]) -> None:
-        with tempfile.TemporaryDirectory() as directory:
-            store = await Store.open(f"sqlite+aiosqlite:///{directory}/responder.db")
-            await store.register_zones([APEX], now=NOW)
-            model = Model([await store.mint(new_token(*labels)) for labels in GRANTED])
-            serial, names = (await store.serials())[APEX], await shown(store)
-            for kind, detail in script:
-                before = model.shown()
-                await take_step(store, model, kind, detail)
-                previous, serial = serial, await follow(store, serial, names)
-                assert model.shown() == names == await shown(store)
-                assert (serial > previous) is (before != names)
-            assert {(value.challenge_name, value.value, value.expires_at) for value in await store.values()} == {
-                (name(label), value, held[value][1]) for label, held in model.held.items() for value in held
-            }
-            await store.close()
+    async def check(url: str, script: list[Step]) -> None:
+        store = await Store.open(url)
+        await store.register_zones([APEX], now=NOW)
+        model = Model([await store.mint(new_token(*labels)) for labels in GRANTED])
+        serial, names = (await store.serials())[APEX], await shown(store)
+        for kind, detail in script:
+            before = model.shown()
+            await take_step(store, model, kind, detail)
+            previous, serial = serial, await follow(store, serial, names)
+            assert model.shown() == names == await shown(store)
+            assert (serial > previous) is (before != names)
+        assert {(value.challenge_name, value.value, value.expires_at) for value in await store.values()} == {
+            (name(label), value, held[value][1]) for label, held in model.held.items() for value in held
+        }
+        await store.close()
 
-    @settings(max_examples=40, deadline=None)
+    @settings(max_examples=40)
     @given(steps)
     def run(script: list[Step]) -> None:
-        asyncio.run(check(script))
+        with tempfile.TemporaryDirectory() as directory:
+            asyncio.run(check(new_database(Path(directory)), script))
 
     run()
