@@ -81,7 +81,7 @@ def slowly(packet: bytes, transport: Transport) -> bytes | None:
         exchange._HEADS = heads
 
 
-@settings(max_examples=1000)
+@settings(max_examples=500)
 @given(PACKETS, st.sampled_from(Transport))
 def test_fast_half_agrees(packet: bytes, transport: Transport) -> None:
     """Whatever comes, both halves answer alike, whether or not the OPT was seen before."""
@@ -91,7 +91,7 @@ def test_fast_half_agrees(packet: bytes, transport: Transport) -> None:
     assert expected == SERVED.respond(packet, transport, CLIENT)
 
 
-@settings(max_examples=1000)
+@settings(max_examples=300)  # the mutants of tests/test_fuzz.py are many more
 @given(PACKETS, st.sampled_from(Transport))
 def test_silence_or_a_reply_to_this_question(packet: bytes, transport: Transport) -> None:
     """

@@ -17,8 +17,8 @@ import pytest
 from tests.fuzz import respond, seeds, update
 from tests.requirements import lacking
 
-RUNS = 20_000
-MUTANTS = 10_000
+RUNS = 10_000
+MUTANTS = 5_000
 ROOT = Path(__file__).parents[1]
 
 
