@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Any, NewType
 from uuid import UUID
 
@@ -233,6 +233,18 @@ def parse_address(text: str) -> Address:
     """
     address = ip_address(text.partition("%")[0])
     return getattr(address, "ipv4_mapped", None) or address
+
+
+def parse_network(text: str, *, strict: bool = True) -> Network:
+    """
+    A network in CIDR notation; if *strict*, without bits beyond its prefix.
+
+    Raises `ValueError`, also for one in a zone of IPv6 (RFC 4007, section 11). No request ever comes from there, as an
+    address loses its zone when it is read; and a zone may be any text whatever, with which nobody reckons in a network.
+    """
+    if "%" in text:
+        raise ValueError("a network has no zone")
+    return ip_network(text, strict=strict)
 
 
 def is_near(host: str) -> bool:

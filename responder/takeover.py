@@ -13,10 +13,9 @@ import re
 from collections.abc import AsyncGenerator, Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from ipaddress import ip_network
 from uuid import UUID
 
-from responder.access import Grant, Network
+from responder.access import Grant, Network, parse_network
 from responder.errors import Invalid, Refused
 from responder.names import Name
 from responder.store import Account, NewToken, Store
@@ -141,7 +140,7 @@ def parse_networks(text: str | None) -> tuple[tuple[Network, ...], list[str]]:
     unread = []
     for entry in entries:
         try:
-            networks[ip_network(str(entry).strip("[]").replace("]/", "/"), strict=False)] = None
+            networks[parse_network(str(entry).strip("[]").replace("]/", "/"), strict=False)] = None
         except ValueError:
             unread.append(repr(entry)[:50])
     if unread and not networks:

@@ -24,6 +24,7 @@ from responder.access import (
     home_zone,
     mint_secret,
     parse_hostname,
+    parse_network,
     zone_of,
 )
 from responder.errors import InvalidHostname, InvalidName, NotCovered, Unauthenticated, WrongNetwork
@@ -287,6 +288,16 @@ def test_tokens_show_no_index() -> None:
     """The index by name is an inner matter: it is neither shown nor compared."""
     assert "_by_name" not in repr(token("some.example.com"))
     assert token("some.example.com") == token("some.example.com")
+
+
+def test_networks() -> None:
+    """Bits beyond the prefix may be wrong; the zone of an address, which may be any text, is no part of a network."""
+    assert ip_network("192.0.2.0/24") == parse_network("192.0.2.0/24")
+    assert ip_network("192.0.2.0/24") == parse_network("192.0.2.7/24", strict=False)
+    with pytest.raises(ValueError, match="host bits"):
+        parse_network("192.0.2.7/24")
+    with pytest.raises(ValueError, match="no zone"):
+        parse_network("fe80::%\x1b[31m/64")
 
 
 def test_describe() -> None:

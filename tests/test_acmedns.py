@@ -481,12 +481,18 @@ async def test_registration_keeps_the_networks(served: Served) -> None:
 
 
 async def test_registrations_that_are_refused(served: Served, subtests: pytest.Subtests) -> None:
-    """An address without a prefix is no network, and what is no JSON is none."""
+    """
+    An address without a prefix is no network, and what is no JSON is none. Nor is a network in a zone of IPv6, which
+    could be any text: one that commands a terminal, or one that no database takes.
+    """
     for body, error in {
         '{"allowfrom": ["192.0.2.1"]}': "invalid_allowfrom_cidr",
         '{"allowfrom": ["x/24"]}': "invalid_allowfrom_cidr",
         '{"allowfrom": "192.0.2.0/24"}': "invalid_allowfrom_cidr",
         '{"allowfrom": [5]}': "invalid_allowfrom_cidr",
+        '{"allowfrom": ["fe80::%eth0/64"]}': "invalid_allowfrom_cidr",
+        '{"allowfrom": ["fe80::%\\u001b[31m/64"]}': "invalid_allowfrom_cidr",
+        '{"allowfrom": ["fe80::%\\ud800/64"]}': "invalid_allowfrom_cidr",
         "allowfrom=": "malformed_json_payload",
     }.items():
         with subtests.test(body):

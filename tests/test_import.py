@@ -241,6 +241,7 @@ def count(directory: Path) -> int:
         ({"allow_from": ""}, "its AllowFrom is no list in JSON"),
         ({"allow_from": '"192.0.2.0/24"'}, "its AllowFrom is no list in JSON"),
         ({"allow_from": '["office", 5]'}, "none of the networks in its AllowFrom can be read"),
+        ({"allow_from": '["fe80::%eth0/64"]'}, "none of the networks in its AllowFrom can be read"),
     ],
 )
 def test_accounts_that_cannot_be_had(run: Run, sqlite: AcmeDns, account: dict[str, Any], reason: str) -> None:

@@ -12,14 +12,13 @@ import json
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from ipaddress import ip_network
 from typing import Any
 from uuid import uuid4
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from responder.access import Grant, Network, Token, digest, mint_secret, parse_address
+from responder.access import Grant, Network, Token, digest, mint_secret, parse_address, parse_network
 from responder.api.authentication import Authenticator
 from responder.api.bodies import read_octets
 from responder.api.problems import KIND, RETRY_AFTER, STATUSES, for_http, log_unavailable, note_hostname
@@ -233,7 +232,7 @@ def _networks(listed: object) -> list[tuple[Network, str]]:
 def _network(text: object) -> Network:
     if isinstance(text, str) and "/" in text:
         try:
-            return ip_network(text.replace("[", "").replace("]", ""), strict=False)
+            return parse_network(text.replace("[", "").replace("]", ""), strict=False)
         except ValueError:
             pass
     raise Fault(400, "invalid_allowfrom_cidr")

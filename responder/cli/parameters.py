@@ -5,14 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from datetime import timedelta
-from ipaddress import ip_network
 from typing import Any, TypeVar
 from uuid import UUID
 
 import click
 
 from responder import access
-from responder.access import Network
+from responder.access import Network, parse_network
 from responder.config import parse_base_url, parse_duration
 from responder.errors import Invalid, InvalidHostname
 from responder.names import Name
@@ -79,7 +78,7 @@ class NetworkArgument(click.ParamType[Network]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Network:
         try:
-            return ip_network(value)
+            return parse_network(value)
         except ValueError as fault:
             self.fail(f"{value!r} is not a network such as 192.0.2.0/24 or 2001:db8::/32: {fault}", param, ctx)
 

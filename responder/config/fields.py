@@ -10,13 +10,14 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Annotated, Self
 from urllib.parse import urlsplit
 
 import limits
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator
 
+from responder.access import parse_network
 from responder.errors import Invalid
 from responder.names import Name
 from responder.zonetext import rname
@@ -124,7 +125,7 @@ def _parse_address(text: str) -> Address:
 
 def _parse_network(text: str) -> IPv4Network | IPv6Network:
     try:
-        return ip_network(text)
+        return parse_network(text)
     except ValueError:
         raise Invalid(f'"{text}" is not a network: write one like "192.0.2.0/24" or "2001:db8::/32"') from None
 
