@@ -334,6 +334,27 @@ async def test_packets_and_their_replies(start: Start, victim: object, path: Pat
     deliver(b"to a nameserver that is gone")
 
 
+async def test_replies_that_nobody_reads(start: Start, victim: object, path: Path) -> None:
+    """A nameserver that only ever asks, and acknowledges what it does not read, has no replies kept for it for ever."""
+    publisher = await start()
+    answered: list[Packet] = []
+
+    def answer(packet: Packet, deliver: Deliver) -> None:
+        deliver(bytes(50_000))
+        answered.append(packet)
+
+    publisher.answer_packets(answer)
+    peer = await Peer.hello(path)
+    await peer.load()
+    (ours,) = publisher._peers
+
+    for number in range(100):
+        peer.writer.write(render_packet(number, PACKET))
+    await eventually(lambda: len(answered) == 100, "all are answered")
+
+    assert ours.writer.transport.get_write_buffer_size() <= peers.MAX_UNREAD + 100_100
+
+
 async def test_packets_that_nobody_answers(start: Start, victim: object, path: Path) -> None:
     """As long as the control process has nobody for them, packets get SERVFAIL; so do those under way when it goes."""
     publisher = await start()
@@ -821,6 +842,24 @@ def test_packets_survive_the_journey(number: int, packet: Packet) -> None:
     assert len(data) == 4 + int.from_bytes(data[:4], "big")
     assert (number, packet) == parse_packet(json.loads(data[4:]))
     assert len(render_packet(number, longest)) <= control_end.MAX_MESSAGE
+
+
+def test_packets_from_a_zone() -> None:
+    """Where a packet came from is an address: the zone behind it (RFC 4007, section 11) could be any text."""
+    data = render_packet(1, replace(PACKET, client="fe80::1%\x1b[31m\ud800"))
+
+    _, packet = parse_packet(json.loads(data[4:]))
+
+    assert "fe80::1" == packet.client
+
+
+@pytest.mark.parametrize("number", [-1, 1 << 63, 10**100])
+def test_refuses_numbers_that_no_packet_has(number: int) -> None:
+    """They would be repeated in each reply."""
+    data = render_packet(number, PACKET)
+
+    with pytest.raises(ValueError, match="not the number of a packet"):
+        parse_packet(json.loads(data[4:]))
 
 
 @pytest.mark.parametrize(

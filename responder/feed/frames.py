@@ -19,6 +19,9 @@ from responder.zone import Change, Static
 MAX_FRAME = 64 << 20
 """Octets of one frame: far above what the publisher puts into one need, so only a broken peer ever meets it."""
 
+MAX_NUMBER = 1 << 63
+"""Packets of one nameserver that are told apart. JSON would hold longer numbers, to be repeated in each reply."""
+
 
 @dataclass(frozen=True, slots=True)
 class Begin:
@@ -137,8 +140,10 @@ def parse_packet(message: dict[str, Any]) -> tuple[int, Packet]:
             "client": str(client),
             "draft": str(draft),
         }:
-            ip_address(client.partition("%")[0])
-            return number, Packet(bytes.fromhex(octets), Transport(transport), client, bytes.fromhex(draft))
+            if not 0 <= number < MAX_NUMBER:
+                raise ValueError("not the number of a packet")
+            address = str(ip_address(client.partition("%")[0]))  # a zone behind it could be any text, for log and audit
+            return number, Packet(bytes.fromhex(octets), Transport(transport), address, bytes.fromhex(draft))
         case _:
             raise ValueError("not a packet")
 

@@ -21,6 +21,9 @@ from responder.zone import Change
 ACK_DEADLINE = 3.0
 """Seconds a serving nameserver may take to acknowledge a frame. It needs a millisecond; cert-manager waits 30 s."""
 
+MAX_UNREAD = 1 << 20
+"""Octets that may wait for a nameserver when a reply joins them: thousands of replies; it never asks for as many."""
+
 MAX_NAMES = 100
 """Names in one frame: to read it takes a nameserver 0.1 ms, in which it answers nobody."""
 
@@ -52,8 +55,11 @@ class Peer:
         self.writer.write(render_frame(self.sent, frame))
 
     def send_reply(self, reply: Reply) -> None:
-        """Send *reply*, unless the nameserver, and whoever waits there, is gone."""
-        if not self.gone:
+        """
+        Send *reply*, unless the nameserver is gone, or reads so little that it would have us keep replies for ever: it
+        may not be itself any more. One that is only busy lets its client ask again.
+        """
+        if not self.gone and self.writer.transport.get_write_buffer_size() <= MAX_UNREAD:
             self.send(reply)
 
     @property
