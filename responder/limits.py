@@ -72,6 +72,7 @@ class _Windows(Storage):
     Counters in memory, a bounded number of them.
 
     The library's own keeps as many as there are clients, and walks through all of them again and again.
+    Its windows also end by the time of day: set back by an hour, that would keep clients out for an hour.
     """
 
     STORAGE_SCHEME = None
@@ -88,7 +89,7 @@ class _Windows(Storage):
         count, ends = self._current(key)
         if not count:
             self._counters.pop(key, None)
-            ends = time.time() + expiry
+            ends = time.monotonic() + expiry
             if len(self._counters) >= MAX_COUNTED:
                 self._counters.popitem(last=False)
         self._counters[key] = count + amount, ends
@@ -113,7 +114,7 @@ class _Windows(Storage):
 
     def _current(self, key: str) -> tuple[int, float]:
         """Count and end of the window that *key* is in; 0 if there is none, or it is over."""
-        now = time.time()
+        now = time.monotonic()
         count, ends = self._counters.get(key, (0, now))
         return (count, ends) if ends > now else (0, now)
 
@@ -124,7 +125,7 @@ def _refusal(
     reset = windows.get_window_stats(limit, *identifiers).reset_time
     return TooManyRequests(
         f"too many {what}: {limit} are allowed; wait as long as Retry-After says",
-        retry_after=max(1, math.ceil(reset - time.time())),
+        retry_after=max(1, math.ceil(reset - time.monotonic())),
     )
 
 
