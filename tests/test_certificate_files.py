@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -57,6 +58,11 @@ class Pair:
 
     def write_key(self, content: bytes) -> None:
         self._replace("tls.key", content)
+
+    def replace_key_by_a_pipe(self) -> None:
+        """Nobody ever writes into it."""
+        os.mkfifo(self.directory / "new")
+        (self.directory / "new").rename(self.directory / "tls.key")
 
     def _replace(self, name: str, content: bytes) -> None:
         (self.directory / "new").write_bytes(content)
@@ -144,11 +150,15 @@ async def test_a_link_to_another_directory(pair: Pair) -> None:
             "api.private_key_file: cannot read {directory}/tls.key: no such file or directory",
         ),
         (
+            lambda pair: pair.replace_key_by_a_pipe(),
+            "api.private_key_file: {directory}/tls.key is not a file",
+        ),
+        (
             lambda pair: pair.write_certificate(b"-" * (module.MAX_FILE + 1)),
             "api.certificate_file: {directory}/tls.crt is too large for a file in PEM",
         ),
     ],
-    ids=["no pair", "no certificate", "weak", "gone", "huge"],
+    ids=["no pair", "no certificate", "weak", "gone", "pipe", "huge"],
 )
 async def test_files_that_break(pair: Pair, break_it: object, reason: str) -> None:
     """What is broken is reported once, the old pair stays in use, and what is mended is used."""

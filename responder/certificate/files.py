@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import stat
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -77,13 +79,20 @@ class Files:
 
 def _content(path: Path, setting: str) -> bytes:
     try:
-        with path.open("rb") as file:
+        with open(path, "rb", opener=_open_at_once) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise Invalid(f"{setting}: {path} is not a file")
             content = file.read(MAX_FILE + 1)
     except OSError as fault:
         raise Invalid(f"{setting}: cannot read {path}: {(fault.strerror or type(fault).__name__).lower()}") from None
     if len(content) > MAX_FILE:
         raise Invalid(f"{setting}: {path} is too large for a file in PEM")
     return content
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """A pipe would keep us waiting until somebody writes into it: at the start, at the end, and in between."""
+    return os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
 
 
 def _state(path: Path) -> object:
