@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+import tracemalloc
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -206,6 +207,23 @@ async def test_slow_handshakes(server: Server) -> None:
             assert b"" == await asyncio.wait_for(reader.read(), PATIENCE)
             writer.close()
             await writer.wait_closed()
+
+
+async def test_memory_of_handshakes(server: Server) -> None:
+    """They are anybody's to begin, many at once: each takes little more than a record has."""
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        held = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(20)]
+        await eventually(lambda: server.held() == 20, "all are there")
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    for _, writer in held:
+        writer.transport.abort()
+    await eventually(lambda: server.held() == 0, "all are gone")
+
+    assert (after - before) / 20 < 64 << 10
 
 
 async def test_no_request_after_the_handshake(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ import asyncio
 import os
 import socket
 import ssl
+from asyncio.sslproto import SSLProtocol
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -29,8 +30,15 @@ MAX_HANDSHAKES_PER_ADDRESS = 250
 FAREWELL_DEADLINE = 2.0
 """Seconds that a TLS client gets for its half of the goodbye (close_notify) before the connection is cut."""
 
+TLS_BUFFER = 16 << 10
+"""Octets that TLS reads at a time, as much as a record has (RFC 8446, section 5.1). asyncio keeps a buffer of that size
+for each connection, from before its handshake on: with its own 256 KiB, strangers could fill 500 MB."""
+
 Peer = tuple[Any, ...]
 """Where a connection comes from: an address, a port, and what else IPv6 has."""
+
+
+SSLProtocol.max_size = TLS_BUFFER  # there is no other way to say it
 
 
 class Site(web.BaseSite):
