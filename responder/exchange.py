@@ -330,7 +330,7 @@ _HEADS = {
     for opt in (0, 1)
 }
 
-# Type and class of questions whose negative answer depends on nothing but whether the name exists.
+# Type and class of questions whose answer depends on nothing but the name, even if that does not hold the type.
 _ORDINARY = frozenset(
     rrtype.to_bytes(2, "big") + b"\0\1"
     for rrtype in (RRType.A, RRType.NS, RRType.SOA, RRType.MX, RRType.TXT, RRType.AAAA, RRType.SRV, RRType.DS,

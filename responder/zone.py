@@ -67,8 +67,9 @@ class Node:
     """
     A name that exists: what it holds, and why it exists.
 
-    *answers* are keyed by the four octets of type and class that end a question. A name exists while it is *granted*,
-    holds an answer, or has *children* right below it (RFC 8020: an empty non-terminal is not an NXDOMAIN).
+    *answers* are keyed by the four octets of type and class that end a question; `UNASKED` stands for those that
+    `Zone.answers` would compile. A name exists while it is *granted*, holds records, or has *children* right below it
+    (RFC 8020: an empty non-terminal is not an NXDOMAIN).
     """
 
     answers: Mapping[bytes, Answer]
