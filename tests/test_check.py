@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
+import socket
 import sys
-from asyncio.subprocess import PIPE
+from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -139,6 +141,31 @@ async def test_no_resolver(program: Cli) -> None:
     at = f"the resolver {RESOLVER}, port {elsewhere.port}, {nonsense}"
     line = f"responder: {at}: name one that works with --resolver ADDRESS[:PORT]\n"
     assert Done(1, "", line) == done
+
+
+async def test_under_nohup(program: Cli) -> None:
+    """What is to survive the end of its terminal does; SIGTERM ends it all the same."""
+    loop = asyncio.get_running_loop()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+        silent.bind((RESOLVER, 0))
+        silent.setblocking(False)
+        resolver = f"{RESOLVER}:{silent.getsockname()[1]}"
+        command = ["nohup", sys.executable, "-m", "responder", "--config", str(program.configuration)]
+        process = await asyncio.create_subprocess_exec(
+            *command, "check", "--resolver", resolver, stdin=DEVNULL, stdout=PIPE, stderr=PIPE
+        )
+        said = asyncio.create_task(process.communicate())
+        await loop.sock_recv(silent, 512)
+        process.send_signal(signal.SIGHUP)
+        again = asyncio.create_task(loop.sock_recv(silent, 512))  # as it had no answer
+        await asyncio.wait([again, said], return_when=asyncio.FIRST_COMPLETED)
+        asked_again = again.done()
+        again.cancel()
+        if asked_again:
+            process.send_signal(signal.SIGTERM)
+        _, err = await said
+
+    assert (True, 1, "responder: interrupted") == (asked_again, process.returncode, err.decode().strip())
 
 
 async def test_hostnames_that_cannot_be_checked(program: Cli) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import signal
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from ipaddress import ip_address
@@ -13,7 +11,7 @@ import click
 
 from responder import access
 from responder.access import Grant, State, Token
-from responder.cli.context import OUTPUT, Context, print_json
+from responder.cli.context import OUTPUT, Context, ended_by_signals, print_json
 from responder.cli.parameters import Parsed, Text
 from responder.config import Endpoint, Settings, ZoneSettings
 from responder.errors import Invalid, InvalidRequest
@@ -98,13 +96,10 @@ def check(
             port=port,
             write=store if write else None,
         )
-        return await _examine(case, output)
+        with ended_by_signals():
+            return await _examine(case, output)
 
-    try:
-        passed = context.with_store(work, create=True)  # the day before there are tokens, there is none
-    except asyncio.CancelledError:
-        raise click.Abort from None
-    if not passed:
+    if not context.with_store(work, create=True):  # the day before there are tokens, there is none
         raise SystemExit(1)
 
 
@@ -113,7 +108,6 @@ async def _examine(case: Case, output: str) -> bool:
     from responder.cli.findings import Screen, as_json, count
     from responder.doctor import Mark, examine
 
-    _cancel_on(signal.SIGTERM, signal.SIGHUP)
     screen = Screen()
     with screen.live():
         sections = await examine(
@@ -125,14 +119,6 @@ async def _examine(case: Case, output: str) -> bool:
         screen.show_mends()
         screen.conclude(sections)
     return not count(sections, Mark.CROSS)
-
-
-def _cancel_on(*signals: signal.Signals) -> None:
-    """Let these end the command as Ctrl-C does, so that a value that was presented is cleaned up."""
-    task, loop = asyncio.current_task(), asyncio.get_running_loop()
-    for number in signals:
-        if task is not None:
-            loop.add_signal_handler(number, task.cancel)
 
 
 async def _patients(settings: Settings, store: Store, hosts: Sequence[str]) -> list[Patient]:

@@ -1,11 +1,15 @@
-"""What every command starts from: the settings, the store, and the ways to print a result. No command is in here."""
+"""
+What every command starts from: the settings, the store, the ways to end and to print a result. No command is in here.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import os
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+import signal
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -63,6 +67,20 @@ class Context:
                 await store.close()
 
         return asyncio.run(run())
+
+
+@contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Whoever ends this program gently, by whatever signal, gives the task in here the time to clean up."""
+    task = asyncio.current_task()
+    assert task is not None  # noqa: S101  # this runs in one
+    for number in (signal.SIGTERM, signal.SIGHUP):  # asyncio itself sees to Ctrl-C
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+            asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+    try:
+        yield
+    except asyncio.CancelledError:
+        raise click.Abort from None
 
 
 def print_json(data: object) -> None:

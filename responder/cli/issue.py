@@ -8,8 +8,7 @@ ends with it, whatever happens, and with the token whatever it put into the DNS.
 from __future__ import annotations
 
 import asyncio
-import signal
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -25,7 +24,8 @@ from responder.certificate import accountkey
 from responder.certificate.authority import Authority, Binding
 from responder.certificate.order import obtain
 from responder.certificate.remote import RemoteSolver, solving
-from responder.cli.context import OUTPUT, Context, instant_text, print_json
+from responder.cli.context import OUTPUT, Context, ended_by_signals, instant_text, print_json
+from responder.cli.parameters import Parsed
 from responder.config import Settings, parse_contact, parse_directory
 from responder.errors import CannotStart, CertificateRefused, Invalid, InvalidHostname, InvalidRequest, NotFound
 from responder.keypair import KeyPair, key_pem, new_key
@@ -41,25 +41,15 @@ ACCOUNT_KEY = "acme-account.pem"
 _PATH = click.Path(path_type=Path)
 
 
-def _parsed(parse: Callable[[str], str]) -> Callable[[click.Context, click.Parameter, str], str]:
-    def callback(ctx: click.Context, param: click.Parameter, value: str) -> str:
-        try:
-            return parse(value)
-        except Invalid as fault:
-            raise click.BadParameter(str(fault), ctx, param) from None
-
-    return callback
-
-
 @click.command()
 @click.argument("hosts", nargs=-1, required=True, metavar="HOST...")
 @click.option(
     "--directory",
     required=True,
-    callback=_parsed(parse_directory),
+    type=Parsed("url", parse_directory),
     help="The CA: letsencrypt, letsencrypt-staging, or the URL of its directory. By using it you agree to its terms.",
 )
-@click.option("--contact", default="", callback=_parsed(parse_contact), help="An e-mail address for the CA.")
+@click.option("--contact", default="", type=Parsed("address", parse_contact), help="An e-mail address for the CA.")
 @click.option("--eab-kid", default="", help="Key identifier of an external account binding, if the CA wants one.")
 @click.option("--eab-key-file", type=_PATH, help="File with its HMAC key; /dev/stdin takes it from a pipe.")
 @click.option("--eab-key", help="Its HMAC key, for everybody on this machine to read: rather use --eab-key-file.")
@@ -75,7 +65,7 @@ def issue(context: Context, /, hosts: tuple[str, ...], output: str, **options: A
     wanted = _Wanted.check(context.settings, hosts, **options)
 
     async def work(store: Store) -> KeyPair | None:
-        with _ended_by_signals():
+        with ended_by_signals():
             return await _issue(store, context.settings, wanted)
 
     pair = context.with_store(work, create=True)
@@ -184,20 +174,6 @@ async def _solver(wanted: _Wanted, secret: Secret) -> AsyncIterator[RemoteSolver
     async with solving(wanted.url, secret, lifetime=lifetime, trust_anybody=wanted.is_local) as solver:
         await solver.check()
         yield solver
-
-
-@contextmanager
-def _ended_by_signals() -> Iterator[None]:
-    """Whoever ends this program gently, by whatever signal, gives it the time to clean up."""
-    task = asyncio.current_task()
-    assert task is not None  # noqa: S101  # this runs in one
-    for number in (signal.SIGTERM, signal.SIGHUP):  # asyncio itself sees to Ctrl-C
-        if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
-            asyncio.get_running_loop().add_signal_handler(number, task.cancel)
-    try:
-        yield
-    except asyncio.CancelledError:
-        raise click.Abort from None
 
 
 def _names(hosts: Sequence[str]) -> list[str]:
