@@ -107,9 +107,12 @@ def note(request: web.BaseRequest, response: web.StreamResponse) -> None:
         return
     path = request.rel_url.raw_path[:128]  # still with its %XX: nothing in it can command a terminal
     told = {"method": request.method[:16], "path": path, "status": response.status, "client": request.remote}
-    why, unreported = {"outcome": outcome} if outcome != "ok" else {}, {"more": more} if more else {}
+    if outcome != "ok":
+        told["outcome"] = outcome
+    if more:
+        told["more"] = more
     write = _log.debug if route in POLLED and response.status < 400 else _log.info
-    write("request", **told, **why, **unreported)
+    write("request", **told)
 
 
 def note_hostname(grant: Grant, outcome: Outcome) -> None:

@@ -26,7 +26,7 @@ def serve(context: Context) -> None:
     key_file = settings.tsig_key_file if settings.dns.update.enabled else None
     dump = settings.model_dump(mode="json")
     dump["dns"]["update"]["enabled"] = key_file is not None
-    if settings.api.tls == "files":
+    if settings.api.tls == "files":  # later, the service goes on whatever becomes of them: DNS has to
         check_pair(settings.api)
     plan = supervisor.Plan(
         dns=[(endpoint.host, endpoint.port) for endpoint in settings.dns.listen],
@@ -46,9 +46,7 @@ def serve(context: Context) -> None:
 
 
 def check_pair(api: ApiSettings) -> None:
-    """
-    A broken pair stops the first start. Later ones go on: DNS has to, whatever became of the files. Raises `Invalid`.
-    """
+    """See that TLS can use the pair in the files that *api* names. Raises `Invalid`."""
     from responder.api.tls import ServerTls
     from responder.certificate.files import Files
 
