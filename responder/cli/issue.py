@@ -25,9 +25,9 @@ from responder.certificate.authority import Authority, Binding
 from responder.certificate.order import obtain
 from responder.certificate.remote import RemoteSolver, solving
 from responder.cli.context import OUTPUT, Context, ended_by_signals, instant_text, print_json
-from responder.cli.parameters import Parsed
+from responder.cli.parameters import Parsed, parse_hosts
 from responder.config import Settings, parse_contact, parse_directory
-from responder.errors import CannotStart, CertificateRefused, Invalid, InvalidHostname, InvalidRequest, NotFound
+from responder.errors import CannotStart, CertificateRefused, Invalid, NotFound
 from responder.keypair import KeyPair, key_pem, new_key
 from responder.names import Name
 from responder.store import NewToken, Store
@@ -81,6 +81,7 @@ def issue(context: Context, /, hosts: tuple[str, ...], output: str, **options: A
 class _Wanted:
     """What is asked for on the command line, checked as far as that can be done without a network."""
 
+    hostnames: list[Name]
     names: list[str]
     authority: Authority
     contact: str
@@ -108,12 +109,13 @@ class _Wanted:
         dry_run: bool,
     ) -> _Wanted:
         """Raises `Invalid`, or `CannotStart` for a directory that cannot be written."""
-        names = _names(hosts)
+        wanted = parse_hosts(hosts)
         binding = _binding(eab_kid, eab_key_file, eab_key)
         if out is not None:
             _check_writable(out)
         return cls(
-            names=names,
+            hostnames=list(wanted),
+            names=[f"*.{name}" if wildcard else f"{name}" for name, kinds in wanted.items() for wildcard in kinds],
             authority=Authority(directory, _account_key(settings, account_key), ca_file=ca_file),
             contact=contact,
             binding=binding,
@@ -122,10 +124,6 @@ class _Wanted:
             out=out,
             dry_run=dry_run,
         )
-
-    @property
-    def hostnames(self) -> list[Name]:
-        return list(dict.fromkeys(Name.parse(name.removeprefix("*.")) for name in self.names))
 
 
 async def _issue(store: Store, settings: Settings, wanted: _Wanted) -> KeyPair | None:
@@ -174,22 +172,6 @@ async def _solver(wanted: _Wanted, secret: Secret) -> AsyncIterator[RemoteSolver
     async with solving(wanted.url, secret, lifetime=lifetime, trust_anybody=wanted.is_local) as solver:
         await solver.check()
         yield solver
-
-
-def _names(hosts: Sequence[str]) -> list[str]:
-    """The names that the certificate is for, wildcards among them. Raises `InvalidRequest` with every fault."""
-    names: dict[str, None] = {}
-    faults = []
-    for host in hosts:
-        try:
-            hostname = str(access.parse_hostname(host))
-        except InvalidHostname as fault:
-            faults.append(str(fault))
-        else:
-            names[f"*.{hostname}" if host.strip().startswith("*.") else hostname] = None
-    if faults:
-        raise InvalidRequest(dict.fromkeys(faults))
-    return list(names)
 
 
 def _derived(settings: Settings, hostname: Name) -> tuple[Grant, Name]:

@@ -1,9 +1,9 @@
-"""Kinds of arguments that several commands take: what is said on the command line, read once, refused with the mend."""
+"""Arguments that several commands take: what is said on the command line, read once, refused with the mend."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import timedelta
 from typing import Any, TypeVar
 from uuid import UUID
@@ -13,7 +13,7 @@ import click
 from responder import access
 from responder.access import Network, parse_network
 from responder.config import parse_base_url, parse_duration
-from responder.errors import Invalid, InvalidHostname
+from responder.errors import Invalid, InvalidHostname, InvalidRequest
 from responder.names import Name
 
 T = TypeVar("T")
@@ -124,6 +124,27 @@ class Hostname(click.ParamType[Name]):
             return access.parse_hostname(str(value))
         except InvalidHostname:
             return Name.parse(str(value).removeprefix("*."))
+
+
+def parse_hosts(texts: Iterable[str]) -> dict[Name, list[bool]]:
+    """
+    The hostnames that a certificate is to name, each with whether it is meant as a wildcard: False, True, or both.
+
+    Raises `InvalidRequest` with every fault.
+    """
+    faults: list[str] = []
+    wanted: dict[Name, list[bool]] = {}
+    for text in texts:
+        try:
+            kinds = wanted.setdefault(access.parse_hostname(text), [])
+        except InvalidHostname as fault:
+            faults.append(str(fault))
+        else:
+            wildcard = text.strip().startswith("*.")
+            kinds.extend([wildcard] * (wildcard not in kinds))
+    if faults:
+        raise InvalidRequest(dict.fromkeys(faults))
+    return wanted
 
 
 BASE_URL = Parsed("url", parse_base_url)

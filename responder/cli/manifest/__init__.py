@@ -11,7 +11,7 @@ from responder import credentials, manifests
 from responder.cli.context import Context, print_json
 from responder.cli.manifest import plan
 from responder.cli.manifest.arguments import FILE, NAME, NAMESERVER, NAMESPACE, WORD, Directory, Kind, Options
-from responder.cli.parameters import BASE_URL
+from responder.cli.parameters import BASE_URL, parse_hosts
 from responder.manifests import Select
 
 
@@ -84,7 +84,7 @@ def manifest(context: Context, /, hosts: tuple[str, ...], solver: str, select: s
     """
     given = Options(solver=Kind(solver), select=Select(select), **others)
     given.check()
-    wanted = plan.parse_hosts(hosts)
+    wanted = parse_hosts(hosts)
     credential = plan.read_credential(given)
     found = context.with_store(lambda store: plan.find(store, list(wanted), credential))
     planned = plan.make_plan(context.settings, given, wanted, found, credential)

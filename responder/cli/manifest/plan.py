@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +15,7 @@ from responder.access import Grant, State, Token
 from responder.cli.manifest.arguments import Kind, Options, read_certificates, read_text, read_tsig_key
 from responder.config import Settings
 from responder.credentials import Credential
-from responder.errors import InvalidHostname, InvalidRequest
+from responder.errors import InvalidRequest
 from responder.manifests import AcmeDns, ExternalAccount, Host, Plan, Rfc2136, ServiceAccount, Solver, TsigKey, Webhook
 from responder.names import Name
 
@@ -32,20 +32,6 @@ class Found:
 
     token: Token
     certain: bool
-
-
-def parse_hosts(texts: Iterable[str]) -> dict[Name, set[bool]]:
-    """The hostnames, each with whether it is meant as a wildcard: False, True, or both. Raises `InvalidRequest`."""
-    faults: list[str] = []
-    wanted: dict[Name, set[bool]] = {}
-    for text in texts:
-        try:
-            wanted.setdefault(access.parse_hostname(text), set()).add(text.strip().startswith("*."))
-        except InvalidHostname as fault:
-            faults.append(str(fault))
-    if faults:
-        raise InvalidRequest(dict.fromkeys(faults))
-    return wanted
 
 
 def read_credential(options: Options) -> Given:
@@ -78,7 +64,7 @@ async def find(store: Store, hostnames: Sequence[Name], credential: Given) -> Fo
 
 
 def make_plan(
-    settings: Settings, options: Options, wanted: dict[Name, set[bool]], found: Found, credential: Given
+    settings: Settings, options: Options, wanted: Mapping[Name, Sequence[bool]], found: Found, credential: Given
 ) -> Plan:
     """Raises `InvalidRequest`."""
     grants = {grant.hostname: grant for grant in found.token.grants}
