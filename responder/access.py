@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import re
 import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -49,6 +50,9 @@ SECRET_BYTES = 32
 
 CHALLENGE_LABEL = b"_acme-challenge"
 """RFC 8555, section 8.4."""
+
+_STRAY = re.compile(r"(?![a-z0-9.-])[\x00-\x7f]")
+"""What of ASCII no hostname holds, as in a URL; of the rest of Unicode IDNA decides."""
 
 # Hundreds of thousands of comparisons in pure Python at import would be felt; the list is read on first use.
 _suffixes: list[PublicSuffixList] = []
@@ -168,6 +172,9 @@ class Token:
         grant = self._by_challenge_name.get(name)
         if grant is None and name.labels[:1] == [CHALLENGE_LABEL]:
             grant = self._by_hostname.get(name.parent)
+        if grant is None and name in self._by_hostname:
+            challenge = Name.from_labels([CHALLENGE_LABEL, *name.labels])
+            raise NotCovered(f"{name} is a hostname: write its challenge name, {challenge}")
         if grant is None:
             covered = ", ".join(str(grant.hostname) for grant in self.grants[:10]) or "no hostname"
             more = f" and {len(self.grants) - 10} more" if len(self.grants) > 10 else ""
@@ -267,6 +274,8 @@ def parse_hostname(text: str) -> Name:
         raise InvalidHostname(f"{text!r} is a challenge name: write the hostname, {bare.partition('.')[2]}")
     if _is_address(bare):
         raise InvalidHostname(f"{text!r} is an IP address: dns-01 validates names only (RFC 8738, section 7)")
+    if stray := _STRAY.search(bare):
+        raise InvalidHostname(f"{text[:80]!r} is not a hostname: it holds {stray[0]!r}: write it like some.example.com")
     try:
         name = Name.parse(idna.encode(bare, uts46=True).decode("ascii"))
         Name.from_labels([CHALLENGE_LABEL, *name.labels])  # the name a CA asks for must exist, too

@@ -110,7 +110,9 @@ def test_parse_hostname(text: str, hostname: str) -> None:
         ("*.*.example.com", "is not a hostname"),
         ("a..example.com", "is not a hostname"),
         ("_acme-challenge.example.com", "is a challenge name: write the hostname, example.com"),
-        ("a b.example.com", "is not a hostname"),
+        ("a b.example.com", "is not a hostname: it holds ' ': write it like some.example.com"),
+        ("https://some.example.com", "is not a hostname: it holds ':': write it like some.example.com"),
+        ("some_host.example.com", "is not a hostname: it holds '_': write it like some.example.com"),
         ("-a.example.com", "is not a hostname"),
         ("xn--a.example.com", "is not a hostname"),
         (f"{'a' * 64}.example.com", "is not a hostname"),
@@ -211,6 +213,7 @@ def test_grant_for(name: str) -> None:
     [
         ((), "this token does not cover a.b: it covers no hostname"),
         (("x.example.com", "y.org"), "this token does not cover a.b: it covers x.example.com, y.org"),
+        (("a.b",), "a.b is a hostname: write its challenge name, _acme-challenge.a.b"),
         (
             tuple(f"{n}.example.com" for n in "abcdefghijkl"),
             "this token does not cover a.b: it covers "

@@ -489,7 +489,6 @@ async def test_not_covered(served: Api) -> None:
     for fqdn in (
         str(grant(OTHER).challenge_name),
         f"_acme-challenge.{OTHER}",
-        HOST,
         "x." + OWN,
         "acme.example.com",
         ".",
@@ -497,8 +496,10 @@ async def test_not_covered(served: Api) -> None:
         reply = await served.refused((403, "not-covered"), json={"fqdn": fqdn, "value": VALUE})
         name = fqdn.rstrip(".") or "."
         assert f"this token does not cover {name}: it covers {HOST}" == reply.body["detail"]
+    reply = await served.refused((403, "not-covered"), json={"fqdn": HOST, "value": VALUE})
+    assert f"{HOST} is a hostname: write its challenge name, _acme-challenge.{HOST}" == reply.body["detail"]
     assert set() == served.running.values(OTHER)
-    recorded = await until_refused(served, f"does not cover {HOST}:")
+    recorded = await until_refused(served, f"{HOST} is a hostname")
     assert (Action.PRESENT, served.token.id, "127.0.0.1") == recorded[:3]
     assert_problem((403, "not-covered"), await served.cleanup(f"_acme-challenge.{OTHER}"))
     async with asyncio.timeout(PATIENCE):
