@@ -107,4 +107,8 @@ def _mend(fault: OSError) -> str:
         return " (see who listens there with `ss -lntup`, and stop that, or choose another address)"
     if isinstance(fault, PermissionError):
         return " (ports below 1024 need root, CAP_NET_BIND_SERVICE, or net.ipv4.ip_unprivileged_port_start)"
+    if fault.errno == errno.EADDRNOTAVAIL:
+        return " (no interface here has it, see `ip address`: behind NAT write the private address, or 0.0.0.0)"
+    if fault.errno == errno.EAFNOSUPPORT:
+        return " (this machine has no IPv6: take the address out of that setting)"
     return ""

@@ -78,14 +78,18 @@ def cannot_bind(plan: Plan) -> list[str]:
 
 
 def become(plan: Plan) -> NoReturn:
-    """Replace this process by a supervisor that carries out *plan*."""
+    """Replace this process by a supervisor that carries out *plan*. Raises `OSError`, naming what cannot be run."""
     number = os.memfd_create("plan", 0)  # stays open across the exec
     with os.fdopen(number, "wb", closefd=False) as file:
         file.write(json.dumps(asdict(plan)).encode())
         file.seek(0)
     sys.stdout.flush()
     sys.stderr.flush()
-    os.execv(sys.executable, [sys.executable, "-P", "-m", "responder.supervisor", str(number)])  # noqa: S606
+    try:
+        os.execv(sys.executable, [sys.executable, "-P", "-m", "responder.supervisor", str(number)])  # noqa: S606
+    except OSError as fault:  # it does not name the file: a Python in somebody's home, for example
+        os.close(number)
+        raise OSError(fault.errno, fault.strerror, sys.executable) from None
 
 
 def main() -> int:

@@ -463,6 +463,31 @@ def close(sockets: dict[str, list[socket.socket]]) -> None:
         sock.close()
 
 
+def test_python_that_cannot_be_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The supervisor is another run of the same Python: one that cannot be had is named."""
+    monkeypatch.setattr(sys, "executable", "/nowhere/python3")
+
+    with pytest.raises(FileNotFoundError) as caught:
+        supervisor.become(plan())
+    assert "/nowhere/python3" == caught.value.filename
+
+
+def test_machine_without_ipv6(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the kernel has no IPv6, the default of dns.listen cannot be had; the line says what to take out."""
+
+    def refuse(*_: object) -> socket.socket:
+        raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
+
+    monkeypatch.setattr(socket, "socket", refuse)
+
+    _, faults = plan(dns=[("::1", 0)]).bind()
+
+    assert 2 == len(faults)
+    assert faults[0].endswith(
+        "not supported by protocol (this machine has no IPv6: take the address out of that setting)"
+    )
+
+
 def test_all_faults_at_once(taken: tuple[int, int]) -> None:
     """Everything that cannot be bound is named, once, with the setting that asks for it."""
     udp, tcp = taken
@@ -474,7 +499,10 @@ def test_all_faults_at_once(taken: tuple[int, int]) -> None:
         processes=2,
     ).bind()
 
-    nobody = "Cannot assign requested address"
+    nobody = (
+        "Cannot assign requested address (no interface here has it, see `ip address`: behind NAT write the private "
+        "address, or 0.0.0.0)"
+    )
     assert [
         f"cannot listen on 127.0.0.1:{udp} (udp, dns.listen): Address already in use{IN_USE}",
         f"cannot listen on {NOBODY}:53 (udp, dns.listen): {nobody}",
