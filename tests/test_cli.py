@@ -161,6 +161,10 @@ def test_reader_that_leaves(run: Run, configuration: Path, tmp_path: Path) -> No
     [
         (KeyboardInterrupt(), "interrupted"),
         (OSError(errno.ENOSPC, "No space left on device"), "cannot go on: No space left on device"),
+        (
+            PermissionError(errno.EACCES, "Permission denied", "/some/file"),
+            "cannot go on: /some/file: Permission denied",
+        ),
     ],
 )
 def test_what_comes_from_outside(run: Run, monkeypatch: pytest.MonkeyPatch, fault: BaseException, line: str) -> None:
@@ -172,6 +176,13 @@ def test_what_comes_from_outside(run: Run, monkeypatch: pytest.MonkeyPatch, faul
     monkeypatch.setattr("responder.cli.context.Context.with_store", fail)
 
     assert f"responder: {line}" == run("token", "list", status=1).err.strip()
+
+
+def test_option_in_the_wrong_place(run: Run) -> None:
+    """The file of the configuration, named after the command, is answered with where it belongs."""
+    fault = run("token", "list", "--config", "some.toml", status=2).err
+
+    assert "No such option '--config'. It goes before the command: responder --config FILE ..." in fault
 
 
 def test_full_disk(configuration: Path) -> None:

@@ -83,13 +83,22 @@ def main() -> NoReturn:
     except click.exceptions.Abort:
         _fail(["interrupted"])
     except click.ClickException as error:
-        error.show()
+        _explained(error).show()
         raise SystemExit(error.exit_code) from None
     except ResponderError as error:
         _fail(getattr(error, "faults", [str(error)]))
     except OSError as error:
-        _fail([f"cannot go on: {error.strerror or type(error).__name__}"])
+        place = f"{error.filename}: " if error.filename else ""
+        _fail([f"cannot go on: {place}{error.strerror or type(error).__name__}"])
     raise SystemExit(0)
+
+
+def _explained(error: click.ClickException) -> click.ClickException:
+    """*error*, saying more where many go wrong."""
+    if isinstance(error, click.NoSuchOption) and error.option_name == "--config":
+        more = f"{error.message} It goes before the command: responder --config FILE ..."
+        return click.NoSuchOption(error.option_name, message=more, ctx=error.ctx)
+    return error
 
 
 def _fail(lines: Iterable[str]) -> NoReturn:

@@ -27,7 +27,7 @@ def config() -> None:
 @OUTPUT
 @click.pass_obj
 def check(context: Context, output: str) -> None:
-    """Check the configuration and the files that it names, all faults at once, and print the effective values."""
+    """Show every fault at once, or the values in force. The files that the configuration names are looked at, too."""
     settings = context.settings
     if faults := [*_file_faults(settings)]:
         raise InvalidConfiguration(faults)

@@ -27,7 +27,7 @@ def upgrade(context: Context) -> None:
 @OUTPUT
 @click.pass_obj
 def check(context: Context, output: str) -> None:
-    """Say whether the database schema is the one that this version needs; exit status 1 if it is not."""
+    """Say whether this version can use the database. Exit status 1 if not: its schema is another."""
     state = asyncio.run(Store.check(context.settings.database.url))
     good = state in (SchemaState.CURRENT, SchemaState.ABSENT)
     if output == "json":

@@ -36,7 +36,7 @@ def import_() -> None:
 @click.pass_obj
 def acme_dns(context: Context, database_url: str, *, dry_run: bool, zone: Name | None, output: str) -> None:
     """
-    Take over the accounts of an acme-dns server, with names, passwords and current values.
+    Take over the accounts of an acme-dns server. They keep names, passwords and current values.
 
     DATABASE-URL is what acme-dns has as `connection`: the path of its SQLite file, or postgres://USER@HOST/DATABASE.
     Others can see it while the command runs, so leave the password to PGPASSWORD or ~/.pgpass.

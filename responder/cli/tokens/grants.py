@@ -29,7 +29,7 @@ ALIAS = click.option(
 @OUTPUT
 @click.pass_obj
 def allow(context: Context, id: str, hosts: tuple[str, ...], alias: str | None, output: str) -> None:  # noqa: A002
-    """Let a token set values for more hostnames, and print the CNAMEs that it then relies on."""
+    """Let a token set values for more hostnames. Prints the CNAMEs that it then relies on."""
     grants = grants_for(context.settings, hosts, alias)
 
     async def change(store: Store) -> Token:
@@ -44,7 +44,7 @@ def allow(context: Context, id: str, hosts: tuple[str, ...], alias: str | None, 
 @OUTPUT
 @click.pass_obj
 def deny(context: Context, id: str, hosts: tuple[Name, ...], output: str) -> None:  # noqa: A002
-    """Take hostnames from a token, and remove the values that it has set for them."""
+    """Take hostnames from a token. The values that it has set for them are removed."""
 
     async def change(store: Store) -> Token:
         return await store.deny(await store.token_id(id), hosts, at=datetime.now(UTC))
