@@ -449,7 +449,8 @@ async def test_name_that_is_taken(host: Host) -> None:
     await host.look(keeper)
 
     (entry,) = host.logged("the challenge name of api.hostname cannot be had")
-    assert f"_acme-challenge.{HOST} already belongs to api.example.com: choose another api.hostname" == entry["reason"]
+    mend = "choose another api.hostname, or revoke that one's tokens"
+    assert f"_acme-challenge.{HOST} already belongs to api.example.com: {mend}" == entry["reason"]
     assert entry["reason"] == host.logged("cannot obtain a certificate")[0]["reason"]
 
 

@@ -247,7 +247,8 @@ class OwnCertificateKeeper:
         try:
             return await self._store.mint(new)
         except NameTaken as fault:
-            raise NameTaken(f"{fault.args[0].partition(':')[0]}: choose another api.hostname") from None
+            taken = fault.args[0].partition(":")[0]
+            raise NameTaken(f"{taken}: choose another api.hostname, or revoke that one's tokens") from None
         except StoreUnavailable:
             return await self._store.token(token_id)  # if another node was quicker
 
