@@ -287,7 +287,7 @@ def test_configuration_is_shown_without_secrets(
     assert 'database.url = "postgresql+asyncpg://me:***@db.example.com/responder"' in done.out.splitlines()
     assert "configuration is valid" == done.err.splitlines()[-1]
     assert "hunter2" not in done.out + done.err + json.dumps(data)
-    assert ["127.0.0.1:53053"] == data["settings"]["dns"]["listen"]
+    assert ["127.0.0.1:10053"] == data["settings"]["dns"]["listen"]
     assert len(data["warnings"]) == done.err.count("responder: warning: ")
 
 
@@ -661,8 +661,8 @@ def test_serve_hands_over(run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pyt
 
     assert "responder: warning: zones[0].nameservers: 192.0.2.1" in done.err
     (plan,) = plans
-    assert ([("127.0.0.1", 53053)], [("127.0.0.1", 53080)]) == (plan.dns, plan.api)
-    assert [("127.0.0.1", 53081)] == plan.admin
+    assert ([("127.0.0.1", 10053)], [("127.0.0.1", 10080)]) == (plan.dns, plan.api)
+    assert [("127.0.0.1", 10081)] == plan.admin
     assert 1 == plan.processes
     assert str(APEX) == plan.settings["zones"][0]["name"]
     assert plan.settings["dns"]["update"]["enabled"]

@@ -201,5 +201,5 @@ def test_where_the_api_is_if_nobody_knows(tmp_path: Path) -> None:
 def settings(directory: Path, api: str) -> Settings:
     """The settings of the tests, with others for the API."""
     path = write_configuration(directory, api=53_080)
-    path.write_text(path.read_text().replace('listen = ["127.0.0.1:53080"]', api))
+    path.write_text(path.read_text().replace('listen = ["127.0.0.1:10080"]', api))
     return load(path, {})
