@@ -8,6 +8,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -139,6 +140,23 @@ async def test_a_locked_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     await store.register_zones([APEX], now=NOW)
     assert await store.serials() == {APEX: START}
     await store.close()
+
+
+async def test_a_file_that_somebody_else_is_making(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever is about to write the first page is waited for, where SQLite would fail at once; but not for ever."""
+    url, path = f"sqlite+aiosqlite:///{tmp_path / 'responder.db'}", tmp_path / "responder.db"
+    with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with monkeypatch.context() as patch:
+            patch.setattr(sqlite, "BUSY_TIMEOUT", 0.02)
+            with pytest.raises(StoreUnavailable, match="another process keeps it locked"):
+                await Store.open(url)
+
+        monkeypatch.setattr(sqlite, "sleep", lambda _: other.execute("COMMIT"))
+        store = await Store.open(url)
+
+        assert not other.in_transaction
+        await store.close()
 
 
 async def test_a_full_disk(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from collections.abc import AsyncGenerator, Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
+from time import monotonic, sleep
 from typing import ParamSpec, TypeVar
 from urllib.parse import quote
 
@@ -31,6 +32,9 @@ READERS = 4
 
 BUSY_TIMEOUT = 5.0
 """Seconds to wait for another process that is writing (a command beside the service)."""
+
+BUSY_PAUSE = 0.01
+"""Seconds between two tries where SQLite itself does not wait."""
 
 _FAULTS = {
     "SQLITE_BUSY": "another process keeps it locked: find and stop that process",
@@ -127,7 +131,7 @@ class SQLite(Database):
             # SQLite gives the files that it makes beside this one the same mode.
             os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
             with closing(self._connect()) as connection:
-                connection.execute("PRAGMA journal_mode=WAL")
+                _write_ahead(connection)
             self._file = _identity(self._path)
 
     def _check_file(self) -> None:
@@ -172,6 +176,20 @@ class SQLite(Database):
 
 async def _on(thread: ThreadPoolExecutor, work: Callable[[], T]) -> T:
     return await asyncio.get_running_loop().run_in_executor(thread, work)
+
+
+def _write_ahead(connection: sqlite3.Connection) -> None:
+    """Turn to the write-ahead log. SQLite does not wait here for another process that is about to do the same."""
+    deadline = monotonic() + BUSY_TIMEOUT
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            if not error.sqlite_errorname.startswith("SQLITE_BUSY") or monotonic() >= deadline:
+                raise
+            sleep(BUSY_PAUSE)
+        else:
+            return
 
 
 def _begin(connection: Connection) -> None:
