@@ -52,7 +52,7 @@ class Run(Protocol):
 def configuration(tmp_path: Path) -> Path:
     """A configuration with a new database."""
     new_database(tmp_path)
-    return write_configuration(tmp_path, dns=10053, api=10080, admin=10081)
+    return write_configuration(tmp_path, dns=10_053, api=10_080, admin=10_081)
 
 
 @pytest.fixture(autouse=True)

@@ -46,7 +46,7 @@ def front(tmp_path: Path) -> Iterator[Front]:
 def issue(tmp_path: Path, front: Front) -> Issue:
     """Runs the command for a host, on a database of its own."""
     new_database(tmp_path)
-    configuration = str(write_configuration(tmp_path, api=53_080))
+    configuration = str(write_configuration(tmp_path, api=10_080))
 
     def issue(*options: str, hosts: tuple[str, ...] = (HOST,)) -> Result:
         ca = ("--directory", front.directory_url, "--ca-file", str(front.ca_file))
@@ -200,6 +200,6 @@ def test_where_the_api_is_if_nobody_knows(tmp_path: Path) -> None:
 
 def settings(directory: Path, api: str) -> Settings:
     """The settings of the tests, with others for the API."""
-    path = write_configuration(directory, api=53_080)
+    path = write_configuration(directory, api=10_080)
     path.write_text(path.read_text().replace('listen = ["127.0.0.1:10080"]', api))
     return load(path, {})

@@ -37,7 +37,7 @@ Run = Callable[..., Result]
 def run(tmp_path: Path) -> Run:
     """Runs a command with a new database."""
     new_database(tmp_path)
-    configuration = str(write_configuration(tmp_path, dns=10053, api=10080, admin=10081))
+    configuration = str(write_configuration(tmp_path, dns=10_053, api=10_080, admin=10_081))
 
     def run(*arguments: str, stdin: str = "", status: int = 0) -> Result:
         done = CliRunner().invoke(cli, ["--config", configuration, *arguments], input=stdin)
