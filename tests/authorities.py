@@ -71,6 +71,15 @@ class Front:
     def directory_url(self) -> str:
         return f"{self.url}/dir"
 
+    def dally_after(self, path: str) -> None:
+        """Pass on a request for a path that starts so, and no other after it until the CA is to `recover`."""
+        self.override = lambda _method, asked: self.hang.clear() if asked.startswith(path) else None
+
+    def recover(self) -> None:
+        """Pass on everything again, and what hangs first."""
+        self.override = lambda _method, _path: None
+        self.hang.set()
+
     def asked(self, path: str) -> int:
         """How many requests came for paths that start so."""
         return sum(asked.startswith(path) for _, asked, _ in self.requests)
