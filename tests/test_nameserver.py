@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import gc
 import socket
 import struct
+import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +25,7 @@ import structlog
 from responder.exchange import Exchange
 from responder.feed import Deliver, Packet, Publisher, follower
 from responder.feed import peer as peers
-from responder.nameserver import MAX_DRAFT, Nameserver, serve, tcp, udp
+from responder.nameserver import MAX_DRAFT, Nameserver, keep_collections_short, serve, tcp, udp
 from responder.nameserver.tcp import Connections, TCPConnection
 from responder.nameserver.udp import drain
 from responder.wire import Transport
@@ -134,9 +136,8 @@ class Service:
 
 @pytest.fixture(autouse=True)
 def logged(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[structlog.typing.EventDict]]:
-    """What the log says, kept from the terminal. Nobody is killed or frozen in the process that tests run in."""
+    """What the log says, kept from the terminal. Nobody is killed in the process that tests run in."""
     monkeypatch.setattr(peers.Peer, "kill", peers.Peer.abandon)
-    monkeypatch.setattr("gc.freeze", lambda: None)
     with structlog.testing.capture_logs() as events:
         yield events
 
@@ -818,3 +819,27 @@ def test_a_fault_in_a_draft(monkeypatch: pytest.MonkeyPatch, logged: list[struct
 
     assert [reply_to(update(), dns.rcode.SERVFAIL)] * 2 == replies
     assert ["a packet brought out a fault"] == [event["event"] for event in logged]
+
+
+class Ring:
+    """What only the garbage collector frees."""
+
+    def __init__(self) -> None:
+        self.itself = self
+
+
+def test_collections_stay_short() -> None:
+    """The garbage collector frees what is garbage, and walks what is not once only."""
+    table = {number: [number] for number in range(1_000)}
+    garbage = weakref.ref(Ring())
+    keep_collections_short()
+    try:
+        gc.collect()
+        walked = gc.get_objects()
+    finally:
+        gc.callbacks.pop()
+        gc.unfreeze()
+
+    assert garbage() is None
+    assert {id(each) for each in table.values()}.isdisjoint(map(id, walked))
+    assert {id(each) for each in table.values()} <= set(map(id, gc.get_objects()))

@@ -14,7 +14,7 @@ import structlog
 from responder import logs
 from responder.child import Lifeline, run
 from responder.exchange import Exchange, Identity
-from responder.nameserver import Nameserver, sandbox, serve, tcp
+from responder.nameserver import Nameserver, keep_collections_short, sandbox, serve, tcp
 from responder.ratelimit import RateLimit
 from responder.scheduling import take_short_turns, wait_for_nobody
 
@@ -33,6 +33,7 @@ async def main(orders: dict[str, Any], lifeline: Lifeline, stop: asyncio.Event) 
     logs.configure(**orders["log"])
     _go_first(orders["dns"])
     _give_up_what_is_not_needed()
+    keep_collections_short()
     sockets = {
         purpose: [socket.socket(fileno=number) for number in numbers] for purpose, numbers in orders["sockets"].items()
     }
