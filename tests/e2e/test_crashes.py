@@ -12,6 +12,7 @@ from http.client import HTTPException
 import pytest
 
 from tests.ports import is_free
+from tests.processes import PATIENCE
 
 from .dns_client import Resolver, values
 from .programs import wait_until
@@ -74,7 +75,7 @@ async def test_control_is_killed(fresh_service: Responder) -> None:
     first = service.child("control")
 
     async with _asking_all_the_time(service, token) as asked:
-        assert service.present(token, OTHER_VALUE).status == 200
+        assert (await asyncio.to_thread(service.present, token, OTHER_VALUE)).status == 200
         first.kill()
         acknowledged = len(asked)
         await asyncio.to_thread(service.replacement, first, "control")
@@ -165,7 +166,7 @@ def _kill_while_presenting(service: Responder, tokens: Sequence[Token]) -> set[t
         _present(service, token, VALUE)
     with ThreadPoolExecutor(1) as executor:
         presenting = executor.submit(present_until_killed)
-        in_time = enough.wait(30)
+        in_time = enough.wait(PATIENCE)
         service.supervisor.kill()
         presenting.result()
     assert in_time, f"{len(acknowledged)} values were acknowledged, which is not enough"
