@@ -41,11 +41,13 @@ async def obtain(
     *,
     progress: Progress = lambda _: None,
     replaces: x509.Certificate | None = None,
+    absence_ttl: float = 0.0,
     dry_run: bool = False,
 ) -> KeyPair | None:
     """
     Obtain a certificate for *names*, with an account that is logged in; None if a *dry_run* stopped before the end.
 
+    The CA's resolver may remember for *absence_ttl* seconds that there was no value, so that is how long it is given.
     Whatever happens, cancellation included, every value that was presented is cleaned up. Raises `CertificateRefused`,
     `AuthorityUnavailable`, and what the *solver* raises.
     """
@@ -56,7 +58,7 @@ async def obtain(
     challenges = [challenge for challenge in asked if challenge is not None]
     if len(challenges) < len(asked):
         progress(f"the CA still believes in {len(asked) - len(challenges)} of them from before")
-    await _prove(authority, challenges, solver, progress)
+    await _prove(authority, challenges, solver, progress, absence_ttl)
     if dry_run:
         progress("stopping here: nothing was issued")
         return None
@@ -64,7 +66,9 @@ async def obtain(
     return _accepted(chain, key)
 
 
-async def _prove(authority: Authority, challenges: Sequence[Challenge], solver: Solver, progress: Progress) -> None:
+async def _prove(
+    authority: Authority, challenges: Sequence[Challenge], solver: Solver, progress: Progress, absence_ttl: float
+) -> None:
     """Have the CA see every value. All are published before it looks: several may share one name."""
     presented: list[Challenge] = []
     try:
@@ -72,6 +76,7 @@ async def _prove(authority: Authority, challenges: Sequence[Challenge], solver: 
             presented.append(challenge)  # first: it may be there even if we never hear of it
             where = await solver.present(challenge)
             progress(f"{challenge.hostname}: the value is being served at {where}")
+        await asyncio.sleep(absence_ttl if challenges else 0.0)
         for challenge in challenges:
             await authority.answer(challenge)
             progress(f"{challenge.hostname}: the CA has seen it")

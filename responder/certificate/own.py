@@ -72,7 +72,9 @@ class OwnCertificateKeeper:
         self._hostname = hostname
         self._acme = settings.api.acme
         self._caa = _served_caa(settings)
-        self._apex = next(zone.name for zone in settings.zones if hostname.is_within(zone.name))
+        zone = next(zone for zone in settings.zones if hostname.is_within(zone.name))
+        self._apex = zone.name
+        self._absence_ttl = zone.negative_ttl  # an attempt that a restart cut off is made again at once
         self._grant = Grant(hostname=hostname, challenge_name=challenge_name(hostname, self._apex))
         self._store = store
         self._challenges = challenges
@@ -161,7 +163,8 @@ class OwnCertificateKeeper:
         await self._check_caa(authority)
         replaced = known.pair.leaf if known.pair is not None and known.directory == self._acme.directory else None
         solver = _LocalSolver(self._challenges, token, self._grant)
-        pair = await obtain(authority, [str(self._hostname)], solver, replaces=replaced)
+        names = [str(self._hostname)]
+        pair = await obtain(authority, names, solver, replaces=replaced, absence_ttl=self._absence_ttl)
         assert pair is not None  # noqa: S101  # it was no dry run
         return pair
 

@@ -52,14 +52,16 @@ def zone(
     *,
     records: str = "",
     hostmaster: str = "hostmaster@example.com",
+    negative_ttl: int = 5,
 ) -> str:
-    """One of the zones: its nameservers with their addresses, and records as zone text."""
+    """One of the zones: its nameservers with their addresses, records as zone text, seconds that absence is cached."""
     lines = "\n".join(f"{_toml(host)} = {_toml(addresses)}" for host, addresses in nameservers.items())
     return f"""
 [[zones]]
 name = {_toml(name)}
 hostmaster = {_toml(hostmaster)}
 records = {_toml(records)}
+negative_ttl = {negative_ttl}
 [zones.nameservers]
 {lines}
 """

@@ -24,10 +24,11 @@ from tests.keypairs import key_pair
 from tests.ports import free_port
 from tests.processes import PATIENCE
 
+from . import configuration
 from .dns_client import ask, exists, values
 from .pebble import Authority, build_with_renewal_information, issuing
 from .programs import wait_until
-from .service import CONFIGURATION, ZONE, Responder
+from .service import ZONE, Responder
 from .unbound import resolving
 
 pytestmark = pytest.mark.e2e
@@ -39,6 +40,8 @@ VALIDITY = 45
 """Seconds that a certificate is good: it is renewed after 28 to 30 of them."""
 
 CLIENTS = 200
+
+_NO_TLS = '[api]\nlisten = ["127.0.0.1:{api}"]\ntls = "off"\n'
 
 _TLS = """
 [api]
@@ -63,6 +66,8 @@ class Stack:
     service: Responder
     front: Front
     authority: Authority
+    resolver: int
+    """The port of the resolver that the CA asks."""
 
     def shown(self) -> x509.Certificate:
         """The certificate of the API, for a client that trusts anybody."""
@@ -97,6 +102,14 @@ class Stack:
         return [entry for entry in self.log() if event in entry["event"]]
 
 
+def _configured(tls: str, *, negative_ttl: int = 1) -> str:
+    """The service's configuration with another table for the API."""
+    zone = configuration.zone(ZONE, {f"ns1.{ZONE}": ["127.0.0.1"]}, negative_ttl=negative_ttl)
+    before, found, after = configuration.render(zone).partition(_NO_TLS)
+    assert found
+    return before + tls + after
+
+
 def _for_host(context: ssl.SSLContext) -> ssl.SSLContext:
     """The address is the test's, the name is the service's."""
     wrap = context.wrap_socket
@@ -111,6 +124,7 @@ def stack(
     *,
     binding_keys: dict[str, str] | None = None,
     before: Callable[[Front], None] = lambda _: None,
+    negative_ttl: int = 1,
     program: Path | None = None,
 ) -> Iterator[Stack]:
     """A service that was started after *before* was done to its CA; *more* is added to its settings."""
@@ -131,12 +145,11 @@ def stack(
     ):
         before(front)
         tls = _TLS.format(host=HOST, directory=front.directory_url, ca_file=front.ca_file, more=more(directory))
-        configuration = CONFIGURATION.replace('[api]\nlisten = ["127.0.0.1:{api}"]\ntls = "off"\n', tls)
-        assert configuration != CONFIGURATION
-        service = Responder(directory / "service", dns=dns, configuration=configuration)
+        configured = _configured(tls, negative_ttl=negative_ttl)
+        service = Responder(directory / "service", dns=dns, configuration=configured)
         try:
             service.start()
-            yield Stack(service, front, authority)
+            yield Stack(service, front, authority, resolver)
         finally:
             service.stop()
 
@@ -286,6 +299,24 @@ def test_stopped_in_the_middle(tmp_path: Path) -> None:
         wait_until(running.is_trusted, "there is a certificate of the CA")
 
 
+def test_absence_is_remembered(tmp_path: Path) -> None:
+    """A resolver that remembers for some seconds that there was no value does not make the CA refuse."""
+    with stack(tmp_path, before=lambda front: front.hang.clear(), negative_ttl=5) as running:
+        wait_until(lambda: exists(running.service.dns, CHALLENGE_NAME), "the challenge name exists")
+
+        def ask_too_early(_method: str, path: str) -> None:
+            if path.startswith("/order-plz"):
+                assert exists(running.resolver, CHALLENGE_NAME)
+                assert set() == values(running.resolver, CHALLENGE_NAME)
+
+        running.front.override = ask_too_early
+        running.front.hang.set()
+        wait_until(lambda: running.is_trusted() or running.logged("cannot obtain"), "it was tried")
+
+        assert [] == [failure["reason"] for failure in running.logged("cannot obtain") if "TXT" in failure["reason"]]
+        assert running.front.asked("/order-plz")
+
+
 def test_binding(tmp_path: Path) -> None:
     """A CA that wants an external account binding is given it; a restart after mending the settings is enough."""
     key_file = tmp_path / "hmac"
@@ -320,8 +351,7 @@ def test_files(tmp_path: Path) -> None:
     (tmp_path / "tls.crt").write_bytes(first.chain)
     (tmp_path / "tls.key").write_bytes(second.key)
     tls = _FILES.format(host=HOST, directory=tmp_path)
-    configuration = CONFIGURATION.replace('[api]\nlisten = ["127.0.0.1:{api}"]\ntls = "off"\n', tls)
-    service = Responder(tmp_path, configuration=configuration)
+    service = Responder(tmp_path, configuration=_configured(tls))
 
     refused = service.attempt("serve")
     assert 1 == refused.returncode
