@@ -16,13 +16,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Any, NewType
 from uuid import UUID
 
 import idna
 from publicsuffixlist import PublicSuffixList
 
+from responder.addresses import parse_address
 from responder.errors import (
     InvalidHostname,
     InvalidName,
@@ -40,7 +41,6 @@ Digest = NewType("Digest", bytes)
 """SHA-256 of a secret: what is stored and looked up."""
 
 Network = IPv4Network | IPv6Network
-Address = IPv4Address | IPv6Address
 
 PREFIX = "rsp_"
 """Starts every secret, so that secret scanners can find leaks."""
@@ -230,16 +230,6 @@ def digest(secret: str) -> Digest:
     nobody to guess 256 bits; the comparison that decides is `secrets.compare_digest`, where the store finds a row.
     """
     return Digest(hashlib.sha256(secret.encode("utf-8", "surrogatepass")).digest())
-
-
-def parse_address(text: str) -> Address:
-    """
-    A client address; an IPv4 address that came in over an IPv6 socket counts as what it is (RFC 4291, 2.5.5.2).
-
-    Raises `ValueError`.
-    """
-    address = ip_address(text.partition("%")[0])
-    return getattr(address, "ipv4_mapped", None) or address
 
 
 def parse_network(text: str, *, strict: bool = True) -> Network:

@@ -7,22 +7,18 @@ from __future__ import annotations
 import math
 import time
 from collections import OrderedDict
-from ipaddress import IPv6Network
 from uuid import UUID
 
 import limits
 from limits.storage import Storage
 from limits.strategies import FixedWindowRateLimiter
 
-from responder.access import parse_address
+from responder.addresses import client_of
 from responder.config import ApiSettings
 from responder.errors import TooManyRequests
 
 MAX_COUNTED = 20_000
 """Clients that are counted at once, about 4 MB. Of more, those counted longest start afresh."""
-
-IPV6_PREFIX = 64
-"""Bits of an IPv6 address that tell clients apart: whoever has one address of a /64 has all."""
 
 
 class Limits:
@@ -39,7 +35,7 @@ class Limits:
 
     def count_request(self, address: str) -> None:
         """One more request from *address*, whatever it is about."""
-        self._hit(self._per_address, "requests from your address", "request", _client(address))
+        self._hit(self._per_address, "requests from your address", "request", client_of(address))
 
     def count_use(self, token_id: UUID) -> None:
         """One more request with that token."""
@@ -47,19 +43,19 @@ class Limits:
 
     def count_registration(self, address: str) -> None:
         """One more account for *address*, and one more of those that everybody may have together."""
-        self._hit(self._registrations, "registrations from your address", "registration", _client(address))
+        self._hit(self._registrations, "registrations from your address", "registration", client_of(address))
         if not self._in_all.hit(self._registrations_in_all):
             raise _refusal(self._in_all, self._registrations_in_all, "registrations in all")
 
     def count_failure(self, address: str) -> None:
         """One more credential from *address* that is good for nothing."""
-        self._windows.hit(self._failures, "failure", _client(address))
+        self._windows.hit(self._failures, "failure", client_of(address))
 
     def check_failures(self, address: str) -> None:
         """Whether *address* has shown too many of those lately."""
-        if not self._windows.test(self._failures, "failure", _client(address)):
+        if not self._windows.test(self._failures, "failure", client_of(address)):
             raise _refusal(
-                self._windows, self._failures, "failed requests from your address", "failure", _client(address)
+                self._windows, self._failures, "failed requests from your address", "failure", client_of(address)
             )
 
     def _hit(self, limit: limits.RateLimitItem, what: str, kind: str, client: str) -> None:
@@ -127,14 +123,3 @@ def _refusal(
         f"too many {what}: {limit} are allowed; wait as long as Retry-After says",
         retry_after=max(1, math.ceil(reset - time.monotonic())),
     )
-
-
-def _client(address: str) -> str:
-    """What counts as one client."""
-    try:
-        parsed = parse_address(address)
-    except ValueError:
-        return address
-    if parsed.version == 6:
-        return str(IPv6Network((parsed, IPV6_PREFIX), strict=False).network_address)
-    return str(parsed)

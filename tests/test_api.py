@@ -1048,7 +1048,7 @@ async def test_a_head_that_does_not_come(served: Api, monkeypatch: pytest.Monkey
 
 async def test_connections_are_bounded(served: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     """One address has so many connections and no more; those that end make room."""
-    monkeypatch.setattr(connections, "MAX_CONNECTIONS_PER_ADDRESS", 3)
+    monkeypatch.setattr(connections, "MAX_CONNECTIONS_PER_CLIENT", 3)
     held = [await asyncio.open_connection("127.0.0.1", served.port) for _ in range(3)]
     one_more = await asyncio.open_connection("127.0.0.1", served.port)
     assert b"" == await asyncio.wait_for(one_more[0].read(), PATIENCE)

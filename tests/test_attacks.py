@@ -26,7 +26,7 @@ import structlog
 from responder.cookies import Cookies
 from responder.exchange import Exchange, Identity
 from responder.nameserver import Nameserver
-from responder.nameserver.tcp import MAX_CONNECTIONS, MAX_CONNECTIONS_PER_ADDRESS
+from responder.nameserver.tcp import MAX_CONNECTIONS, MAX_CONNECTIONS_PER_CLIENT
 from responder.nameserver.udp import MAX_QUERY
 from responder.ratelimit import RateLimit
 from responder.wire import TCP_CEILING, UDP_CEILING, Transport
@@ -402,7 +402,7 @@ def test_a7_idle_connections_from_one_address(attacked: nameservers.Nameserver) 
         for _ in range(300):
             stack.enter_context(attacked.connect(source))
         expect_good_service(attacked)
-        assert attacked.open_files() <= files + MAX_CONNECTIONS_PER_ADDRESS + 5
+        assert attacked.open_files() <= files + MAX_CONNECTIONS_PER_CLIENT + 5
 
 
 def test_a7_idle_connections_from_everywhere(attacked: nameservers.Nameserver) -> None:
@@ -480,7 +480,7 @@ def test_a7_nothing_is_kept_for_clients_that_never_read(attacked: nameservers.Na
         client.sendall(BIG * 150)
         for _ in range(10):
             expect_good_service(attacked)
-        for _ in range(MAX_CONNECTIONS_PER_ADDRESS):  # it has to go for these
+        for _ in range(MAX_CONNECTIONS_PER_CLIENT):  # it has to go for these
             stack.enter_context(attacked.connect(source))
         expect_good_service(attacked)
 

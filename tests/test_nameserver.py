@@ -30,6 +30,7 @@ from responder.nameserver.tcp import Connections, TCPConnection
 from responder.nameserver.udp import drain
 from responder.wire import Transport
 from responder.zone import Change
+from tests.networks import network
 from tests.processes import PATIENCE, eventually
 from tests.zones import APEX, CLIENT, SERIAL, SOA, VALUE, challenge, static, text, zones
 
@@ -421,7 +422,7 @@ async def test_idle_clients_that_left_answers_unread(
 
 async def test_connections_of_one_address(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     """One address has so many connections; for one more, the one of its own goes that is idle for longest."""
-    monkeypatch.setattr(tcp, "MAX_CONNECTIONS_PER_ADDRESS", 3)
+    monkeypatch.setattr(tcp, "MAX_CONNECTIONS_PER_CLIENT", 3)
     stranger = await service.connect(source="127.0.0.2")
     await stranger.ask()
     clients = [await service.connect() for _ in range(3)]
@@ -434,6 +435,37 @@ async def test_connections_of_one_address(service: Service, monkeypatch: pytest.
     assert await clients[1].is_cut_off()
     for client in (clients[0], clients[2], fourth, stranger):
         assert [SOA] == text((await client.ask()).answer)
+
+
+async def test_connections_of_one_ipv6_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever has a /64 has no more connections than who has one address, wherever in it they come from."""
+    monkeypatch.setattr(tcp, "MAX_CONNECTIONS_PER_CLIENT", 3)
+    own = [f"2001:db8::{number}:1" for number in range(4)]
+    with network(["2001:db8:ffff::53", "2001:db8:0:1::1", *own]) as elsewhere:
+        listener = elsewhere.socket("2001:db8:ffff::53")
+        server = Nameserver(Exchange(zones()))
+        connections = Connections()
+        listening = await tcp.listen(server.reply, server.pass_on, listener, connections)
+        address = listener.getsockname()[:2]
+
+        async def client(source: str) -> Client:
+            sock = elsewhere.socket(source)
+            sock.setblocking(False)
+            await asyncio.get_running_loop().sock_connect(sock, address)
+            return Client(*await asyncio.open_connection(sock=sock))
+
+        clients = []
+        for source in ("2001:db8:0:1::1", *own):
+            clients.append(await client(source))
+            await clients[-1].ask()
+
+        assert await clients[1].is_cut_off()
+        for number in (0, 2, 3, 4):
+            assert [SOA] == text((await clients[number].ask()).answer)
+        for one in clients:
+            one.close()
+        listening.close()
+        connections.close()
 
 
 async def test_connections_in_all(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -501,7 +533,7 @@ async def test_clients_that_reset(service: Service, connections: list[TCPConnect
     client.close()
 
     await eventually(lambda: connections[0] not in connections[0]._connections._by_idleness, "it is forgotten")
-    assert {} == connections[0]._connections._by_address
+    assert {} == connections[0]._connections._by_client
     assert [SOA] == text((await service.ask()).answer)
 
 

@@ -22,6 +22,7 @@ from responder.api.tls import ServerTls, stay_on_https
 from responder.connections import Runner, listener
 from responder.errors import Invalid
 from tests.keypairs import key_pair
+from tests.networks import network
 from tests.processes import PATIENCE, eventually
 
 HOST = "api.acme.example.com"
@@ -263,7 +264,7 @@ async def test_plain_http_on_the_tls_port(server: Server) -> None:
 
 async def test_unfinished_handshakes_count(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """One address has so many handshakes under way and no more; those that end, one way or the other, make room."""
-    monkeypatch.setattr(listener, "MAX_HANDSHAKES_PER_ADDRESS", 3)
+    monkeypatch.setattr(listener, "MAX_HANDSHAKES_PER_CLIENT", 3)
     held = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(3)]
     await eventually(lambda: server.held() == 3, "all three are there")
     one_more = await asyncio.open_connection("127.0.0.1", server.port)
@@ -280,9 +281,38 @@ async def test_unfinished_handshakes_count(server: Server, monkeypatch: pytest.M
             assert number == server.held()
 
 
+async def test_an_ipv6_network_is_one_client(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever has a /64 has no more handshakes or connections than who has one address, wherever in it they are."""
+    own = [f"2001:db8::{number}:1" for number in range(4)]
+    async with AsyncExitStack() as stack:
+        elsewhere = stack.enter_context(network(["2001:db8:ffff::1", "2001:db8:0:1::1", *own]))
+
+        async def client(source: str, address: tuple[str, int], context: ssl.SSLContext | None = None) -> Client:
+            sock = elsewhere.socket(source)
+            sock.setblocking(False)
+            await asyncio.get_running_loop().sock_connect(sock, address)
+            hostname = HOST if context else None
+            made = Client(*await asyncio.open_connection(sock=sock, ssl=context, server_hostname=hostname))
+            stack.push_async_callback(made.close)
+            return made
+
+        for tls in (server.tls.context, None):
+            patched = (listener, "MAX_HANDSHAKES_PER_CLIENT") if tls else (connections, "MAX_CONNECTIONS_PER_CLIENT")
+            with monkeypatch.context() as patch:
+                patch.setattr(*patched, 3)
+                patch.setattr(connections, "HEAD_DEADLINE", 2 * PATIENCE)
+                sock = elsewhere.socket("2001:db8:ffff::1")
+                sock.listen()
+                await server.runner.listen(sock, tls, deadline=2 * PATIENCE)
+                clients = [await client(source, sock.getsockname()[:2]) for source in own]
+                assert b"" == await asyncio.wait_for(clients[3].reader.read(), PATIENCE)
+                neighbour = await client("2001:db8:0:1::1", sock.getsockname()[:2], tls and trusting_context())
+                assert "HTTP/1.1 200 OK" == (await neighbour.get())[0]
+
+
 async def test_connections_count_after_their_handshakes(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """The limit for connections holds over TLS as it does without."""
-    monkeypatch.setattr(connections, "MAX_CONNECTIONS_PER_ADDRESS", 1)
+    monkeypatch.setattr(connections, "MAX_CONNECTIONS_PER_CLIENT", 1)
     async with server.client() as client:
         await client.get()
         async with server.client() as one_more:

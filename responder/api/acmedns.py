@@ -18,7 +18,8 @@ from uuid import uuid4
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from responder.access import Grant, Network, Token, digest, mint_secret, parse_address, parse_network
+from responder.access import Grant, Network, Token, digest, mint_secret, parse_network
+from responder.addresses import parse_address
 from responder.api.authentication import Authenticator
 from responder.api.bodies import read_octets
 from responder.api.problems import KIND, RETRY_AFTER, STATUSES, for_http, log_unavailable, note_hostname

@@ -15,6 +15,7 @@ from typing import Any, Protocol, cast
 
 from aiohttp import web
 
+from responder.addresses import client_of
 from responder.connections.listener import Handshakes, Site
 
 HANDSHAKE_DEADLINE = 10.0
@@ -26,8 +27,8 @@ HEAD_DEADLINE = 10.0
 MAX_CONNECTIONS = 1000
 """Connections of one listener."""
 
-MAX_CONNECTIONS_PER_ADDRESS = 250
-"""Connections of one address: many, because a proxy in front is a single address for everybody behind it."""
+MAX_CONNECTIONS_PER_CLIENT = 250
+"""Connections of one client (`client_of`): many, as a proxy in front is a single address for all who are behind it."""
 
 RESERVED_DESCRIPTORS = 256
 """File descriptors kept for whatever else the process does, and for the listeners themselves."""
@@ -107,33 +108,33 @@ class _Server(web.Server):
 
 
 class _Clients:
-    """How many connections a listener has, in all and from each address."""
+    """How many connections a listener has, in all and of each client."""
 
     def __init__(self) -> None:
         self.total = 0
-        self.by_address: Counter[str] = Counter()
+        self.by_client: Counter[str] = Counter()
 
-    def admit(self, address: str) -> bool:
+    def admit(self, client: str) -> bool:
         """Count one more, if there is room: what the rest of the process needs stays free."""
         descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         most = min(MAX_CONNECTIONS, max(8, (descriptors - RESERVED_DESCRIPTORS) // 2))  # there may be two listeners
-        if self.total >= most or self.by_address[address] >= MAX_CONNECTIONS_PER_ADDRESS:
+        if self.total >= most or self.by_client[client] >= MAX_CONNECTIONS_PER_CLIENT:
             return False
         self.total += 1
-        self.by_address[address] += 1
+        self.by_client[client] += 1
         return True
 
-    def forget(self, address: str) -> None:
+    def forget(self, client: str) -> None:
         self.total -= 1
-        self.by_address[address] -= 1
-        if not self.by_address[address]:
-            del self.by_address[address]
+        self.by_client[client] -= 1
+        if not self.by_client[client]:
+            del self.by_client[client]
 
 
 class _Connection(web.RequestHandler):
     """A client's connection: one of so many, and with so much time until its first request is there."""
 
-    __slots__ = ("_address", "_answers", "_clients", "_deadline", "_handshakes", "_is_busy")
+    __slots__ = ("_answers", "_client", "_clients", "_deadline", "_handshakes", "_is_busy")
 
     def __init__(
         self, manager: _Server, clients: _Clients, handshakes: Handshakes, answers: Answers, **options: Any
@@ -142,7 +143,7 @@ class _Connection(web.RequestHandler):
         self._clients = clients
         self._handshakes = handshakes
         self._answers = answers
-        self._address: str | None = None
+        self._client: str | None = None
         self._deadline: asyncio.TimerHandle | None = None
         self._is_busy = False
 
@@ -151,19 +152,19 @@ class _Connection(web.RequestHandler):
         self._handshakes.end(transport.get_extra_info("peername"))
         if transport.get_extra_info("peercert"):
             return  # whoever proved itself by a certificate finds room, and may open connections for later, as Go does
-        address = (transport.get_extra_info("peername") or ("",))[0]
-        if not self._clients.admit(address):
+        client = client_of((transport.get_extra_info("peername") or ("",))[0])
+        if not self._clients.admit(client):
             self.force_close()
             return
-        self._address = address
+        self._client = client
         self._deadline = asyncio.get_running_loop().call_later(HEAD_DEADLINE, self.force_close)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         super().connection_lost(exc)
         self._has_begun()
-        if self._address is not None:
-            self._clients.forget(self._address)
-            self._address = None
+        if self._client is not None:
+            self._clients.forget(self._client)
+            self._client = None
 
     async def _handle_request(self, *request: Any) -> tuple[web.StreamResponse, bool]:
         self._has_begun()

@@ -18,14 +18,16 @@ from typing import Any
 
 from aiohttp import web
 
+from responder.addresses import client_of
+
 BACKLOG = 1024
 """Connections that may wait to be accepted, as on all sockets of the service; aiohttp would make it 128."""
 
 MAX_HANDSHAKES = 1000
 """Handshakes under way at one listener. Each takes some milliseconds."""
 
-MAX_HANDSHAKES_PER_ADDRESS = 250
-"""Of one address: a proxy in front is a single address for everybody behind it."""
+MAX_HANDSHAKES_PER_CLIENT = 250
+"""Of one client (`client_of`): a proxy in front is a single address for everybody behind it."""
 
 FAREWELL_DEADLINE = 2.0
 """Seconds that a TLS client gets for its half of the goodbye (close_notify) before the connection is cut."""
@@ -84,30 +86,32 @@ class Site(web.BaseSite):
 
 
 class Handshakes:
-    """Those that are under way, in all and from each address."""
+    """Those that are under way, in all and of each client."""
 
     def __init__(self) -> None:
         self._peers: set[Peer] = set()
-        self._by_address: Counter[str] = Counter()
+        self._by_client: Counter[str] = Counter()
 
     def __len__(self) -> int:
         return len(self._peers)
 
     def begin(self, peer: Peer) -> bool:
         """Count one more, if there is room."""
-        if len(self._peers) >= MAX_HANDSHAKES or self._by_address[peer[0]] >= MAX_HANDSHAKES_PER_ADDRESS:
+        client = client_of(peer[0])
+        if len(self._peers) >= MAX_HANDSHAKES or self._by_client[client] >= MAX_HANDSHAKES_PER_CLIENT:
             return False
         self._peers.add(peer)
-        self._by_address[peer[0]] += 1
+        self._by_client[client] += 1
         return True
 
     def end(self, peer: Peer) -> None:
         """It is done, or its connection is gone; both may be told."""
         if peer in self._peers:
             self._peers.remove(peer)
-            self._by_address[peer[0]] -= 1
-            if not self._by_address[peer[0]]:
-                del self._by_address[peer[0]]
+            client = client_of(peer[0])
+            self._by_client[client] -= 1
+            if not self._by_client[client]:
+                del self._by_client[client]
 
 
 class _Listener(socket.socket):

@@ -13,6 +13,7 @@ import termios
 from collections import OrderedDict, deque
 from collections.abc import Callable
 
+from responder.addresses import client_of
 from responder.exchange import ELSEWHERE
 from responder.nameserver.udp import PassOn, Reply
 from responder.wire import Transport
@@ -32,8 +33,8 @@ IDLE = 10.0
 MAX_CONNECTIONS = 1000
 """TCP connections in all; the one idle for longest makes room for a new one."""
 
-MAX_CONNECTIONS_PER_ADDRESS = 50
-"""TCP connections of one client address, likewise. Resolvers need a handful."""
+MAX_CONNECTIONS_PER_CLIENT = 50
+"""TCP connections of one client (`client_of`), likewise. Resolvers need a handful."""
 
 BACKLOG = 256
 """Connections that the kernel completes for us in advance. asyncio accepts as many in one go, room or not."""
@@ -62,31 +63,31 @@ class Connections:
     def __init__(self) -> None:
         self.received = bytearray(RECEIVE)  # what was just read from one of them
         self._by_idleness: OrderedDict[TCPConnection, None] = OrderedDict()  # the first is idle for longest
-        self._by_address: dict[str, OrderedDict[TCPConnection, None]] = {}  # likewise
+        self._by_client: dict[str, OrderedDict[TCPConnection, None]] = {}  # likewise
         self._waiting: deque[TCPConnection] = deque()
 
     def admit(self, connection: TCPConnection) -> None:
-        """Take *connection* in. The one idle for longest may have to go: of all, or of its address if that has many."""
-        siblings = self._by_address.get(connection.address, ())
-        if len(siblings) >= MAX_CONNECTIONS_PER_ADDRESS:
+        """Take *connection* in. The one idle for longest may have to go: of all, or of its client if that has many."""
+        siblings = self._by_client.get(connection.client, ())
+        if len(siblings) >= MAX_CONNECTIONS_PER_CLIENT:
             self._evict(next(iter(siblings)))
         elif len(self._by_idleness) >= most_connections():
             self._evict(next(iter(self._by_idleness)))
         self._by_idleness[connection] = None
-        self._by_address.setdefault(connection.address, OrderedDict())[connection] = None
+        self._by_client.setdefault(connection.client, OrderedDict())[connection] = None
 
     def touch(self, connection: TCPConnection) -> None:
         """Note that *connection* just had a query."""
         self._by_idleness.move_to_end(connection)
-        self._by_address[connection.address].move_to_end(connection)
+        self._by_client[connection.client].move_to_end(connection)
 
     def forget(self, connection: TCPConnection) -> None:
         """Note that *connection* is gone."""
         if connection in self._by_idleness:
             del self._by_idleness[connection]
-            del self._by_address[connection.address][connection]
-            if not self._by_address[connection.address]:
-                del self._by_address[connection.address]
+            del self._by_client[connection.client][connection]
+            if not self._by_client[connection.client]:
+                del self._by_client[connection.client]
 
     def enqueue(self, connection: TCPConnection) -> None:
         """Have *connection* answer its queries one by one, in turn with others, and let UDP and the feed in between."""
@@ -117,7 +118,7 @@ class TCPConnection(asyncio.BufferedProtocol):
     """One client over TCP: any number of queries, each with its length in front (RFC 7766)."""
 
     def __init__(self, reply: Reply, pass_on: PassOn, connections: Connections) -> None:
-        self.address = ""
+        self.address = self.client = ""
         self._reply = reply
         self._pass_on = pass_on
         self._connections = connections
@@ -131,6 +132,7 @@ class TCPConnection(asyncio.BufferedProtocol):
         assert isinstance(transport, asyncio.Transport)  # noqa: S101  # what create_server makes
         self._transport = transport
         self.address = (transport.get_extra_info("peername") or ("",))[0]
+        self.client = client_of(self.address)
         transport.set_write_buffer_limits(high=MAX_UNSENT)
         self._connections.admit(self)
         self._expect(FIRST_MESSAGE)
