@@ -14,9 +14,9 @@ from typing import TypeVar
 
 from responder.cookies import Cookies
 from responder.counts import Count
-from responder.names import Name
+from responder.identity import Identity
 from responder.ratelimit import RateLimit, Verdict
-from responder.rrset import CLASS_CH, CLASS_IN, RRset, RRType, txt_rdata
+from responder.rrset import CLASS_CH, CLASS_IN, RRType
 from responder.wire import (
     HEADER,
     NO_EDNS,
@@ -54,16 +54,15 @@ MAX_REMEMBERED_OPT = 128
 """Octets of an OPT record worth remembering: more than real clients send, and a bound on what strangers can store."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Identity:
+@dataclass(frozen=True, slots=True)
+class Draft:
     """
-    What the server tells of itself, nothing by default: *nsid* to who asks by that option (RFC 5001), *version* and
-    *hostname* as `version.bind` and `id.server` in class CHAOS (RFC 4892).
+    All that is known here of a reply that is made elsewhere: its *octets* but for the signature, none of one to an
+    update; and the cell that it is counted in, if that is what is sent in the end.
     """
 
-    nsid: str = ""
-    version: str = ""
-    hostname: str = ""
+    octets: bytes
+    count: list[int]
 
 
 class Exchange:
@@ -82,6 +81,7 @@ class Exchange:
         "_nsid",
         "_opts",
         "_rare_types",
+        "_refusals",
         "_replies",
         "_types",
         "_updates",
@@ -106,7 +106,8 @@ class Exchange:
         self.cookies = cookies
         self._limit = limit
         self._nsid = nsid(identity.nsid.encode()) if identity.nsid else b""
-        self._chaos = _chaos_answers(identity)
+        self._refusals = {rcode: compile_answer(b"\0", rcode, authoritative=False) for rcode in Rcode}
+        self._chaos = identity.answers(self._refusals[Rcode.NOERROR].count)
         self._keepalive = keepalive(tcp_idle)
         self._updates = updates
         self._types: Counter[bytes] = Counter()  # of queries answered by the first half, by what ends their question
@@ -156,21 +157,29 @@ class Exchange:
                         return self._limited(reply, packet[12 : end + 4], edns, client)
         return self._respond(packet, transport, client)
 
-    def draft(self, packet: bytes, transport: Transport, client: str) -> bytes:
-        """What is to be signed of the reply to *packet*, which is answered elsewhere: all that is known here."""
+    def draft(self, packet: bytes, transport: Transport, client: str) -> Draft:
+        """What is to be signed of the reply to *packet*, for which `respond` was `ELSEWHERE`. It is not counted yet."""
         query = parse(packet)
         if not isinstance(query, Query) or query.opcode != Opcode.QUERY:
-            return b""
+            return Draft(b"", self._refusals[Rcode.NOERROR].count)
         query = self._with_cookie(packet, query, client)
         edns = replace(query.edns, limit=query.edns.limit - SIGNATURE)
-        return self._answer(packet, replace(query, edns=edns, tsig=0), transport)
+        return Draft(*self._answer(packet, replace(query, edns=edns, tsig=0), transport))
+
+    def count(self, reply: bytes, draft: Draft | None = None) -> None:
+        """Count a *reply* that was made elsewhere: *draft* with a signature, the reply to an update, or a refusal."""
+        rcode = reply[3] & 0xF
+        if draft is not None and rcode == (draft.octets[3] & 0xF if draft.octets else Rcode.NOERROR):
+            draft.count[0] += 1
+        else:
+            self._refusals[Rcode(rcode)].count[0] += 1
 
     def take_counts(self) -> list[Count]:
         """What was counted since the last call: for each count its family, its labels, and the number."""
         replies, self._replies = self._replies + Counter(self._zones.take_counts()), Counter()
-        for own in _OWN:
-            replies["none", own.rcode] += own.count[0]
-            own.count[0] = 0
+        for rcode, refusal in self._refusals.items():
+            replies["none", rcode] += refusal.count[0]
+            refusal.count[0] = 0
         types, self._types = self._types, Counter()
         queries, self._rare_types = self._rare_types, Counter()
         for key, number in types.items():
@@ -200,41 +209,49 @@ class Exchange:
             return None
         if isinstance(query, Query):
             query = self._with_cookie(packet, query, client)
-            reply, question, edns = self._answer(packet, query, transport), query.question, query.edns
+            (reply, count), question, edns = self._answer(packet, query, transport), query.question, query.edns
             if reply and reply[2] & _TRUNCATED:
                 self._events["truncated"] += 1
         else:
             reply, question, edns = query, b"", NO_EDNS
+            count = self._refusals[Rcode(reply[3] & 0xF)].count
             self._events["malformed"] += 1
+        if reply != ELSEWHERE:
+            count[0] += 1
         if transport is Transport.TCP or self._limit is None or edns.verified:
             return reply
         return self._limited(reply, question, edns, client)
 
-    def _answer(self, packet: bytes, query: Query, transport: Transport) -> bytes:
-        """The reply to a well-formed query."""
-        if query.opcode == Opcode.NOTIFY:  # we are primary of all we serve: nobody has news for us (RFC 1996, 3.10)
-            return header_only(packet, Rcode.REFUSED if self._zones.find(query.qname) else Rcode.NOTAUTH)
-        if query.opcode == Opcode.UPDATE:
-            refusal = self._refuse_update(query)
-            return header_only(packet, refusal) if refusal is not None else ELSEWHERE
-        if query.tsig:
-            return ELSEWHERE if self._updates else header_only(packet, Rcode.FORMERR)
-        if not query.question:  # it only wants a cookie (RFC 7873, section 5.4)
-            if self.cookies is None:
-                return header_only(packet, Rcode.FORMERR)
-            return query.id + _NO_QUESTION[query.recursion_desired] + query.edns.opt
-        answer, why = self._resolve(query)
+    def _answer(self, packet: bytes, query: Query, transport: Transport) -> tuple[bytes, list[int]]:
+        """The reply to a well-formed query, and the cell that it is counted in."""
+        if (refused := self._refuse(query)) is not None:
+            return header_only(packet, refused), self._refusals[refused].count
+        if query.opcode == Opcode.UPDATE or query.tsig:
+            return ELSEWHERE, []
         self._rare_types[query.qtype if query.qtype in _NAMED else 0] += 1
-        answer.count[0] += 1
+        if not query.question:  # it only wants a cookie (RFC 7873, section 5.4)
+            reply = query.id + _NO_QUESTION[query.recursion_desired] + query.edns.opt
+            return reply, self._refusals[Rcode.NOERROR].count
+        answer, why = self._resolve(query)
         options = extended_error(why) if why is not None else b""
         if query.edns.nsid:
             options += self._nsid
         if query.edns.keepalive and transport is Transport.TCP:
             options += self._keepalive
-        return render(query, answer, transport, options)
+        return render(query, answer, transport, options), answer.count
+
+    def _refuse(self, query: Query) -> Rcode | None:
+        """What a message earns that nobody needs a key or a table to turn down; None for any other."""
+        if query.opcode == Opcode.NOTIFY:  # we are primary of all we serve: nobody has news for us (RFC 1996, 3.10)
+            return Rcode.REFUSED if self._zones.find(query.qname) else Rcode.NOTAUTH
+        if query.opcode == Opcode.UPDATE:
+            return self._refuse_update(query)
+        if (query.tsig and not self._updates) or (not query.question and self.cookies is None):
+            return Rcode.FORMERR
+        return None
 
     def _refuse_update(self, query: Query) -> Rcode | None:
-        """What an update earns that nobody needs a key to turn down (RFC 2136, section 3.1); None for any other."""
+        """The same for an update (RFC 2136, section 3.1)."""
         if not self._updates:
             return Rcode.NOTIMP
         if query.qtype != RRType.SOA:
@@ -246,21 +263,22 @@ class Exchange:
 
     def _resolve(self, query: Query) -> tuple[Answer, ExtendedError | None]:
         """The answer to a question, and why if it is a refusal."""
+        refusals = self._refusals
         if query.edns.version != 0:
-            return _BADVERS, None
+            return refusals[Rcode.BADVERS], None
         if query.qclass == CLASS_CH:
-            return self._chaos.get((query.qname, query.qtype), _REFUSED), None
+            return self._chaos.get((query.qname, query.qtype), refusals[Rcode.REFUSED]), None
         if query.qclass != CLASS_IN:
-            return _REFUSED, ExtendedError.NOT_SUPPORTED
+            return refusals[Rcode.REFUSED], ExtendedError.NOT_SUPPORTED
         zone = self._zones.find(query.qname)
         if zone is None:
-            return _REFUSED, ExtendedError.NOT_AUTHORITATIVE
+            return refusals[Rcode.REFUSED], ExtendedError.NOT_AUTHORITATIVE
         if query.qtype in _TRANSFERS:
-            return _REFUSED, ExtendedError.PROHIBITED
+            return refusals[Rcode.REFUSED], ExtendedError.PROHIBITED
         if query.qtype in _NOT_QUESTIONS:
-            return _FORMERR, ExtendedError.INVALID_QUERY_TYPE
+            return refusals[Rcode.FORMERR], ExtendedError.INVALID_QUERY_TYPE
         if query.qtype in _OBSOLETE:
-            return _NOTIMP, None
+            return refusals[Rcode.NOTIMP], None
         return zone.lookup(query.qname, query.qtype), None
 
     def _with_cookie(self, packet: bytes, query: Query, client: str) -> Query:
@@ -308,13 +326,6 @@ def _remember(table: dict[K, Edns], key: K, edns: Edns) -> None:
     table[key] = edns
 
 
-def _refusal(rcode: Rcode) -> Answer:
-    return compile_answer(b"\0", rcode, authoritative=False)
-
-
-_REFUSED, _FORMERR = _refusal(Rcode.REFUSED), _refusal(Rcode.FORMERR)
-_BADVERS, _NOTIMP = _refusal(Rcode.BADVERS), _refusal(Rcode.NOTIMP)
-_OWN = (_REFUSED, _FORMERR, _BADVERS, _NOTIMP)
 _NAMED = frozenset(map(int, RRType))
 
 _AD, _CD = 0x20, 0x10
@@ -343,22 +354,3 @@ _TRANSFERS = {RRType.AXFR, RRType.IXFR}
 _NOT_QUESTIONS = {RRType.OPT, RRType.NXNAME, RRType.TKEY, RRType.TSIG}
 """Types that are never data, so never asked for (RFC 6895, section 3.1; RFC 9824, section 3.5)."""
 _OBSOLETE = {RRType.MAILA, RRType.MAILB}
-
-
-def _chaos_answers(identity: Identity) -> dict[tuple[bytes, int], Answer]:
-    """The answers of class CHAOS, by name and type."""
-    texts = {
-        "version.bind": identity.version,
-        "version.server": identity.version,
-        "hostname.bind": identity.hostname,
-        "id.server": identity.hostname,
-    }
-    answers = {}
-    for text, told in texts.items():
-        if told:
-            name = Name.parse(text)
-            rrset = RRset(name, RRType.TXT, 0, (txt_rdata(told),))
-            answers[name.wire, int(RRType.TXT)] = compile_answer(
-                name.wire, Rcode.NOERROR, answer=(rrset,), rclass=CLASS_CH
-            )
-    return answers

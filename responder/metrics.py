@@ -48,10 +48,10 @@ BATCH = Histogram(
     "responder_batch_changes", "Changes that share a transaction", buckets=(1, 2, 5, 10, 20, 50, 100, 200, 512),
     registry=REGISTRY,
 )  # fmt: skip
-QUERIES = Counter("responder_dns_queries", "DNS queries by type", ["type"], registry=REGISTRY)
+QUERIES = Counter("responder_dns_queries", "DNS queries that are well-formed, by type", ["type"], registry=REGISTRY)
 REPLIES = Counter(
     "responder_dns_replies",
-    "DNS replies by zone and rcode; zone none: refusals of what no zone here is asked for",
+    "DNS replies by zone and rcode; zone none: those that no zone answers, such as refusals and replies to updates",
     ["zone", "rcode"],
     registry=REGISTRY,
 )

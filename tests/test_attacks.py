@@ -24,7 +24,8 @@ import pytest
 import structlog
 
 from responder.cookies import Cookies
-from responder.exchange import Exchange, Identity
+from responder.exchange import Exchange
+from responder.identity import Identity
 from responder.nameserver import Nameserver
 from responder.nameserver.tcp import MAX_CONNECTIONS, MAX_CONNECTIONS_PER_CLIENT
 from responder.nameserver.udp import MAX_QUERY

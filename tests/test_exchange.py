@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from responder import exchange
 from responder.cookies import Cookies
-from responder.exchange import ELSEWHERE, SIGNATURE, Exchange, Identity
+from responder.exchange import ELSEWHERE, SIGNATURE, Exchange
+from responder.identity import Identity
 from responder.names import Name
 from responder.ratelimit import RateLimit
 from responder.wire import Opcode, Query, Rcode, Transport, parse
@@ -363,7 +364,7 @@ def test_updates(packet: bytes, rcode: Rcode | None, transport: Transport) -> No
 
     if rcode is None:
         assert ELSEWHERE == reply
-        assert b"" == SERVED.draft(packet, transport, CLIENT)
+        assert b"" == SERVED.draft(packet, transport, CLIENT).octets
     else:
         assert reply is not None
         assert b"\x12\x34\xa8" + bytes((rcode,)) + bytes(8) == reply
@@ -396,7 +397,7 @@ def test_draft_of_a_signed_query(edns: int) -> None:
     served = Exchange(zones(), updates=True)
 
     assert ELSEWHERE == served.respond(signed, Transport.UDP, CLIENT)
-    assert served.respond(plain, Transport.UDP, CLIENT) == served.draft(signed, Transport.UDP, CLIENT)
+    assert served.respond(plain, Transport.UDP, CLIENT) == served.draft(signed, Transport.UDP, CLIENT).octets
 
 
 def test_cookie_in_a_signed_query() -> None:
@@ -407,7 +408,7 @@ def test_cookie_in_a_signed_query() -> None:
     signed = plain[:11] + b"\2" + plain[12:] + TSIG
 
     assert ELSEWHERE == served.respond(signed, Transport.UDP, CLIENT)
-    assert cookies.is_ours(served_cookie(served.draft(signed, Transport.UDP, CLIENT)), CLIENT)
+    assert cookies.is_ours(served_cookie(served.draft(signed, Transport.UDP, CLIENT).octets), CLIENT)
     assert {} == served._cookie_opts
 
 
@@ -416,7 +417,7 @@ def test_draft_that_is_cut() -> None:
     for length in range(250, 400, 10):
         served = Exchange(zones({challenge("two"): ("a" * 100, "b" * 100, "c" * (length - 200))}), updates=True)
         plain = dns.message.make_query(str(challenge("two")), "TXT", use_edns=-1).to_wire()
-        draft = served.draft(plain[:11] + b"\1" + plain[12:] + TSIG, Transport.UDP, CLIENT)
+        draft = served.draft(plain[:11] + b"\1" + plain[12:] + TSIG, Transport.UDP, CLIENT).octets
 
         assert len(draft) <= 512 - SIGNATURE
         assert bool(draft[2] & 0x02) == (len(served.respond(plain, Transport.UDP, CLIENT) or b"") > 512 - SIGNATURE)

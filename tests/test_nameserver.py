@@ -22,7 +22,7 @@ import pytest
 import pytest_asyncio
 import structlog
 
-from responder.exchange import Exchange
+from responder.exchange import Draft, Exchange
 from responder.feed import Deliver, Packet, Publisher, follower
 from responder.feed import peer as peers
 from responder.nameserver import MAX_DRAFT, Nameserver, keep_collections_short, serve, tcp, udp
@@ -846,11 +846,12 @@ def test_a_fault_in_a_draft(monkeypatch: pytest.MonkeyPatch, logged: list[struct
     server, replies = Nameserver(Exchange(zones(), updates=True)), list[bytes]()
     monkeypatch.setattr(Exchange, "draft", lambda *_: 1 // 0)
     server.pass_on(update(), Transport.UDP, CLIENT, replies.append)
-    monkeypatch.setattr(Exchange, "draft", lambda *_: bytes(MAX_DRAFT + 1))
+    monkeypatch.setattr(Exchange, "draft", lambda *_: Draft(bytes(MAX_DRAFT + 1), [0]))
     server.pass_on(update(), Transport.UDP, CLIENT, replies.append)
 
     assert [reply_to(update(), dns.rcode.SERVFAIL)] * 2 == replies
     assert ["a packet brought out a fault"] == [event["event"] for event in logged]
+    assert ("replies", ("none", "SERVFAIL"), 2) in server.exchange.take_counts()
 
 
 class Ring:

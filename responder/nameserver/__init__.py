@@ -64,18 +64,28 @@ class Nameserver:
         except Exception as fault:  # noqa: BLE001  # the edge of a packet
             self._report(fault, packet)
             is_query = len(packet) >= HEADER and not packet[2] & 0x80
-            return header_only(packet, Rcode.SERVFAIL) if is_query else None
+            return self._fail(packet) if is_query else None
 
     def pass_on(self, packet: bytes, transport: Transport, client: str, deliver: Deliver) -> None:
         """Have the control process answer *packet*, for which `reply` was `ELSEWHERE`. Never raises either."""
         try:
             draft = self.exchange.draft(packet, transport, client)
-            if len(draft) <= MAX_DRAFT:
-                self.relay.pass_on(Packet(packet, transport, client, draft), deliver)
+            if len(draft.octets) <= MAX_DRAFT:
+
+                def count_and_deliver(reply: bytes) -> None:
+                    self.exchange.count(reply, draft)
+                    deliver(reply)
+
+                self.relay.pass_on(Packet(packet, transport, client, draft.octets), count_and_deliver)
                 return
         except Exception as fault:  # noqa: BLE001  # the edge of a packet
             self._report(fault, packet)
-        deliver(header_only(packet, Rcode.SERVFAIL))
+        deliver(self._fail(packet))
+
+    def _fail(self, packet: bytes) -> bytes:
+        reply = header_only(packet, Rcode.SERVFAIL)
+        self.exchange.count(reply)
+        return reply
 
     def _report(self, fault: Exception, packet: bytes) -> None:
         if (unreported := self._faults.due(type(fault).__name__)) is not None:

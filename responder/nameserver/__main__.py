@@ -13,7 +13,8 @@ import structlog
 
 from responder import logs
 from responder.child import Lifeline, run
-from responder.exchange import Exchange, Identity
+from responder.exchange import Exchange
+from responder.identity import Identity
 from responder.nameserver import Nameserver, keep_collections_short, sandbox, serve, tcp
 from responder.ratelimit import RateLimit
 from responder.scheduling import take_short_turns, wait_for_nobody

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from urllib.request import urlopen
 
+import dns.message
+import dns.query
+import dns.rcode
+import dns.tsigkeyring
+import dns.update
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+
+from tests.processes import PATIENCE
 
 from .dns_client import ask
 from .programs import wait_until
 from .service import ZONE, Responder
+from .updates import key_of
 
 pytestmark = pytest.mark.e2e
 
@@ -37,6 +45,25 @@ def test_what_nameservers_count(fresh_service: Responder) -> None:
     assert before["responder_dns_queries_total", "TXT"] >= 6
     assert before["responder_dns_replies_total", "NXDOMAIN", ZONE] >= 1
     assert before["responder_dns_messages_total", "udp"] >= 7
+
+    refused = before.get(("responder_dns_replies_total", "REFUSED", "none"), 0)
+    key = key_of(fresh_service, token)
+    for message, rcode in (
+        (dns.message.make_query("version.bind", "TXT", "CH"), dns.rcode.REFUSED),
+        (dns.update.UpdateMessage(ZONE), dns.rcode.REFUSED),
+        (
+            dns.update.UpdateMessage(
+                ZONE, keyring=dns.tsigkeyring.from_text({key.name: key.secret}), keyalgorithm="hmac-sha256"
+            ),
+            dns.rcode.NOERROR,
+        ),
+    ):
+        assert rcode == dns.query.udp(message, "127.0.0.1", PATIENCE, fresh_service.dns).rcode()
+    wait_until(
+        lambda: samples(fresh_service).get(("responder_dns_replies_total", "NOERROR", "none"), 0) == 1,
+        "the reply to the update is counted",
+    )
+    assert samples(fresh_service)["responder_dns_replies_total", "REFUSED", "none"] == refused + 2
 
     victim = fresh_service.child("nameserver")
     victim.kill()

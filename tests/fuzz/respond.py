@@ -16,7 +16,8 @@ import dns.opcode
 import dns.rcode
 
 from responder.cookies import Cookies
-from responder.exchange import ELSEWHERE, SIGNATURE, Exchange, Identity
+from responder.exchange import ELSEWHERE, SIGNATURE, Exchange
+from responder.identity import Identity
 from responder.ratelimit import RateLimit
 from responder.wire import Transport
 from tests.zones import OTHER, VALUE, challenge, zones
@@ -42,7 +43,7 @@ def check(data: bytes) -> None:
     reply = fresh.respond(packet, transport, client)
 
     if reply == ELSEWHERE:
-        expect_draft(packet, fresh.draft(packet, transport, client), transport)
+        expect_draft(packet, fresh.draft(packet, transport, client).octets, transport)
     else:
         expect_silence_or_reply(packet, reply, transport)
     assert reply == fresh.respond(packet, transport, client)
