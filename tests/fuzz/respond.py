@@ -16,6 +16,7 @@ import dns.opcode
 import dns.rcode
 
 from responder.cookies import Cookies
+from responder.counts import Count
 from responder.exchange import ELSEWHERE, SIGNATURE, Exchange
 from responder.identity import Identity
 from responder.ratelimit import RateLimit
@@ -40,8 +41,10 @@ def check(data: bytes) -> None:
         return
     transport, client, packet = (Transport.TCP if data[0] & 1 else Transport.UDP), CLIENTS[data[0] >> 1 & 1], data[1:]
     fresh = Exchange(ZONES, identity=IDENTITY, cookies=COOKIES, updates=True)
+    fresh.take_counts()  # what others have left in the zones
     reply = fresh.respond(packet, transport, client)
 
+    expect_count(fresh.take_counts(), reply)
     if reply == ELSEWHERE:
         expect_draft(packet, fresh.draft(packet, transport, client).octets, transport)
     else:
@@ -52,6 +55,15 @@ def check(data: bytes) -> None:
     limit = RateLimit(per_second=1, slip=2, exempt=(), clock=lambda: 1.0)
     limited = Exchange(ZONES, identity=IDENTITY, cookies=COOKIES, limit=limit, updates=True)
     expect_limit(packet, reply, [limited.respond(packet, transport, client) for _ in range(3)], transport)
+
+
+def expect_count(counts: list[Count], reply: bytes | None) -> None:
+    """A reply is counted once, with its rcode; silence is not, nor what is answered elsewhere."""
+    replies = [(labels[1], number) for family, labels, number in counts if family == "replies"]
+    if reply is None or reply == ELSEWHERE:
+        assert not replies
+    else:
+        assert replies == [(dns.rcode.to_text(dns.message.from_wire(reply).rcode()), 1)]
 
 
 def expect_draft(packet: bytes, draft: bytes, transport: Transport) -> None:
