@@ -6,6 +6,7 @@ import struct
 from typing import Any
 
 import dns.flags
+import dns.edns
 import dns.message
 import dns.rcode
 import pytest
@@ -331,6 +332,33 @@ def test_nsid_and_keepalive() -> None:
     assert [(3, b"ns1"), (11, b"\0\x64")] == [(option.otype, option.to_wire()) for option in over_tcp.options]
     plain = dns.message.from_wire(served.respond(with_options(b""), Transport.TCP, CLIENT) or b"")
     assert () == tuple(plain.options)
+
+
+@pytest.mark.parametrize("size", [512, 600, 1232])
+def test_what_a_client_takes_is_never_exceeded(size: int) -> None:
+    """Where a reply is cut and still too long, options go that nobody needs: the longest name, the longest NSID."""
+    served = Exchange(
+        zones(), identity=Identity(nsid="x" * 255), cookies=Cookies((b"k" * 16,), lambda: 1000), updates=True
+    )
+    qname = ".".join(["a" * 63, "b" * 63, "c" * 63, "d" * 44, "acme.example.com"])
+    query = dns.message.make_query(
+        qname,
+        "TXT",
+        use_edns=0,
+        payload=size,
+        options=[dns.edns.GenericOption(3, b""), dns.edns.GenericOption(10, b"c" * 8)],
+    )
+    packet = query.to_wire()
+    signed = packet[:11] + b"\2" + packet[12:] + TSIG
+
+    reply = served.respond(packet, Transport.UDP, CLIENT) or b""
+    draft = served.draft(signed, Transport.UDP, CLIENT).octets
+
+    assert 255 == len(query.question[0].name.to_wire() or b"")
+    assert len(reply) <= size
+    assert len(draft) <= size - SIGNATURE
+    for octets in (reply, draft):
+        assert 10 in [option.otype for option in dns.message.from_wire(octets).options]
 
 
 def update(

@@ -75,16 +75,19 @@ def render(query: Query, answer: Answer, transport: Transport, options: bytes = 
     The reply to *query*, with *options* (see `option`) in its OPT if it had one.
 
     Over UDP, one that does not fit is cut to its question with TC set (RFC 2181, section 9). The OPT stays: a client
-    must learn our buffer size and errors from every reply (RFC 6891, section 7).
+    must learn our buffer size and errors from every reply (RFC 6891, section 7). *options* go if it takes that.
     """
-    opt = query.edns.opt
-    if opt and (options or answer.rcode > 0xF):
+    opt = least = query.edns.opt
+    if opt and answer.rcode > 0xF:
+        opt = least = extend_opt(opt, b"", extended_rcode=answer.rcode >> 4)
+    if opt and options:
         opt = extend_opt(opt, options, extended_rcode=answer.rcode >> 4)
     head = answer.heads[query.recursion_desired + (2 if opt else 0)]
     reply = query.id + head + query.question + answer.body + opt
-    if len(reply) > (query.edns.limit if transport is Transport.UDP else TCP_CEILING):
-        return cut(reply, query.question, opt)
-    return reply
+    limit = query.edns.limit if transport is Transport.UDP else TCP_CEILING
+    if len(reply) > limit:
+        reply = cut(reply, query.question, opt)
+    return reply if len(reply) <= limit else cut(reply, query.question, least)
 
 
 def cut(reply: bytes, question: bytes, opt: bytes) -> bytes:
