@@ -145,11 +145,11 @@ def _escape(label: bytes) -> str:
     if _PLAIN_LABEL.fullmatch(label):
         return label.decode()
     return "".join(
-        f"\\{octet:03d}"
-        if octet <= 0x20 or octet >= 0x7F
+        chr(octet)
+        if _PLAIN_LABEL.fullmatch(bytes((octet,)))
         else f"\\{chr(octet)}"
-        if octet in b'.\\"();@$'
-        else chr(octet)
+        if 0x20 < octet < 0x7F  # all of it: Knot takes hardly any of these as they are
+        else f"\\{octet:03d}"
         for octet in label
     )
 

@@ -329,7 +329,7 @@ x        TYPE65280 \\# 3 01 0203
     [
         ("hostmaster@example.com", "hostmaster.example.com"),
         ("Host.Master@Example.com.", r"host\.master.example.com"),
-        ("a+b@c", "a+b.c"),
+        ("a+b@c", r"a\+b.c"),
     ],
 )
 def test_rname(hostmaster: str, name: str) -> None:
@@ -350,6 +350,27 @@ def test_rname_with_a_bad_domain() -> None:
     """The domain of an e-mail address must be a name."""
     with pytest.raises(InvalidName, match="empty label"):
         rname("a@b..c")
+
+
+@pytest.mark.parametrize("octet", range(256))
+def test_names_are_printed_for_every_server(octet: int) -> None:
+    """NSD, Knot and BIND read what is printed, whatever a name holds: all is escaped but what hostnames are made of."""
+    odd = Name.from_labels([bytes((octet,)), *APEX.labels])
+    plain = chr(octet).isalnum() and octet < 128 or chr(octet) in "-_*"
+    records = [
+        RRset(APEX, 15, 1, (b"\0\1" + odd.wire,)),
+        RRset(APEX, 33, 1, (b"\0\1\0\2\0\3" + odd.wire,)),
+        RRset(APEX, 12, 1, (odd.wire,)),
+        RRset(odd, 1, 1, (bytes(4),)),
+    ]
+
+    for rrset in records:
+        line = print_rrset(rrset)
+        assert r" \# " not in line
+        assert plain is not ("\\" in line)
+        assert odd.fqdn in line
+        (name,) = (word for word in line.split() if word.endswith(f".{APEX}.") and word != f"{APEX}.")
+        assert odd.wire == dns.name.from_text(name).to_wire()
 
 
 def test_soa() -> None:

@@ -120,13 +120,18 @@ def print_rdata(rrtype: int, rdata: bytes) -> str:
         [(_, words)] = entries(text)
         if read_rdata(rrtype, words, _ROOT) == rdata:
             return text
-    except (DNSError, ValueError, Invalid, KeyError):
+    except (DNSError, ValueError, Invalid, LookupError):
         pass  # not what its type demands, or no type that we know: only its octets are certain
     return rf"\# {len(rdata)} {rdata.hex()}".rstrip()
 
 
 def _print_known(rrtype: int, rdata: bytes) -> str:
     """Rdata as dnslib prints it, but for names and strings in which dnslib leaves out escapes."""
+    form, _ = _FORMS[_NAMES[rrtype]]
+    if form in ("NAME", "U16 NAME", "U16 U16 U16 NAME"):
+        at = 2 * form.count("U16")
+        numbers = (str(int.from_bytes(rdata[start : start + 2], "big")) for start in range(0, at, 2))
+        return " ".join([*numbers, Name(rdata[at:]).fqdn])
     record: Any = RDMAP[_NAMES[rrtype]].parse(DNSBuffer(rdata), len(rdata))
     match rrtype:
         case RRType.TXT:
