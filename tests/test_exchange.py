@@ -5,8 +5,8 @@ from __future__ import annotations
 import struct
 from typing import Any
 
-import dns.flags
 import dns.edns
+import dns.flags
 import dns.message
 import dns.rcode
 import pytest
@@ -346,7 +346,10 @@ def test_what_a_client_takes_is_never_exceeded(size: int) -> None:
         "TXT",
         use_edns=0,
         payload=size,
-        options=[dns.edns.GenericOption(3, b""), dns.edns.GenericOption(10, b"c" * 8)],
+        options=[
+            dns.edns.GenericOption(dns.edns.OptionType.NSID, b""),
+            dns.edns.GenericOption(dns.edns.OptionType.COOKIE, b"c" * 8),
+        ],
     )
     packet = query.to_wire()
     signed = packet[:11] + b"\2" + packet[12:] + TSIG

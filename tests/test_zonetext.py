@@ -356,7 +356,7 @@ def test_rname_with_a_bad_domain() -> None:
 def test_names_are_printed_for_every_server(octet: int) -> None:
     """NSD, Knot and BIND read what is printed, whatever a name holds: all is escaped but what hostnames are made of."""
     odd = Name.from_labels([bytes((octet,)), *APEX.labels])
-    plain = chr(octet).isalnum() and octet < 128 or chr(octet) in "-_*"
+    plain = (chr(octet).isalnum() and octet < 128) or chr(octet) in "-_*"
     records = [
         RRset(APEX, 15, 1, (b"\0\1" + odd.wire,)),
         RRset(APEX, 33, 1, (b"\0\1\0\2\0\3" + odd.wire,)),
