@@ -22,6 +22,7 @@ from responder import metrics
 from responder.access import Grant, Token
 from responder.errors import NotServed, Refused, ResponderError, StoreUnavailable, Unavailable, WrongAccount
 from responder.feed import Publisher
+from responder.logs import Outage
 from responder.names import Name
 from responder.rrset import RRType
 from responder.store import (
@@ -56,6 +57,9 @@ CHECK_INTERVAL = 2.0
 
 SWEEP_INTERVAL = 5.0
 """Seconds between looks for values that have expired. They live for hours; nobody counts on the second."""
+
+SETTLED = 2 * SWEEP_INTERVAL
+"""Seconds without a fault after which the database is well again: by then it was written to, not only read."""
 
 MAX_REFUSALS = 100
 """Refusals put on record in one sweep: enough to tell of any attack, too few to fill a disk with them."""
@@ -173,6 +177,12 @@ class Challenges:
         """The writer. Runs until cancelled, which leaves those who still wait without an answer: stop them first."""
         follow_due = sweep_due = check_due = 0.0
         loop = asyncio.get_running_loop()
+        outage = Outage(
+            _log,
+            "no change can be made: DNS goes on with what is in memory",
+            "changes can be made again",
+            settled=SETTLED,
+        )
         while True:
             batch = await self._take_waiting(timeout=FOLLOW_INTERVAL)
             try:
@@ -188,8 +198,9 @@ class Challenges:
                     if loop.time() >= follow_due:
                         follow_due = loop.time() + FOLLOW_INTERVAL
                         await self._follow()
+                        outage.is_over()
             except Unavailable as fault:
-                _log.error("going on with what is in memory", reason=str(fault))
+                outage.goes_on(str(fault))
                 await asyncio.sleep(FOLLOW_INTERVAL)
 
     def _check_account(self, token: Token, value: str, acme_token: str | None, client: str) -> None:

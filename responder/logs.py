@@ -8,8 +8,12 @@ import logging
 import sys
 import time
 from collections.abc import Callable
+from datetime import timedelta
 
 import structlog
+
+REMINDER = 600.0
+"""Seconds between two lines about a trouble that lasts: a few dozen for a whole night."""
 
 
 def configure(*, level: str, format: str) -> None:  # noqa: A002  # the configuration's word
@@ -66,3 +70,56 @@ class Seldom:
             self._kinds.clear()
         self._kinds[kind] = (now + self._interval, 0)
         return unreported
+
+
+class Outage:
+    """
+    Something that is away for a second or for a night: a line when that begins, and for every new reason; a reminder
+    now and then; a line when it is over, with how long it was.
+    """
+
+    def __init__(
+        self,
+        log: structlog.typing.FilteringBoundLogger,
+        begun: str,
+        over: str,
+        *,
+        settled: float = 0.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """
+        *begun* and *over* are what *log* is told. It is over when nothing was amiss for *settled* seconds: set it where
+        one thing fails and others go well, by turns.
+        """
+        self._log = log
+        self._texts = begun, over
+        self._settled = settled
+        self._clock = clock
+        self._began: float | None = None
+        self._ended: float | None = None
+        self._last = 0.0
+        self._seldom = Seldom(REMINDER, clock)
+
+    def goes_on(self, reason: str, **told: object) -> None:
+        """It did not go well this time, either."""
+        self._last, self._ended = self._clock(), None
+        if self._began is None:
+            self._began, self._seldom = self._last, Seldom(REMINDER, self._clock)
+        if (more := self._seldom.due(reason)) is not None:
+            if more:
+                told = {"lasting": _duration(self._last - self._began), "more": more, **told}
+            self._log.error(self._texts[0], reason=reason, **told)
+
+    def is_over(self) -> None:
+        """It went well this time."""
+        if self._began is None:
+            return
+        now = self._clock()
+        self._ended = now if self._ended is None else self._ended
+        if now - self._last >= self._settled:
+            self._log.warning(self._texts[1], lasted=_duration(self._ended - self._began))  # seen where the other is
+            self._began = None
+
+
+def _duration(seconds: float) -> str:
+    return str(timedelta(seconds=round(seconds)))

@@ -18,13 +18,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
 from responder import systemd
 from responder.child import send_orders
 from responder.listeners import Address, Sockets, bind_all, close_all
+from responder.logs import REMINDER, Seldom
 
 STOP_CONTROL = 3.0
 """Seconds the control process may take to finish what it acknowledged half; the nameservers wait for it."""
@@ -33,7 +34,7 @@ STOP_NAMESERVERS = 1.0
 """Seconds for the nameservers after that. Together below the 5 s that we promise, and the 10 s that Docker waits."""
 
 SHORT_LIFE = 1.0
-"""Seconds: a child that lived shorter than this is restarted with growing delays, any other at once."""
+"""Seconds: a child that lived shorter, or was never ready, is restarted with growing delays, any other at once."""
 
 MAX_DELAY = 5.0
 """Seconds between two starts of a child that keeps dying."""
@@ -154,6 +155,8 @@ class Child:
     was_ready: bool = False
     due: float | None = 0.0
     restarts: int = 0
+    deaths: Seldom = field(default_factory=lambda: Seldom(REMINDER))
+    is_missed: bool = False
     _lifeline: socket.socket | None = None
     _started: float = 0.0
     _heard: float = 0.0
@@ -195,7 +198,7 @@ class Child:
     def _retire(self) -> None:
         if self._lifeline is not None:
             self._lifeline.close()
-        short = time.monotonic() - self._started < SHORT_LIFE
+        short = not self.is_ready or time.monotonic() - self._started < SHORT_LIFE
         self._delay = min(max(2 * self._delay, 0.1), MAX_DELAY) if short else 0.0
         self.due = time.monotonic() + self._delay
         self.restarts += 1
@@ -213,6 +216,14 @@ class Child:
         if said:
             self.is_ready = self.was_ready = True
             self._heard = time.monotonic()
+
+    @property
+    def keeps_dying(self) -> bool:
+        return self._delay >= MAX_DELAY
+
+    def is_back(self) -> bool:
+        """Whether it kept dying, and now lives."""
+        return self.is_missed and self.is_ready and time.monotonic() - self._started >= SHORT_LIFE
 
     def hangs(self) -> bool:
         """Whether it was ready once, and has been silent for too long."""
@@ -261,6 +272,9 @@ class Supervisor:
         """Pass the children's signs of life on to systemd, and make an end of whoever gives none."""
         for child in self._children:
             child.listen()
+            if child.is_back():
+                child.is_missed, child.deaths = False, Seldom(REMINDER)
+                _say(f"{child.name} lives again")
             if child.hangs():
                 _say(f"{child.name} gives no sign of life; killing it")
                 child.signal(signal.SIGKILL)
@@ -281,9 +295,19 @@ class Supervisor:
             status = child.process.returncode if child.process is not None else 0
             cause = f"was killed by signal {-status}" if status < 0 else f"exited with status {status}"
             child.bury()
-            ends_all = child is self._control and not child.was_ready
-            _say(f"{child.name} {cause}" if ends_all else f"{child.name} {cause}; starting it again")
+            if child is self._control and not child.was_ready:
+                _say(f"{child.name} {cause}")
+            else:
+                self._report(child, f"{child.name} {cause}")
         return dead
+
+    def _report(self, child: Child, death: str) -> None:
+        """Each death is a line; when they come as fast as they may, one now and then, until it lives."""
+        if not child.keeps_dying:
+            _say(f"{death}; starting it again")
+        elif (more := child.deaths.due(death)) is not None:
+            _say(f"{death}; starting it again, every {MAX_DELAY:.0f} seconds ({more} such deaths were not told)")
+        child.is_missed = child.keeps_dying
 
     def _stop(self) -> None:
         """First the control process, whose callers wait for the nameservers; then those; by force what is left."""

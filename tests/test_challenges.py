@@ -9,6 +9,7 @@ from shutil import rmtree
 from tempfile import mkdtemp
 
 import pytest
+import structlog
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -180,6 +181,22 @@ async def test_unavailable_store(running: Control) -> None:
 
     await running.challenges.present(token, grant(HOST), "after", client=HERE)
     assert {"before", "after"} == running.values(HOST)
+
+
+async def test_an_outage_is_told_once(running: Control, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often the writer looks in vain, the log says once that the database is away, and once that it is back."""
+    with structlog.testing.capture_logs() as logs:
+        with running.store.away():
+            _, token = await running.mint(HOST)
+            for _ in range(5):
+                with pytest.raises(StoreUnavailable):
+                    await running.challenges.present(token, grant(HOST), "v", client=HERE)
+        await until(lambda: len(logs) > 1)
+
+    assert [
+        ("no change can be made: DNS goes on with what is in memory", "the disk is full"),
+        ("changes can be made again", ""),
+    ] == [(log["event"], log.get("reason", "").rpartition(": ")[2]) for log in logs]
 
 
 async def test_fault_of_ours(running: Control) -> None:

@@ -5,8 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 import pytest
+import structlog
+
+from responder.logs import REMINDER, Outage
 
 SCRIPT = """
 import logging, sys, structlog
@@ -64,3 +69,84 @@ def test_level() -> None:
     assert "too little" in written("debug", "text")
     assert "no news" not in written("debug", "text")
     assert "served" not in written("warning", "text")
+
+
+# What lasts
+
+
+@dataclass
+class Watch:
+    """An outage by a clock that stands until it is moved, and what is said about it."""
+
+    logged: list[structlog.typing.EventDict]
+    now: float = 1000.0
+    outage: Outage = field(init=False)
+
+    def __post_init__(self) -> None:
+        log = structlog.get_logger("test")
+        self.outage = Outage(log, "it is away", "it is back", settled=10.0, clock=lambda: self.now)
+
+    def goes_on(self, *, seconds: int, every: int = 1, reason: str = "no reason") -> None:
+        for _ in range(0, seconds, every):
+            self.outage.goes_on(reason)
+            self.now += every
+
+    def is_over(self, *, seconds: int) -> None:
+        for _ in range(seconds):
+            self.outage.is_over()
+            self.now += 1
+
+    def said(self) -> list[tuple[object, ...]]:
+        said = [tuple(v for k, v in log.items() if k != "log_level") for log in self.logged]
+        self.logged.clear()
+        return [(event, *others) for *others, event in said]
+
+
+@pytest.fixture
+def watch() -> Iterator[Watch]:
+    with structlog.testing.capture_logs() as logged:
+        yield Watch(logged)
+
+
+def test_an_outage_of_hours(watch: Watch) -> None:
+    """A line when it begins, one every ten minutes while it lasts, and one when it is over, with its length."""
+    watch.is_over(seconds=20)
+    watch.goes_on(seconds=3 * 3600)
+    assert [
+        ("it is away", "no reason"),
+        ("it is away", "no reason", "0:10:00", REMINDER - 1),
+    ] == watch.said()[:2]
+
+    watch.is_over(seconds=3600)
+
+    assert [("it is back", "3:00:00")] == watch.said()
+
+
+def test_each_reason_is_told(watch: Watch) -> None:
+    """A reason that is new is told at once; those that take turns are not told again and again."""
+    for _ in range(100):
+        watch.goes_on(seconds=1, reason="nothing answers there")
+        watch.goes_on(seconds=1, reason="it is starting up")
+
+    assert [("it is away", "nothing answers there"), ("it is away", "it is starting up")] == watch.said()
+
+
+def test_what_fails_by_turns(watch: Watch) -> None:
+    """As long as one thing goes well and another fails, it is not over."""
+    for _ in range(20):
+        watch.goes_on(seconds=1)
+        watch.is_over(seconds=5)
+    assert [("it is away", "no reason")] == watch.said()
+
+    watch.is_over(seconds=20)
+
+    assert [("it is back", "0:01:55")] == watch.said()
+
+
+def test_outages_are_told_apart(watch: Watch) -> None:
+    """Another outage is told as the first was, however soon it comes."""
+    for _ in range(2):
+        watch.goes_on(seconds=3)
+        watch.is_over(seconds=11)
+
+        assert [("it is away", "no reason"), ("it is back", "0:00:03")] == watch.said()

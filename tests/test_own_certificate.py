@@ -391,8 +391,10 @@ async def test_run(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
 
-    assert ["the disk is full"] == [entry["reason"] for entry in host.logged("going on with") if "reason" in entry]
-    assert 1 == len(host.logged("a fault of ours"))
+    first, second = host.logged("going on with")
+    assert ("the disk is full", "a fault of ours: RuntimeError") == (first["reason"], second["reason"])
+    assert second["exc_info"] is not None
+    assert 1 == len(host.logged("looked after again"))
 
 
 async def test_certificate_that_tls_refuses(host: Host) -> None:

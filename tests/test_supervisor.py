@@ -21,7 +21,7 @@ import dns.message
 import dns.query
 import pytest
 
-from responder import listeners, supervisor
+from responder import listeners, logs, supervisor
 from responder.supervisor import KEPT_FOR_NAMESERVERS, Child, Plan, Supervisor
 from tests.e2e.programs import descendants
 from tests.ports import free_port
@@ -318,17 +318,51 @@ def test_short_lives(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("time.monotonic", lambda: now)
     monkeypatch.setattr(Child, "listen", lambda self: None)
     child = Child("nameserver 1", "nothing", {}, {})
+    child._started = now - supervisor.SHORT_LIFE
     delays = []
-    for _ in range(8):
-        child._started = now
+    for is_ready in (False, True, True, True, True, False, True, True):
+        child.is_ready = is_ready
         child.bury()
         assert child.due is not None
         delays.append(round(child.due - now, 3))
+        child._started = now
 
     assert [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0] == delays
-    child._started = now - supervisor.SHORT_LIFE
+    child._started, child.is_ready = now - supervisor.SHORT_LIFE, True
     child.bury()
     assert now == child.due
+
+
+def test_deaths_that_come_again_and_again(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    """Of a child that keeps dying the log tells once in ten minutes, and when it lives again."""
+    now = 1000.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    monkeypatch.setattr(Child, "listen", lambda self: None)
+    child = Child("nameserver 1", "nothing", {}, {})
+    child.deaths = logs.Seldom(logs.REMINDER, lambda: now)
+    run = Supervisor(Child("control", "nothing", {}, {}), [child])
+    for _ in range(130):
+        child._started = now
+        child.bury()
+        run._report(child, "nameserver 1 exited with status 3")
+        run._listen()
+        now += 5
+
+    death = "responder: nameserver 1 exited with status 3; starting it again"
+    assert [
+        *[death] * 6,
+        f"{death}, every 5 seconds (0 such deaths were not told)",
+        f"{death}, every 5 seconds (119 such deaths were not told)",
+    ] == capfd.readouterr().err.splitlines()
+
+    child.is_ready, child._heard = True, now
+    for _ in range(3):
+        run._listen()
+    child._started = now - supervisor.SHORT_LIFE
+    child.bury()
+    run._report(child, "nameserver 1 exited with status 3")
+
+    assert ["responder: nameserver 1 lives again", death] == capfd.readouterr().err.splitlines()
 
 
 def test_no_process_to_be_had(

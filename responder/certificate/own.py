@@ -23,6 +23,7 @@ from responder.challenges import Challenges
 from responder.config import Settings
 from responder.errors import AuthorityUnavailable, Invalid, NameTaken, NotFound, ResponderError, StoreUnavailable
 from responder.keypair import KeyPair, key_pem, new_key
+from responder.logs import Outage
 from responder.rrset import RRType
 from responder.store import NewToken, OwnCertificate, Store
 
@@ -100,15 +101,16 @@ class OwnCertificateKeeper:
 
     async def run(self) -> None:
         """Renew in time, until cancelled. What goes wrong is logged, and tried again."""
+        outage = Outage(_log, "going on with the certificate that there is", "the certificate is looked after again")
         while True:
+            seconds = LOOK_INTERVAL
             try:
                 seconds = await self._look()
+                outage.is_over()
             except ResponderError as fault:
-                _log.error("going on with the certificate that there is", reason=str(fault))
-                seconds = LOOK_INTERVAL
+                outage.goes_on(str(fault))
             except Exception as fault:  # noqa: BLE001  # the edge of a task
-                _log.error("a fault of ours; going on with the certificate that there is", exc_info=fault)
-                seconds = LOOK_INTERVAL
+                outage.goes_on(f"a fault of ours: {type(fault).__name__}", exc_info=fault)
             await asyncio.sleep(seconds)
 
     async def _look(self) -> float:

@@ -18,10 +18,11 @@ from typing import Any
 import structlog
 
 from responder.counts import Count, parse_counts
-from responder.errors import Unserved
+from responder.errors import ResponderError, Unserved
 from responder.feed.frames import Begin, Check, Keys, Reply, parse_packet, read
 from responder.feed.peer import Peer, hold, kill, let_go
 from responder.feed.relay import Answer, fail
+from responder.logs import Outage
 from responder.names import Name
 from responder.zone import Change, Static
 
@@ -82,6 +83,7 @@ class Publisher:
         self._progress = asyncio.Event()  # set whenever a nameserver acknowledges something
         self._gathering: asyncio.TimerHandle | None = None
         self._server: asyncio.Server | None = None
+        self._outage = Outage(_log, "no nameserver can have a snapshot", "nameservers can have snapshots again")
 
     async def start(self, listener: socket.socket) -> None:
         """Accept nameservers on *listener*, a Unix stream socket that the supervisor keeps open."""
@@ -216,12 +218,16 @@ class Publisher:
         while True:
             try:
                 peer.finish_loading(await self._send_snapshot(peer))
-            except Exception:  # noqa: BLE001  # the store failed us; what the nameserver holds is better than nothing
+            except Exception as fault:  # noqa: BLE001  # the store failed us; what the nameserver holds is better than nothing
                 if peer.writer.is_closing():  # no, it died itself, which `_attend` sees as well
                     return
-                _log.exception("snapshot failed; beginning it anew")
+                if isinstance(fault, ResponderError):
+                    self._outage.goes_on(str(fault))
+                else:
+                    self._outage.goes_on(type(fault).__name__, exc_info=fault)
                 await asyncio.sleep(SNAPSHOT_RETRY)
             else:
+                self._outage.is_over()
                 return
 
     async def _send_snapshot(self, peer: Peer) -> dict[Name, int]:

@@ -23,6 +23,7 @@ import structlog
 
 from responder.connections import Runner
 from responder.errors import CannotStart, ResponderError
+from responder.logs import Outage
 from responder.webhook import statuses
 from responder.webhook.callers import CONFIG_MAP, FrontProxy, Gate
 from responder.webhook.cluster import Cluster
@@ -118,15 +119,16 @@ async def _follow_files(handshake: Handshake) -> None:
 
 async def _follow_front_proxy(cluster: Cluster, gate: Gate, handshake: Handshake, runner: Runner) -> None:
     """Learn who the front proxy is, and any change of that. While it cannot be learnt, the last answer stays."""
+    outage = Outage(_log, "it cannot be learnt who the front proxy is", "the front proxy is known again")
     while True:
         try:
             front_proxy = FrontProxy.parse(await cluster.config_map(*CONFIG_MAP))
             distrusted = handshake.trust(front_proxy.ca)
         except ResponderError as fault:
-            if (reason := f"cannot learn who the front proxy is: {fault}") != gate.waiting_for:
-                _log.error("the front proxy stays as it was" if gate.front_proxy else "not ready", reason=reason)
-            gate.waiting_for = reason
+            outage.goes_on(str(fault), ready=gate.front_proxy is not None)
+            gate.waiting_for = f"cannot learn who the front proxy is: {fault}"
         else:
+            outage.is_over()
             gate.front_proxy, gate.waiting_for = front_proxy, ""
             if distrusted:
                 runner.close_when_idle()  # each connection proved itself once, when it began

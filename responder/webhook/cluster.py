@@ -24,10 +24,17 @@ import structlog
 from yarl import URL
 
 from responder.errors import CannotStart, ClusterUnavailable, Forbidden, NotFound
+from responder.logs import Outage
 from responder.webhook.trust import client_context
 
 DEADLINE = 4.0
 """Seconds for one question. It takes milliseconds; while cert-manager waits there is no time for more."""
+
+SETTLED = 30.0
+"""Seconds without a fault after which the API is well again: it may have answers to some questions only."""
+
+ANSWERS = frozenset({200, 201, 403, 404})
+"""Statuses of an API that is well."""
 
 PAGE = 500
 """Challenges to ask for at a time, as kubectl does."""
@@ -59,6 +66,9 @@ class Cluster:
         self._url = url
         self._directory = directory
         self._trusted = "", ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        self._outage = Outage(
+            _log, "the Kubernetes API does not answer", "the Kubernetes API answers again", settled=SETTLED
+        )
         try:
             self._credentials()
         except ClusterUnavailable as fault:
@@ -139,14 +149,22 @@ class Cluster:
                     return await request()
                 return await request()
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as fault:
-            _log.warning("the Kubernetes API does not answer", path=path, reason=f"{type(fault).__name__}: {fault}")
+            self._outage.goes_on(f"{type(fault).__name__}: {fault}", path=path)
             raise ClusterUnavailable(
                 "the Kubernetes API does not answer the webhook: see that no network policy is in the way"
             ) from None
 
     async def _request(self, *request: Any, **options: Any) -> dict[str, Any]:
         async with self._session.request(*request, **options) as response:
-            return _read(response.status, await response.json(content_type=None))
+            document = await response.json(content_type=None)
+            if not isinstance(document, dict):
+                raise ValueError("an answer that is no object")
+            if response.status in ANSWERS:
+                self._outage.is_over()
+            else:
+                reason = f"status {response.status}: {document.get('message')}"
+                self._outage.goes_on(reason, path=response.url.raw_path)
+            return _read(response.status, document)
 
     def _credentials(self) -> tuple[str, ssl.SSLContext]:
         """The service account's token, and the trust in its cluster, as they are on disk now."""
@@ -163,10 +181,8 @@ class Cluster:
         return token, self._trusted[1]
 
 
-def _read(status: int, document: Any) -> dict[str, Any]:
+def _read(status: int, document: dict[str, Any]) -> dict[str, Any]:
     """What the API answered."""
-    if not isinstance(document, dict):
-        raise ValueError("an answer that is no object")
     message = str(document.get("message"))
     match status:
         case 200 | 201:
@@ -177,7 +193,6 @@ def _read(status: int, document: Any) -> dict[str, Any]:
         case 404:
             raise NotFound(message)
         case _:
-            _log.warning("the Kubernetes API cannot answer", status=status, reason=message)
             raise ClusterUnavailable(
                 f"the Kubernetes API answers the webhook with status {status}: the webhook's log has its reason"
             )

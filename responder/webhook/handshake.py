@@ -11,7 +11,7 @@ import structlog
 
 from responder import tlscontext
 from responder.errors import CannotStart, InvalidConfiguration
-from responder.logs import Seldom
+from responder.logs import Outage, Seldom
 
 FAILURE_INTERVAL = 60.0
 """Seconds between two reports of handshakes that fail for one reason: port scanners and a broken client are alike."""
@@ -27,6 +27,11 @@ class Handshake:
         """The serving certificate, with its chain, and its key, as PEM files. Raises `CannotStart`."""
         self._paths = key, certificate
         self._ca = ""
+        self._outage = Outage(
+            _log,
+            "cannot use the new serving certificate: going on with the old one",
+            "the files of the serving certificate can be used again",
+        )
         outer = _new_context()
         outer.sslobject_class = _Peer
         try:
@@ -61,16 +66,16 @@ class Handshake:
     def reload(self) -> None:
         """Use the files for the serving certificate as they are now; while they are of no use, what they were."""
         try:
-            if (pem := self._read()) == self._pem:
-                return
-            self._contexts.newest = _context(pem, self._ca)
+            pem = self._read()
+            if pem != self._pem:
+                self._contexts.newest = _context(pem, self._ca)
         except OSError as fault:  # perhaps only one of the two has been replaced so far
-            if _failures.due("reload") is not None:
-                reason = tlscontext.reason(fault)
-                _log.error("cannot use the new serving certificate: going on with the old one", reason=reason)
+            self._outage.goes_on(tlscontext.reason(fault))
             return
-        self._pem = pem
-        _log.info("using a new serving certificate")
+        self._outage.is_over()
+        if pem != self._pem:
+            self._pem = pem
+            _log.info("using a new serving certificate")
 
     def _read(self) -> bytes:
         return b"\n".join(path.read_bytes() for path in self._paths)
