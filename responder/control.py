@@ -5,6 +5,7 @@ The control process: builds its parts, starts them in order, stops them in rever
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import ssl
 import sys
@@ -25,13 +26,14 @@ from responder.challenges import Challenges
 from responder.child import Lifeline, run
 from responder.config import Settings
 from responder.cookies import DAY, daily_keys
-from responder.errors import CannotStart, ResponderError
+from responder.errors import CannotStart, ResponderError, StoreUnavailable
 from responder.feed import Publisher
 from responder.keyfile import read_key
 from responder.keypair import KeyPair
 from responder.limits import Limits
+from responder.logs import Outage
 from responder.scheduling import take_short_turns
-from responder.store import Store
+from responder.store import SchemaState, Store
 from responder.update import Keyring, Updates
 
 if TYPE_CHECKING:
@@ -47,6 +49,9 @@ one."""
 
 KEY_LOOK = 600.0
 """Seconds after which the keys are handed out anew at the latest."""
+
+OPEN_AGAIN = 1.0
+"""Seconds between attempts to open a database that was there before."""
 
 DRAIN = 2.0
 """Seconds that requests under way get to finish when the process stops."""
@@ -67,7 +72,11 @@ async def main(orders: dict[str, Any], lifeline: Lifeline, stop: asyncio.Event) 
         async with AsyncExitStack() as stack:
             for sock in chain(*sockets.values()):
                 stack.callback(sock.close)
-            writer = await _start(settings, sockets, orders["nameservers"], stack)
+            store = await _open_again(settings, stop) if orders["restarts"] else await _open(settings)
+            if store is None:
+                return
+            stack.push_async_callback(store.close)
+            writer = await _start(settings, store, sockets, orders["nameservers"], stack)
             lifeline.ready()
             metrics.RESTARTS.labels("control").inc(orders["restarts"])
             _log.info(
@@ -85,12 +94,40 @@ async def main(orders: dict[str, Any], lifeline: Lifeline, stop: asyncio.Event) 
         raise SystemExit(1) from None
 
 
+async def _open(settings: Settings) -> Store:
+    return await Store.open(settings.database.url, auto_upgrade=settings.database.auto_upgrade)
+
+
+async def _open_again(settings: Settings, stop: asyncio.Event) -> Store | None:
+    """
+    The store that there was when the service started, once it answers; None if it is time to stop before that.
+
+    Nameservers go on with what was in it. One that is gone must not be made anew: they would forget all of that.
+    """
+    outage = Outage(_log, "waiting for the database: DNS goes on with what is in memory", "the database answers again")
+    while not stop.is_set():
+        try:
+            if await Store.check(settings.database.url) is SchemaState.ABSENT:
+                raise StoreUnavailable("it is not there any more: put it back, or restart the service for a new one")
+            store = await _open(settings)
+        except StoreUnavailable as fault:
+            outage.goes_on(str(fault))
+        else:
+            outage.is_over()
+            return store
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), OPEN_AGAIN)
+    return None
+
+
 async def _start(
-    settings: Settings, sockets: dict[str, list[socket.socket]], outlived: list[int], stack: AsyncExitStack
+    settings: Settings,
+    store: Store,
+    sockets: dict[str, list[socket.socket]],
+    outlived: list[int],
+    stack: AsyncExitStack,
 ) -> asyncio.Task[None]:
     """Start everything; what stops it again is pushed on *stack*. Returns the task of the one writer."""
-    store = await Store.open(settings.database.url, auto_upgrade=settings.database.auto_upgrade)
-    stack.push_async_callback(store.close)
     statics = settings.statics
     await store.register_zones([static.apex for static in statics], now=_now())
     published = await store.serials()

@@ -32,7 +32,7 @@ from responder.child import Lifeline
 from responder.config import load
 from responder.errors import StoreUnavailable
 from responder.keyfile import read_key
-from responder.store import NewToken, Store
+from responder.store import NewToken, SchemaState, Store
 from responder.wire import Transport
 from responder.zone import Zones
 from tests.keypairs import key_pair
@@ -272,6 +272,50 @@ async def test_database_that_cannot_be_used(
 
     assert 1 == ended.value.code
     assert "responder: the disk is full\n" == capsys.readouterr().err
+    assert not process.is_ready
+
+
+async def test_a_database_that_is_away_at_a_restart(process: Process, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that is started again waits until the database answers, and says so once."""
+    monkeypatch.setattr(control, "OPEN_AGAIN", 0.01)
+    process.orders["restarts"] = 1
+    tries = 0
+
+    async def check(url: str) -> SchemaState:
+        nonlocal tries
+        tries += 1
+        if tries < 4:
+            raise StoreUnavailable("nothing answers there")
+        return SchemaState.CURRENT
+
+    monkeypatch.setattr(Store, "check", check)
+    with structlog.testing.capture_logs() as logged:
+        async with started(process):
+            pass
+
+    assert [
+        "waiting for the database: DNS goes on with what is in memory",
+        "the database answers again",
+        "serving",
+    ] == [entry["event"] for entry in logged]
+    assert "nothing answers there" == logged[0]["reason"]
+
+
+async def test_a_database_that_is_gone_at_a_restart(process: Process) -> None:
+    """It is not made anew by a process that is started again, which can be told to stop all the while."""
+    process.orders["restarts"] = 1
+    database = process.directory / "responder.db"
+    database.unlink()
+    with structlog.testing.capture_logs() as logged:
+        running = asyncio.create_task(process.main())
+        await eventually(lambda: logged, "it waits")
+        process.stop.set()
+        await running
+
+    assert ["it is not there any more: put it back, or restart the service for a new one"] == [
+        entry["reason"] for entry in logged
+    ]
+    assert not database.exists()
     assert not process.is_ready
 
 
