@@ -62,6 +62,7 @@ EVENTS = Counter(
     ["event"],
     registry=REGISTRY,
 )
+DATABASE = Gauge("responder_database_up", "1 if the database answered just now, or else 0", registry=REGISTRY)
 VALUES = Gauge("responder_values", "Challenge values in place", registry=REGISTRY)
 OLDEST = Gauge("responder_oldest_value_age_seconds", "Age of the oldest value in place; 0 if none", registry=REGISTRY)
 TOKENS = Gauge(

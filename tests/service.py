@@ -30,7 +30,7 @@ from responder.config import Settings, load
 from responder.errors import StoreUnavailable
 from responder.feed import Publisher, follower, peer
 from responder.names import Name
-from responder.store import Applied, NewToken, Operation, Store
+from responder.store import Applied, NewToken, Operation, Statistics, Store
 from responder.zone import Change, Zones
 from tests.processes import eventually
 from tests.zones import ask
@@ -166,6 +166,10 @@ class BrittleStore(Store):
     async def serials(self) -> dict[Name, int]:
         self._fail()
         return await super().serials()
+
+    async def statistics(self, *, now: datetime) -> Statistics:
+        self._fail()
+        return await super().statistics(now=now)
 
     async def ping(self) -> None:
         self._fail()

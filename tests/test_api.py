@@ -7,6 +7,7 @@ import base64
 import hashlib
 import json
 import logging
+import math
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -38,6 +39,7 @@ from responder.config import ApiSettings, RegistrationSettings
 from responder.errors import Refused, StoreOutdated, StoreUnavailable
 from responder.exchange import Exchange
 from responder.limits import Limits
+from responder.logs import REMINDER, Seldom
 from responder.names import Name
 from responder.store import MAX_VALUES, Action, Verdict
 from responder.wire import Transport
@@ -812,8 +814,9 @@ async def test_one_log_line_a_request(served: Api) -> None:
     assert {"127.0.0.1"} == {log["client"] for log in requests}
 
 
-async def test_probes_do_not_fill_the_log(served: Api) -> None:
-    """Health and metrics, which somebody asks for every few seconds for ever, are not for the log while all is well."""
+async def test_probes_do_not_fill_the_log(served: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Health and metrics, which somebody asks for every few seconds for ever, are for the log when they fail, once."""
+    monkeypatch.setattr(problems, "_lasting", Seldom(REMINDER))
     with structlog.testing.capture_logs() as logs:
         assert (200, None) == await get(served.port, "/health")
         await served.ask("POST", "/health", headers={})
@@ -822,10 +825,13 @@ async def test_probes_do_not_fill_the_log(served: Api) -> None:
                 async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{port}{path}") as answer:
                     assert 200 == answer.status
             with served.running.store.away():
-                assert 503 == (await get(port, "/readyz"))[0]
+                for _ in range(3):
+                    assert 503 == (await get(port, "/readyz"))[0]
 
-    assert [("/health", 405), ("/readyz", 503)] == [
-        (log["path"], log["status"]) for log in logs if (log["event"], log["log_level"]) == ("request", "info")
+    assert [("/health", 405, "method-not-allowed"), ("/readyz", 503, "not-ready")] == [
+        (log["path"], log["status"], log["outcome"])
+        for log in logs
+        if (log["event"], log["log_level"]) == ("request", "info")
     ]
 
 
@@ -1013,22 +1019,71 @@ async def test_metrics(served: Api) -> None:
     """Prometheus sees requests by route and outcome, values and tokens in place, transactions, and the nameservers."""
     await served.present()
     await served.present(fqdn="_acme-challenge.other.example.com")
-    async with (
-        listening(admin(served.running)) as port,
-        served.session.get(f"http://127.0.0.1:{port}/metrics") as response,
-    ):
-        assert "text/plain; version=0.0.4; charset=utf-8" == response.headers["Content-Type"]
-        samples = {
-            sample.name + "".join(f" {value}" for value in sample.labels.values()): sample.value
-            for family in text_string_to_metric_families(await response.text())
-            for sample in family.samples
-        }
+    async with listening(admin(served.running)) as port:
+        samples = await _samples(port)
+    assert 1 == samples["responder_database_up"]
     assert 1 <= samples["responder_requests_total ok /present"]
     assert 1 <= samples["responder_requests_total not-covered /present"]
     assert 1 <= samples["responder_commit_seconds_count"]
     assert (1, 1, 0) == tuple(samples[f"responder_{name}"] for name in ("values", "tokens never", "tokens 1d"))
     assert 1 == samples["responder_nameservers"]
     assert 0 <= samples["responder_oldest_value_age_seconds"] < 3600
+
+
+async def test_metrics_without_the_database(served: Api) -> None:
+    """While the database is away, that is among the metrics, and so is all that others count."""
+    await served.present()
+    with served.running.store.away():
+        async with listening(admin(served.running)) as port:
+            await get(port, "/readyz")
+            samples = await _samples(port)
+    assert 0 == samples["responder_database_up"]
+    assert math.isnan(samples["responder_values"])
+    assert "responder_tokens never" not in samples
+    assert 1 <= samples["responder_requests_total ok /present"]
+    assert 1 <= samples["responder_requests_total not-ready /readyz"]
+
+    async with listening(admin(served.running)) as port:
+        samples = await _samples(port)
+    assert (1, 1, 1) == tuple(samples[f"responder_{name}"] for name in ("database_up", "values", "tokens never"))
+
+
+async def _samples(port: int) -> dict[str, float]:
+    """What Prometheus would find there."""
+    async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{port}/metrics") as response:
+        assert (200, "text/plain; version=0.0.4; charset=utf-8") == (response.status, response.headers["Content-Type"])
+        return {
+            sample.name + "".join(f" {value}" for value in sample.labels.values()): sample.value
+            for family in text_string_to_metric_families(await response.text())
+            for sample in family.samples
+        }
+
+
+async def test_replies_end_as_lines_do(served: Api) -> None:
+    """Whoever asks by hand has the prompt on a line of its own, whatever came of it."""
+    async with aiohttp.ClientSession() as session, listening(admin(served.running)) as port:
+        for at, method, path, status in (
+            (served.port, "GET", "/v1/token", 200),
+            (served.port, "POST", "/present", 200),
+            (served.port, "GET", "/present", 405),
+            (served.port, "GET", "/openapi.json", 200),
+            (port, "GET", "/livez", 200),
+            (port, "GET", "/readyz", 200),
+            (port, "GET", "/nothing", 404),
+            (port, "GET", "/metrics", 200),
+        ):
+            url, headers = f"http://127.0.0.1:{at}{path}", {"Authorization": f"Bearer {served.secret}"}
+            async with session.request(method, url, headers=headers, json=FAULTLESS) as response:
+                lines = (await response.text()).split("\n")
+            assert (status, "") == (response.status, lines[-1]), path
+            assert lines[-2], path
+
+
+async def test_the_admin_listener_has_routes_of_its_own(running: Control) -> None:
+    """Who asks it for anything else is told what there is."""
+    async with listening(admin(running)) as port:
+        status, problem = await get(port, "/openapi.json")
+    assert (404, "there is no such route here: /livez, /readyz and /metrics are") == (status, problem["detail"])
 
 
 async def test_a_head_that_does_not_come(served: Api, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,7 @@ from responder.api.authentication import Authenticator
 from responder.api.bodies import Body, read_body
 from responder.api.clients import believe
 from responder.api.health import build_admin
-from responder.api.problems import answer_with_problems, note_hostname
+from responder.api.problems import ROUTES, answer_with_problems, json_response, note_hostname
 from responder.api.tls import stay_on_https
 from responder.challenges import Challenges
 from responder.config import ApiSettings
@@ -75,7 +75,7 @@ class Routes:
             {"hostname": str(v.hostname), "value": v.value, "expires_at": v.expires_at.isoformat()}
             for v in await self._store.values(token.id)
         ]
-        return web.json_response(describe(token) | {"values": values})
+        return json_response(describe(token) | {"values": values})
 
     async def _permit(self, request: web.Request, action: Action) -> tuple[Token, Grant, Body]:
         """Who wants what, and the grant that lets them. What a known token is refused is put on record."""
@@ -110,6 +110,7 @@ def build_api(
             _count_with(limits),
         ],
     )
+    app[ROUTES] = "see /openapi.json"
     for slash in ("/", "//"):  # acme.sh puts one behind an endpoint that may end with one
         app.router.add_post(f"{slash}present", routes.present)
         app.router.add_post(f"{slash}cleanup", routes.cleanup)
@@ -146,7 +147,7 @@ def _describe_routes() -> Callable[[web.Request], Awaitable[web.Response]]:
 
 def _challenge_response(grant: Grant, value: str, outcome: Outcome) -> web.Response:
     note_hostname(grant, outcome)
-    return web.json_response(
+    return json_response(
         {
             "fqdn": grant.challenge_name.fqdn,
             "value": value,

@@ -240,5 +240,5 @@ def _network(text: object) -> Network:
 
 
 def _json(data: dict[str, Any], status: int = 200) -> web.Response:
-    """One line without an end, as acme.sh's `sed` expects it."""
+    """One line without an end, as acme-dns writes it."""
     return web.json_response(data, status=status)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
+from math import nan
 from typing import Any
 
 import dns.asyncquery
@@ -15,13 +16,16 @@ import dns.rcode
 from aiohttp import web
 
 from responder import metrics
-from responder.api.problems import answer_with_problems
+from responder.api.problems import KIND, ROUTES, answer_with_problems, json_response
 from responder.errors import InvalidRequest, ResponderError, Unavailable
 from responder.names import Name
 from responder.store import Store
 
 PROBE_DEADLINE = 2.0
 """Seconds the readiness check gives the nameserver and the store."""
+
+STATISTICS_DEADLINE = 5.0
+"""Seconds the metrics give the store: Prometheus waits for ten."""
 
 
 def build_admin(
@@ -35,7 +39,7 @@ def build_admin(
     """
 
     async def livez(_: web.Request) -> web.Response:
-        return web.json_response({"alive": True})
+        return json_response({"alive": True})
 
     probes: dict[str, Callable[[], Awaitable[str]]] = {
         "store": lambda: _probe(store.ping()),
@@ -51,25 +55,43 @@ def build_admin(
         asked = [name for name in probes if name not in excluded]
         results = await asyncio.gather(*(probes[name]() for name in asked))
         checks = dict(zip(asked, results, strict=True))
-        return web.json_response(checks, status=503 if {*results} - {"ok"} else 200)
+        response = json_response(checks, status=503 if {*results} - {"ok"} else 200)
+        if response.status == 503:
+            response[KIND] = "not-ready"
+        return response
 
     async def measured(_: web.Request) -> web.Response:
-        now = datetime.now(UTC)
-        statistics = await store.statistics(now=now)
-        metrics.VALUES.set(statistics.values)
-        metrics.OLDEST.set((now - statistics.oldest).total_seconds() if statistics.oldest else 0)
-        for expires, count in statistics.tokens.items():
-            metrics.TOKENS.labels(expires).set(count)
+        await _measure(store)
         answering, behind = lag()
         metrics.NAMESERVERS.set(answering)
         metrics.LAG.set(behind)
         return web.Response(body=metrics.expose(), headers={"Content-Type": metrics.CONTENT_TYPE})
 
     app = web.Application(middlewares=[answer_with_problems])
+    app[ROUTES] = "/livez, /readyz and /metrics are"
     app.router.add_get("/livez", livez)
     app.router.add_get("/readyz", readyz)
     app.router.add_get("/metrics", measured)
     return app
+
+
+async def _measure(store: Store) -> None:
+    """What only the database knows. While it does not answer that is no number, and all the rest is told."""
+    now = datetime.now(UTC)
+    try:
+        async with asyncio.timeout(STATISTICS_DEADLINE):
+            statistics = await store.statistics(now=now)
+    except (Unavailable, TimeoutError):
+        metrics.DATABASE.set(0)
+        metrics.VALUES.set(nan)
+        metrics.OLDEST.set(nan)
+        metrics.TOKENS.clear()
+        return
+    metrics.DATABASE.set(1)
+    metrics.VALUES.set(statistics.values)
+    metrics.OLDEST.set((now - statistics.oldest).total_seconds() if statistics.oldest else 0)
+    for expires, count in statistics.tokens.items():
+        metrics.TOKENS.labels(expires).set(count)
 
 
 async def _probe_all(query: Any, apex: Name, nameservers: Sequence[tuple[str, int]]) -> str:

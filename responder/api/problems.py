@@ -6,6 +6,7 @@ That includes what aiohttp would answer by itself, before any handler of ours is
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -30,7 +31,7 @@ from responder.errors import (
     WrongNetwork,
     by_ancestry,
 )
-from responder.logs import Seldom
+from responder.logs import REMINDER, Seldom
 from responder.store import Outcome
 
 RETRY_AFTER = "5"
@@ -75,10 +76,14 @@ LIMITED_INTERVAL = 1.0
 KIND = web.ResponseKey("kind", str)
 """What went wrong, as the metrics name it; a response without it is a success."""
 
+ROUTES = web.AppKey("routes", str)
+"""Where an application's routes are, for who asks for one that is none."""
+
 _ROUTE = web.RequestKey("route", str)
 
 _log = structlog.get_logger("api")
 _limited = Seldom(LIMITED_INTERVAL)
+_lasting = Seldom(REMINDER)
 
 
 @web.middleware
@@ -91,7 +96,7 @@ async def answer_with_problems(request: web.Request, handler: Handler) -> web.St
     except ResponderError as error:
         response = _problem_for(error)
     except web.HTTPException as error:
-        response = for_http(error)
+        response = for_http(error, request.app.get(ROUTES, ""))
     except Exception as fault:  # noqa: BLE001  # the edge of a request
         response = internal(fault)
     note(request, response)
@@ -99,11 +104,15 @@ async def answer_with_problems(request: web.Request, handler: Handler) -> web.St
 
 
 def note(request: web.BaseRequest, response: web.StreamResponse) -> None:
-    """Count each request, and write one line about it; of those that were too many, one now and then."""
+    """Count each request, and write one line about it; of those that were too many, and of polls, one now and then."""
     route, outcome = request.get(_ROUTE, "none"), response.get(KIND, "ok")
     metrics.REQUESTS.labels(route, outcome).inc()
-    more = None
-    if response.status == 429 and (more := _limited.due("429")) is None:
+    more: int | None = 0
+    if response.status == 429:
+        more = _limited.due("429")
+    elif route in POLLED and outcome != "ok":
+        more = _lasting.due(f"{route} {outcome}")
+    if more is None:
         return
     path = request.rel_url.raw_path[:128]  # still with its %XX: nothing in it can command a terminal
     told = {"method": request.method[:16], "path": path, "status": response.status, "client": request.remote}
@@ -111,7 +120,7 @@ def note(request: web.BaseRequest, response: web.StreamResponse) -> None:
         told["outcome"] = outcome
     if more:
         told["more"] = more
-    write = _log.debug if route in POLLED and response.status < 400 else _log.info
+    write = _log.debug if route in POLLED and outcome == "ok" else _log.info
     write("request", **told)
 
 
@@ -145,15 +154,16 @@ def _problem_for(error: ResponderError) -> web.Response:
 
 
 def log_unavailable(error: ResponderError) -> None:
-    """Paths and the like are for the administrator, not for whoever asks."""
-    _log.error("unavailable", reason=str(error))
+    """Paths and the like are for the administrator, not for whoever asks. The lines of the requests follow."""
+    if (more := _lasting.due(str(error))) is not None:
+        _log.error("unavailable", reason=str(error), more=more)
 
 
-def for_http(error: web.HTTPException) -> web.Response:
-    """aiohttp's own refusals, with texts of ours."""
+def for_http(error: web.HTTPException, routes: str = "") -> web.Response:
+    """aiohttp's own refusals, with texts of ours; *routes* says which there are."""
     match error:
         case web.HTTPNotFound():
-            return problem(404, "no-such-route", "there is no such route here: see /openapi.json")
+            return problem(404, "no-such-route", f"there is no such route here: {routes}".removesuffix(": "))
         case web.HTTPMethodNotAllowed():
             allowed = ", ".join(sorted(error.allowed_methods))
             response = problem(405, "method-not-allowed", f"this route takes {allowed} only")
@@ -178,6 +188,11 @@ def problem(status: int, kind: str, detail: str, faults: Sequence[str] | None = 
     }
     if faults:
         document["faults"] = list(faults)
-    response = web.json_response(document, status=status, content_type="application/problem+json")
+    response = json_response(document, status=status, content_type="application/problem+json")
     response[KIND] = kind
     return response
+
+
+def json_response(data: object, status: int = 200, content_type: str = "application/json") -> web.Response:
+    """*data* as one line of JSON, with its end: whoever asks by hand has the prompt on the next one."""
+    return web.Response(text=json.dumps(data) + "\n", status=status, content_type=content_type)
