@@ -11,7 +11,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from shutil import which
@@ -108,6 +108,7 @@ def test_wrong_usage(run: Run, bare: Run, arguments: list[str]) -> None:
         ["value", "clear", "x..y"],
         ["audit", "--host", "x..y"],
         ["check", "x..y"],
+        ["check", "--ca", "x..y"],
         ["manifest", "x..y"],
         ["issue", "x..y", "--directory", "https://ca.example.net/directory"],
         ["import", "acme-dns", "nowhere.db", "--zone", "x..y"],
@@ -121,8 +122,27 @@ def test_a_name_that_is_none(run: Run, arguments: list[str]) -> None:
 def test_version_and_help(bare: Run) -> None:
     """Asking is not failing."""
     assert re.search(r"\d", bare("--version").out)
-    assert "Usage:" in bare("-h").out
     assert "HOST..." in bare("token", "mint", "--help").out
+
+
+def commands(group: click.Group, *names: str) -> Iterator[tuple[str, ...]]:
+    """Every command and group, by the words that it is called by."""
+    yield names
+    with click.Context(group) as context:
+        for name in group.list_commands(context):
+            command = group.get_command(context, name)
+            if isinstance(command, click.Group):
+                yield from commands(command, *names, name)
+            else:
+                yield (*names, name)
+
+
+def test_help_everywhere(bare: Run) -> None:
+    """Every command answers -h as it does --help."""
+    found = [*commands(cli.cli)]
+    assert {(), ("serve",), ("token", "mint"), ("value", "clear")} < {*found}
+    for names in found:
+        assert bare(*names, "--help").out == bare(*names, "-h").out
 
 
 def test_module_is_the_program(configuration: Path) -> None:
@@ -314,13 +334,20 @@ def test_files_that_the_configuration_names(
     acme = {"API__TLS": "acme", "API__HOSTNAME": "api.acme.example.com"}
     binding = {"API__ACME__EAB_KID": "x", "API__ACME__EAB_HMAC_KEY_FILE": nowhere}
     assert [
-        f"responder: api.certificate_file: cannot read {nowhere}: no such file or directory",
+        f"responder: api.certificate_file: {nowhere}: cannot be read: no such file or directory",
         f"responder: the key file {tmp_path}/open.key is open to other users: chmod 600 {tmp_path}/open.key",
     ] == faults(**files, DNS__UPDATE__KEY_FILE=str(tmp_path / "open.key"))
     assert [
-        f"responder: api.acme.eab_hmac_key_file: cannot read the HMAC key in {nowhere}: no such file or directory",
+        f"responder: api.acme.eab_hmac_key_file: the HMAC key in {nowhere}: cannot be read: no such file or directory",
         f"responder: api.acme.ca_file: the CA file {none} holds no certificate in PEM",
     ] == faults(**acme, **binding, API__ACME__CA_FILE=none)
+    os.mkfifo(tmp_path / "pipe")
+    pipe = str(tmp_path / "pipe")
+    assert [
+        f"responder: api.acme.eab_hmac_key_file: the HMAC key in {pipe}: cannot be read: it is not a file",
+        f"responder: api.acme.ca_file: the CA file {pipe}: cannot be read: it is not a file",
+    ] == faults(**acme, **binding | {"API__ACME__EAB_HMAC_KEY_FILE": pipe}, API__ACME__CA_FILE=pipe)
+    (tmp_path / "pipe").unlink()
     assert before == sorted(tmp_path.iterdir())
 
 
@@ -633,6 +660,14 @@ def test_value_clear(run: Run, tmp_path: Path, minted: str, name: str) -> None:
     assert ["b", "c"] == [value["value"] for value in run("value", "list", "--output", "json").json]
     assert {"cleared": ["b", "c"]} == run("value", "clear", name, "--output", "json").json
     assert [] == run("value", "list", "--output", "json").json
+
+
+def test_value_clear_of_a_value_like_an_option(run: Run, tmp_path: Path, minted: str) -> None:
+    """A value may begin as -h or --help does, being one of 43 characters that may be dashes."""
+    for value in ("-hDHk3oGRvkief", "--helpHk3oGRvkief"):
+        present(tmp_path, minted, value, lifetime=timedelta(hours=1))
+
+        assert f"cleared {value}\n" == run("value", "clear", HOST, value).out
 
 
 def test_value_clear_of_nothing(run: Run, tmp_path: Path, minted: str) -> None:

@@ -12,7 +12,7 @@ import click
 from responder import access
 from responder.access import Grant, State, Token
 from responder.cli.context import OUTPUT, Context, ended_by_signals, print_json
-from responder.cli.parameters import Parsed, Text
+from responder.cli.parameters import Text
 from responder.config import Endpoint, Settings, ZoneSettings
 from responder.errors import Invalid, InvalidRequest
 from responder.names import Name
@@ -37,7 +37,10 @@ class _Resolver(click.ParamType[tuple[str, int | None]]):
         return endpoint.host, endpoint.port
 
 
-_IDENTITY = Parsed("domain", lambda text: str(Name.parse(text)))
+def _identity(text: str) -> str:
+    """Raises `InvalidName`: what is no name is refused, as everywhere."""
+    return str(Name.parse(text))
+
 
 # An absolute URI as a parameter of a CAA record can hold it: no blank, no semicolon (RFC 8659, section 4.2).
 _URI = Text(
@@ -54,7 +57,8 @@ _URI = Text(
 @click.option("--write", is_flag=True, help="Present a value for each HOST, see it arrive, and clean it up.")
 @click.option(
     "--ca",
-    type=_IDENTITY,
+    type=_identity,
+    metavar="DOMAIN",
     multiple=True,
     default=["letsencrypt.org"],
     help="The CA, as CAA records name it; one that goes by several names: repeat. [letsencrypt.org]",

@@ -37,7 +37,14 @@ def list_values(context: Context, output: str) -> None:
 
 
 # A digest may well begin with a dash; so nothing with a single dash is an option here.
-@value.command(context_settings={"ignore_unknown_options": True, "help_option_names": ["--help"]})
+class _Clear(click.Command):
+    """Takes a VALUE that begins with a dash, be it with -h; only -h alone asks for help."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, ["--help" if word == "-h" else word for word in args])
+
+
+@value.command(cls=_Clear, context_settings={"ignore_unknown_options": True, "help_option_names": ["--help"]})
 @click.argument("name")
 @click.argument("value", required=False)
 @OUTPUT
