@@ -135,7 +135,7 @@ DAMAGED = "the key in it is damaged, or neither RSA nor EC on a NIST curve"
         (b'{"kty": "RSA", "n": "AQAB", "e": "AQAB", "d": "AQ"}', DAMAGED),
         (b'{"kty": "EC", "crv": "P-256", "x": "AA", "y": "AA"}', DAMAGED),
         (b'{"kty": "EC", "crv": "secp256k1", "x": "AA", "y": "AA"}', DAMAGED),
-        (b"{" * (accountkey.MAX_KEY_FILE + 1), "more than 16 KiB is no key: name the file of the account key"),
+        (b"{" * (accountkey.MAX_KEY_FILE + 1), "cannot be read: it is longer than 16 KiB"),
     ],
     ids=lambda part: part[:20] if isinstance(part, bytes) else "",
 )

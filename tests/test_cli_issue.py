@@ -83,9 +83,9 @@ def test_what_cannot_work(issue: Issue, front: Front, tmp_path: Path) -> None:
             "x",
             "--eab-key-file",
             str(none),
-        ): f"cannot read the HMAC key in {none}: no such file or directory",
+        ): f"the HMAC key in {none}: cannot be read: no such file or directory",
         ("--ca-file", str(file)): f"the CA file {file} holds no certificate in PEM",
-        ("--ca-file", str(none)): f"cannot read the CA file {none}: no such file or directory",
+        ("--ca-file", str(none)): f"the CA file {none}: cannot be read: no such file or directory",
     }
 
     assert expected == {options: fault(issue(*options)) for options in expected}

@@ -171,7 +171,7 @@ def test_no_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "fault"),
     [
-        (None, "cannot be read: Is a directory"),
+        (None, "cannot be read: is a directory"),
         (b"zones = \xff", "is not UTF-8 text"),
         (b"zones = [", "is not TOML: Invalid value (at end of document)"),
     ],
@@ -194,7 +194,7 @@ def test_missing_file(file: Path) -> None:
     with pytest.raises(InvalidConfiguration) as caught:
         load(file, {"RESPONDER_ZONES": ZONES})
 
-    assert caught.value.faults == (f"{file}: cannot be read: No such file or directory",)
+    assert caught.value.faults == (f"{file}: cannot be read: no such file or directory",)
 
 
 def test_file_in_forbidden_place(file: Path) -> None:
@@ -204,7 +204,7 @@ def test_file_in_forbidden_place(file: Path) -> None:
     with pytest.raises(InvalidConfiguration) as caught:
         load(None, {})
 
-    assert caught.value.faults == ("responder.toml: cannot be read: Too many levels of symbolic links",)
+    assert caught.value.faults == ("responder.toml: cannot be read: too many levels of symbolic links",)
 
 
 def test_unknown_variables(file: Path) -> None:

@@ -233,7 +233,7 @@ async def test_tls_from_broken_files(process: Process, tmp_path: Path) -> None:
 
     assert certificate.issuer == certificate.subject
     (fault,) = (entry["reason"] for entry in logs if "cannot be used" in entry["event"])
-    assert f"api.certificate_file: cannot read {missing}: no such file or directory" == fault
+    assert f"api.certificate_file: {missing}: cannot be read: no such file or directory" == fault
 
 
 async def shown(process: Process) -> x509.Certificate:

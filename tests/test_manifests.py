@@ -507,9 +507,9 @@ def test_zone_that_left(run: Run, minted: dict[str, Any], tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        (None, "cannot be read: No such file or directory"),
+        (None, "cannot be read: no such file or directory"),
         (b" \n", "is empty"),
-        (b"x" * 70_000, "is too long"),
+        (b"x" * 70_000, "cannot be read: it is longer than 64 KiB"),
         (b"\xff", "is not UTF-8 text"),
     ],
 )

@@ -480,8 +480,8 @@ async def test_caa(host: Host, caa: str, identities: tuple[str, ...], warned: bo
 @pytest.mark.parametrize(
     ("write", "reason"),
     [
-        (lambda path: None, "cannot read the HMAC key in {path}: no such file or directory"),
-        (lambda path: path.write_bytes(b"\xff"), "cannot read the HMAC key in {path}: it is not text"),
+        (lambda path: None, "the HMAC key in {path}: cannot be read: no such file or directory"),
+        (lambda path: path.write_bytes(b"\xff"), "the HMAC key in {path}: is not UTF-8 text"),
         (lambda path: path.write_text("no key"), "the HMAC key of the external account binding is not base64url"),
     ],
     ids=["gone", "binary", "nonsense"],

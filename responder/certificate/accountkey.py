@@ -15,6 +15,7 @@ from josepy.errors import Error
 from josepy.json_util import encode_b64jose
 from josepy.jwk import JWK, JWKEC, JWKRSA
 
+from responder import namedfile
 from responder.errors import Invalid
 
 MAX_KEY_FILE = 16 << 10
@@ -37,8 +38,9 @@ def thumbprint(path: Path) -> str:
 
 def read(path: Path) -> Key:
     """The RSA or EC key in the file at *path*, private or public. Raises `Invalid`, saying what is there instead."""
+    content = namedfile.read(path, MAX_KEY_FILE, pipes=True)
     try:
-        return parse(_content(path))
+        return parse(content)
     except Invalid as fault:
         raise Invalid(f"{path}: {fault}") from None
 
@@ -56,17 +58,6 @@ def parse(content: bytes) -> Key:
 def is_private(key: Key) -> bool:
     """Whether one can sign with it."""
     return hasattr(key.key, "private_numbers")
-
-
-def _content(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            content = file.read(MAX_KEY_FILE + 1)
-    except OSError as fault:
-        raise Invalid(f"cannot be read: {(fault.strerror or type(fault).__name__).lower()}") from None
-    if len(content) > MAX_KEY_FILE:
-        raise Invalid(f"more than {MAX_KEY_FILE >> 10} KiB is no key: name the file of the account key")
-    return content
 
 
 def _from_jwk(content: bytes) -> Key:

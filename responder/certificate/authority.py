@@ -21,6 +21,7 @@ from typing import Self, TypeVar
 from acme.messages import STATUS_PENDING, STATUS_PROCESSING, STATUS_READY, STATUS_VALID, Error
 from cryptography import x509
 
+from responder import namedfile
 from responder.certificate.accountkey import Key
 from responder.certificate.faults import describe, explaining, printable
 from responder.certificate.network import Network
@@ -28,6 +29,9 @@ from responder.certificate.session import Authorization, Order, Session
 from responder.errors import AuthorityUnavailable, CertificateRefused, Invalid
 
 T = TypeVar("T")
+
+MAX_BINDING_FILE = 4 << 10
+"""Octets of a file with an HMAC key: twice as many as any has."""
 
 STEP_DEADLINE = 60.0
 """Seconds for one step, refused nonces included."""
@@ -57,13 +61,13 @@ class Binding:
         return cls(kid, plain)
 
     @classmethod
-    def read(cls, kid: str, path: Path) -> Self:
-        """As `parse`, with the HMAC key in the file at *path*."""
+    def read(cls, kid: str, path: Path, *, pipes: bool = False) -> Self:
+        """As `parse`, with the HMAC key in the file at *path*, or in a pipe there."""
         try:
-            return cls.parse(kid, path.read_text("ascii"))
-        except (OSError, UnicodeDecodeError) as fault:
-            reason = getattr(fault, "strerror", None) or "it is not text"
-            raise Invalid(f"cannot read the HMAC key in {path}: {reason.lower()}") from None
+            text = namedfile.read_text(path, MAX_BINDING_FILE, pipes=pipes)
+        except Invalid as fault:
+            raise Invalid(f"the HMAC key in {fault}") from None
+        return cls.parse(kid, text)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import stat
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
 import structlog
 
+from responder import namedfile
 from responder.config import ApiSettings
 from responder.errors import Invalid
 from responder.keypair import KeyPair
@@ -36,8 +35,8 @@ class Files:
 
     def read(self) -> KeyPair:
         """The pair in the files. Raises `Invalid`, naming the setting."""
-        chain = _content(self._certificate, "api.certificate_file")
-        key = _content(self._key, "api.private_key_file")
+        chain = _read(self._certificate, "api.certificate_file")
+        key = _read(self._key, "api.private_key_file")
         try:
             return KeyPair.parse(chain, key)
         except Invalid as fault:
@@ -77,22 +76,11 @@ class Files:
             )
 
 
-def _content(path: Path, setting: str) -> bytes:
+def _read(path: Path, setting: str) -> bytes:
     try:
-        with open(path, "rb", opener=_open_at_once) as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise Invalid(f"{setting}: {path} is not a file")
-            content = file.read(MAX_FILE + 1)
-    except OSError as fault:
-        raise Invalid(f"{setting}: cannot read {path}: {(fault.strerror or type(fault).__name__).lower()}") from None
-    if len(content) > MAX_FILE:
-        raise Invalid(f"{setting}: {path} is too large for a file in PEM")
-    return content
-
-
-def _open_at_once(path: str, flags: int) -> int:
-    """A pipe would keep us waiting until somebody writes into it: at the start, at the end, and in between."""
-    return os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
+        return namedfile.read(path, MAX_FILE)
+    except Invalid as fault:
+        raise Invalid(f"{setting}: {fault}") from None
 
 
 def _state(path: Path) -> object:

@@ -10,6 +10,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import requests
@@ -20,6 +21,7 @@ from josepy.jwk import JWKEC
 from requests.adapters import HTTPAdapter
 from urllib3 import HTTPResponse
 
+from responder import namedfile
 from responder.certificate.accountkey import Key
 from responder.errors import Invalid
 
@@ -31,6 +33,9 @@ TIMEOUT = 20
 
 MAX_BODY = 1 << 20
 """Octets of a reply: a chain of certificates has some thousands."""
+
+MAX_CA_FILE = 4 << 20
+"""Octets of a file of roots: those that a Debian trusts take a twentieth."""
 
 MAX_REDIRECTS = 3
 
@@ -99,11 +104,12 @@ def _algorithm(key: Key) -> Any:
 def check_roots(ca_file: str) -> None:
     """See that the file has the root of a CA's own HTTPS certificate. Raises `Invalid`."""
     try:
+        namedfile.read(Path(ca_file), MAX_CA_FILE)
         ssl.create_default_context(cafile=ca_file)
     except ssl.SSLError:
         raise Invalid(f"the CA file {ca_file} holds no certificate in PEM") from None
-    except OSError as fault:
-        raise Invalid(f"cannot read the CA file {ca_file}: {(fault.strerror or 'it is not there').lower()}") from None
+    except Invalid as fault:
+        raise Invalid(f"the CA file {fault}") from None
 
 
 def _seconds(retry_after: str) -> float | None:

@@ -187,7 +187,7 @@ def _binding(kid: str, key_file: Path | None, key: str | None) -> Binding | None
     if not kid or (key_file is None) == (key is None):
         raise Invalid("an external account binding is --eab-kid and one of --eab-key-file and --eab-key")
     if key_file is not None:
-        return Binding.read(kid, key_file)
+        return Binding.read(kid, key_file, pipes=True)
     click.echo(f"responder: warning: {_EXPOSED}", err=True)
     return Binding.parse(kid, key or "")
 

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, EnvSettingsSource
 
+from responder import namedfile
 from responder.config.fields import Endpoint, Faults
 from responder.config.settings import Settings, ZoneSettings
 from responder.errors import Invalid, InvalidConfiguration
@@ -31,6 +32,9 @@ OTHER_VARIABLES = frozenset({f"{PREFIX}CONFIG", f"{PREFIX}REQUIRE_ALL"})
 
 PLACES = (Path("responder.toml"), Path("/etc/responder/responder.toml"))
 """Where the file is looked for if neither the command line nor the environment names one."""
+
+MAX_FILE = 16 << 20
+"""Octets of a configuration: ten thousands of static records take a tenth."""
 
 EXAMPLE = "config/responder.example.toml"
 
@@ -81,14 +85,12 @@ def _read_file(path: Path | None) -> dict[str, Any]:
     if path is None:
         return {}
     try:
-        return tomllib.loads(path.read_text("utf-8"))
-    except OSError as error:
-        fault = f"cannot be read: {error.strerror}"
-    except UnicodeDecodeError:
-        fault = "is not UTF-8 text"
+        return tomllib.loads(namedfile.read_text(path, MAX_FILE, pipes=True))
+    except Invalid as error:
+        fault = str(error)
     except tomllib.TOMLDecodeError as error:
-        fault = f"is not TOML: {error}"
-    raise InvalidConfiguration([f"{path}: {fault}"])
+        fault = f"{path}: is not TOML: {error}"
+    raise InvalidConfiguration([fault])
 
 
 def _merge(file: dict[str, Any], variables: dict[str, Any]) -> dict[str, Any]:

@@ -326,7 +326,7 @@ def test_binding(tmp_path: Path) -> None:
 
     with stack(tmp_path, settings, binding_keys={"kid-1": "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajV"}) as running:
         failure, *_ = wait_until(lambda: running.logged("cannot obtain a certificate"), "it was tried")
-        assert f"cannot read the HMAC key in {key_file}: no such file or directory" == failure["reason"]
+        assert f"the HMAC key in {key_file}: cannot be read: no such file or directory" == failure["reason"]
 
         key_file.write_text("zWNDZM6eQGHWpSRTPal5eIUYFTu7EajV\n")
 

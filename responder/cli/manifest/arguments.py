@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import sys
-from contextlib import nullcontext
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -14,6 +13,7 @@ import click
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import load_pem_x509_certificates
 
+from responder import namedfile
 from responder.cli.parameters import LABEL, Text
 from responder.config import parse_directory
 from responder.credentials import MAX_OBJECT_NAME
@@ -21,7 +21,7 @@ from responder.errors import Invalid, InvalidRequest
 from responder.manifests import Select, TsigKey
 
 MAX_FILE = 65_536
-"""Characters of a file that an option names: a bundle of CA certificates is the longest, and takes a fraction of it."""
+"""Octets of a file that an option names: a bundle of CA certificates is the longest, and takes a fraction of it."""
 
 _KEY_FILE = re.compile(
     r'\s*key\s+"?(?P<name>[^"\s{]+)"?\s*\{'
@@ -112,17 +112,23 @@ FILE = click.Path(path_type=Path, allow_dash=True)
 def read_text(path: Path, option: str) -> str:
     """A text file, or stdin, without the white space around. Raises `InvalidRequest`."""
     try:
-        with nullcontext(sys.stdin) if path == Path("-") else path.open(encoding="utf-8") as file:
-            text = file.read(MAX_FILE + 1).strip()
-    except OSError as error:
-        fault = f"cannot be read: {error.strerror}"
+        text = _read_stdin() if path == Path("-") else namedfile.read_text(path, MAX_FILE, pipes=True)
+    except Invalid as fault:
+        raise InvalidRequest([f"{option} {fault}"]) from None
+    if not text.strip():
+        raise InvalidRequest([f"{option} {path}: is empty"])
+    return text.strip()
+
+
+def _read_stdin() -> str:
+    """Raises `Invalid`, as `namedfile.read_text` does."""
+    try:
+        text = sys.stdin.read(MAX_FILE + 1)
     except UnicodeDecodeError:
-        fault = "is not UTF-8 text"
-    else:
-        if 0 < len(text) <= MAX_FILE:
-            return text
-        fault = "is too long" if text else "is empty"
-    raise InvalidRequest([f"{option} {path}: {fault}"])
+        raise Invalid("-: is not UTF-8 text") from None
+    if len(text) > MAX_FILE:
+        raise Invalid(f"-: cannot be read: it is longer than {MAX_FILE >> 10} KiB")
+    return text
 
 
 def read_tsig_key(path: Path, option: str) -> TsigKey:

@@ -1,0 +1,69 @@
+"""
+The small files that people name, in the configuration or on the command line: read whole, in bounded time and size.
+
+Whatever is in the way is an `Invalid` that says the same everywhere: the path, and why it "cannot be read".
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import stat
+from pathlib import Path
+from time import monotonic
+
+from responder.errors import Invalid
+
+PATIENCE = 10.0
+"""Seconds that a pipe may take to say all: whoever writes into it may have to type a password first."""
+
+
+def read(path: Path, most: int, *, pipes: bool = False) -> bytes:
+    """
+    The content of the file at *path*, of *most* octets.
+
+    With *pipes* it may be one, as the shell makes of `<(command)`; who reads again and again, or beside other work, has
+    no use for one. Raises `Invalid`.
+    """
+    try:
+        content = _read(path, most + 1, pipes=pipes)
+    except OSError as fault:
+        raise Invalid(f"{path}: cannot be read: {(fault.strerror or type(fault).__name__).lower()}") from None
+    if len(content) > most:
+        raise Invalid(f"{path}: cannot be read: it is longer than {most >> 10} KiB")
+    return content
+
+
+def read_text(path: Path, most: int, *, pipes: bool = False) -> str:
+    """As `read`, for text in UTF-8."""
+    try:
+        return read(path, most, pipes=pipes).decode()
+    except UnicodeDecodeError:
+        raise Invalid(f"{path}: is not UTF-8 text") from None
+
+
+def _read(path: Path, most: int, *, pipes: bool) -> bytes:
+    # Without O_NONBLOCK, opening a pipe waits for somebody who writes into it.
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        kind = stat.S_IFMT(os.fstat(descriptor).st_mode)
+        if kind not in (stat.S_IFREG, stat.S_IFDIR) and not (pipes and kind == stat.S_IFIFO):
+            raise OSError(errno.EINVAL, "it is not a file")
+        return _take(descriptor, most)
+    finally:
+        os.close(descriptor)
+
+
+def _take(descriptor: int, most: int) -> bytes:
+    readable = select.poll()
+    readable.register(descriptor, select.POLLIN)
+    content, until = b"", monotonic() + PATIENCE
+    while len(content) < most:
+        if not readable.poll(max(0.0, until - monotonic()) * 1000):
+            raise TimeoutError(errno.ETIMEDOUT, "nobody writes into it")
+        piece = os.read(descriptor, most - len(content))
+        if not piece:
+            break
+        content += piece
+    return content
