@@ -35,11 +35,14 @@ from responder.keyfile import read_key
 from responder.store import NewToken, SchemaState, Store
 from responder.wire import Transport
 from responder.zone import Zones
+from tests.commands import Run, bare, fails
 from tests.keypairs import key_pair
 from tests.ports import free_port
 from tests.processes import PATIENCE, eventually, wait_until
 from tests.service import APEX, Quick, connect, grant, new_database, write_configuration
 from tests.updates import Key, add, message, rcode
+
+__all__ = ["bare"]
 
 HOST = "some.example.com"
 VALUE = "LHDhK3oGRvkiefQnx7OOczTY5Tic_xZ6HcMOc_gmtoM"
@@ -374,3 +377,32 @@ def test_the_whole_service(tmp_path: Path) -> None:
     log = (tmp_path / "log").read_text()
     assert secret not in log
     assert "starting it again" not in log
+
+
+def test_serve_ready(tmp_path: Path) -> None:
+    """Whoever has the configuration can ask whether the service is ready: a container's HEALTHCHECK, for one."""
+    ports = {purpose: free_port() for purpose in ("dns", "api", "admin")}
+    configuration = str(write_configuration(tmp_path, **ports))
+
+    def ask() -> tuple[int, str, str]:
+        command = [sys.executable, "-m", "responder", "--config", configuration, "serve", "--ready"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        return done.returncode, done.stdout, done.stderr
+
+    nobody = f"responder: no responder answers at 127.0.0.1:{ports['admin']} (admin.listen)\n"
+    assert (1, "", nobody) == ask()
+    with serving(tmp_path, ports):
+        assert (0, "ready\n", "") == ask()
+        (tmp_path / "responder.db").rename(tmp_path / "elsewhere")
+        status, _, fault = ask()
+        assert (1, True) == (status, fault.startswith("responder: store: failed: the database "))
+        (tmp_path / "elsewhere").rename(tmp_path / "responder.db")
+
+
+def test_serve_ready_without_the_listener(bare: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without an admin listener, nobody can ask."""
+    monkeypatch.setenv("RESPONDER_ADMIN__LISTEN", "[]")
+
+    fault = fails(bare, "--config", str(write_configuration(tmp_path)), "serve", "--ready")
+
+    assert "admin.listen is empty, so nobody can ask whether the service is ready" == fault
