@@ -22,7 +22,7 @@ from responder.api.authentication import Authenticator
 from responder.api.bodies import Body, read_body
 from responder.api.clients import believe
 from responder.api.health import build_admin
-from responder.api.problems import ROUTES, answer_with_problems, json_response, note_hostname
+from responder.api.problems import ROUTES, SLASHES, answer_with_problems, json_response, note_hostname
 from responder.api.tls import stay_on_https
 from responder.challenges import Challenges
 from responder.config import ApiSettings
@@ -111,7 +111,7 @@ def build_api(
         ],
     )
     app[ROUTES] = "see /openapi.json"
-    for slash in ("/", "//"):  # acme.sh puts one behind an endpoint that may end with one
+    for slash in SLASHES:
         app.router.add_post(f"{slash}present", routes.present)
         app.router.add_post(f"{slash}cleanup", routes.cleanup)
     app.router.add_get("/v1/token", routes.token)

@@ -22,7 +22,7 @@ from responder.access import Grant, Network, Token, digest, mint_secret, parse_n
 from responder.addresses import parse_address
 from responder.api.authentication import Authenticator
 from responder.api.bodies import read_octets
-from responder.api.problems import KIND, RETRY_AFTER, STATUSES, for_http, log_unavailable, note_hostname
+from responder.api.problems import KIND, RETRY_AFTER, SLASHES, STATUSES, for_http, log_unavailable, note_hostname
 from responder.challenges import Challenges
 from responder.config import RegistrationSettings
 from responder.errors import (
@@ -116,7 +116,7 @@ class AcmeDns:
 
     def add_routes(self, router: web.UrlDispatcher) -> None:
         """Also with a second slash in front, which many clients send if their base URL ends with one."""
-        for slash in ("/", "//"):
+        for slash in SLASHES:
             router.add_post(f"{slash}update", self.update)
             router.add_get(f"{slash}health", self.health)
             if self._registration.enabled:

@@ -67,6 +67,9 @@ _TITLES = {
     503: "Temporarily unavailable",
 }
 
+SLASHES = ("/", "//")
+"""In front of a path: many clients (acme.sh is one) put one behind a base URL that ends with one."""
+
 POLLED = frozenset({"/health", "/livez", "/readyz", "/metrics"})
 """Routes that somebody asks for every few seconds, for ever. While all is well they would be most of the log."""
 
