@@ -51,6 +51,9 @@ SECRET_BYTES = 32
 CHALLENGE_LABEL = b"_acme-challenge"
 """RFC 8555, section 8.4."""
 
+_MAPPED = IPv6Network("::ffff:0:0/96")
+"""IPv4 addresses, as they are written in IPv6 (RFC 4291, section 2.5.5.2)."""
+
 _STRAY = re.compile(r"(?![a-z0-9.-])[\x00-\x7f]")
 """What of ASCII no hostname holds, as in a URL; of the rest of Unicode IDNA decides."""
 
@@ -234,14 +237,18 @@ def digest(secret: str) -> Digest:
 
 def parse_network(text: str, *, strict: bool = True) -> Network:
     """
-    A network in CIDR notation; if *strict*, without bits beyond its prefix.
+    A network in CIDR notation; if *strict*, without bits beyond its prefix. One of IPv4 addresses in IPv6's clothes
+    counts as what it is, just as the addresses do (see `parse_address`): otherwise, it would hold none of them.
 
     Raises `ValueError`, also for one in a zone of IPv6 (RFC 4007, section 11). No request ever comes from there, as an
     address loses its zone when it is read; and a zone may be any text whatever, with which nobody reckons in a network.
     """
     if "%" in text:
         raise ValueError("a network has no zone")
-    return ip_network(text, strict=strict)
+    network = ip_network(text, strict=strict)
+    if network.version == 6 and network.subnet_of(_MAPPED):
+        return IPv4Network((network.network_address.packed[-4:], network.prefixlen - _MAPPED.prefixlen))
+    return network
 
 
 def is_near(host: str) -> bool:

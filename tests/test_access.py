@@ -303,6 +303,21 @@ def test_networks() -> None:
         parse_network("fe80::%\x1b[31m/64")
 
 
+@pytest.mark.parametrize(
+    ("text", "network"),
+    [
+        ("::ffff:192.0.2.0/120", "192.0.2.0/24"),
+        ("::ffff:192.0.2.1", "192.0.2.1/32"),
+        ("::ffff:0:0/96", "0.0.0.0/0"),
+        ("::ffff:0:0/95", "::fffe:0:0/95"),
+        ("::/0", "::/0"),
+    ],
+)
+def test_mapped_networks(text: str, network: str) -> None:
+    """A network of IPv4 addresses that is written as one of IPv6 is the one that the clients' addresses are in."""
+    assert ip_network(network) == parse_network(text, strict=False)
+
+
 def test_describe() -> None:
     """What a token may do, as the interface lays it down."""
     described = describe(
