@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import sqlite3
@@ -184,6 +185,14 @@ async def test_a_fault_of_our_own_shows_no_sql(store: Store) -> None:
         ("postgresql+asyncpg://me:hunter2@127.0.0.1:1/responder", "nothing answers there"),
         ("postgresql+asyncpg://me:hunter2@/responder?host=/nowhere", "nothing answers there"),
         ("postgresql+asyncpg://me:hunter2@host/responder?sslmode=require", "does not know: sslmode"),
+        ("postgresql+asyncpg://me:hunter2@host/responder?loop=x", "does not know: loop"),
+        ("postgresql+asyncpg://me:hunter2@host/responder?statement_cache_size=no", "a number: statement_cache_size"),
+        ("postgresql+asyncpg://me:hunter2@127.0.0.1:1/responder?ssl=maybe", "cannot use an option in database.url"),
+        ("postgresql+asyncpg://me:hunter2@host:65536/responder", "has a port that is none"),
+        ("postgresql+asyncpg://me:hunter2@/responder?host=a:1&host=b:65536", "has a port that is none"),
+        ("postgresql+asyncpg://me:hunter2@/responder?host=a&port=hunter2", "has a port that is none"),
+        ("postgresql+asyncpg://me:hunter2@a..b/responder", "has a host that is none"),
+        (f"postgresql+asyncpg://me:hunter2@{'a' * 64}.example.com/responder", "has a host that is none"),
         ("postgresql+asyncpg://me:hunter2@host:hunter2/responder", "database.url is no URL of a database we know"),
         ("mysql://me:hunter2@host/name", "database.url is no URL of a database we know"),
         ("me:hunter2@host", "database.url is no URL of a database we know"),
@@ -204,6 +213,31 @@ async def test_a_database_that_postgresql_does_not_have(postgres_server: Postgre
     url = postgres_server.create_database().replace("/test", "/missing")
     with pytest.raises(StoreUnavailable, match=r"there is no such database: create it \(createdb\)"):
         await Store.open(url)
+
+
+async def test_options_of_the_driver(postgres_server: PostgresServer) -> None:
+    """Those that are numbers are taken, as for a pooler that knows no prepared statements."""
+    url = f"{postgres_server.create_database()}&statement_cache_size=0&prepared_statement_cache_size=0"
+    await (await Store.open(url)).close()
+
+
+async def test_a_server_without_tls() -> None:
+    """It does answer, so that nobody has to look for it."""
+    over = asyncio.Event()
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readexactly(8)  # SSLRequest (PostgreSQL documentation, section "SSL Session Encryption")
+        writer.write(b"N")
+        await reader.read()
+        writer.close()
+        await writer.wait_closed()
+        over.set()
+
+    async with await asyncio.start_server(refuse, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        with pytest.raises(StoreUnavailable, match=r"speaks no TLS: turn ssl on there, or leave ssl=\.\.\. out of"):
+            await Store.open(f"postgresql+asyncpg://me@127.0.0.1:{port}/responder?ssl=require")
+        await over.wait()
 
 
 async def test_a_connection_that_the_server_closed(postgres_server: PostgresServer) -> None:

@@ -6,14 +6,20 @@ Work runs on SQLAlchemy's asynchronous engine, which lets ordinary functions wai
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
 from inspect import signature
 from typing import Any, ParamSpec, TypeVar
 
-from asyncpg import InterfaceError, PostgresError, connect  # type: ignore[import-untyped]
+from asyncpg import (  # type: ignore[import-untyped]
+    ClientConfigurationError,
+    InterfaceError,
+    PostgresError,
+    connect,
+)
 from sqlalchemy import URL, NullPool, text
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import create_async_engine
 
@@ -32,8 +38,20 @@ STATEMENT_TIMEOUT = 30.0
 MIGRATION_LOCK = 0x7265_7370_6F6E_6465
 """Key of the advisory lock that one migrating process holds: "responde" in ASCII."""
 
-_OPTIONS = signature(connect).parameters.keys() | {"prepared_statement_cache_size"}
-"""What may follow the question mark of a URL: the parameters of `asyncpg.connect`, and one of SQLAlchemy's."""
+MAX_PORT = 65_535
+"""A TCP port has 16 bits (RFC 9293, section 3.1)."""
+
+_OURS = {"dsn", "loop", "timeout", "command_timeout", "connection_class", "record_class", "server_settings"}
+"""Parameters of `asyncpg.connect` that are set here, or that no text can be."""
+
+_NUMBERS = {
+    "statement_cache_size",  # 0 of this and the next for a pooler that knows no prepared statements
+    "prepared_statement_cache_size",  # SQLAlchemy's own
+    "max_cached_statement_lifetime",
+    "max_cacheable_statement_size",
+}
+_OPTIONS = signature(connect).parameters.keys() - _OURS | _NUMBERS
+"""What may follow the question mark of a URL: the parameters of `asyncpg.connect` that are text or `_NUMBERS`."""
 
 _FAULTS = {
     "25006": "it is a read-only standby: write the primary server into {setting}",
@@ -54,13 +72,9 @@ class PostgreSQL(Database):
     """The database that *url* names, which comes from *setting*; it must exist, its tables need not."""
 
     def __init__(self, url: URL, *, setting: str = "database.url") -> None:
-        if unknown := url.query.keys() - _OPTIONS:
-            raise StoreUnavailable(
-                f"{setting} has an option that asyncpg does not know: {min(unknown)} "
-                "(what libpq calls sslmode is ssl here)"
-            )
         self._setting = setting
         self._url = url.set(drivername="postgresql+asyncpg")
+        _check(self._url, setting)
         self._where = f"{url.database or url.username} on {url.host or url.query.get('host') or 'localhost'}"
         self._engine = create_async_engine(
             self._url,
@@ -69,7 +83,7 @@ class PostgreSQL(Database):
             # A server that was restarted meanwhile costs nobody a failed request.
             pool_pre_ping=True,
             hide_parameters=True,
-            connect_args=_connect_args(command_timeout=STATEMENT_TIMEOUT),
+            connect_args=_connect_args(url, command_timeout=STATEMENT_TIMEOUT),
         )
         # Several statements of one reader must see one state.
         self._reading = self._engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
@@ -91,7 +105,8 @@ class PostgreSQL(Database):
                 return await connection.run_sync(work, *args, **kwargs)
 
     async def migrate(self, work: Work[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        engine = create_async_engine(self._url, poolclass=NullPool, hide_parameters=True, connect_args=_connect_args())
+        arguments = _connect_args(self._url)
+        engine = create_async_engine(self._url, poolclass=NullPool, hide_parameters=True, connect_args=arguments)
         with self._explaining():
             async with engine.begin() as connection:
                 await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK})
@@ -117,12 +132,42 @@ class PostgreSQL(Database):
             raise StoreUnavailable(f"cannot use the database {self._where}: {reason}") from error
 
 
-def _connect_args(**more: Any) -> dict[str, Any]:
-    return {"timeout": CONNECT_TIMEOUT, "server_settings": {"application_name": "responder"}, **more}
+def _check(url: URL, setting: str) -> None:
+    """Raise `StoreUnavailable` for what the libraries would stumble over, without showing what may be a secret."""
+    if unknown := url.query.keys() - _OPTIONS:
+        raise StoreUnavailable(
+            f"{setting} has an option that asyncpg does not know: {min(unknown)} (what libpq calls sslmode is ssl here)"
+        )
+    for option in sorted(url.query.keys() & _NUMBERS):
+        if not re.fullmatch(r"[0-9]{1,9}", str(url.query[option])):
+            raise StoreUnavailable(f"{setting} has an option that must be a number: {option}")
+    try:
+        _, found = url.get_dialect()().create_connect_args(url)
+    except (ArgumentError, ValueError):
+        found = {"port": None}
+    if not all(isinstance(port, int) and 0 < port <= MAX_PORT for port in _listed(found.get("port", 5432))):
+        raise StoreUnavailable(f"{setting} has a port that is none: write one from 1 to {MAX_PORT}, usually 5432")
+    if not all(0 < len(label) < 64 for host in _listed(found.get("host", "localhost")) for label in _labels(host)):
+        raise StoreUnavailable(f"{setting} has a host that is none: write its name or its address")
+
+
+def _listed(value: Any) -> list[Any]:
+    """A URL may name several servers."""
+    return value if isinstance(value, list) else [value]
+
+
+def _labels(host: str) -> list[str]:
+    """Of the name of a host; a socket's path has none."""
+    return [] if host.startswith("/") else host.removesuffix(".").split(".")
+
+
+def _connect_args(url: URL, **more: Any) -> dict[str, Any]:
+    numbers = {option: int(str(url.query[option])) for option in url.query.keys() & _NUMBERS}
+    return {"timeout": CONNECT_TIMEOUT, "server_settings": {"application_name": "responder"}, **numbers, **more}
 
 
 def _explain(error: Exception) -> str:
-    cause = error.orig if isinstance(error, DBAPIError) else error
+    cause: BaseException = error.orig or error if isinstance(error, DBAPIError) else error
     state: str | None = getattr(cause, "sqlstate", None)
     for length in (5, 2):
         if state and state[:length] in _FAULTS:
@@ -133,6 +178,10 @@ def _explain(error: Exception) -> str:
         return "all connections are busy: try again"
     if isinstance(cause, TimeoutError):
         return "it does not answer in time: check that PostgreSQL is well, and the network"
+    if isinstance(cause.__cause__, ClientConfigurationError):  # which SQLAlchemy has turned into one of its own
+        return "asyncpg cannot use an option in {setting}: see the parameters of its connect()"
+    if isinstance(cause, ConnectionError) and "SSL" in str(cause):
+        return "it speaks no TLS: turn ssl on there, or leave ssl=... out of {setting}"
     if isinstance(cause, OSError):
         return "nothing answers there: check that PostgreSQL runs, and {setting}"
     return f"the connection failed ({type(cause).__name__}): check that PostgreSQL runs, and {{setting}}"
