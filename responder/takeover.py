@@ -105,23 +105,29 @@ async def _write(store: Store, accounts: Sequence[Account], plan: Plan, part: Pa
 
 def _read(row: Row, plan: Plan, part: Part, *, at: datetime) -> Account | None:
     """The account in *row*; None if there can be none, and then *part* says why."""
+    username = _text(row.username)
     try:
-        networks, unread = parse_networks(row.allow_from)
+        networks, unread = parse_networks(_text(row.allow_from or ""))
         token = NewToken(
-            id=_parse_id(row.username),
+            id=_parse_id(username),
             digest=None,
             bcrypt=_parse_hash(row.password),
-            grants=(_grant(row.subdomain, plan),),
+            grants=(_grant(_text(row.subdomain), plan),),
             created_at=at,
             description=DESCRIPTION,
             allow_from=networks,
         )
     except Invalid as fault:
-        part.refused.append(Remark(row.username, str(fault)))
+        part.refused.append(Remark(username, str(fault)))
         return None
     if unread:
-        part.remarks.append(Remark(row.username, f"of its networks, {', '.join(unread)} cannot be read: left out"))
+        part.remarks.append(Remark(username, f"of its networks, {', '.join(unread)} cannot be read: left out"))
     return Account(token=token, values=_values(row), last_used_at=_last_used(row, at))
+
+
+def _text(column: str | bytes) -> str:
+    """What a column says, also where somebody wrote text into it as octets."""
+    return column if isinstance(column, str) else bytes(column).decode(errors="backslashreplace")
 
 
 def parse_networks(text: str | None) -> tuple[tuple[Network, ...], list[str]]:
@@ -176,7 +182,8 @@ def _grant(subdomain: str, plan: Plan) -> tuple[Grant, Name]:
 
 def _values(row: Row) -> tuple[str, ...]:
     """The newest, in the order in which they came."""
-    good = dict.fromkeys(value for value, _ in row.values if _VALUE.fullmatch(value))
+    values = (_text(value) for value, _ in row.values)
+    good = dict.fromkeys(value for value in values if _VALUE.fullmatch(value))
     return tuple(reversed([*good][:VALUES_KEPT]))
 
 

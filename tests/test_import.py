@@ -267,6 +267,23 @@ def test_networks_that_cannot_be_read(run: Run, sqlite: AcmeDns) -> None:
     assert ["192.0.2.0/24"] == run("token", "show", user, "--output", "json").json["allow_from"]
 
 
+def test_octets(run: Run, sqlite: AcmeDns, small_parts: None) -> None:
+    """Columns into which somebody has written octets mean the text that these are, if they are any."""
+    users = [sqlite.register((NEW, 1_700_000_000))[0] for _ in range(3)]
+    for table, columns in {"records": ["Username", "Subdomain", "AllowFrom"], "txt": ["Subdomain", "Value"]}.items():
+        for column in columns:
+            sqlite.execute(f"UPDATE {table} SET {column} = CAST({column} AS BLOB)")  # our own names
+    for column in ("Username", "Subdomain", "AllowFrom"):
+        user, _ = sqlite.register()
+        sqlite.execute(f"UPDATE records SET {column} = x'00ff' WHERE Username = $1", user)
+
+    done = run(*IMPORT, sqlite.url, status=1)
+
+    assert "took over 3 accounts with 3 values; here already: 0; not taken over: 3\n" == done.out
+    assert "responder: not taken over: '\\x00\\\\xff': its user name is no UUID" in done.err
+    assert {*users} == {token["id"] for token in run("token", "list", "--output", "json").json}
+
+
 def test_name_that_somebody_has(run: Run, sqlite: AcmeDns) -> None:
     """Of many accounts, the one whose name belongs to another token here stays out, and no other."""
     run("token", "mint", HOST, "--alias", "mine.acme.example.com")

@@ -14,7 +14,20 @@ from collections.abc import AsyncGenerator, Iterable
 from dataclasses import dataclass
 from typing import Self
 
-from sqlalchemy import URL, Column, Connection, Integer, MetaData, Table, Text, func, inspect, make_url, select
+from sqlalchemy import (
+    URL,
+    Column,
+    Connection,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    bindparam,
+    func,
+    inspect,
+    make_url,
+    select,
+)
 from sqlalchemy.exc import ArgumentError
 
 from responder.errors import Invalid
@@ -46,13 +59,17 @@ _txt = Table("txt", _metadata, Column("subdomain", Text), Column("value", Text),
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One account. *values* are those that are not empty, with the seconds since 1970 they are from, newest first."""
+    """
+    One account. *values* are those that are not empty, with the seconds since 1970 they are from, newest first.
 
-    username: str
+    Any column of SQLite may hold octets, whatever it was declared as.
+    """
+
+    username: str | bytes
     password: str | bytes
-    subdomain: str
-    allow_from: str | None
-    values: tuple[tuple[str, int], ...]
+    subdomain: str | bytes
+    allow_from: str | bytes | None
+    values: tuple[tuple[str | bytes, int], ...]
 
 
 class AcmeDnsDatabase:
@@ -81,7 +98,7 @@ class AcmeDnsDatabase:
 
     async def rows(self) -> AsyncGenerator[list[Row], None]:
         """All accounts, some at a time. Raises `StoreUnavailable`."""
-        after = ""
+        after: str | bytes = ""
         while rows := await self._database.read(_chunk, after):
             yield rows
             after = rows[-1].username
@@ -143,7 +160,7 @@ def _count(connection: Connection) -> int:
     return connection.scalar(select(func.count()).select_from(_records)) or 0
 
 
-def _chunk(connection: Connection, after: str) -> list[Row]:
+def _chunk(connection: Connection, after: str | bytes) -> list[Row]:
     query = select(_records).where(_records.c.username > after).order_by(_records.c.username).limit(CHUNK)
     records = connection.execute(query).all()
     values = _values(connection, [record.subdomain for record in records])
@@ -159,13 +176,15 @@ def _chunk(connection: Connection, after: str) -> list[Row]:
     ]
 
 
-def _values(connection: Connection, subdomains: Iterable[str]) -> defaultdict[str, list[tuple[str, int]]]:
+def _values(
+    connection: Connection, subdomains: Iterable[str | bytes]
+) -> defaultdict[str | bytes, list[tuple[str | bytes, int]]]:
     query = (
         select(_txt)
-        .where(_txt.c.subdomain.in_(list(subdomains)), _txt.c.value != "")
+        .where(_txt.c.subdomain.in_(bindparam("names", expanding=True, type_=Text)), _txt.c.value != "")
         .order_by(_txt.c.lastupdate.desc())
     )
-    values: defaultdict[str, list[tuple[str, int]]] = defaultdict(list)
-    for row in connection.execute(query):
+    values: defaultdict[str | bytes, list[tuple[str | bytes, int]]] = defaultdict(list)
+    for row in connection.execute(query, {"names": list(subdomains)}):
         values[row.subdomain].append((row.value, row.lastupdate if isinstance(row.lastupdate, int) else 0))
     return values
