@@ -651,7 +651,20 @@ def test_database_url_refuses(file: Path, url: str, fault: str) -> None:
     assert faults(file, f'{ZONE}[database]\nurl = "{url}"') == (f"database.url: {fault}",)
 
 
+@pytest.mark.parametrize("rate", ["0/minute", "10/minute;5/second", "-5/minute", "1/fortnight", ""])
+def test_rates_that_are_none(file: Path, rate: str) -> None:
+    """Nought would lock everybody out, and of several rates only the first would count."""
+    fault = f'api.limits.per_token: "{rate}" is no rate: write one like "100/minute"'
+    assert faults(file, f'{ZONE}[api.limits]\nper_token = "{rate}"') == (fault,)
+
+
 # ---- zones ----
+
+
+def test_nameserver_that_is_a_wildcard(file: Path) -> None:
+    """There are no wildcards here, so that it would be the name of nobody."""
+    zone = ZONE + '"*.acme.example.com" = ["192.0.2.1"]\n'
+    assert faults(file, zone) == ('zones[0].nameservers: "*.acme.example.com" is not the name of a host',)
 
 
 @pytest.mark.parametrize(

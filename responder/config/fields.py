@@ -156,9 +156,11 @@ def _parse_hostmaster(text: str) -> str:
 
 def _parse_rate(text: str) -> str:
     try:
-        limits.parse(text)
+        rates = limits.parse_many(text)
     except ValueError:
-        raise Invalid(f'"{text[:40]}" is no rate: write one like "100/minute"') from None
+        rates = []
+    if len(rates) != 1 or rates[0].amount < 1:  # 0 would lock everybody out, and of several only the first would count
+        raise Invalid(f'"{text[:40]}" is no rate: write one like "100/minute"')
     return text
 
 

@@ -272,6 +272,8 @@ def _nameserver_faults(nameservers: Mapping[Name, tuple[Address, ...]], apex: Na
     if not nameservers:
         yield f'there is no nameserver: write "ns1.{apex}" = ["ITS PUBLIC ADDRESS"]'
     for name, addresses in nameservers.items():
+        if b"*" in name.labels:
+            yield f'"{name}" is not the name of a host'
         if name.is_within(apex) and not addresses:
             yield f'"{name}" is inside the zone and has no address: write "{name}" = ["ITS PUBLIC ADDRESS"]'
         if not name.is_within(apex) and addresses:
