@@ -67,15 +67,11 @@ def test_what_cannot_work(issue: Issue, front: Front, tmp_path: Path) -> None:
     file.write_text("no key")
     public = tmp_path / "public"
     public.write_text(json.dumps({"kty": "RSA", "n": "_" * 342, "e": "AQAB"}))
-    binding = "an external account binding is --eab-kid and one of --eab-key-file and --eab-key"
     expected = {
         ("--out", f"{file}/out"): f"cannot write in {file}/out: not a directory: choose another directory",
         ("--account-key", f"{file}/key"): f"cannot write {file}/key: not a directory",
         ("--account-key", str(file)): f"{file}: it holds no key in PEM and no JWK: name the file of the account key",
         ("--account-key", str(public)): f"{public}: this is a public key: name the file of the private one",
-        ("--eab-kid", "x"): binding,
-        ("--eab-key", "c2VjcmV0c2VjcmV0"): binding,
-        ("--eab-kid", "x", "--eab-key", "x" * 16, "--eab-key-file", str(file)): binding,
         ("--eab-kid", "x", "--eab-key", "%"): "the HMAC key of the external account binding is not base64url: copy it "
         "whole, as the CA shows it",
         (
@@ -94,6 +90,17 @@ def test_what_cannot_work(issue: Issue, front: Front, tmp_path: Path) -> None:
         "'192.0.2.1' is an IP address: dns-01 validates names only (RFC 8738, section 7)"
     )
     assert [] == front.requests
+
+
+@pytest.mark.parametrize(
+    "options",
+    [("--eab-kid", "x"), ("--eab-key", "x" * 16), ("--eab-kid", "x", "--eab-key", "x" * 16, "--eab-key-file", "file")],
+)
+def test_options_of_a_binding_that_do_not_go_together(issue: Issue, options: tuple[str, ...]) -> None:
+    """That is wrong usage, as everywhere."""
+    result = issue(*options)
+    assert 2 == result.exit_code
+    assert "Error: an external account binding is --eab-kid and one of --eab-key-file and --eab-key\n" in result.stderr
 
 
 def test_key_of_a_binding_on_the_command_line(issue: Issue, tmp_path: Path) -> None:

@@ -181,11 +181,11 @@ def _derived(settings: Settings, hostname: Name) -> tuple[Grant, Name]:
 
 
 def _binding(kid: str, key_file: Path | None, key: str | None) -> Binding | None:
-    """Raises `Invalid`."""
+    """Raises `Invalid`, or `UsageError` unless the options go together."""
     if not kid and key_file is None and key is None:
         return None
     if not kid or (key_file is None) == (key is None):
-        raise Invalid("an external account binding is --eab-kid and one of --eab-key-file and --eab-key")
+        raise click.UsageError("an external account binding is --eab-kid and one of --eab-key-file and --eab-key")
     if key_file is not None:
         return Binding.read(kid, key_file, pipes=True)
     click.echo(f"responder: warning: {_EXPOSED}", err=True)
