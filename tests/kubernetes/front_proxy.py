@@ -63,12 +63,13 @@ OPENAPI = Identity("system:aggregator")
 
 @dataclass
 class FrontProxy:
-    """A client of the API server on *port*, whose certificate *trusted* (PEM) has signed; without *pair*, nobody's."""
+    """A client of the API server at *port*, whose certificate *trusted* (PEM) has signed; without *pair*, nobody's."""
 
     port: int
     trusted: str
     pair: Pair | None
     server_name: str = "responder-webhook.responder.svc"
+    host: str = "127.0.0.1"
     idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = field(default_factory=list)
 
     async def send(self, method: str, path: str, headers: Headers = (), body: bytes = b"") -> Reply:
@@ -112,7 +113,7 @@ class FrontProxy:
         context.set_alpn_protocols(["h2", "http/1.1"])
         if self.pair is not None:
             load_pair(context, self.pair)
-        return await asyncio.open_connection("127.0.0.1", self.port, ssl=context, server_hostname=self.server_name)
+        return await asyncio.open_connection(self.host, self.port, ssl=context, server_hostname=self.server_name)
 
 
 @contextlib.asynccontextmanager
