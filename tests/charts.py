@@ -39,9 +39,10 @@ HEADING = "# Made by `make manifests` from charts/{chart}: change that, not this
 Object = dict[str, Any]
 
 
-def template(chart: str, *arguments: str, helm: str) -> str:
-    """What `helm template` makes of *chart*. Raises `RuntimeError` with what it says if it refuses."""
-    command = [helm, "template", chart, str(CHARTS / chart), "--namespace", NAMESPACE, "--kube-version", KUBE_VERSION]
+def template(chart: str, *arguments: str, helm: str, release: str | None = None) -> str:
+    """What `helm template` makes of *chart* as *release*. Raises `RuntimeError` with its words if it refuses."""
+    command = [helm, "template", release or chart, str(CHARTS / chart)]
+    command += ["--namespace", NAMESPACE, "--kube-version", KUBE_VERSION]
     values = MANIFESTS / f"{chart}.values.yaml"
     done = subprocess.run(
         [*command, *(["--values", str(values)] if values.exists() else []), *arguments],

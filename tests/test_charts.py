@@ -125,6 +125,14 @@ def test_kubectl(tmp_path: Path) -> None:
     assert all(line.endswith(" created (dry run)") for line in said)
 
 
+@pytest.mark.parametrize("chart", charts.NAMES)
+@pytest.mark.parametrize("release", ["a.b", "1st"])
+def test_release_that_no_service_can_be_named_after(helm: str, chart: str, release: str) -> None:
+    """Helm takes such names for a release, but Kubernetes none for a Service, and would be left with half of it."""
+    with pytest.raises(RuntimeError, match="the name of the release: letters, digits and -, a letter first"):
+        charts.template(chart, helm=helm, release=release)
+
+
 # Values
 
 
@@ -313,12 +321,21 @@ def test_service() -> None:
 
 
 def test_service_that_cannot_mix_protocols(helm: str) -> None:
-    """Providers that cannot mix UDP and TCP get a Service for each, at the same address."""
+    """
+    Providers that cannot mix UDP and TCP get a Service for each, at the same address. Neither is the one of others:
+    a patch that takes one of two ports 53 out of a Service takes both.
+    """
     objects = rendered(helm, "responder", "--set", "service.splitProtocols=true,service.loadBalancerIP=192.0.2.1")
-    world = [each["spec"] for each in objects if each["kind"] == "Service" and each["spec"]["type"] == "LoadBalancer"]
+    world = {
+        each["metadata"]["name"]: each["spec"]
+        for each in objects
+        if each["kind"] == "Service" and each["spec"]["type"] == "LoadBalancer"
+    }
 
-    assert [{"TCP"}, {"UDP"}] == [{port["protocol"] for port in spec["ports"]} for spec in world]
-    assert ["192.0.2.1", "192.0.2.1"] == [spec["loadBalancerIP"] for spec in world]
+    assert {"responder-tcp": {"TCP"}, "responder-udp": {"UDP"}} == {
+        name: {port["protocol"] for port in spec["ports"]} for name, spec in world.items()
+    }
+    assert ["192.0.2.1", "192.0.2.1"] == [spec["loadBalancerIP"] for spec in world.values()]
 
 
 def test_database(helm: str) -> None:

@@ -6,6 +6,7 @@ The addresses of Services are loopback ones, so that who is to be one can listen
 
 from __future__ import annotations
 
+import base64
 import json
 import secrets
 import ssl
@@ -117,6 +118,20 @@ class ControlPlane:
         reply = self.ask("POST", path, {"kind": "TokenRequest", "apiVersion": "authentication.k8s.io/v1", "spec": {}})
         assert reply.status == 201, reply.body
         return str(reply.body["status"]["token"])
+
+    def kubeconfig(self, path: Path) -> None:
+        """Write what makes the administrator of any program that takes such a file."""
+        certificates = base64.b64encode(self.authority.pem.encode()).decode()
+        cluster = {"server": f"https://127.0.0.1:{self.port}", "certificate-authority-data": certificates}
+        document = {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{"name": "only", "cluster": cluster}],
+            "users": [{"name": "only", "user": {"token": self.administrator}}],
+            "contexts": [{"name": "only", "context": {"cluster": "only", "user": "only"}}],
+            "current-context": "only",
+        }
+        path.write_text(json.dumps(document))
 
     def path(self, each: Mapping[str, Any]) -> str:
         """Where an object is kept."""

@@ -6,9 +6,11 @@ tests run the webhook as its pod would, and do what controllers do.
 from __future__ import annotations
 
 import base64
+import os
 import ssl
+import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPException, HTTPSConnection
@@ -16,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import charts, schemas
+from tests import charts, gobuilt, schemas
 from tests.charts import Object, one
 from tests.kubernetes.certificates import Authority, Pair
 from tests.kubernetes.front_proxy import AGGREGATED, FrontProxy, Identity
@@ -35,6 +37,7 @@ NAMESPACE, OTHER = "team-a", "team-b"
 GROUP = "acme.responder.dev"
 SOLVER = f"/apis/{GROUP}/v1alpha1/responder"
 APISERVICE = {"kind": "APIService", "version": "apiregistration.k8s.io/v1", "name": f"v1alpha1.{GROUP}"}
+INSTANCE = "app.kubernetes.io%2Finstance%3Dupgraded"
 VALUE, ANOTHER = "V" * 43, "W" * 43
 
 
@@ -141,6 +144,22 @@ def test_pod_security(plane: ControlPlane, chart: str) -> None:
 
         spec["containers"][0]["securityContext"]["allowPrivilegeEscalation"] = True
         assert 403 == plane.attempt(_pod_of(spec)).status
+
+
+def test_upgrades(plane: ControlPlane, tmp_path: Path) -> None:
+    """
+    Whatever values a release of the responder goes on to, its Services get the ports that the chart has for them: none
+    is lost of two that differ by their protocol alone.
+    """
+    helm = gobuilt.require("helm")
+    plane.kubeconfig(tmp_path / "kubeconfig")
+    split, secure = "service.splitProtocols=true", "config.api.tls=acme"
+    for settings in ((), (split,), (split, secure), (secure,), (), (split,), ()):
+        arguments = [argument for setting in settings for argument in ("--set", setting)]
+        _install(helm, "upgraded", "responder", *arguments, directory=tmp_path)
+        wanted = charts.load(charts.template("responder", *arguments, helm=helm, release="upgraded"))
+        services = plane.ask("GET", "/api/v1/namespaces/responder/services?labelSelector=" + INSTANCE).body["items"]
+        assert _ports(each for each in wanted if each["kind"] == "Service") == _ports(services)
 
 
 # The aggregator
@@ -259,6 +278,27 @@ async def test_past_kube_apiserver(webhook: Webhook) -> None:
     assert 403 == await status(plane.proxy)
 
 
+def _install(helm: str, release: str, chart: str, *arguments: str, directory: Path) -> None:
+    """Install the release, or upgrade it, with the values of the plain manifest and these."""
+    values = charts.MANIFESTS / f"{chart}.values.yaml"
+    command = [helm, "upgrade", "--install", release, str(charts.CHARTS / chart), "--namespace", charts.NAMESPACE]
+    done = subprocess.run(
+        [*command, "--kubeconfig", str(directory / "kubeconfig"), "--values", str(values), *arguments],
+        env={**os.environ, "HOME": str(directory)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def _ports(services: Iterable[Object]) -> dict[str, set[tuple[str, int, str]]]:
+    return {
+        each["metadata"]["name"]: {(port["name"], port["port"], port["protocol"]) for port in each["spec"]["ports"]}
+        for each in services
+    }
+
+
 def _with_port(objects: list[Object], port: int, authority: Authority) -> list[Object]:
     """
     The objects with another *port* for 443, which only the superuser may listen on; and with the CA that cert-manager
@@ -334,4 +374,4 @@ def _pod_of(spec: Object) -> Object:
 def _done(reply: Reply) -> bool:
     """Whether cert-manager would think so."""
     assert reply.status == 201, reply.body
-    return reply.body["response"] == {"uid": "", "success": True}
+    return bool(reply.body["response"] == {"uid": "", "success": True})

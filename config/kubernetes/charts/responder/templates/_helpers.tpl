@@ -1,5 +1,8 @@
 {{- define "responder.name" -}}
-{{ .Release.Name | trunc 52 | trimSuffix "-" }}
+{{- if not (regexMatch "^[a-z][-a-z0-9]*$" .Release.Name) }}
+{{- fail "the name of the release: letters, digits and -, a letter first, for a Service is named after it" }}
+{{- end }}
+{{- .Release.Name | trunc 52 | trimSuffix "-" }}
 {{- end }}
 
 {{- define "responder.selector" -}}
