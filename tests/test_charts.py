@@ -126,6 +126,22 @@ def test_kubectl(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("chart", charts.NAMES)
+def test_names_that_yaml_takes_for_something_else(helm: str, chart: str) -> None:
+    """Text stays text, such as a namespace that looks like a number, or the name "on" (true in YAML 1.1)."""
+    text = {
+        "responder": "postgresql.secretName=123,postgresql.key=on,priorityClassName=1,service.loadBalancerClass=1",
+        WEBHOOK: "group=1.2,solver=on,certManager.namespace=123,certManager.serviceAccountName=on,priorityClassName=1,"
+        "tls.mode=secret,tls.secretName=123,tls.caBundle=-----BEGIN CERTIFICATE-----",
+    }[chart]
+    more = ["--set-json", 'secretAccess.namespaces={"123":["on"]}'] if chart == WEBHOOK else []
+
+    for each in charts.load(
+        charts.template(chart, "--namespace", "123", "--set-string", text, *more, helm=helm, release="on")
+    ):
+        schemas.check(each)
+
+
+@pytest.mark.parametrize("chart", charts.NAMES)
 @pytest.mark.parametrize("release", ["a.b", "1st"])
 def test_release_that_no_service_can_be_named_after(helm: str, chart: str, release: str) -> None:
     """Helm takes such names for a release, but Kubernetes none for a Service, and would be left with half of it."""

@@ -139,6 +139,16 @@ def test_kubectl_reads_the_secret(tmp_path: Path) -> None:
     assert SECRET == secret["stringData"]["token"]
 
 
+def test_text_that_go_takes_for_something_else() -> None:
+    """kubectl reads text as text, though its YAML knows more numbers and booleans than PyYAML does."""
+    texts = ("1e3", "12e5", "5e-1", "+1e3", "0o17", "y", "N", "on", "123", "192.0.2.1", "~")
+
+    for text in texts:
+        _, line = credentials.to_yaml([{"key": text}]).splitlines()
+        assert line in (f"key: '{text}'", f'key: "{text}"')
+        assert {"key": text} == yaml.safe_load(line)
+
+
 @pytest.mark.parametrize("length", [52, 53, 240])
 def test_object_names(length: int) -> None:
     """Names of objects are hostnames as far as those are short enough; longer ones stay different."""

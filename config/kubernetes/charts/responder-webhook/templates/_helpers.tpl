@@ -7,7 +7,7 @@
 
 {{- define "webhook.selector" -}}
 app.kubernetes.io/name: responder-webhook
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end }}
 
 {{- define "webhook.labels" -}}
@@ -48,6 +48,6 @@ app.kubernetes.io/part-of: responder
 
 {{- define "webhook.subject" -}}
 - kind: ServiceAccount
-  namespace: {{ .Release.Namespace }}
-  name: {{ include "webhook.name" . }}
+  namespace: {{ .Release.Namespace | quote }}
+  name: {{ include "webhook.name" . | quote }}
 {{- end }}

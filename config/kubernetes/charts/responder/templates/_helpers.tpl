@@ -7,7 +7,7 @@
 
 {{- define "responder.selector" -}}
 app.kubernetes.io/name: responder
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end }}
 
 {{- define "responder.labels" -}}
