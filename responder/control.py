@@ -10,7 +10,7 @@ import socket
 import ssl
 import sys
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from itertools import chain
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from responder import logs, metrics
-from responder.api import build_admin, build_api, build_runner
+from responder.api import Away, Health, Runner, build_admin, build_api, build_runner
 from responder.api.tls import ServerTls
 from responder.certificate.files import Files
 from responder.challenges import Challenges
@@ -27,7 +27,7 @@ from responder.child import Lifeline, run
 from responder.config import Settings
 from responder.cookies import DAY, daily_keys
 from responder.errors import CannotStart, ResponderError, StoreUnavailable
-from responder.feed import Publisher
+from responder.feed import Publisher, hold
 from responder.keyfile import read_key
 from responder.keypair import KeyPair
 from responder.limits import Limits
@@ -72,11 +72,13 @@ async def main(orders: dict[str, Any], lifeline: Lifeline, stop: asyncio.Event) 
         async with AsyncExitStack() as stack:
             for sock in chain(*sockets.values()):
                 stack.callback(sock.close)
-            store = await _open_again(settings, stop) if orders["restarts"] else await _open(settings)
+            outlived = {pid: hold(pid) for pid in orders["nameservers"]}
+            again = orders["restarts"] > 0
+            store = await (_open_again(settings, sockets["admin"], stop) if again else _open(settings))
             if store is None:
                 return
             stack.push_async_callback(store.close)
-            writer = await _start(settings, store, sockets, orders["nameservers"], stack)
+            writer = await _start(settings, store, sockets, outlived, stack)
             lifeline.ready()
             metrics.RESTARTS.labels("control").inc(orders["restarts"])
             _log.info(
@@ -98,33 +100,43 @@ async def _open(settings: Settings) -> Store:
     return await Store.open(settings.database.url, auto_upgrade=settings.database.auto_upgrade)
 
 
-async def _open_again(settings: Settings, stop: asyncio.Event) -> Store | None:
+async def _open_again(settings: Settings, admin: list[socket.socket], stop: asyncio.Event) -> Store | None:
     """
     The store that there was when the service started, once it answers; None if it is time to stop before that.
 
-    Nameservers go on with what was in it. One that is gone must not be made anew: they would forget all of that.
+    Nameservers go on with what was in it, and the *admin* listeners tell so: whoever probes must not end DNS. One that
+    is gone must not be made anew: they would forget all of that.
     """
     outage = Outage(_log, "waiting for the database: DNS goes on with what is in memory", "the database answers again")
-    while not stop.is_set():
-        try:
-            if await Store.check(settings.database.url) is SchemaState.ABSENT:
-                raise StoreUnavailable("it is not there any more: put it back, or restart the service for a new one")
-            store = await _open(settings)
-        except StoreUnavailable as fault:
-            outage.goes_on(str(fault))
-        else:
-            outage.is_over()
-            return store
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(stop.wait(), OPEN_AGAIN)
+    answering = False
+    async with AsyncExitStack() as stack:
+        while not stop.is_set():
+            try:
+                store = await _reopen(settings)
+            except StoreUnavailable as fault:
+                outage.goes_on(str(fault))
+            else:
+                outage.is_over()
+                return store
+            if not answering:
+                answering = True
+                await _listen(_admin(settings, Away(), lambda: (0, 0)), [sock.dup() for sock in admin], None, stack)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), OPEN_AGAIN)
     return None
+
+
+async def _reopen(settings: Settings) -> Store:
+    if await Store.check(settings.database.url) is SchemaState.ABSENT:
+        raise StoreUnavailable("it is not there any more: put it back, or restart the service for a new one")
+    return await _open(settings)
 
 
 async def _start(
     settings: Settings,
     store: Store,
     sockets: dict[str, list[socket.socket]],
-    outlived: list[int],
+    outlived: dict[int, int],
     stack: AsyncExitStack,
 ) -> asyncio.Task[None]:
     """Start everything; what stops it again is pushed on *stack*. Returns the task of the one writer."""
@@ -166,16 +178,24 @@ async def _start(
         apexes=[static.apex for static in statics],
         max_lifetime=timedelta(seconds=settings.values.max_lifetime),
     )
-    dns = [(endpoint.host, endpoint.port) for endpoint in (listen.reachable for listen in settings.dns.listen)]
-    admin = build_admin(store, statics[0].apex, dns, lag=publisher.lag)
     tls = await _start_tls(settings, store, challenges, stack)
-    for app, purpose, context in ((api, "api", tls), (admin, "admin", None)):
-        runner = build_runner(app, drain=DRAIN)
-        await runner.setup()
-        stack.push_async_callback(runner.cleanup)
-        for sock in sockets[purpose]:
-            await runner.listen(sock, context)
+    await _listen(build_runner(api, drain=DRAIN), sockets["api"], tls, stack)
+    await _listen(_admin(settings, store, publisher.lag), sockets["admin"], None, stack)
     return writer
+
+
+def _admin(settings: Settings, store: Health, lag: Callable[[], tuple[int, int]]) -> Runner:
+    dns = [(endpoint.host, endpoint.port) for endpoint in (listen.reachable for listen in settings.dns.listen)]
+    return build_runner(build_admin(store, settings.statics[0].apex, dns, lag=lag), drain=DRAIN)
+
+
+async def _listen(
+    runner: Runner, sockets: list[socket.socket], tls: ssl.SSLContext | None, stack: AsyncExitStack
+) -> None:
+    await runner.setup()
+    stack.push_async_callback(runner.cleanup)
+    for sock in sockets:
+        await runner.listen(sock, tls)
 
 
 def _updates(settings: Settings, store: Store, challenges: Challenges, limits: Limits) -> Updates | None:

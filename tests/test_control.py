@@ -305,21 +305,40 @@ async def test_a_database_that_is_away_at_a_restart(process: Process, monkeypatc
 
 
 async def test_a_database_that_is_gone_at_a_restart(process: Process) -> None:
-    """It is not made anew by a process that is started again, which can be told to stop all the while."""
+    """
+    It is not made anew by a process that is started again, which can be told to stop all the while. Who probes it is
+    told that it lives, and what does not: a probe that leaves the store out is about DNS alone.
+    """
     process.orders["restarts"] = 1
     database = process.directory / "responder.db"
     database.unlink()
+    admin = f"http://127.0.0.1:{process.ports['admin']}"
     with structlog.testing.capture_logs() as logged:
         running = asyncio.create_task(process.main())
         await eventually(lambda: logged, "it waits")
+        async with aiohttp.ClientSession(admin) as client:
+            answers = {path: await _told(client, path) for path in ("/livez", "/readyz", "/readyz?exclude=store")}
+            metrics = await _told(client, "/metrics")
         process.stop.set()
         await running
 
+    assert (200, '{"alive": true}\n') == answers["/livez"]
+    assert (503, "failed: the service is waiting for its database") == (
+        answers["/readyz"][0],
+        json.loads(answers["/readyz"][1])["store"],
+    )
+    assert {"dns_udp", "dns_tcp"} == {*json.loads(answers["/readyz?exclude=store"][1])}
+    assert "responder_database_up 0.0" in metrics[1].splitlines()
     assert ["it is not there any more: put it back, or restart the service for a new one"] == [
-        entry["reason"] for entry in logged
+        entry["reason"] for entry in logged if "waiting for the database" in entry["event"]
     ]
     assert not database.exists()
     assert not process.is_ready
+
+
+async def _told(client: aiohttp.ClientSession, path: str) -> tuple[int, str]:
+    async with client.get(path) as response:
+        return response.status, await response.text()
 
 
 # The whole service

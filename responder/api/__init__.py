@@ -21,7 +21,7 @@ from responder.api.acmedns import AcmeDns, answer_in_its_words
 from responder.api.authentication import Authenticator
 from responder.api.bodies import Body, read_body
 from responder.api.clients import believe
-from responder.api.health import build_admin
+from responder.api.health import Away, Health, build_admin
 from responder.api.problems import ROUTES, SLASHES, answer_with_problems, json_response, note_hostname
 from responder.api.tls import stay_on_https
 from responder.challenges import Challenges
@@ -32,7 +32,7 @@ from responder.limits import Limits
 from responder.names import Name
 from responder.store import Action, Outcome, Store
 
-__all__ = ["Authenticator", "build_admin", "build_api", "build_runner"]
+__all__ = ["Authenticator", "Away", "Health", "Runner", "build_admin", "build_api", "build_runner"]
 
 MAX_BODY = 16 << 10
 """Octets of a request body. The largest honest one is well below 1 KiB."""

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from math import nan
-from typing import Any
+from typing import Any, Protocol
 
 import dns.asyncquery
 import dns.exception
@@ -17,9 +17,9 @@ from aiohttp import web
 
 from responder import metrics
 from responder.api.problems import KIND, ROUTES, answer_with_problems, json_response
-from responder.errors import InvalidRequest, ResponderError, Unavailable
+from responder.errors import InvalidRequest, ResponderError, StoreUnavailable, Unavailable
 from responder.names import Name
-from responder.store import Store
+from responder.store import Statistics
 
 PROBE_DEADLINE = 2.0
 """Seconds the readiness check gives the nameserver and the store."""
@@ -28,8 +28,28 @@ STATISTICS_DEADLINE = 5.0
 """Seconds the metrics give the store: Prometheus waits for ten."""
 
 
+class Health(Protocol):
+    """What the admin listener asks of the store."""
+
+    async def ping(self) -> None:
+        """Raises `StoreUnavailable`."""
+
+    async def statistics(self, *, now: datetime) -> Statistics:
+        """Raises `StoreUnavailable`."""
+
+
+class Away:
+    """In the place of a store that does not answer yet."""
+
+    async def ping(self) -> None:
+        raise StoreUnavailable("the service is waiting for its database")
+
+    async def statistics(self, *, now: datetime) -> Statistics:
+        raise StoreUnavailable("the service is waiting for its database")
+
+
 def build_admin(
-    store: Store, apex: Name, nameservers: Sequence[tuple[str, int]], *, lag: Callable[[], tuple[int, int]]
+    store: Health, apex: Name, nameservers: Sequence[tuple[str, int]], *, lag: Callable[[], tuple[int, int]]
 ) -> web.Application:
     """
     The application on the admin listener.
@@ -75,7 +95,7 @@ def build_admin(
     return app
 
 
-async def _measure(store: Store) -> None:
+async def _measure(store: Health) -> None:
     """What only the database knows. While it does not answer that is no number, and all the rest is told."""
     now = datetime.now(UTC)
     try:

@@ -10,6 +10,7 @@ The promise kept here: when `Publisher.publish` returns, no nameserver process a
 
 from responder.feed.follower import follow
 from responder.feed.frames import Begin, End, Frame, Keys, Packet, Reply, parse_frame, render_frame
+from responder.feed.peer import hold
 from responder.feed.publisher import Publisher
 from responder.feed.relay import Deliver, Relay
 
@@ -24,6 +25,7 @@ __all__ = [
     "Relay",
     "Reply",
     "follow",
+    "hold",
     "parse_frame",
     "render_frame",
 ]

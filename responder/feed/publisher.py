@@ -11,8 +11,9 @@ import asyncio
 import os
 import socket
 import struct
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
+from types import MappingProxyType
 from typing import Any
 
 import structlog
@@ -61,12 +62,13 @@ class Publisher:
         snapshot: SnapshotSource,
         *,
         nameservers: int,
-        outlived: Iterable[int] = (),
+        outlived: Mapping[int, int] = MappingProxyType({}),
         lost: Callable[[], object] = lambda: None,
         counted: Callable[[Count], object] = lambda _: None,
     ) -> None:
         """
-        *nameservers* are expected; those of *outlived* (process ids) answer already, from what they knew before.
+        *nameservers* are expected; those of *outlived* (process ids, each with its `hold`) answer already, from
+        what they knew before.
         *lost* is called whenever one is gone for good, *counted* with whatever they have counted since the last time.
         """
         self._statics = tuple(statics)
@@ -78,7 +80,7 @@ class Publisher:
         self._keys = Keys(())
         self._answer: Answer = fail
         self._peers: set[Peer] = set()
-        self._outlived = {pid: hold(pid) for pid in outlived}
+        self._outlived = dict(outlived)
         self._gathered = asyncio.Event()
         self._progress = asyncio.Event()  # set whenever a nameserver acknowledges something
         self._gathering: asyncio.TimerHandle | None = None
