@@ -75,7 +75,8 @@ class OwnCertificateKeeper:
         self._caa = _served_caa(settings)
         zone = next(zone for zone in settings.zones if hostname.is_within(zone.name))
         self._apex = zone.name
-        self._absence_ttl = zone.negative_ttl  # an attempt that a restart cut off is made again at once
+        # An attempt that a restart cut off is made again at once. Resolvers count whole seconds, and the last one, too.
+        self._absence_ttl = zone.negative_ttl + 1
         self._grant = Grant(hostname=hostname, challenge_name=challenge_name(hostname, self._apex))
         self._store = store
         self._challenges = challenges
