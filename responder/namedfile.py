@@ -23,8 +23,8 @@ def read(path: Path, most: int, *, pipes: bool = False) -> bytes:
     """
     The content of the file at *path*, of *most* octets.
 
-    With *pipes* it may be one, as the shell makes of `<(command)`; who reads again and again, or beside other work, has
-    no use for one. Raises `Invalid`.
+    With *pipes* it may be one, as the shell makes of `<(command)`, or a device, as `/dev/null` for nothing at all; who
+    reads again and again, or beside other work, has no use for them. Raises `Invalid`.
     """
     try:
         content = _read(path, most + 1, pipes=pipes)
@@ -48,7 +48,7 @@ def _read(path: Path, most: int, *, pipes: bool) -> bytes:
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
         kind = stat.S_IFMT(os.fstat(descriptor).st_mode)
-        if kind not in (stat.S_IFREG, stat.S_IFDIR) and not (pipes and kind == stat.S_IFIFO):
+        if kind not in (stat.S_IFREG, stat.S_IFDIR) and not (pipes and kind in (stat.S_IFIFO, stat.S_IFCHR)):
             raise OSError(errno.EINVAL, "it is not a file")
         return _take(descriptor, most)
     finally:

@@ -49,7 +49,12 @@ def test_what_is_in_the_way(tmp_path: Path, pipe: Path) -> None:
         "/dev/zero: cannot be read: it is not a file",
         f"{binary}: is not UTF-8 text",
     ] == [fault(path) for path in (tmp_path / "none", tmp_path, loop, long, pipe, Path("/dev/zero"), binary)]
-    assert "/dev/zero: cannot be read: it is not a file" == fault(Path("/dev/zero"), pipes=True)
+    assert "/dev/zero: cannot be read: it is longer than 2 KiB" == fault(Path("/dev/zero"), pipes=True)
+
+
+def test_a_device() -> None:
+    """Where a pipe may be, so may a terminal, or what is empty for ever."""
+    assert "" == namedfile.read_text(Path("/dev/null"), 2048, pipes=True)
 
 
 def test_a_pipe(pipe: Path) -> None:
