@@ -1,5 +1,6 @@
 """
-IPv6 addresses to come from. A machine may have but one, `::1`; in a network of its own a test may have any. Needs root.
+IPv6 addresses to come from. A machine may have but one, `::1`; in a network of its own a test may have any. Needs
+root, and a kernel that lets it.
 """
 
 from __future__ import annotations
@@ -39,8 +40,8 @@ def network(addresses: Sequence[str]) -> Iterator[Network]:
     with ThreadPoolExecutor(max_workers=1) as inside:
         try:
             inside.submit(_enter, addresses).result()
-        except PermissionError:
-            lacking("a network of its own is for root to have")
+        except OSError as fault:  # EPERM, but ENOSPC where a machine has forbidden them, and more without IPv6
+            lacking(f"a network of its own is not to be had here ({fault.strerror})")
         yield Network(inside)
 
 
