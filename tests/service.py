@@ -298,6 +298,7 @@ class Quick:
         for module, name, value in (
             (challenges, "FOLLOW_INTERVAL", 0.01),
             (challenges, "SWEEP_INTERVAL", 0.01),
+            (challenges, "SETTLED", 0.02),
             (peer, "ACK_DEADLINE", 60.0),
             (follower, "RECONNECT_DELAY", 0.001),
             (peer.Peer, "kill", peer.Peer.abandon),

@@ -183,7 +183,7 @@ async def test_unavailable_store(running: Control) -> None:
     assert {"before", "after"} == running.values(HOST)
 
 
-async def test_an_outage_is_told_once(running: Control, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_outage_is_told_once(running: Control) -> None:
     """However often the writer looks in vain, the log says once that the database is away, and once that it is back."""
     with structlog.testing.capture_logs() as logs:
         with running.store.away():
