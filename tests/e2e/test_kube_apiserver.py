@@ -23,6 +23,7 @@ from tests.charts import Object, one
 from tests.kubernetes.certificates import Authority, Pair
 from tests.kubernetes.front_proxy import AGGREGATED, FrontProxy, Identity
 from tests.ports import free_port
+from tests.processes import PATIENCE
 
 from .control_plane import ControlPlane, control_plane, endpoint_slice
 from .dns_client import exists, values
@@ -341,7 +342,7 @@ def _is_ready(address: str, path: str) -> bool:
     """What the kubelet finds, which looks at no certificate."""
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    connection = HTTPSConnection(address, context=context)
+    connection = HTTPSConnection(address, context=context, timeout=PATIENCE)
     try:
         connection.request("GET", path)
         return connection.getresponse().status == 200
@@ -359,8 +360,8 @@ def _availability(plane: ControlPlane) -> Object:
 def _discovered(plane: ControlPlane) -> Object:
     """What aggregated discovery says of the one version of the group."""
     groups = plane.ask("GET", "/apis", accept=AGGREGATED).body["items"]
-    (version,) = next(group["versions"] for group in groups if group["metadata"]["name"] == GROUP)
-    return dict(version)
+    versions = [version for group in groups if group["metadata"]["name"] == GROUP for version in group["versions"]]
+    return dict(versions[0]) if versions else {"freshness": "Unknown"}
 
 
 def _pod_of(spec: Object) -> Object:
