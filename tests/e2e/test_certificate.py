@@ -304,17 +304,18 @@ def test_absence_is_remembered(tmp_path: Path) -> None:
     with stack(tmp_path, before=lambda front: front.hang.clear(), negative_ttl=5) as running:
         wait_until(lambda: exists(running.service.dns, CHALLENGE_NAME), "the challenge name exists")
 
+        absent = list[bool]()
+
         def ask_too_early(_method: str, path: str) -> None:
             if path.startswith("/order-plz"):
-                assert exists(running.resolver, CHALLENGE_NAME)
-                assert set() == values(running.resolver, CHALLENGE_NAME)
+                absent.append(exists(running.resolver, CHALLENGE_NAME) and not values(running.resolver, CHALLENGE_NAME))
 
         running.front.override = ask_too_early
         running.front.hang.set()
         wait_until(lambda: running.is_trusted() or running.logged("cannot obtain"), "it was tried")
 
         assert [] == [failure["reason"] for failure in running.logged("cannot obtain") if "TXT" in failure["reason"]]
-        assert running.front.asked("/order-plz")
+        assert [True] == absent[:1]
 
 
 def test_binding(tmp_path: Path) -> None:
