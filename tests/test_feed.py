@@ -587,6 +587,19 @@ async def test_a_new_control_process(start: Start, store: Store, victim: object,
         assert TWO.wire in follower.zones.nodes
 
 
+def test_one_that_is_dead_already(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its id may be a stranger's by the time that it is found missing, so nobody is killed for it."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    held = peers.hold(process.pid)
+    killed = list[int]()
+    monkeypatch.setattr("os.kill", lambda pid, _: killed.append(pid))
+
+    peers.kill(process.pid, held)
+
+    assert [] == killed
+
+
 async def test_one_that_outlived_the_control_process_is_waited_for(
     start: Start, store: Store, victim: object, path: Path
 ) -> None:

@@ -160,10 +160,20 @@ class Peer:
         self._pidfd = -1
 
 
+_DEAD = -2
+
+
 def hold(pid: int) -> int:
-    """A hold on a process, which cannot mean a stranger that got the same id later; -1 if there is none to be had."""
+    """
+    A hold on a process, which cannot mean a stranger that got the same id later.
+
+    A number below 0 if there is none to be had: `_DEAD` for a process that has ended, or else -1, so that only the id
+    is left to go by.
+    """
     try:
         return os.pidfd_open(pid)
+    except ProcessLookupError:
+        return _DEAD
     except (OSError, AttributeError):
         return -1
 
@@ -172,7 +182,7 @@ def kill(pid: int, pidfd: int) -> None:
     with contextlib.suppress(OSError):
         if pidfd >= 0:
             signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-        else:
+        elif pidfd != _DEAD:
             os.kill(pid, signal.SIGKILL)
 
 
