@@ -74,7 +74,7 @@ async def main(orders: dict[str, Any], lifeline: Lifeline, stop: asyncio.Event) 
                 stack.callback(sock.close)
             outlived = {pid: hold(pid) for pid in orders["nameservers"]}
             again = orders["restarts"] > 0
-            store = await (_open_again(settings, sockets["admin"], stop) if again else _open(settings))
+            store = await (_open_again(settings, sockets["admin"], len(outlived), stop) if again else _open(settings))
             if store is None:
                 return
             stack.push_async_callback(store.close)
@@ -100,12 +100,14 @@ async def _open(settings: Settings) -> Store:
     return await Store.open(settings.database.url, auto_upgrade=settings.database.auto_upgrade)
 
 
-async def _open_again(settings: Settings, admin: list[socket.socket], stop: asyncio.Event) -> Store | None:
+async def _open_again(
+    settings: Settings, admin: list[socket.socket], nameservers: int, stop: asyncio.Event
+) -> Store | None:
     """
     The store that there was when the service started, once it answers; None if it is time to stop before that.
 
-    Nameservers go on with what was in it, and the *admin* listeners tell so: whoever probes must not end DNS. One that
-    is gone must not be made anew: they would forget all of that.
+    *nameservers* go on with what was in it, and the *admin* listeners tell so: whoever probes must not end DNS. One
+    that is gone must not be made anew: they would forget all of that.
     """
     outage = Outage(_log, "waiting for the database: DNS goes on with what is in memory", "the database answers again")
     answering = False
@@ -120,7 +122,7 @@ async def _open_again(settings: Settings, admin: list[socket.socket], stop: asyn
                 return store
             if not answering:
                 answering = True
-                await _listen(_admin(settings, Away(), lambda: (0, 0)), [sock.dup() for sock in admin], None, stack)
+                await _listen(_admin(settings, Away(), lambda: (nameservers, 0)), [sock.dup() for sock in admin], None, stack)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), OPEN_AGAIN)
     return None

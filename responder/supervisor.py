@@ -306,7 +306,8 @@ class Supervisor:
         if not child.keeps_dying:
             _say(f"{death}; starting it again")
         elif (more := child.deaths.due(death)) is not None:
-            _say(f"{death}; starting it again, every {MAX_DELAY:.0f} seconds ({more} such deaths were not told)")
+            untold = f" ({more} such deaths were not told)" if more else ""
+            _say(f"{death}; starting it again, every {MAX_DELAY:.0f} seconds{untold}")
         child.is_missed = child.keeps_dying
 
     def _stop(self) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from ipaddress import ip_network
 from typing import Any
 from uuid import UUID
 
@@ -28,7 +27,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import TypeDecorator
 
-from responder.access import Network
+from responder.access import Network, parse_network
 from responder.names import Name
 
 
@@ -90,7 +89,7 @@ class Networks(TypeDecorator[tuple[Network, ...]]):
         return [str(network) for network in value or ()]
 
     def process_result_value(self, value: Any, dialect: Dialect) -> tuple[Network, ...]:
-        return tuple(ip_network(text) for text in value)
+        return tuple(parse_network(text) for text in value)
 
 
 def round_up(at: datetime) -> datetime:

@@ -17,6 +17,8 @@ from http.client import HTTPException, HTTPSConnection
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests import gobuilt
 from tests.kubernetes.certificates import Authority, Pair
 from tests.ports import free_port
@@ -157,7 +159,9 @@ class ControlPlane:
 @contextmanager
 def control_plane(directory: Path) -> Iterator[ControlPlane]:
     """A cluster with nothing in it but what kube-apiserver makes itself. Skips the test without the program."""
-    program = gobuilt.require("kube-apiserver")
+    program = gobuilt.find("kube-apiserver-etcd")
+    if program is None:  # not everywhere where there is a Go: see .ci/tools
+        pytest.skip("kube-apiserver-etcd is not installed: .ci/tools builds it")
     proxies, accounts = Authority("front-proxy-ca"), Authority("accounts").client("accounts")
     plane = ControlPlane(free_port(), Authority("kubernetes"), proxies.client("front-proxy-client"), proxies)
     files = {
