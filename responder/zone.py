@@ -264,10 +264,11 @@ class Zone:
         if endless or not Name(owner).is_within(self.apex):
             return self._answer(qname, answer=aliases)
         try:
-            return self._answer(qname, answer=[*aliases, self._rrset(owner, qtype)])
+            rrset = self._rrset(owner, qtype)
         except KeyError:
             rcode = Rcode.NOERROR if owner in self._nodes else Rcode.NXDOMAIN  # RFC 2308, section 2.1: of the last name
             return self._answer(qname, rcode, answer=aliases, authority=(self._negative_soa(),))
+        return self._answer(qname, answer=[*aliases, rrset], additional=self._glue(rrset))
 
     def _set_values(self, owner: bytes, values: tuple[str, ...] | None) -> None:
         if owner == self.apex.wire or not Name(owner).is_within(self.apex):
@@ -307,16 +308,17 @@ class Zone:
         types = dict.fromkeys(self._static.get(owner, {}))
         if owner in self._values and RRType.CNAME not in types:
             types[RRType.TXT] = None
-        return {_key(rrtype): self._compile_rrset(self._rrset(owner, rrtype)) for rrtype in types}
+        rrsets = [self._rrset(owner, rrtype) for rrtype in types]
+        return {_key(r.type): self._answer(owner, answer=(r,), additional=self._glue(r)) for r in rrsets}
 
-    def _compile_rrset(self, rrset: RRset) -> Answer:
-        glue = [
+    def _glue(self, rrset: RRset) -> list[RRset]:
+        """The addresses of the nameservers in *rrset*, if it has any (RFC 1034, section 4.3.2, step 6)."""
+        return [
             address
             for target in (rrset.rdatas if rrset.type == RRType.NS else ())
             for rrtype, address in self._static.get(target.lower(), {}).items()
             if rrtype in (RRType.A, RRType.AAAA)
         ]
-        return self._answer(rrset.owner.wire, answer=(rrset,), additional=glue)
 
 
 _SHARED, _SHARED_UNASKED = (

@@ -31,6 +31,7 @@ loop 60 IN CNAME pool
 pool 60 IN CNAME loop
 lost 60 IN CNAME nowhere
 bare 60 IN CNAME leaf.ent
+home 60 IN CNAME @
 leaf.ent 60 IN TXT "leaf"
 big 60 IN TXT "{a}" "{b}" "{c}" "{a}" "{b}" "{c}"
 """.format(a="a" * 250, b="b" * 250, c="c" * 250)
