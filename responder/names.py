@@ -147,9 +147,9 @@ def _escape(label: bytes) -> str:
     return "".join(
         chr(octet)
         if _PLAIN_LABEL.fullmatch(bytes((octet,)))
-        else f"\\{chr(octet)}"
-        if 0x20 < octet < 0x7F  # all of it: Knot takes hardly any of these as they are
-        else f"\\{octet:03d}"
+        else r"\."
+        if octet == ord(".")
+        else f"\\{octet:03d}"  # NSD takes \# and \[ for its own, and \\. for one escape
         for octet in label
     )
 

@@ -100,7 +100,7 @@ def test_printing() -> None:
     assert str(EXAMPLE) == "example.com"
     assert EXAMPLE.fqdn == "example.com."
     assert "." == str(ROOT) == ROOT.fqdn
-    assert str(Name.from_labels([b"@", b"$a", b';()"', b"\0 \xff"])) == r"\@.\$a.\;\(\)\".\000\032\255"
+    assert str(Name.from_labels([b"@", b"$a", b';()"', b"\0 \xff"])) == r"\064.\036a.\059\040\041\034.\000\032\255"
 
 
 def test_case_does_not_matter() -> None:

@@ -132,6 +132,9 @@ def _print_known(rrtype: int, rdata: bytes) -> str:
         at = 2 * form.count("U16")
         numbers = (str(int.from_bytes(rdata[start : start + 2], "big")) for start in range(0, at, 2))
         return " ".join([*numbers, Name(rdata[at:]).fqdn])
+    if rrtype == RRType.CAA:
+        value = 2 + rdata[1]
+        return f'{rdata[0]} {rdata[2:value].decode()} "{escape(rdata[value:])}"'
     record: Any = RDMAP[_NAMES[rrtype]].parse(DNSBuffer(rdata), len(rdata))
     match rrtype:
         case RRType.TXT:

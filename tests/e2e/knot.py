@@ -1,5 +1,6 @@
 """
-Knot as the nameserver of everything above the service: the root, `com` and `example.com`, each signed.
+Knot: as the nameserver of everything above the service, the root, `com` and `example.com`, each signed; and as one
+more whose answers ours are compared with.
 
 The service's own zone is not signed, so `example.com` delegates it without a DS record, and proves that: resolvers
 that validate must find it insecure, which is another thing than bogus.
@@ -8,17 +9,19 @@ that validate must find it insecure, which is another thing than bogus.
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+
+from tests.ports import free_port
 
 from .dns_client import answers
 from .programs import require, running
 
-_CONFIGURATION = """
+_SERVER = """
 server:
   rundir: {directory}
-  listen: {address}@53
+  listen: {address}@{port}
   udp-workers: 1
   tcp-workers: 1
   background-workers: 1
@@ -27,6 +30,9 @@ log:
     any: info
 database:
   storage: {directory}
+"""
+
+_SIGNED_PARENTS = """
 policy:
   - id: manual
     manual: on
@@ -47,6 +53,15 @@ zone:
     file: example.zone
 """
 
+_UNSIGNED = """
+template:
+  - id: default
+    storage: {directory}
+    semantic-checks: off
+    journal-content: none
+zone:
+"""
+
 _SOA = (
     "$TTL 300\n@ SOA {server} hostmaster.example.com. 1 14400 3600 1209600 300\n@ NS {server}\n{server} A {address}\n"
 )
@@ -57,7 +72,7 @@ def serving_signed_parents(directory: Path, address: str, records: Sequence[str]
     """Serve the three zones at the address, port 53, *records* in `example.com`; gives the DS record of the root."""
     knotd, keymgr = require("knotd"), require("keymgr")
     configuration = directory / "knot.conf"
-    configuration.write_text(_CONFIGURATION.format(directory=directory, address=address))
+    configuration.write_text((_SERVER + _SIGNED_PARENTS).format(directory=directory, address=address, port=53))
 
     def make_key(zone: str) -> str:
         """A new key that signs the zone; gives the DS record with its SHA-256 digest."""
@@ -81,3 +96,18 @@ def serving_signed_parents(directory: Path, address: str, records: Sequence[str]
             lambda: all(answers(53, zone, "DNSKEY", host=address) for zone in (".", "com", "example.com"))
         )
         yield anchor
+
+
+@contextmanager
+def serving_alike(directory: Path, zones: Mapping[str, str]) -> Iterator[int]:
+    """Serve the text of these *zones*; gives the port."""
+    port = free_port()
+    settings = (_SERVER + _UNSIGNED).format(directory=directory, address="127.0.0.1", port=port)
+    for number, (name, text) in enumerate(zones.items()):
+        (directory / f"{number}.zone").write_text(text)
+        settings += f"  - domain: {name}.\n    file: {number}.zone\n"
+    configuration = directory / "knot.conf"
+    configuration.write_text(settings)
+    with running([require("knotd"), "-c", str(configuration)], directory) as knot:
+        knot.wait_until_ready(lambda: all(answers(port, zone, "SOA") for zone in zones))
+        yield port

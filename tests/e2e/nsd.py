@@ -78,13 +78,13 @@ def serving_parent(directory: Path, aliases: Mapping[str, str]) -> Iterator[int]
 
 
 @contextmanager
-def serving_alike(directory: Path, zones: Mapping[str, str], *, nsid: str) -> Iterator[int]:
+def serving_alike(directory: Path, zones: Mapping[str, str], *, nsid: str = "") -> Iterator[int]:
     """Serve the text of these *zones* as much like the service does as NSD can; gives the port."""
     port = free_port()
     files = {name: f"{number}.zone" for number, name in enumerate(zones)}
     for name, file in files.items():
         (directory / file).write_text(zones[name])
-    server = f'{LIKE_OURS}    nsid: "ascii_{nsid}"\n'
+    server = LIKE_OURS + (f'    nsid: "ascii_{nsid}"\n' if nsid else "")
     with _running(directory, configuration(directory, port, files, server=server)) as nsd:
         nsd.wait_until_ready(lambda: all(answers(port, zone, "SOA") for zone in zones))
         yield port
