@@ -2,11 +2,13 @@
 Random zones, and random queries about them: most of what a client may send, with the corners more often than chance.
 
 Everything comes from the `random.Random` that is handed in, so a seed is all it takes to see a run again. Labels
-are few on purpose, so that names meet, lie above and below each other, and are asked for under types they have.
+are few on purpose, so that names meet, lie above and below each other, and are asked for under types they have; now
+and then one is of any octets.
 """
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -98,7 +100,7 @@ def random_zone(rng: Random, apex: str) -> RandomZone:
     challenge_names = [f"_acme-challenge.{host}" for host in hosts]
     owners = sorted({_below(rng, apex) for _ in range(rng.randint(10, 30))})
     aliases = rng.sample([owner for owner in owners if not owner.startswith("_acme-challenge.")], len(owners) // 4)
-    elsewhere = [*_OUTSIDE, f"nowhere.{apex}", *(f"www.{other}" for other in APEXES if other != apex)]
+    elsewhere = [*_OUTSIDE, apex, f"nowhere.{apex}", *(f"www.{other}" for other in APEXES if other != apex)]
     lines = []
     for number, owner in enumerate(owners):
         if owner in aliases:  # of a name that comes later, so that no alias is one of itself in the end
@@ -234,10 +236,17 @@ def _value(rng: Random) -> str:
 
 
 def _below(rng: Random, apex: str) -> str:
-    labels = [rng.choice(_LABELS) for _ in range(rng.choice((1, 1, 1, 2, 3)))]
+    count = rng.choice((1, 1, 1, 2, 3))
+    labels = [_text(_label(rng)) if rng.random() < 0.2 else rng.choice(_LABELS) for _ in range(count)]
     if rng.random() < 0.2:
         labels.insert(0, "_acme-challenge")
     return ".".join((*labels, apex))
+
+
+def _text(label: bytes) -> str:
+    """The label as zone text, always the same one for the same label; another one instead of a wildcard."""
+    octets = b"x" if label == b"*" else label.lower()
+    return re.sub(rb"[^a-z0-9_-]", lambda odd: b"\\%03d" % ord(odd[0]), octets).decode()
 
 
 def _scrambled(rng: Random, wire: bytes) -> bytes:
