@@ -539,6 +539,16 @@ def test_endpoint(text: str, endpoint: Endpoint, printed: str) -> None:
         ("", '"" does not start with an IP address: write one, as in "127.0.0.1:53"'),
         ("127.0.0.1:", '"127.0.0.1:" does not end with a port: write "127.0.0.1:53"'),
         ("127.0.0.1:65536", '"127.0.0.1:65536" does not end with a port: write "127.0.0.1:53"'),
+        *(
+            (
+                text,
+                (
+                    f'"{text}" has a zone ("%..."), of which nothing is known here: write an address without one, '
+                    'such as "[::]:53", which takes what comes to link-local addresses, too'
+                ),
+            )
+            for text in ("[fe80::1%eth0]:53", "fe80::1%eth0", "fe80::1%eth0:53")
+        ),
         ("[::1]:-1", '"[::1]:-1" does not end with a port: write "[::1]:53"'),
     ],
 )
@@ -629,6 +639,10 @@ def test_database_url(file: Path, url: str) -> None:
             )
         ),
         *(
+            (url, 'has a "?" after the path, but SQLite takes no options here: remove it and what follows')
+            for url in ("sqlite+aiosqlite:////x.db?mode=ro", "sqlite+aiosqlite:///x.db?")
+        ),
+        *(
             (
                 url,
                 (
@@ -659,6 +673,22 @@ def test_rates_that_are_none(file: Path, rate: str) -> None:
 
 
 # ---- zones ----
+
+
+def test_nameserver_that_is_there_twice(file: Path) -> None:
+    """Two spellings of one name are a fault beside all others, in the file and in the environment."""
+    again = '"NS1.acme.example.com." = ["192.0.2.2"]\n"ns2.acme.example.com" = ["x"]\n'
+    fault = (
+        'zones[0].nameservers: "ns1.acme.example.com" and "NS1.acme.example.com." are the same name: '
+        "write it once, with all its addresses"
+    )
+    zones = json.dumps(tomllib.loads(ZONE + again)["zones"])
+
+    found = faults(file, ZONE + again)
+
+    assert fault in found
+    assert 2 == len(found)
+    assert fault in faults(file, "", RESPONDER_ZONES=zones)
 
 
 def test_nameserver_that_is_a_wildcard(file: Path) -> None:
@@ -826,7 +856,7 @@ def test_effective_hides_the_password(file: Path, url: str, shown: str) -> None:
     ("url", "key_file", "expected"),
     [
         ("sqlite+aiosqlite:////var/lib/responder/responder.db", "", "/var/lib/responder/tsig.key"),
-        ("sqlite+aiosqlite:///.dev/responder.db?timeout=3", "", ".dev/tsig.key"),
+        ("sqlite+aiosqlite:///.dev/responder.db", "", ".dev/tsig.key"),
         ("sqlite+aiosqlite:////var/lib/responder.db", "/etc/responder/tsig.key", "/etc/responder/tsig.key"),
         ("postgresql+asyncpg://u@h/d", "/etc/responder/tsig.key", "/etc/responder/tsig.key"),
     ],

@@ -42,6 +42,11 @@ class Endpoint:
 
         Raises `Invalid`, also for names of hosts: a name server must not need one to start.
         """
+        if "%" in text:  # RFC 4007, section 11; to Python, such a zone may be any text, a port included
+            raise Invalid(
+                f'"{text}" has a zone ("%..."), of which nothing is known here: write an address without one, '
+                f'such as "[::]:{example}", which takes what comes to link-local addresses, too'
+            )
         if (address := _address(text.strip("[]"))) is not None:
             raise Invalid(f'"{text}" has no port: write "{cls(str(address), example)}"')
         host, _, port = text.rpartition(":")
@@ -170,6 +175,8 @@ def _parse_url(text: str) -> str:
     if scheme == "sqlite+aiosqlite":
         if not re.fullmatch(r"/[^?]*[^/?].*", rest) or ":memory:" in rest:
             raise Invalid(f'names no file: write "{SQLITE_URL}", or three slashes before a relative path')
+        if "?" in rest:
+            raise Invalid('has a "?" after the path, but SQLite takes no options here: remove it and what follows')
     elif scheme == "postgresql+asyncpg":
         if not re.fullmatch(r"([^?]*@)?(\[[^]]*\]|[^]:/?@]*)(:[0-9]+)?/[^/?]+(\?.*)?", rest):
             raise Invalid(f'names no database: write "{POSTGRESQL_URL}", with %XX for what is special in the password')

@@ -156,7 +156,7 @@ class DatabaseSettings(Section):
     def path(self) -> Path | None:
         """The file that it is; None if it is no file."""
         scheme, _, rest = self.url.partition("://")
-        return Path(rest.partition("?")[0][1:]) if scheme == "sqlite+aiosqlite" else None
+        return Path(rest[1:]) if scheme == "sqlite+aiosqlite" else None
 
 
 class ValuesSettings(Section):

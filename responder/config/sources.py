@@ -47,7 +47,7 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Settings:
     """
     variables = _Variables(environ)
     raw = _merge(_read_file(_find_file(path, environ)), variables())
-    faults = variables.faults + _overlapping_zones(raw) + _repeated_endpoints(raw)
+    faults = variables.faults + _overlapping_zones(raw) + _repeated_nameservers(raw) + _repeated_endpoints(raw)
     try:
         settings = Settings.model_validate(raw)
     except ValidationError as error:
@@ -227,6 +227,26 @@ def _overlapping_zones(raw: Mapping[str, Any]) -> list[str]:
         for (first, outer), (second, inner) in combinations(names, 2)
         if inner.is_within(outer) or outer.is_within(inner)
     ]
+
+
+def _repeated_nameservers(raw: Mapping[str, Any]) -> list[str]:
+    """Nameservers that are in one table twice, spelled differently: the addresses of one of them would be lost."""
+    faults = []
+    zones = raw.get("zones")
+    for index, zone in enumerate(zones if isinstance(zones, list | tuple) else ()):
+        nameservers = zone.get("nameservers") if isinstance(zone, Mapping) else None
+        first: dict[Name, str] = {}
+        for text in nameservers if isinstance(nameservers, Mapping) else ():
+            try:
+                earlier = first.setdefault(Name.parse(text), text)
+            except Invalid:
+                continue  # reported where the field is validated
+            if earlier != text:
+                faults.append(
+                    f'zones[{index}].nameservers: "{earlier}" and "{text}" are the same name: '
+                    "write it once, with all its addresses"
+                )
+    return faults
 
 
 def _repeated_endpoints(raw: Mapping[str, Any]) -> list[str]:
