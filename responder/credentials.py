@@ -18,8 +18,8 @@ from typing import Any, assert_never
 
 import yaml
 
-from responder.access import Grant, Token, tsig_key_name, zone_of
-from responder.errors import Invalid, NotServed
+from responder.access import Grant, Token, served_zone, tsig_key_name
+from responder.errors import Invalid
 from responder.names import Name
 
 TSIG_ALGORITHM = "hmac-sha256"
@@ -74,9 +74,9 @@ def check(wanted: Format, grants: Iterable[Grant], *, pinned: bool, apexes: Iter
         raise Invalid(
             "this is an account that names no hostname, and --format lego is a file by hostname: use --format acme-dns"
         )
-    if wanted is not Format.TSIG and not pinned:
-        for grant in granted:
-            _apex(grant, apexes)
+    served = list(apexes)
+    for grant in granted:
+        served_zone(grant.challenge_name, served)
 
 
 def render(wanted: Format, credential: Credential) -> str:
@@ -189,22 +189,13 @@ def to_yaml(objects: Iterable[Object], *, comment: Iterable[str] = ()) -> str:
 
 def _account(credential: Credential, grant: Grant) -> dict[str, str]:
     """The account that may write for *grant*; its members in the order in which acme-dns has them."""
-    apex = _apex(grant, credential.apexes)
+    apex = served_zone(grant.challenge_name, credential.apexes)
     return {
         "username": str(credential.token.id),
         "password": credential.secret,
         "fulldomain": str(grant.challenge_name),
         "subdomain": str(Name.from_labels(grant.challenge_name.relative_to(apex))),
     }
-
-
-def _apex(grant: Grant, apexes: Iterable[Name]) -> Name:
-    apex = zone_of(grant.challenge_name, apexes)
-    if apex is None:
-        raise NotServed(
-            f"{grant.challenge_name} is in no zone that is served here any more: put its zone back, or deny it"
-        )
-    return apex
 
 
 def _comment(*lines: str) -> str:

@@ -317,6 +317,52 @@ def test_tokens_that_do_not_rotate(run: Run, tmp_path: Path, minted: dict[str, A
     assert 1 == len(secrets(tmp_path))
 
 
+# Zones that have gone
+
+GONE = f"{CHALLENGE} is in no zone that is served here any more: put its zone back, or deny it"
+
+
+@pytest.fixture
+def zone_is_gone(minted: dict[str, Any], configuration: Path) -> None:
+    """The token's zone is no longer in the configuration; another one is."""
+    configuration.write_text(configuration.read_text().replace("acme.example.com", "dv.example.com"))
+
+
+@pytest.mark.usefixtures("zone_is_gone")
+def test_token_of_a_zone_that_has_gone(run: Run, minted: dict[str, Any]) -> None:
+    """What it can no longer do is said wherever its hostnames are; a leaked secret can still be replaced."""
+    shown = run("token", "show", minted["id"]).out
+    rotated = run("token", "rotate", minted["id"]).out
+
+    assert f"{HOST}: {GONE}" == shown.splitlines()[-1]
+    assert f"{HOST}: {GONE}" == rotated.splitlines()[-1]
+
+
+@pytest.mark.usefixtures("zone_is_gone")
+@pytest.mark.parametrize("form", ["acme-dns", "lego", "tsig", "kubernetes"])
+def test_forms_for_a_zone_that_has_gone(run: Run, tmp_path: Path, minted: dict[str, Any], form: str) -> None:
+    """No client is given what cannot work, and the secret stays as it was."""
+    before = secrets(tmp_path)
+
+    assert fails(run, "token", "rotate", minted["id"], "--format", form) == GONE
+    assert secrets(tmp_path) == before
+
+
+@pytest.mark.usefixtures("zone_is_gone")
+def test_hostname_of_a_zone_that_has_gone(run: Run, minted: dict[str, Any]) -> None:
+    """It has a name in another zone only once nothing keeps the old one for it."""
+    fault = (
+        f"{HOST} still publishes at {CHALLENGE}, which is in no zone that is served here any more: put its zone back, "
+        "or take the hostname from the tokens that are granted it: see token list, token deny"
+    )
+    other = run("token", "mint", "b.example.com", "--output", "json").json["id"]
+
+    assert fails(run, "token", "mint", HOST) == fault
+    assert fails(run, "token", "allow", other, HOST) == fault
+    run("token", "deny", minted["id"], HOST)
+    assert "_acme-challenge.some.dv.example.com" in run("token", "mint", HOST).out
+
+
 # allow, deny
 
 
@@ -367,6 +413,21 @@ def test_hosts_that_cannot_be_denied(run: Run, minted: dict[str, Any]) -> None:
     fault = fails(run, "token", "deny", minted["id"], HOST, "com")
     assert "the token is not granted com: see responder token show" == fault
     assert [] == run("token", "deny", minted["id"], HOST, "--output", "json").json["hostnames"]
+
+
+def test_allow_and_deny_what_is_over(run: Run, tmp_path: Path, minted: dict[str, Any]) -> None:
+    """Nothing is allowed to a token that is over; one that has expired gives back the names that it still keeps."""
+    run("token", "allow", minted["id"], "b.example.com")
+    with connect(tmp_path) as database:
+        database.execute("UPDATE tokens SET expires_at = 7")
+    fault = "that token has expired, which another hostname would not change: mint another one"
+    assert fails(run, "token", "allow", minted["id"], "c.example.com") == fault
+    denied = run("token", "deny", minted["id"], HOST).out
+    assert denied.splitlines()[0] == f"token {minted['id']} has expired; these are still kept for it:"
+    run("token", "mint", HOST, "--alias", "x.acme.example.com")
+    run("token", "revoke", minted["id"])
+    for command in ("allow", "deny"):
+        assert "was revoked, for good" in fails(run, "token", command, minted["id"], "b.example.com")
 
 
 # Ids

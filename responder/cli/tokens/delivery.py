@@ -99,7 +99,11 @@ class HandOver:
 
     def _text(self, token: Token, secret: Secret, note: str | None) -> str:
         if self.wanted is None:
-            return _as_json(token, secret) if self.delivery.form == JSON else "".join(_as_text(token, secret, note))
+            return (
+                _as_json(token, secret)
+                if self.delivery.form == JSON
+                else "".join(_as_text(token, secret, note, self.apexes))
+            )
         tsig_secret = access.tsig_secret(self.master, access.tsig_key_name(token))
         credential = Credential(token=token, secret=secret, apexes=self.apexes, url=self.url, tsig_secret=tsig_secret)
         return credentials.render(self.wanted, credential)
@@ -108,7 +112,7 @@ class HandOver:
         """On stderr, what does not belong into the text."""
         place = f" goes into {self.delivery.out}" if self.delivery.out is not None else ""
         click.echo(f"token {token.id}{place}", err=True)
-        for line in (*([note] if note else []), *describing.grant_lines(token)):
+        for line in (*([note] if note else []), *describing.grant_lines(token, self.apexes)):
             click.echo(line, err=True)
 
 
@@ -138,7 +142,7 @@ def _as_json(token: Token, secret: Secret) -> str:
     return json.dumps({"id": described.pop("id"), "token": secret} | described, indent=2) + "\n"
 
 
-def _as_text(token: Token, secret: Secret, note: str | None) -> Iterator[str]:
+def _as_text(token: Token, secret: Secret, note: str | None, apexes: Sequence[Name]) -> Iterator[str]:
     yield f"token        {secret}\n"
     yield f"id           {token.id}\n"
     yield f"expires      {instant_text(token.expires_at)}\n"
@@ -148,8 +152,9 @@ def _as_text(token: Token, secret: Secret, note: str | None) -> Iterator[str]:
     if note is not None:
         yield f"{note}\n"
     yield "\n"
-    yield from (f"{line}\n" for line in describing.grant_lines(token))
-    hosts = [grant for grant in token.grants if grant.names_a_host]
+    yield from (f"{line}\n" for line in describing.grant_lines(token, apexes))
+    served = (grant for grant in token.grants if access.zone_of(grant.challenge_name, apexes) is not None)
+    hosts = [grant for grant in served if grant.names_a_host]
     yield from _caa(_BIND, [grant.hostname for grant in hosts if grant.cname is not None])
     yield from _caa(_ALLOW, [grant.hostname for grant in hosts if grant.cname is None])
 

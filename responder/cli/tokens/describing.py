@@ -9,6 +9,8 @@ from typing import Any
 from responder import access
 from responder.access import Token
 from responder.cli.context import instant_text
+from responder.errors import NotServed
+from responder.names import Name
 
 
 def as_json(token: Token) -> dict[str, Any]:
@@ -24,8 +26,8 @@ def as_json(token: Token) -> dict[str, Any]:
     return access.describe(token) | more
 
 
-def lines(token: Token) -> Iterator[str]:
-    """The same, to be read."""
+def lines(token: Token, apexes: Sequence[Name]) -> Iterator[str]:
+    """The same, to be read, where the zones of *apexes* are served."""
     yield f"token        {token.id}"
     yield f"state        {token.state(datetime.now(UTC)).value}"
     yield f"description  {token.description or ''}".rstrip()
@@ -36,12 +38,17 @@ def lines(token: Token) -> Iterator[str]:
     yield f"pinned to    {account(token)}"
     yield f"generation   {token.generation}"
     yield f"TSIG key     {access.tsig_key_name(token)}"
-    yield from grant_lines(token)
+    yield from grant_lines(token, apexes)
 
 
-def grant_lines(token: Token) -> Iterator[str]:
-    """Each hostname, with the CNAME that it needs."""
+def grant_lines(token: Token, apexes: Sequence[Name]) -> Iterator[str]:
+    """Each hostname, with the CNAME that it needs, or with what keeps it from being of use."""
     for grant in token.grants:
+        try:
+            access.served_zone(grant.challenge_name, apexes)
+        except NotServed as fault:
+            yield f"{grant.hostname}: {fault}"
+            continue
         if grant.names_a_host:
             yield f"{grant.hostname}: {grant.cname or f'no CNAME needed, {grant.challenge_name} is in our zone'}"
         else:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import click
 
 from responder import access
-from responder.access import Grant, Token
+from responder.access import Grant, State, Token
 from responder.cli.context import OUTPUT, Context, print_json
 from responder.cli.parameters import Hostname, TokenId
 from responder.cli.tokens import describing
@@ -33,9 +33,14 @@ def allow(context: Context, id: str, hosts: tuple[str, ...], alias: str | None, 
     grants = grants_for(context.settings, hosts, alias)
 
     async def change(store: Store) -> Token:
-        return await store.allow(await store.token_id(id), grants, at=datetime.now(UTC))
+        now = datetime.now(UTC)
+        token = await store.token(await store.token_id(id))
+        if token.state(now) is State.EXPIRED:
+            raise Invalid("that token has expired, which another hostname would not change: mint another one")
+        await check_owned(context.settings, store, grants)
+        return await store.allow(token.id, grants, at=now)
 
-    _print(context.with_store(change), output)
+    _print(context, context.with_store(change), output)
 
 
 @click.command()
@@ -44,12 +49,29 @@ def allow(context: Context, id: str, hosts: tuple[str, ...], alias: str | None, 
 @OUTPUT
 @click.pass_obj
 def deny(context: Context, id: str, hosts: tuple[Name, ...], output: str) -> None:  # noqa: A002
-    """Take hostnames from a token. The values that it has set for them are removed."""
+    """Take hostnames from a token, also from one that has expired. The values that it has set for them are removed."""
 
     async def change(store: Store) -> Token:
         return await store.deny(await store.token_id(id), hosts, at=datetime.now(UTC))
 
-    _print(context.with_store(change), output)
+    _print(context, context.with_store(change), output)
+
+
+async def check_owned(settings: Settings, store: Store, wanted: Sequence[tuple[Grant, Name]]) -> None:
+    """
+    Whether a zone that has gone still has one of these hostnames: then it is no use to go on with the name it had.
+
+    Raises `InvalidRequest` with every fault.
+    """
+    apexes = [zone.name for zone in settings.zones]
+    owned = await store.owned(grant.hostname for grant, _ in wanted)
+    if faults := [
+        f"{hostname} still publishes at {grant.challenge_name}, which is in no zone that is served here any more: put "
+        "its zone back, or take the hostname from the tokens that are granted it: see token list, token deny"
+        for hostname, (grant, _) in owned.items()
+        if access.zone_of(grant.challenge_name, apexes) is None
+    ]:
+        raise InvalidRequest(faults)
 
 
 def grants_for(settings: Settings, hosts: Sequence[str], alias: str | None) -> tuple[tuple[Grant, Name], ...]:
@@ -71,12 +93,15 @@ def grants_for(settings: Settings, hosts: Sequence[str], alias: str | None) -> t
     return tuple(grants.values())
 
 
-def _print(token: Token, output: str) -> None:
+def _print(context: Context, token: Token, output: str) -> None:
     if output == "json":
         print_json(describing.as_json(token))
         return
-    click.echo(f"token {token.id} now covers, with a running service within a second:")
-    for line in describing.grant_lines(token):
+    if token.state(datetime.now(UTC)) is State.EXPIRED:
+        click.echo(f"token {token.id} has expired; these are still kept for it:")
+    else:
+        click.echo(f"token {token.id} now covers, with a running service within a second:")
+    for line in describing.grant_lines(token, [zone.name for zone in context.settings.zones]):
         click.echo(f"  {line}")
     if not token.grants:
         click.echo("  no hostname")

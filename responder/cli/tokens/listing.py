@@ -57,7 +57,7 @@ def show(context: Context, id: str, output: str) -> None:  # noqa: A002  # becom
     if output == "json":
         print_json(describing.as_json(shown))
         return
-    for line in describing.lines(shown):
+    for line in describing.lines(shown, [zone.name for zone in context.settings.zones]):
         click.echo(line)
 
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import click
 
 from responder import access
-from responder.access import Network, State
+from responder.access import Network, State, Token
 from responder.cli.context import Context, instant_text
 from responder.cli.parameters import THUMBPRINT, Duration, NetworkArgument, Note, TokenId
 from responder.cli.tokens.delivery import Delivery, delivered
-from responder.cli.tokens.grants import ALIAS, grants_for
+from responder.cli.tokens.grants import ALIAS, check_owned, grants_for
 from responder.errors import Invalid
 from responder.store import NewToken, Store
 
@@ -55,7 +55,12 @@ def mint(
             allow_from=allow_from,
             account_thumbprint=pinned_to,
         )
-        hand_over(context.with_store(lambda store: store.mint(new), create=True), secret)
+
+        async def write(store: Store) -> Token:
+            await check_owned(context.settings, store, grants)
+            return await store.mint(new)
+
+        hand_over(context.with_store(write, create=True), secret)
 
 
 @click.command()
