@@ -74,10 +74,12 @@ class Part:
 
 async def take_over(source: AcmeDnsDatabase, store: Store, plan: Plan) -> AsyncGenerator[Part, None]:
     """Take over what *source* has, part by part; each is on disk when it comes. Raises `StoreUnavailable`."""
+    holders: dict[Name, UUID] = {}
     async for rows in source.rows():
         part = Part()
         now = datetime.now(UTC)
         accounts = [account for row in rows if (account := _read(row, plan, part, at=now)) is not None]
+        accounts = [account for account in accounts if _is_apart(account, holders, part)]
         for start in range(0, len(accounts), BATCH):
             await _write(store, accounts[start : start + BATCH], plan, part, at=now)
         yield part
@@ -125,9 +127,28 @@ def _read(row: Row, plan: Plan, part: Part, *, at: datetime) -> Account | None:
     return Account(token=token, values=_values(row), last_used_at=_last_used(row, at))
 
 
+def _is_apart(account: Account, holders: dict[Name, UUID], part: Part) -> bool:
+    """Whether its name is no other account's as well, which acme-dns tells from it by letter case (see RFC 4343)."""
+    name = account.token.grants[0][0].challenge_name
+    holder = holders.setdefault(name, account.token.id)
+    if holder == account.token.id:
+        return True
+    part.refused.append(
+        Remark(
+            str(account.token.id),
+            f"{name} is the name of account {holder}, too, for DNS knows no letter case: give its hostname a new token",
+        )
+    )
+    return False
+
+
 def _text(column: str | bytes) -> str:
-    """What a column says, also where somebody wrote text into it as octets."""
-    return column if isinstance(column, str) else bytes(column).decode(errors="backslashreplace")
+    """What a column says, also where somebody wrote text into it as octets, or text that is not UTF-8."""
+    return _octets(column).decode(errors="backslashreplace")
+
+
+def _octets(column: str | bytes) -> bytes:
+    return column.encode(errors="surrogateescape") if isinstance(column, str) else bytes(column)
 
 
 def parse_networks(text: str | None) -> tuple[tuple[Network, ...], list[str]]:
@@ -164,7 +185,7 @@ def _parse_id(text: str) -> UUID:
 
 
 def _parse_hash(password: str | bytes) -> bytes:
-    octets = password.encode() if isinstance(password, str) else bytes(password)
+    octets = _octets(password)
     if not _BCRYPT.fullmatch(octets):
         raise Invalid("its password is no bcrypt hash of a cost from 4 to 14")
     return octets

@@ -284,6 +284,54 @@ def test_octets(run: Run, sqlite: AcmeDns, small_parts: None) -> None:
     assert {*users} == {token["id"] for token in run("token", "list", "--output", "json").json}
 
 
+@pytest.mark.parametrize("column", ["Username", "Subdomain", "AllowFrom", "Password"])
+def test_text_that_is_not_utf8(run: Run, sqlite: AcmeDns, small_parts: None, column: str) -> None:
+    """It costs the account that it is in, and no other, wherever it comes among them."""
+    users = [sqlite.register((NEW, 1_700_000_000), username=f"{digit}" * 32)[0] for digit in "0123abcdef"]
+    user, _ = sqlite.register(username="5" * 32)
+    sqlite.execute(f"UPDATE records SET {column} = CAST(x'3577ff' AS TEXT) WHERE Username = $1", user)  # our own names
+
+    done = run(*IMPORT, sqlite.url, status=1)
+
+    assert done.out == "took over 10 accounts with 10 values; here already: 0; not taken over: 1\n"
+    name = "5w\\xff" if column == "Username" else user
+    assert done.err.startswith(f"responder: not taken over: {name}: ")
+    assert {str(UUID(each)) for each in users} == {each["id"] for each in run("token", "list", "--output", "json").json}
+
+
+def test_value_that_is_not_utf8(run: Run, sqlite: AcmeDns) -> None:
+    """It is none that a CA looks for: the others come over."""
+    user, _ = sqlite.register((NEW, 1_700_000_000), (OLD, 1_600_000_000))
+    sqlite.execute("UPDATE txt SET Value = CAST(x'ff' AS TEXT) WHERE Value = $1", OLD)
+
+    assert run(*IMPORT, sqlite.url).out == "took over 1 account with 1 value; here already: 0; not taken over: 0\n"
+    assert [NEW] == [each["value"] for each in run("value", "list", "--output", "json").json]
+    assert user
+
+
+def test_names_that_differ_in_letter_case(run: Run, sqlite: AcmeDns, small_parts: None) -> None:
+    """DNS knows one name only, which is the first account's: the other is named, also if it is tried or run again."""
+    first, other = f"{UUID('1' * 32)}", f"{UUID('9' * 32)}"
+    sqlite.register(username=other, subdomain="same")
+    sqlite.register(username=first, subdomain="SAME")
+    for _ in range(3):
+        sqlite.register()
+
+    for option in (["--dry-run"], [], []):
+        done = run(*IMPORT, sqlite.url, *option, status=1)
+        assert done.err == (
+            f"responder: not taken over: {other}: same.acme.example.com is the name of account {first}, too, "
+            "for DNS knows no letter case: give its hostname a new token\n"
+        )
+    assert other not in {token["id"] for token in run("token", "list", "--output", "json").json}
+
+
+def test_options_of_sqlite(run: Run, sqlite: AcmeDns) -> None:
+    """None is taken, and none is passed over in silence."""
+    fault = 'DATABASE-URL has a "?" after the path, but SQLite takes no options here: remove it and what follows'
+    assert fails(run, *IMPORT, f"sqlite:///{sqlite.url}?mode=ro") == fault
+
+
 def test_name_that_somebody_has(run: Run, sqlite: AcmeDns) -> None:
     """Of many accounts, the one whose name belongs to another token here stays out, and no other."""
     run("token", "mint", HOST, "--alias", "mine.acme.example.com")

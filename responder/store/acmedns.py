@@ -17,14 +17,18 @@ from typing import Self
 from sqlalchemy import (
     URL,
     Column,
+    ColumnElement,
     Connection,
     Integer,
+    LargeBinary,
     MetaData,
     Table,
     Text,
     bindparam,
+    cast,
     func,
     inspect,
+    literal,
     make_url,
     select,
 )
@@ -44,6 +48,8 @@ VERSION = "1"
 
 _ARGUMENT = "DATABASE-URL"
 
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
+
 _metadata = MetaData()
 _version = Table("acmedns", _metadata, Column("name", Text), Column("value", Text))
 _records = Table(
@@ -62,7 +68,8 @@ class Row:
     """
     One account. *values* are those that are not empty, with the seconds since 1970 they are from, newest first.
 
-    Any column of SQLite may hold octets, whatever it was declared as.
+    Any column of SQLite may hold octets, whatever it was declared as, and text that is not UTF-8: surrogates stand for
+    what is not (PEP 383).
     """
 
     username: str | bytes
@@ -127,6 +134,10 @@ def _parse(text: str) -> URL:
     except (ArgumentError, ValueError):
         url = URL.create("none")
     if url.drivername == "sqlite" and url.database:
+        if url.query:
+            raise Invalid(
+                f'{_ARGUMENT} has a "?" after the path, but SQLite takes no options here: remove it and what follows'
+            )
         return url
     if url.drivername in ("postgres", "postgresql"):
         # Of libpq, and what it is called by asyncpg.
@@ -161,9 +172,9 @@ def _count(connection: Connection) -> int:
 
 
 def _chunk(connection: Connection, after: str | bytes) -> list[Row]:
-    query = select(_records).where(_records.c.username > after).order_by(_records.c.username).limit(CHUNK)
+    query = select(_records).where(_records.c.username > _bound(after)).order_by(_records.c.username).limit(CHUNK)
     records = connection.execute(query).all()
-    values = _values(connection, [record.subdomain for record in records])
+    values = _values(connection, [record.subdomain for record in records if _is_text(record.subdomain)])
     return [
         Row(
             username=record.username,
@@ -174,6 +185,18 @@ def _chunk(connection: Connection, after: str | bytes) -> list[Row]:
         )
         for record in records
     ]
+
+
+def _is_text(column: str | bytes) -> bool:
+    """Whether it can be asked for as it is: octets can, but not text that is not UTF-8."""
+    return isinstance(column, bytes) or not _SURROGATE.search(column)
+
+
+def _bound(column: str | bytes) -> ColumnElement[str]:
+    """*column*, to be compared with; text that is not UTF-8 goes to SQLite as octets, and becomes text there."""
+    if isinstance(column, bytes) or _is_text(column):
+        return literal(column, Text)
+    return cast(literal(column.encode(errors="surrogateescape"), LargeBinary), Text)
 
 
 def _values(

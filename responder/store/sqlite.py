@@ -50,7 +50,11 @@ _FAULTS = {
 
 
 class SQLite(Database):
-    """The database file that *url* names, which comes from *setting*. If *read_only*, nothing in it can change."""
+    """
+    The database file that *url* names, which comes from *setting*. If *read_only*, nothing in it can change.
+
+    What is not UTF-8 in there comes with surrogates then (PEP 383).
+    """
 
     def __init__(self, url: URL, *, setting: str = "database.url", read_only: bool = False) -> None:
         if not url.database or url.database == ":memory:":
@@ -150,6 +154,9 @@ class SQLite(Database):
             check_same_thread=False,
             cached_statements=256,
         )
+        if self._mode == "ro":
+            # Another program's: SQLite never looks whether text is UTF-8, and one that is not must not cost the rest.
+            connection.text_factory = lambda octets: octets.decode(errors="surrogateescape")
         try:
             connection.execute("PRAGMA synchronous=FULL")
             connection.execute("PRAGMA foreign_keys=ON")
