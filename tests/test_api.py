@@ -584,6 +584,17 @@ FAULTY: list[tuple[dict[str, Any], list[str] | None]] = [
     ({"fqdn": OWN, "value": "a\nb"}, None),
     ({"fqdn": OWN, "value": "a" * 256}, None),
     ({"keyAuth": 5}, ['"domain" is missing', '"token" is missing', '"keyAuth": text is expected']),
+    (
+        {"domain": HOST, "token": "t", "keyAuth": ""},
+        ['"keyAuth": is empty: send the key authorization (RFC 8555, section 8.1)'],
+    ),
+    *(
+        (
+            {"domain": HOST, "token": "t", "keyAuth": "k", **other},
+            ['the body is of two modes: send "fqdn" and "value", or "domain", "token" and "keyAuth", but not both'],
+        )
+        for other in ({"fqdn": OWN, "value": VALUE}, {"FQDN": OWN}, {"value": VALUE})
+    ),
     ({"domain": "127.0.0.1", "token": "t", "keyAuth": "k"}, None),
     ({"domain": "com", "token": "t", "keyAuth": "k"}, None),
     ({"domain": HOST, "token": "t", "keyAuth": "\ud800"}, ['"keyAuth": the text is not valid Unicode']),

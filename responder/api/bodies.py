@@ -61,6 +61,12 @@ def _read_by(parse: Callable[[str], object]) -> PlainValidator:
     return PlainValidator(validate)
 
 
+def _parse_key_authorization(text: str) -> str:
+    if not text:
+        raise Invalid("is empty: send the key authorization (RFC 8555, section 8.1)")
+    return text
+
+
 class DefaultBody(_Body):
     """The body of present and cleanup as lego's httpreq sends it by default: a name, and the value for it."""
 
@@ -78,7 +84,7 @@ class RawBody(_Body):
 
     hostname: Annotated[Name, _read_by(parse_hostname)] = Field(alias="domain")
     acme_token: Annotated[str, _read_by(str)] = Field(alias="token")
-    key_authorization: Annotated[str, _read_by(str)] = Field(alias="keyAuth")
+    key_authorization: Annotated[str, _read_by(_parse_key_authorization)] = Field(alias="keyAuth")
 
     @property
     def name(self) -> Name:
@@ -126,6 +132,10 @@ def _parse(octets: bytes, *, longest: int) -> Body:
         raise InvalidRequest(['the body is not JSON: send {"fqdn": "...", "value": "..."}']) from None
     if not isinstance(data, dict):
         raise InvalidRequest(['the body is not a JSON object: send {"fqdn": "...", "value": "..."}'])
+    if "keyAuth" in data and data.keys() & {"fqdn", "value"}:  # no client sends both, and which one counts is a guess
+        raise InvalidRequest(
+            ['the body is of two modes: send "fqdn" and "value", or "domain", "token" and "keyAuth", but not both']
+        )
     return (RawBody if "keyAuth" in data else DefaultBody).model_validate(data, context=longest)
 
 
