@@ -549,6 +549,17 @@ async def test_store_takes_over_all_or_none(store: Store) -> None:
     assert 1 == len(await store.tokens())
 
 
+async def test_store_shares_no_account(store: Store) -> None:
+    """The name of one account becomes no other's as well, whether they come together or one after the other."""
+    with pytest.raises(NameTaken):
+        await store.take_over([account("a"), account("A")], at=NOW, until=NOW + DAY)
+    await store.take_over([account("a")], at=NOW, until=NOW + DAY)
+    with pytest.raises(NameTaken):
+        await store.take_over([account("A"), account("b")], at=NOW, until=NOW + DAY)
+
+    assert 1 == len(await store.tokens())
+
+
 async def test_store_tries(store: Store) -> None:
     """A dry run says what would be done, or refused, and leaves nothing behind."""
     before = await shown(store), await store.serials()

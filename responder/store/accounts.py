@@ -12,10 +12,11 @@ from uuid import UUID
 
 from sqlalchemy import Connection, bindparam, select, update
 
+from responder.errors import NameTaken
 from responder.store import journal
 from responder.store.audit import Action
 from responder.store.batch import Present
-from responder.store.grants import Wanted, give
+from responder.store.grants import Wanted, give, owned
 from responder.store.schema import tokens
 from responder.store.tokens import NewToken, insert_tokens
 from responder.store.values import apply
@@ -65,6 +66,10 @@ def _known(connection: Connection, ids: Sequence[UUID]) -> set[UUID]:
 
 def _write(connection: Connection, new: Sequence[Account], *, at: datetime, until: datetime) -> None:
     zones = journal.lock_zones(connection)
+    names = [grant.hostname for account in new for grant, _ in account.token.grants]
+    # Tokens may share a hostname, but an account's own name is nobody else's.
+    if len(set(names)) < len(names) or owned(connection, names):
+        raise NameTaken("the name of an account belongs to another token")
     insert_tokens(connection, [account.token for account in new])
     wanted = [Wanted(account.token.id, grant, apex) for account in new for grant, apex in account.token.grants]
     give(connection, zones, wanted, action=Action.IMPORT, at=at)
