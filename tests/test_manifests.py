@@ -501,7 +501,7 @@ def test_zone_that_left(run: Run, minted: dict[str, Any], tmp_path: Path) -> Non
     path = tmp_path / "responder.toml"
     path.write_text(path.read_text().replace("acme.example.com", "other.example.com"))
 
-    assert "is in no zone of the configuration any more" in fault(run, HOST, "--url", API)
+    assert "is in no zone that is served here any more: put its zone back, or deny it" in fault(run, HOST, "--url", API)
 
 
 @pytest.mark.parametrize(

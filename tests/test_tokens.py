@@ -336,6 +336,10 @@ def test_token_of_a_zone_that_has_gone(run: Run, minted: dict[str, Any]) -> None
 
     assert f"{HOST}: {GONE}" == shown.splitlines()[-1]
     assert f"{HOST}: {GONE}" == rotated.splitlines()[-1]
+    for command in ("show", "rotate"):
+        done = run("token", command, minted["id"], "--output", "json")
+        assert done.err == f"responder: warning: {HOST}: {GONE}\n"
+        assert done.json["id"] == minted["id"]
 
 
 @pytest.mark.usefixtures("zone_is_gone")

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from uuid import UUID
 
 from responder import access, credentials, manifests
-from responder.access import Grant, State, Token
+from responder.access import State, Token
 from responder.cli.manifest.arguments import Kind, Options, read_certificates, read_text, read_tsig_key
 from responder.config import Settings
 from responder.credentials import Credential
@@ -66,10 +66,13 @@ async def find(store: Store, hostnames: Sequence[Name], credential: Given) -> Fo
 def make_plan(
     settings: Settings, options: Options, wanted: Mapping[Name, Sequence[bool]], found: Found, credential: Given
 ) -> Plan:
-    """Raises `InvalidRequest`."""
+    """Raises `InvalidRequest` or `NotServed`."""
+    apexes = [zone.name for zone in settings.zones]
     grants = {grant.hostname: grant for grant in found.token.grants}
     hosts = [
-        Host(grant=grants[hostname], apex=_apex(settings, grants[hostname]), wildcard=wildcard)
+        Host(
+            grant=grants[hostname], apex=access.served_zone(grants[hostname].challenge_name, apexes), wildcard=wildcard
+        )
         for hostname, kinds in wanted.items()
         for wildcard in sorted(kinds)
     ]
@@ -139,13 +142,6 @@ def _token_id(key: TsigKey) -> UUID:
 def _uncovered(token: Token, hostnames: Iterable[Name]) -> list[str]:
     covered = {grant.hostname for grant in token.grants}
     return [str(hostname) for hostname in hostnames if hostname not in covered]
-
-
-def _apex(settings: Settings, grant: Grant) -> Name:
-    apex = access.zone_of(grant.challenge_name, (zone.name for zone in settings.zones))
-    if apex is None:
-        raise InvalidRequest([f"{grant.challenge_name} is in no zone of the configuration any more"])
-    return apex
 
 
 def _solver(settings: Settings, options: Options, found: Found, credential: Given) -> Solver:

@@ -91,6 +91,8 @@ class HandOver:
         text = self._text(token, secret, note)
         if self.wanted is not None or self.delivery.out is not None:
             self._explain(token, note)
+        elif self.delivery.form == JSON:
+            describing.warn(token, self.apexes)
         try:
             self.write(text)
         except InvalidRequest as fault:

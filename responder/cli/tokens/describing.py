@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+import click
+
 from responder import access
 from responder.access import Token
 from responder.cli.context import instant_text
@@ -53,6 +55,15 @@ def grant_lines(token: Token, apexes: Sequence[Name]) -> Iterator[str]:
             yield f"{grant.hostname}: {grant.cname or f'no CNAME needed, {grant.challenge_name} is in our zone'}"
         else:
             yield f"{grant.challenge_name}: for any hostname with a CNAME to it"
+
+
+def warn(token: Token, apexes: Sequence[Name]) -> None:
+    """Say on stderr, beside JSON, which hostnames are of no use."""
+    for grant in token.grants:
+        try:
+            access.served_zone(grant.challenge_name, apexes)
+        except NotServed as fault:
+            click.echo(f"responder: warning: {grant.hostname}: {fault}", err=True)
 
 
 def account(token: Token) -> str:

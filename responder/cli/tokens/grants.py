@@ -94,14 +94,16 @@ def grants_for(settings: Settings, hosts: Sequence[str], alias: str | None) -> t
 
 
 def _print(context: Context, token: Token, output: str) -> None:
+    apexes = [zone.name for zone in context.settings.zones]
     if output == "json":
+        describing.warn(token, apexes)
         print_json(describing.as_json(token))
         return
     if token.state(datetime.now(UTC)) is State.EXPIRED:
         click.echo(f"token {token.id} has expired; these are still kept for it:")
     else:
         click.echo(f"token {token.id} now covers, with a running service within a second:")
-    for line in describing.grant_lines(token, [zone.name for zone in context.settings.zones]):
+    for line in describing.grant_lines(token, apexes):
         click.echo(f"  {line}")
     if not token.grants:
         click.echo("  no hostname")

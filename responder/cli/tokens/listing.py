@@ -54,10 +54,12 @@ def show(context: Context, id: str, output: str) -> None:  # noqa: A002  # becom
         return await store.token(await store.token_id(id))
 
     shown = context.with_store(find)
+    apexes = [zone.name for zone in context.settings.zones]
     if output == "json":
+        describing.warn(shown, apexes)
         print_json(describing.as_json(shown))
         return
-    for line in describing.lines(shown, [zone.name for zone in context.settings.zones]):
+    for line in describing.lines(shown, apexes):
         click.echo(line)
 
 
