@@ -543,7 +543,7 @@ def test_endpoint(text: str, endpoint: Endpoint, printed: str) -> None:
             (
                 text,
                 (
-                    f'"{text}" has a zone ("%..."), of which nothing is known here: write an address without one, '
+                    f'"{text}" names an interface after "%", which is not supported: write an address without one, '
                     'such as "[::]:53", which takes what comes to link-local addresses, too'
                 ),
             )

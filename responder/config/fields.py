@@ -44,7 +44,7 @@ class Endpoint:
         """
         if "%" in text:  # RFC 4007, section 11; to Python, such a zone may be any text, a port included
             raise Invalid(
-                f'"{text}" has a zone ("%..."), of which nothing is known here: write an address without one, '
+                f'"{text}" names an interface after "%", which is not supported: write an address without one, '
                 f'such as "[::]:{example}", which takes what comes to link-local addresses, too'
             )
         if (address := _address(text.strip("[]"))) is not None:
