@@ -122,7 +122,9 @@ async def _open_again(
                 return store
             if not answering:
                 answering = True
-                await _listen(_admin(settings, Away(), lambda: (nameservers, 0)), [sock.dup() for sock in admin], None, stack)
+                await _listen(
+                    _admin(settings, Away(), lambda: (nameservers, 0)), [sock.dup() for sock in admin], None, stack
+                )
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), OPEN_AGAIN)
     return None
