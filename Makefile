@@ -27,7 +27,7 @@ bench: .venv/installed
 
 # The plain manifests from the charts, and the settings in the schema of their values; needs helm.
 manifests: .venv/installed
-	$(BIN)/python -m tests.charts
+	$(BIN)/python -m tests.support.charts
 
 # Everything is pinned by hash; nothing but PyPI and this directory is read.
 .venv/installed: requirements-dev.txt pyproject.toml

@@ -19,12 +19,12 @@ from datetime import datetime, timedelta
 import structlog
 
 from responder import metrics
-from responder.access import Grant, Token
+from responder.dns.rrset import RRType
+from responder.dns.zone import Change, Static
 from responder.errors import NotServed, Refused, ResponderError, StoreUnavailable, Unavailable, WrongAccount
 from responder.feed import Publisher
 from responder.logs import Outage
 from responder.names import Name
-from responder.rrset import RRType
 from responder.store import (
     Action,
     AuditEvent,
@@ -38,7 +38,8 @@ from responder.store import (
     Verdict,
     names,
 )
-from responder.zone import Change, Static, parse_value
+from responder.tokens.token import Grant, Token
+from responder.tokens.values import parse_value
 
 MAX_BATCH = 512
 """Operations in one transaction: enough to share one disk write, few enough that nobody waits long for the others."""

@@ -23,17 +23,17 @@ from responder.api import Away, Health, Runner, build_admin, build_api, build_ru
 from responder.api.tls import ServerTls
 from responder.certificate.files import Files
 from responder.challenges import Challenges
-from responder.child import Lifeline, run
 from responder.config import Settings
-from responder.cookies import DAY, daily_keys
+from responder.dns.cookies import DAY, daily_keys
 from responder.errors import CannotStart, ResponderError, StoreUnavailable
 from responder.feed import Publisher, hold
-from responder.keyfile import read_key
-from responder.keypair import KeyPair
+from responder.files.keyfile import read_key
 from responder.limits import Limits
 from responder.logs import Outage
-from responder.scheduling import take_short_turns
+from responder.process.child import Lifeline, run
+from responder.process.scheduling import take_short_turns
 from responder.store import SchemaState, Store
+from responder.tls.keypair import KeyPair
 from responder.update import Keyring, Updates
 
 if TYPE_CHECKING:
@@ -234,7 +234,7 @@ async def _start_tls(
     if settings.api.tls == "files":
         keeper = Files(settings.api, tls.use)
     else:
-        from responder.certificate.own import OwnCertificateKeeper  # its libraries are large, and nobody else's here
+        from responder.certificate.own import OwnCertificateKeeper
 
         keeper = OwnCertificateKeeper(store, challenges, settings, tls.use, clock=_now)
     await keeper.load()

@@ -92,7 +92,7 @@ def expose() -> bytes:
 
 
 def count(family: str, labels: Sequence[str], number: int) -> None:
-    """Add what a nameserver has counted, by the families of `responder.counts`."""
+    """Add what a nameserver has counted, by the families of `responder.dns.counts`."""
     _COUNTS[family].labels(*labels).inc(number)
 
 

@@ -15,11 +15,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from responder.access import Grant, Network, parse_network
 from responder.errors import Invalid, Refused
 from responder.names import Name
 from responder.store import Account, NewToken, Store
 from responder.store.acmedns import AcmeDnsDatabase, Row
+from responder.tokens.network import Network, parse_network
+from responder.tokens.token import Grant
 
 VALUES_KEPT = 2
 """Of each name: as many as acme-dns shows."""

@@ -13,7 +13,7 @@ import signal
 
 from hypothesis import settings
 
-from tests.postgres import postgres_server
+from tests.support.postgres import postgres_server
 
 __all__ = ["postgres_server"]
 

@@ -15,12 +15,24 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from responder import challenges
-from responder.access import Token
 from responder.challenges import Challenges
 from responder.errors import InvalidValue, NotCovered, StoreUnavailable, TooManyValues, Unauthenticated
 from responder.store import MAX_VALUES, Action, Outcome, Present, Verdict
-from tests.service import LIFETIME, Control, Quick, connect, control, grant, new_database, quick, running, until, url
-from tests.zones import static
+from responder.tokens.token import Token
+from tests.support.service import (
+    LIFETIME,
+    Control,
+    Quick,
+    connect,
+    control,
+    grant,
+    new_database,
+    quick,
+    running,
+    until,
+    url,
+)
+from tests.support.zones import static
 
 __all__ = ["quick", "running", "url"]
 

@@ -26,21 +26,22 @@ import structlog
 from cryptography import x509
 
 from responder import challenges, control, feed, logs
-from responder.access import digest, mint_secret, tsig_key_name, tsig_secret
 from responder.api import health
-from responder.child import Lifeline
 from responder.config import load
+from responder.dns.wire import Transport
+from responder.dns.zone import Zones
 from responder.errors import StoreUnavailable
-from responder.keyfile import read_key
+from responder.files.keyfile import read_key
+from responder.process.child import Lifeline
 from responder.store import NewToken, SchemaState, Store
-from responder.wire import Transport
-from responder.zone import Zones
-from tests.commands import Run, bare, fails
-from tests.keypairs import key_pair
-from tests.ports import free_port
-from tests.processes import PATIENCE, eventually, wait_until
-from tests.service import APEX, Quick, connect, grant, new_database, write_configuration
-from tests.updates import Key, add, message, rcode
+from responder.tokens.secret import digest, mint_secret, tsig_secret
+from responder.tokens.token import tsig_key_name
+from tests.support.commands import Run, bare, fails
+from tests.support.keypairs import key_pair
+from tests.support.ports import free_port
+from tests.support.processes import PATIENCE, eventually, wait_until
+from tests.support.service import APEX, Quick, connect, grant, new_database, write_configuration
+from tests.support.updates import Key, add, message, rcode
 
 __all__ = ["bare"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
 from collections.abc import Iterator
@@ -10,9 +11,9 @@ from pathlib import Path
 import click
 import pytest
 
-from responder.cli import cli
+from responder.cli.commands import cli
+from tests.support.places import ROOT
 
-ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("config/**/*.md")])
 _LINK = re.compile(r"\[[^]]*\]\((?!https?:|mailto:|#)([^)#\s]+)(#[^)\s]+)?\)")
 _COMMAND = re.compile(r"(?:^|`|\$ |\.venv/bin/)(responder (?:--config \S+ )?[a-z][^`\n|;#]*)", re.MULTILINE)
@@ -65,3 +66,29 @@ def _check(text: str, document: Path) -> None:
         option = word.partition("=")[0].rstrip(",.)")
         if option.startswith("--"):
             assert option in known | {"--help"}, f"{_name(document)}: {option} is no option: {text}"
+
+
+def test_the_design_has_every_module() -> None:
+    """The table of modules in `docs/design.md` and the tree name the same: the top, and what is in its pure folders."""
+    table = (ROOT / "docs/design.md").read_text().partition("## Modules")[2].partition("\n## ")[0]
+    first_column = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
+    documented = sorted(name for cell in first_column for name in re.findall(r"`([a-z.]+)`", cell))
+    top = _modules(ROOT / "responder")
+    inner = [
+        f"{folder}.{name}" for folder in ("dns", "tokens", "process") for name in _modules(ROOT / "responder" / folder)
+    ]
+    assert sorted(top + inner) == documented
+
+
+def _modules(folder: Path) -> list[str]:
+    return [path.stem for path in folder.iterdir() if not path.name.startswith("__")]
+
+
+@pytest.mark.parametrize("door", sorted(ROOT.glob("responder/**/__init__.py")), ids=_name)
+def test_doors_have_no_logic(door: Path) -> None:
+    """An `__init__.py` explains and exports, and does nothing else."""
+    explanation, *rest = ast.parse(door.read_text()).body
+    assert isinstance(explanation, ast.Expr), "it starts with a docstring"
+    for statement in rest:
+        exports = isinstance(statement, ast.Assign) and [ast.unparse(each) for each in statement.targets] == ["__all__"]
+        assert exports or isinstance(statement, ast.ImportFrom), ast.unparse(statement)

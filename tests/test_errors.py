@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from responder import errors, update
+from responder import errors
 from responder.api import problems
 from responder.errors import Invalid, InvalidName, Refused, ResponderError, by_ancestry
+from responder.update import updates as update
 from responder.webhook import statuses
 
 

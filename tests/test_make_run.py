@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.ports import free_port
-from tests.service import write_configuration
+from tests.support.places import ROOT
+from tests.support.ports import free_port
+from tests.support.service import write_configuration
 
-SCRIPT = Path(__file__).parents[1] / "config" / "dev.py"
+SCRIPT = ROOT / "config" / "dev.py"
 
 RUN = [sys.executable, str(SCRIPT)]
 

@@ -21,14 +21,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from responder.access import Secret, Token
 from responder.api import build_api
 from responder.config import ApiSettings
 from responder.limits import Limits
-from tests.service import APEX, Control, Quick, control, new_database
-from tests.test_api import MAX_LIFETIME, listening
-from tests.updates import ANY, ANY_TYPE, IN, NONE, SOA, TXT, A, Desk, add, key_of, message, rcode, record, text
-from tests.updates import name as wire_name
+from responder.tokens.secret import Secret
+from responder.tokens.token import Token
+from tests.api.test_api import MAX_LIFETIME, listening
+from tests.support.service import APEX, Control, Quick, control, new_database
+from tests.support.updates import ANY, ANY_TYPE, IN, NONE, SOA, TXT, A, Desk, add, key_of, message, rcode, record, text
+from tests.support.updates import name as wire_name
 
 MINE, ALSO_MINE = "some.example.com", "www.some.example.com"
 YOURS = ["other.example.com", "example.com", "deep.some.example.com", "some.example.org", "api.acme.example.com"]

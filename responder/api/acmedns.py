@@ -18,7 +18,6 @@ from uuid import uuid4
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from responder.access import Grant, Network, Token, digest, mint_secret, parse_network
 from responder.addresses import parse_address
 from responder.api.authentication import Authenticator
 from responder.api.bodies import read_octets
@@ -38,6 +37,9 @@ from responder.errors import (
 from responder.limits import Limits
 from responder.names import Name
 from responder.store import Action, NewToken, Store
+from responder.tokens.network import Network, parse_network
+from responder.tokens.secret import digest, mint_secret
+from responder.tokens.token import Grant, Token
 
 MAX_NETWORKS = 50
 """Networks of one account."""

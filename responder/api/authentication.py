@@ -19,11 +19,12 @@ from uuid import UUID
 import bcrypt
 from aiohttp import web
 
-from responder.access import Digest, Token, digest
 from responder.challenges import Challenges
 from responder.errors import Refused, Unauthenticated
 from responder.limits import Limits
 from responder.store import Action, Store
+from responder.tokens.secret import Digest, digest
+from responder.tokens.token import Token
 
 TOKEN_MEMORY = 0.9
 """Seconds that a token is remembered: a revocation takes effect within them."""

@@ -15,10 +15,10 @@ from typing import Annotated, Any
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError, ValidationInfo, field_validator
 
-from responder.access import CHALLENGE_LABEL, challenge_value, parse_hostname
 from responder.errors import Invalid, InvalidRequest
 from responder.names import Name
-from responder.zone import parse_value
+from responder.tokens.hostname import CHALLENGE_LABEL, parse_hostname
+from responder.tokens.values import challenge_value, parse_value
 
 DEADLINE = 10.0
 """Seconds for a request body to arrive."""

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
-from responder.access import Network
 from responder.addresses import parse_address
+from responder.tokens.network import Network
 
 
 def believe(proxies: Sequence[Network]) -> Middleware:

@@ -15,7 +15,6 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from responder import metrics
-from responder.access import Grant
 from responder.errors import (
     Invalid,
     NotCovered,
@@ -33,6 +32,7 @@ from responder.errors import (
 )
 from responder.logs import REMINDER, Seldom
 from responder.store import Outcome
+from responder.tokens.token import Grant
 
 RETRY_AFTER = "5"
 """Seconds that a client is asked to wait when we are at fault."""

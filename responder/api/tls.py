@@ -7,9 +7,10 @@ from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
-from responder import metrics, tlscontext
+from responder import metrics
 from responder.errors import Invalid
-from responder.keypair import KeyPair
+from responder.tls import tlscontext
+from responder.tls.keypair import KeyPair
 
 CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 """For TLS 1.2: forward secrecy and authenticated encryption. TLS 1.3 has no others."""

@@ -15,8 +15,8 @@ from josepy.errors import Error
 from josepy.json_util import encode_b64jose
 from josepy.jwk import JWK, JWKEC, JWKRSA
 
-from responder import namedfile
 from responder.errors import Invalid
+from responder.files import namedfile
 
 MAX_KEY_FILE = 16 << 10
 """Octets of a key file: an RSA key of 16384 bits takes less, and nobody has a larger one."""

@@ -21,12 +21,12 @@ from typing import Self, TypeVar
 from acme.messages import STATUS_PENDING, STATUS_PROCESSING, STATUS_READY, STATUS_VALID, Error
 from cryptography import x509
 
-from responder import namedfile
 from responder.certificate.accountkey import Key
 from responder.certificate.faults import describe, explaining, printable
 from responder.certificate.network import Network
 from responder.certificate.session import Authorization, Order, Session
 from responder.errors import AuthorityUnavailable, CertificateRefused, Invalid
+from responder.files import namedfile
 
 T = TypeVar("T")
 

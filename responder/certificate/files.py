@@ -9,10 +9,10 @@ from pathlib import Path
 
 import structlog
 
-from responder import namedfile
 from responder.config import ApiSettings
 from responder.errors import Invalid
-from responder.keypair import KeyPair
+from responder.files import namedfile
+from responder.tls.keypair import KeyPair
 
 LOOK_INTERVAL = 2.0
 """Seconds between two looks at the files."""

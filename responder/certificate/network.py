@@ -21,9 +21,9 @@ from josepy.jwk import JWKEC
 from requests.adapters import HTTPAdapter
 from urllib3 import HTTPResponse
 
-from responder import namedfile
 from responder.certificate.accountkey import Key
 from responder.errors import Invalid
+from responder.files import namedfile
 
 USER_AGENT = f"responder/{version('acme-responder')} acme-python/{version('acme')}"
 """RFC 8555, section 6.1."""

@@ -16,7 +16,7 @@ from cryptography import x509
 
 from responder.certificate.authority import Authority, Challenge
 from responder.errors import Invalid, ResponderError
-from responder.keypair import KeyPair, key_pem, new_key
+from responder.tls.keypair import KeyPair, key_pem, new_key
 
 Progress = Callable[[str], None]
 """Told of each step that is done, in words for a person."""

@@ -15,17 +15,18 @@ from uuid import UUID, uuid5
 
 import structlog
 
-from responder.access import Grant, Token, challenge_name
 from responder.certificate import accountkey, renewal
 from responder.certificate.authority import Authority, Binding, Challenge
 from responder.certificate.order import obtain
 from responder.challenges import Challenges
 from responder.config import Settings
+from responder.dns.rrset import RRType
 from responder.errors import AuthorityUnavailable, Invalid, NameTaken, NotFound, ResponderError, StoreUnavailable
-from responder.keypair import KeyPair, key_pem, new_key
 from responder.logs import Outage
-from responder.rrset import RRType
 from responder.store import NewToken, OwnCertificate, Store
+from responder.tls.keypair import KeyPair, key_pem, new_key
+from responder.tokens.hostname import challenge_name
+from responder.tokens.token import Grant, Token
 
 LOOK_INTERVAL = 30.0
 """Seconds between two looks at the store: another node may have a new certificate."""

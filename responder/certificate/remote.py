@@ -12,9 +12,9 @@ from typing import Any
 
 import aiohttp
 
-from responder.access import Secret
 from responder.certificate.authority import Challenge
 from responder.errors import Refused, Unavailable
+from responder.tokens.secret import Secret
 
 REQUEST_TIMEOUT = 30.0
 """Seconds for one request: a present waits a few for its nameservers, at most."""

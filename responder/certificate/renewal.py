@@ -6,7 +6,7 @@ import hashlib
 from datetime import datetime, timedelta
 
 from responder.errors import CertificateRefused, ResponderError
-from responder.keypair import KeyPair
+from responder.tls.keypair import KeyPair
 
 FRACTION = 2 / 3
 """Of its lifetime, when a certificate is due if its CA does not say: there is a month left of three."""

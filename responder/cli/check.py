@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from responder import access
-from responder.access import Grant, State, Token
 from responder.cli.context import OUTPUT, Context, ended_by_signals, print_json
 from responder.cli.parameters import Text
 from responder.config import Endpoint, Settings, ZoneSettings
 from responder.errors import Invalid, InvalidRequest
 from responder.names import Name
+from responder.tokens.hostname import parse_hostname, zone_of
+from responder.tokens.token import Grant, State, Token
 
 if TYPE_CHECKING:
     from responder.doctor import Case, Patient
@@ -135,7 +135,7 @@ async def _patients(settings: Settings, store: Store, hosts: Sequence[str]) -> l
     faults: list[str] = []
     for host in hosts:
         try:
-            hostname = access.parse_hostname(host)
+            hostname = parse_hostname(host)
         except Invalid as fault:
             faults.append(str(fault))
         else:
@@ -144,7 +144,7 @@ async def _patients(settings: Settings, store: Store, hosts: Sequence[str]) -> l
         granted = await _granted(store, hostname)
         if granted is None:
             faults.append(f"no valid token is granted {hostname}: mint one with: responder token mint {hostname}")
-        elif access.zone_of(granted[1].challenge_name, apexes) is None:
+        elif zone_of(granted[1].challenge_name, apexes) is None:
             faults.append(f"{hostname} has the challenge name {granted[1].challenge_name}, which is in no zone of ours")
         else:
             token, grant = granted

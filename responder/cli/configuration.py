@@ -15,7 +15,7 @@ from responder.cli.context import OUTPUT, Context, print_json
 from responder.cli.service import check_pair
 from responder.config import Settings
 from responder.errors import CannotStart, Invalid, InvalidConfiguration
-from responder.keyfile import read_key
+from responder.files.keyfile import read_key
 
 
 @click.group()
@@ -58,7 +58,7 @@ def _check_tls(settings: Settings) -> None:
 def _check_binding(settings: Settings) -> None:
     acme = settings.api.acme
     if settings.api.tls == "acme" and acme.eab_kid:
-        from responder.certificate.authority import Binding  # takes long to import, and most do without
+        from responder.certificate.authority import Binding
 
         with _naming("api.acme.eab_hmac_key_file"):
             Binding.read(acme.eab_kid, Path(acme.eab_hmac_key_file))

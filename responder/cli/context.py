@@ -45,7 +45,7 @@ class Context:
         The database, with the configured zones in it. One that is not there is made only on request: an empty list,
         because of a typing error in its path, would look as if everything were lost. Raises `StoreUnavailable`.
         """
-        from responder.store import SchemaState, Store  # takes longer to import than most commands take to run
+        from responder.store import SchemaState, Store
 
         database = self.settings.database
         if not create and await Store.check(database.url) is SchemaState.ABSENT:

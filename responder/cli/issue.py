@@ -18,8 +18,6 @@ from typing import Any
 
 import click
 
-from responder import access, atomicfile
-from responder.access import Grant, Secret
 from responder.certificate import accountkey
 from responder.certificate.authority import Authority, Binding
 from responder.certificate.order import obtain
@@ -28,9 +26,13 @@ from responder.cli.context import OUTPUT, Context, ended_by_signals, instant_tex
 from responder.cli.parameters import Parsed, parse_hosts
 from responder.config import Settings, parse_contact, parse_directory
 from responder.errors import CannotStart, CertificateRefused, Invalid, NotFound
-from responder.keypair import KeyPair, key_pem, new_key
+from responder.files import atomicfile
 from responder.names import Name
 from responder.store import NewToken, Store
+from responder.tls.keypair import KeyPair, key_pem, new_key
+from responder.tokens.hostname import challenge_name, home_zone
+from responder.tokens.secret import Secret, digest, mint_secret
+from responder.tokens.token import Grant
 
 TOKEN_LIFETIME = timedelta(hours=1)
 """Of the token, and of its values: the end of both if this program cannot end them itself."""
@@ -149,9 +151,9 @@ async def _token(
     """A token for *hostnames*, and what it is granted; revoked at the end, however that comes about."""
     owned = await store.owned(hostnames)
     grants = [owned.get(hostname) or _derived(settings, hostname) for hostname in hostnames]
-    secret, now = access.mint_secret(), datetime.now(UTC)
+    secret, now = mint_secret(), datetime.now(UTC)
     new = NewToken(
-        digest=access.digest(secret),
+        digest=digest(secret),
         description="responder issue",
         grants=tuple(grants),
         created_at=now,
@@ -176,8 +178,8 @@ async def _solver(wanted: _Wanted, secret: Secret) -> AsyncIterator[RemoteSolver
 
 def _derived(settings: Settings, hostname: Name) -> tuple[Grant, Name]:
     """The usual grant for a hostname that has none yet, with the apex of its zone. Raises `InvalidName`."""
-    apex = access.home_zone(hostname, [zone.name for zone in settings.zones])
-    return Grant(hostname=hostname, challenge_name=access.challenge_name(hostname, apex)), apex
+    apex = home_zone(hostname, [zone.name for zone in settings.zones])
+    return Grant(hostname=hostname, challenge_name=challenge_name(hostname, apex)), apex
 
 
 def _binding(kid: str, key_file: Path | None, key: str | None) -> Binding | None:

@@ -10,11 +10,11 @@ from uuid import UUID
 
 import click
 
-from responder import access
-from responder.access import Network, parse_network
 from responder.config import parse_base_url, parse_duration
 from responder.errors import Invalid, InvalidHostname, InvalidRequest
 from responder.names import Name
+from responder.tokens.hostname import parse_hostname
+from responder.tokens.network import Network, parse_network
 
 T = TypeVar("T")
 
@@ -121,7 +121,7 @@ class Hostname(click.ParamType[Name]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Name:
         try:
-            return access.parse_hostname(str(value))
+            return parse_hostname(str(value))
         except InvalidHostname:
             return Name.parse(str(value).removeprefix("*."))
 
@@ -136,7 +136,7 @@ def parse_hosts(texts: Iterable[str]) -> dict[Name, list[bool]]:
     wanted: dict[Name, list[bool]] = {}
     for text in texts:
         try:
-            kinds = wanted.setdefault(access.parse_hostname(text), [])
+            kinds = wanted.setdefault(parse_hostname(text), [])
         except InvalidHostname as fault:
             faults.append(str(fault))
         else:

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from responder.atomicfile import Draft, draft
 from responder.errors import InvalidRequest
+from responder.files.atomicfile import Draft, draft
 
 
 @contextmanager

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from responder import supervisor
 from responder.cli.context import Context
 from responder.config import ApiSettings, Endpoint
 from responder.errors import InvalidConfiguration, Unavailable
-from responder.keyfile import read_key
+from responder.files.keyfile import read_key
+from responder.process import supervisor
 
 if TYPE_CHECKING:
     from responder.store import Store

@@ -6,11 +6,11 @@ from datetime import UTC, datetime
 
 import click
 
-from responder.access import Grant
 from responder.cli.context import OUTPUT, Context, instant_text, print_json, print_table
 from responder.errors import NotFound
 from responder.names import Name
 from responder.store import LiveValue, Store
+from responder.tokens.token import Grant
 
 
 @click.group()

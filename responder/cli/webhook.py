@@ -12,7 +12,7 @@ import click
 from responder import logs
 from responder.cli.parameters import LABEL, Parsed, Text
 from responder.config import Endpoint
-from responder.manifests import WEBHOOK_GROUP, WEBHOOK_SOLVER
+from responder.tokens.manifests import WEBHOOK_GROUP, WEBHOOK_SOLVER
 
 _FILE = click.Path(path_type=Path)
 
@@ -73,7 +73,7 @@ def webhook(
     log_level: str,
 ) -> None:
     """Run the solver for cert-manager in a cluster, until SIGTERM."""
-    from responder.webhook import Options, main  # takes longer to import than --help to print
+    from responder.webhook.main import Options, main
 
     logs.configure(level=log_level, format="auto")
     options = Options(

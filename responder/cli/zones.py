@@ -9,10 +9,10 @@ import click
 
 from responder.cli.context import OUTPUT, Context, print_json
 from responder.config import Settings
+from responder.dns.rrset import RRset, RRType
+from responder.dns.zone import Zones
+from responder.dns.zonetext import print_rrset
 from responder.names import Name
-from responder.rrset import RRset, RRType
-from responder.zone import Zones
-from responder.zonetext import print_rrset
 
 if TYPE_CHECKING:
     from responder.store import Store

@@ -17,10 +17,10 @@ from urllib.parse import urlsplit
 import limits
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator
 
-from responder.access import parse_network
+from responder.dns.zonetext import rname
 from responder.errors import Invalid
 from responder.names import Name
-from responder.zonetext import rname
+from responder.tokens.network import parse_network
 
 Address = IPv4Address | IPv6Address
 

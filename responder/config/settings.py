@@ -15,7 +15,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from responder.access import parse_hostname
 from responder.config.api import ApiSettings
 from responder.config.fields import (
     NOT_EMPTY,
@@ -37,11 +36,12 @@ from responder.config.fields import (
     Section,
     Ttl,
 )
+from responder.dns.rrset import RRset, RRType
+from responder.dns.zone import Static
+from responder.dns.zonetext import parse_records, rname, soa_rdata
 from responder.errors import InvalidHostname, InvalidZone
 from responder.names import Name
-from responder.rrset import RRset, RRType
-from responder.zone import Static
-from responder.zonetext import parse_records, rname, soa_rdata
+from responder.tokens.hostname import parse_hostname
 
 SOA_REFRESH, SOA_RETRY, SOA_EXPIRE = 14_400, 3_600, 1_209_600
 """Seconds. They concern secondaries only; Zonemaster finds nothing to say about these."""

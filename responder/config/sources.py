@@ -18,10 +18,10 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, EnvSettingsSource
 
-from responder import namedfile
 from responder.config.fields import Endpoint, Faults
 from responder.config.settings import Settings, ZoneSettings
 from responder.errors import Invalid, InvalidConfiguration
+from responder.files import namedfile
 from responder.names import Name
 
 PREFIX = "RESPONDER_"

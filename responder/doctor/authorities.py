@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 
 from dns.rdtypes.ANY.CAA import CAA
 
-from responder.access import Grant
 from responder.doctor.caa import METHOD, Judgement, Policy, Property, is_prohibitive, judge, permission_text, relevant
 from responder.doctor.questions import Outcome, Reply
 from responder.doctor.report import Check, Finding, Mend, cross, dig, note, tick
 from responder.doctor.walk import Walk
 from responder.names import Name
+from responder.tokens.token import Grant
 
 
 @dataclass(frozen=True, slots=True)

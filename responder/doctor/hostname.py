@@ -15,12 +15,12 @@ from dns.rdtypes.ANY.CNAME import CNAME
 from dns.rdtypes.ANY.NS import NS
 from dns.rdtypes.ANY.TXT import TXT
 
-from responder.access import Grant
 from responder.doctor.nameservers import FOLLOW_PATIENCE
 from responder.doctor.questions import Outcome, Reply, Server, from_dnspython, wait_for_none
 from responder.doctor.report import Check, Finding, catch_up, cross, dig, note, tick, witnesses
 from responder.doctor.walk import Walk
 from responder.names import Name
+from responder.tokens.token import Grant
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,11 +15,11 @@ import dns.name
 from dns.rdtypes.ANY.SOA import SOA
 
 from responder.config import ZoneSettings
+from responder.dns.zone import SERIAL_MODULUS
 from responder.doctor.questions import Asker, Failure, Outcome, Reply, Server, query, to_dnspython, wait_for_none
 from responder.doctor.report import Check, Finding, cross, dig, note, tick
 from responder.doctor.walk import Walk
 from responder.names import Name
-from responder.zone import SERIAL_MODULUS
 
 FOLLOW_PATIENCE = 3.0
 """Seconds that a nameserver has to catch up with a change: three times what it promises."""

@@ -14,7 +14,6 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from responder.access import Grant
 from responder.doctor.hostname import asked_name, judge_path, unresolved
 from responder.doctor.questions import Outcome, Reply, Server, wait_for_none
 from responder.doctor.report import Check, Finding, Mark, cross, tick
@@ -22,6 +21,7 @@ from responder.doctor.walk import Walk
 from responder.errors import ResponderError
 from responder.names import Name
 from responder.store import Cleanup, Operation, Present, Store
+from responder.tokens.token import Grant
 
 VALUE_BYTES = 32
 """Of randomness in a value, which then looks like that of any challenge: 43 characters of base64url."""

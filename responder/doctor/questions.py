@@ -31,8 +31,8 @@ from dns.rdtypes.ANY.CNAME import CNAME
 from dns.rdtypes.ANY.TXT import TXT
 from dns.rrset import RRset
 
+from responder.dns.wire import Transport
 from responder.names import Name
-from responder.wire import Transport
 
 Address = IPv4Address | IPv6Address
 T = TypeVar("T")

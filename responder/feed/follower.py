@@ -9,10 +9,10 @@ from collections.abc import AsyncIterator, Callable, Sequence
 
 import structlog
 
-from responder.counts import MAX_COUNTS, Count
+from responder.dns.counts import MAX_COUNTS, Count
+from responder.dns.zone import Change, Zones
 from responder.feed.frames import MAX_FRAME, Begin, Check, End, Keys, Reply, pack, parse_frame, read
 from responder.feed.relay import Relay
-from responder.zone import Change, Zones
 
 APPLIED_AT_ONCE = 50
 """Names of a change that are applied between two batches of queries: they take 0.1 ms."""

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any
 
+from responder.dns.rrset import RRset
+from responder.dns.wire import Transport
+from responder.dns.zone import Change, Static
 from responder.names import Name
-from responder.rrset import RRset
-from responder.wire import Transport
-from responder.zone import Change, Static
 
 MAX_FRAME = 64 << 20
 """Octets of one frame: far above what the publisher puts into one need, so only a broken peer ever meets it."""

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field, replace
 
 import structlog
 
+from responder.dns.zone import Change
 from responder.feed.frames import End, Frame, Reply, render_frame
 from responder.names import Name
-from responder.zone import Change
 
 ACK_DEADLINE = 3.0
 """Seconds a serving nameserver may take to acknowledge a frame. It needs a millisecond; cert-manager waits 30 s."""

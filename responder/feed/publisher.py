@@ -18,14 +18,14 @@ from typing import Any
 
 import structlog
 
-from responder.counts import Count, parse_counts
+from responder.dns.counts import Count, parse_counts
+from responder.dns.zone import Change, Static
 from responder.errors import ResponderError, Unserved
 from responder.feed.frames import Begin, Check, Keys, Reply, parse_packet, read
 from responder.feed.peer import Peer, hold, kill, let_go
 from responder.feed.relay import Answer, fail
 from responder.logs import Outage
 from responder.names import Name
-from responder.zone import Change, Static
 
 HELLO_DEADLINE = 3.0
 """Seconds that whoever connects may take to say what it is. A nameserver needs a millisecond."""

@@ -15,9 +15,9 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from responder.dns.ratelimit import RateLimit, Verdict, network_of
+from responder.dns.wire import Rcode, Transport, header_only
 from responder.feed.frames import Packet, render_packet
-from responder.ratelimit import RateLimit, Verdict, network_of
-from responder.wire import Rcode, Transport, header_only
 
 MAX_WAITING = 64
 """Packets under way, of each transport. The control process takes all that wait into one transaction."""

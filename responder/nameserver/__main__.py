@@ -12,12 +12,13 @@ from typing import Any
 import structlog
 
 from responder import logs
-from responder.child import Lifeline, run
-from responder.exchange import Exchange
-from responder.identity import Identity
-from responder.nameserver import Nameserver, keep_collections_short, sandbox, serve, tcp
-from responder.ratelimit import RateLimit
-from responder.scheduling import take_short_turns, wait_for_nobody
+from responder.dns.exchange import Exchange
+from responder.dns.identity import Identity
+from responder.dns.ratelimit import RateLimit
+from responder.nameserver import sandbox, tcp
+from responder.nameserver.server import Nameserver, keep_collections_short, serve
+from responder.process.child import Lifeline, run
+from responder.process.scheduling import take_short_turns, wait_for_nobody
 
 _log = structlog.get_logger("nameserver")
 

@@ -14,9 +14,9 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 
 from responder.addresses import client_of
-from responder.exchange import ELSEWHERE
+from responder.dns.exchange import ELSEWHERE
+from responder.dns.wire import Transport
 from responder.nameserver.udp import PassOn, Reply
-from responder.wire import Transport
 
 BATCH = 32
 """Queries waiting in TCP connections, all of them together, that are answered per turn of the event loop: 0.3 ms."""

@@ -13,9 +13,9 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from responder.exchange import ELSEWHERE
+from responder.dns.exchange import ELSEWHERE
+from responder.dns.wire import Transport
 from responder.feed import Deliver
-from responder.wire import Transport
 
 MAX_QUERY = 4096
 """Octets read of a datagram. A real query with every option known fits into a tenth of it."""

@@ -15,11 +15,11 @@ from sqlalchemy import Connection, bindparam, select, update
 from responder.errors import NameTaken
 from responder.store import journal
 from responder.store.audit import Action
-from responder.store.batch import Present
 from responder.store.grants import Wanted, give, owned
 from responder.store.schema import tokens
 from responder.store.tokens import NewToken, insert_tokens
 from responder.store.values import apply
+from responder.tokens.values import Present
 
 CLIENT = "import"
 """Stands in the audit where the address of a client would."""

@@ -14,9 +14,9 @@ from sqlalchemy import Connection, insert, literal, select, update
 from sqlalchemy.exc import IntegrityError
 
 from responder.errors import Invalid
-from responder.keypair import KeyPair
 from responder.names import Name
 from responder.store.schema import Deadline, acme_accounts, certificates
+from responder.tls.keypair import KeyPair
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,12 +14,12 @@ from uuid import UUID
 
 from sqlalchemy import Connection, bindparam, delete, insert, or_, select
 
-from responder.access import Grant
 from responder.errors import NameTaken, NotFound
 from responder.names import Name
 from responder.store import journal, schema
 from responder.store.audit import Action, AuditEvent, record
 from responder.store.schema import grants, hostnames
+from responder.tokens.token import Grant
 
 
 @dataclass(frozen=True, slots=True)

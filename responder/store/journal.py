@@ -18,10 +18,10 @@ from typing import Any, TypeVar
 from sqlalchemy import ColumnElement, Connection, Row, bindparam, delete, exists, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
+from responder.dns.zone import Change
 from responder.errors import NotFound
 from responder.names import Name
 from responder.store.schema import challenge_values, changes, grants, hostnames, tokens, zones
-from responder.zone import Change
 
 T = TypeVar("T")
 

@@ -7,7 +7,7 @@ No statement is written here, and no table is created from here.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -27,8 +27,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import TypeDecorator
 
-from responder.access import Network, parse_network
 from responder.names import Name
+from responder.tokens.network import Network, parse_network
+from responder.tokens.values import round_up
 
 
 class Instant(TypeDecorator[datetime]):
@@ -90,11 +91,6 @@ class Networks(TypeDecorator[tuple[Network, ...]]):
 
     def process_result_value(self, value: Any, dialect: Dialect) -> tuple[Network, ...]:
         return tuple(parse_network(text) for text in value)
-
-
-def round_up(at: datetime) -> datetime:
-    """*at*, or the next whole second after it: the resolution of the database."""
-    return at.replace(microsecond=0) + timedelta(seconds=1) if at.microsecond else at
 
 
 metadata = MetaData(

@@ -16,7 +16,6 @@ from uuid import UUID, uuid4
 
 from sqlalchemy import Connection, Row, Text, bindparam, delete, exists, insert, literal, select, type_coerce, update
 
-from responder.access import Digest, Grant, Network, Token
 from responder.errors import Invalid, NotFound
 from responder.names import Name
 from responder.store import journal
@@ -24,6 +23,9 @@ from responder.store.audit import Action, AuditEvent, record
 from responder.store.grants import Wanted, ended, give, hostname_ids
 from responder.store.schema import Instant, challenge_values, grants, hostnames, secrets, tokens
 from responder.store.values import remove
+from responder.tokens.network import Network
+from responder.tokens.secret import Digest
+from responder.tokens.token import Grant, Token
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +57,7 @@ def mint(connection: Connection, new: NewToken) -> Token:
 
 def find(connection: Connection, digest: Digest) -> Token | None:
     """The token with a secret of this digest, whatever its state; it expires with that secret."""
-    # The index leaks by its timing what nobody can use (see `access.digest`); what decides does not.
+    # The index leaks by its timing what nobody can use (see `tokens.secret.digest`); what decides does not.
     for row, token in _tokens(connection.execute(_BY_DIGEST, {"wanted": digest})):
         if compare_digest(row.digest, digest):
             return _until(token, row.secret_expires_at)

@@ -1,7 +1,7 @@
 """
 Challenge values: the transactions that add, remove and list them.
 
-What a batch does is decided in `batch`; this is how it is read from and written to the tables, with a number of
+What a batch does is decided in `tokens.values`; this is how it is read from and written to the tables, with a number of
 statements that does not grow with the batch.
 """
 
@@ -15,25 +15,13 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Text, bindparam, delete, insert, literal, select, type_coerce, update
 
-from responder.errors import NotCovered, NotFound, Refused, Unauthenticated
+from responder.dns.zone import Change
+from responder.errors import NotCovered, NotFound, Refused, ResponderError, Unauthenticated
 from responder.names import Name
 from responder.store import journal
 from responder.store.audit import Action, AuditEvent, Verdict, record
-from responder.store.batch import (
-    Applied,
-    Cleanup,
-    Effect,
-    Held,
-    Operation,
-    Outcome,
-    Present,
-    Step,
-    names,
-    settle,
-    steps,
-)
 from responder.store.schema import Instant, challenge_values, grants, hostnames, tokens
-from responder.zone import Change
+from responder.tokens.values import Cleanup, Effect, Held, Operation, Outcome, Present, Step, names, settle, steps
 
 MAX_EXPIRED = 1000
 """Values removed by one call of `expire`, so that it never keeps a present waiting for long."""
@@ -49,6 +37,14 @@ class LiveValue:
     token_id: UUID
     presented_at: datetime
     expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Applied:
+    """What a batch came to: one outcome or error for each operation, in order, and what to publish."""
+
+    outcomes: list[Outcome | ResponderError]
+    changes: list[Change]
 
 
 def apply(connection: Connection, batch: Sequence[Operation], *, now: datetime) -> Applied:

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import dns.exception
 import dns.name
 
+from responder.dns.rrset import CLASS_ANY, CLASS_IN, CLASS_NONE, RRType
+from responder.dns.wire import HEADER, Query
 from responder.errors import InvalidName, InvalidUpdate, OutsideZone
 from responder.names import Name
-from responder.rrset import CLASS_ANY, CLASS_IN, CLASS_NONE, RRType
-from responder.wire import HEADER, Query
 
 MAX_RECORDS = 40
 """

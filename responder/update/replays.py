@@ -12,8 +12,8 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 
+from responder.dns.wire import Rcode
 from responder.update.tsig import MAX_FUDGE, KeyName
-from responder.wire import Rcode
 
 MAX_OF_KEY = 512
 """Updates remembered of one key: more than it can send in a second, so that the mark stays behind the clock."""

@@ -7,14 +7,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 
-from responder.access import Token
+from responder.dns.rrset import CLASS_ANY, CLASS_IN, CLASS_NONE, RRType
+from responder.dns.wire import Rcode
 from responder.errors import InvalidValue, NotAChallenge, NotCovered, PrerequisiteFailed
 from responder.names import Name
-from responder.rrset import CLASS_ANY, CLASS_IN, CLASS_NONE, RRType
 from responder.store import Cleanup, Expect, Present, Step
+from responder.tokens.token import Token
+from responder.tokens.values import parse_value
 from responder.update.message import Message, Record, strings
-from responder.wire import Rcode
-from responder.zone import parse_value
 
 
 def steps(message: Message, token: Token, *, client: str, expires_at: datetime) -> list[Step]:

@@ -23,8 +23,8 @@ import dns.rdatatype
 import dns.tsig
 from dns.rdtypes.ANY.TSIG import TSIG
 
-from responder.access import tsig_secret
 from responder.names import name_end
+from responder.tokens.secret import tsig_secret
 
 MAX_FUDGE = 300
 """Seconds that a clock may be off, whatever its owner allows: what RFC 8945, section 10, recommends."""
@@ -45,7 +45,7 @@ class Error(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class KeyName:
-    """Whose key it is: a token's, and which of its secrets (see `access.tsig_key_name`)."""
+    """Whose key it is: a token's, and which of its secrets (see `tokens.token.tsig_key_name`)."""
 
     token_id: UUID
     generation: int

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import structlog
 
-from responder import tlscontext
 from responder.errors import CannotStart, InvalidConfiguration
 from responder.logs import Outage, Seldom
+from responder.tls import tlscontext
 
 FAILURE_INTERVAL = 60.0
 """Seconds between two reports of handshakes that fail for one reason: port scanners and a broken client are alike."""

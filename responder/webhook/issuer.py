@@ -15,9 +15,9 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError
 from yarl import URL
 
-from responder.access import is_near
 from responder.errors import InvalidConfiguration, InvalidName
 from responder.names import Name
+from responder.tokens.network import is_near
 from responder.webhook.payload import faults
 from responder.webhook.trust import client_context
 

@@ -18,16 +18,8 @@ import dns.exception
 import dns.resolver
 import structlog
 
-from responder.access import PREFIX
-from responder.errors import (
-    Forbidden,
-    Invalid,
-    InvalidConfiguration,
-    NotFound,
-    Refused,
-    RefusedByApi,
-    Unavailable,
-)
+from responder.errors import Forbidden, Invalid, InvalidConfiguration, NotFound, Refused, RefusedByApi, Unavailable
+from responder.tokens.secret import PREFIX
 from responder.webhook.cluster import Cluster
 from responder.webhook.issuer import IssuerConfig, SecretKey
 from responder.webhook.payload import Action, ChallengeRequest

@@ -17,14 +17,14 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from uuid import UUID
 
-from responder.access import Secret
 from responder.names import Name
+from responder.tokens.secret import Secret
 from tests.bench.database import Holder
 from tests.bench.machine import family
 from tests.e2e.dns_client import answers
 from tests.e2e.programs import running
 from tests.e2e.service import ZONE
-from tests.ports import free_port
+from tests.support.ports import free_port
 
 NAME = "acme-dns"
 """Its program, too."""

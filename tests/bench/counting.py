@@ -14,9 +14,9 @@ from typing import Any
 
 import dns.message
 
-from responder.exchange import Exchange
+from responder.dns.exchange import Exchange
 from responder.nameserver import udp
-from tests.zones import APEX, VALUE, challenge, zones
+from tests.support.zones import APEX, VALUE, challenge, zones
 
 REPEATED = 100_000
 """Queries of a round."""

@@ -13,9 +13,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID
 
-from responder.access import Grant, Secret, challenge_name, digest, mint_secret
 from responder.names import Name
 from responder.store import NewToken, Present, Store
+from responder.tokens.hostname import challenge_name
+from responder.tokens.secret import Secret, digest, mint_secret
+from responder.tokens.token import Grant
 from tests.e2e.service import ZONE
 
 _APEX = Name.parse(ZONE)

@@ -19,15 +19,15 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from responder.child import ALIVE, send_orders
 from responder.config.settings import DnsSettings, RateLimitSettings
+from responder.dns.zone import Change
 from responder.feed import Publisher
 from responder.names import Name
-from responder.zone import Change
+from responder.process.child import ALIVE, send_orders
 from tests.bench.dns import Measured, Workload, check, dnsperf, figure, flood
 from tests.bench.machine import Cores, percentile, pin
 from tests.bench.servers import Listener
-from tests.zones import APEX, static
+from tests.support.zones import APEX, static
 
 FEW, MANY = 100, 1_000_000
 """Granted names."""

@@ -21,7 +21,7 @@ from tests.e2e import configuration, nsd
 from tests.e2e.dns_client import answers
 from tests.e2e.programs import running
 from tests.e2e.service import ZONE, Responder
-from tests.ports import free_port
+from tests.support.ports import free_port
 
 
 @dataclass(frozen=True, slots=True)

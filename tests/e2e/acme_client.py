@@ -19,7 +19,7 @@ from cryptography.x509.oid import NameOID
 from josepy.jwa import ES256
 from josepy.jwk import JWKEC
 
-from tests.processes import PATIENCE
+from tests.support.processes import PATIENCE
 
 from .pebble import Authority
 from .programs import wait_until

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from tests.gobuilt import require
+from tests.support.gobuilt import require
 
 _TIMEOUT = 60.0
 """Seconds for one call; it takes well under one."""

@@ -9,11 +9,13 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.support.places import ROOT
+
 from .lego import Certificate
 from .pebble import Authority
 from .programs import require
 
-CERTBOT = Path(__file__).parents[2] / ".venv-clients" / "bin" / "certbot"
+CERTBOT = ROOT / ".venv-clients" / "bin" / "certbot"
 
 _TIMEOUT = 120.0
 """Seconds for one run; it takes five or so."""

@@ -19,10 +19,10 @@ from typing import Any
 
 import pytest
 
-from tests import gobuilt
-from tests.kubernetes.certificates import Authority, Pair
-from tests.ports import free_port
-from tests.processes import PATIENCE
+from tests.support import gobuilt
+from tests.support.kubernetes.certificates import Authority, Pair
+from tests.support.ports import free_port
+from tests.support.processes import PATIENCE
 
 from .programs import running, wait_until
 from .service import Reply

@@ -17,7 +17,7 @@ import dns.rdatatype
 from dns.rdtypes.ANY.SOA import SOA
 from dns.rdtypes.ANY.TXT import TXT
 
-from tests.processes import PATIENCE
+from tests.support.processes import PATIENCE
 
 TRIES = 3
 """How often a resolver asks before it gives up."""

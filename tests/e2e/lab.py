@@ -22,8 +22,8 @@ import dns.name
 import dns.query
 import pytest
 
-from tests.processes import PATIENCE
-from tests.requirements import lacking
+from tests.support.processes import PATIENCE
+from tests.support.requirements import lacking
 
 from . import configuration
 from .dns_client import answers

@@ -18,8 +18,8 @@ from urllib.request import urlopen
 
 import pytest
 
-from tests.ports import free_port
-from tests.processes import PATIENCE
+from tests.support.ports import free_port
+from tests.support.processes import PATIENCE
 
 from .programs import require, running
 

@@ -22,8 +22,8 @@ from typing import TypeVar
 
 import pytest
 
-from tests.processes import PATIENCE
-from tests.requirements import lacking
+from tests.support.processes import PATIENCE
+from tests.support.requirements import lacking
 
 LOGS: list[Path] = []
 """The log file of every program started so far."""

@@ -15,17 +15,15 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
 
-from tests.ports import free_port
-from tests.processes import PATIENCE
+from tests.support.places import ROOT
+from tests.support.ports import free_port
+from tests.support.processes import PATIENCE
 
 from . import configuration
 from .dns_client import answers
 from .programs import Process, Program, descendants, wait_until
 
 ZONE = "acme.example.com"
-
-_ROOT = Path(__file__).parents[2]
-"""Where `python -m responder` finds the package, installed or not."""
 
 CONFIGURATION = configuration.render(configuration.zone(ZONE, {f"ns1.{ZONE}": ["127.0.0.1"]}))
 """One zone, and no rate limit for whoever is on the same machine."""
@@ -73,7 +71,7 @@ class Responder:
     def start(self) -> None:
         """Start the supervisor, and wait until the service says that it is ready."""
         log = self.directory / "responder.log"
-        self._program = Program(self._command("serve"), log, cwd=_ROOT, environment=_environment())
+        self._program = Program(self._command("serve"), log, cwd=ROOT, environment=_environment())
         self._program.wait_until_ready(lambda: self.ready() and answers(self.dns, ZONE, "SOA"))
         self._seen.update(self.children())
 
@@ -143,7 +141,7 @@ class Responder:
         """Start one command on the same configuration, and leave it to the caller."""
         return subprocess.Popen(
             self._command(*arguments),
-            cwd=_ROOT,
+            cwd=ROOT,
             env=_environment(),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -11,11 +11,11 @@ import dns.rcode
 import pytest
 from cryptography import x509
 
-from tests.kubernetes.cert_manager import CertManager, Order
-from tests.kubernetes.cluster import NAMESPACE, SECRET, fake_cluster
-from tests.kubernetes.lookups import Lookups
-from tests.ports import free_port
-from tests.processes import polled
+from tests.support.kubernetes.cert_manager import CertManager, Order
+from tests.support.kubernetes.cluster import NAMESPACE, SECRET, fake_cluster
+from tests.support.kubernetes.lookups import Lookups
+from tests.support.ports import free_port
+from tests.support.processes import polled
 
 from .acme_client import Account, Challenge
 from .dns_client import ask

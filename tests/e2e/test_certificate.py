@@ -19,10 +19,10 @@ from cryptography.hazmat.primitives import serialization
 from josepy.b64 import b64decode
 
 from responder.certificate.authority import certificate_id
-from tests.authorities import HTML, Front, fronting
-from tests.keypairs import key_pair
-from tests.ports import free_port
-from tests.processes import PATIENCE
+from tests.support.authorities import HTML, Front, fronting
+from tests.support.keypairs import key_pair
+from tests.support.ports import free_port
+from tests.support.processes import PATIENCE
 
 from . import configuration
 from .dns_client import ask, exists, values

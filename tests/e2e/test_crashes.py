@@ -11,8 +11,8 @@ from http.client import HTTPException
 
 import pytest
 
-from tests.ports import is_free
-from tests.processes import PATIENCE
+from tests.support.ports import is_free
+from tests.support.processes import PATIENCE
 
 from .dns_client import Resolver, values
 from .programs import wait_until

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from tests.processes import PATIENCE
+from tests.support.processes import PATIENCE
 
 from .dns_client import values
 from .lab import Lab, Resolver, below_parents, internet, strict_resolver

@@ -11,9 +11,9 @@ from uuid import uuid4
 import bcrypt
 import pytest
 
-from tests.acmednsdb import AcmeDns
 from tests.bench import acmedns
-from tests.processes import PATIENCE
+from tests.support.acmednsdb import AcmeDns
+from tests.support.processes import PATIENCE
 
 from .dns_client import values
 from .programs import wait_until

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from responder.keypair import KeyPair
 from responder.names import Name
-from tests.authorities import HTML, Answer, Front, fronting, problem
-from tests.ports import free_port
-from tests.processes import PATIENCE
+from responder.tls.keypair import KeyPair
+from tests.support.authorities import HTML, Answer, Front, fronting, problem
+from tests.support.ports import free_port
+from tests.support.processes import PATIENCE
 
 from .dns_client import exists, values
 from .pebble import Authority, issuing

@@ -18,12 +18,12 @@ from pathlib import Path
 
 import pytest
 
-from tests import charts, gobuilt, schemas
-from tests.charts import Object, one
-from tests.kubernetes.certificates import Authority, Pair
-from tests.kubernetes.front_proxy import AGGREGATED, FrontProxy, Identity
-from tests.ports import free_port
-from tests.processes import PATIENCE
+from tests.support import charts, gobuilt, schemas
+from tests.support.charts import Object, one
+from tests.support.kubernetes.certificates import Authority, Pair
+from tests.support.kubernetes.front_proxy import AGGREGATED, FrontProxy, Identity
+from tests.support.ports import free_port
+from tests.support.processes import PATIENCE
 
 from .control_plane import ControlPlane, control_plane, endpoint_slice
 from .dns_client import exists, values

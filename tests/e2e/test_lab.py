@@ -19,7 +19,7 @@ import dns.rcode
 import dns.rdatatype
 import pytest
 
-from tests.processes import PATIENCE
+from tests.support.processes import PATIENCE
 
 from .lab import BIG_VALUES, HOSTS, VALUES, Lab, Resolver, internet, plain_resolver, strict_resolver
 from .programs import require

@@ -12,7 +12,7 @@ import dns.update
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.processes import PATIENCE
+from tests.support.processes import PATIENCE
 
 from .dns_client import ask
 from .programs import wait_until

@@ -10,15 +10,16 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from responder.access import tsig_secret
-from responder.keyfile import read_key
+from responder.files.keyfile import read_key
+from responder.tokens.secret import tsig_secret
+from tests.support.places import ROOT
 
 from .lego import Certificate, Provider
 from .pebble import Authority
 from .programs import require
 from .service import Responder, Token
 
-HOOK = Path(__file__).parents[2] / "config" / "nsupdate-hook.sh"
+HOOK = ROOT / "config" / "nsupdate-hook.sh"
 
 _TIMEOUT = 90.0
 """Seconds for one run; it takes a few."""

@@ -15,13 +15,13 @@ import dns.message
 import dns.opcode
 import dns.rcode
 
-from responder.cookies import Cookies
-from responder.counts import Count
-from responder.exchange import ELSEWHERE, SIGNATURE, Exchange
-from responder.identity import Identity
-from responder.ratelimit import RateLimit
-from responder.wire import Transport
-from tests.zones import OTHER, VALUE, challenge, zones
+from responder.dns.cookies import Cookies
+from responder.dns.counts import Count
+from responder.dns.exchange import ELSEWHERE, SIGNATURE, Exchange
+from responder.dns.identity import Identity
+from responder.dns.ratelimit import RateLimit
+from responder.dns.wire import Transport
+from tests.support.zones import OTHER, VALUE, challenge, zones
 
 IDENTITY = Identity(nsid="ns1", version="1", hostname="ns1.example.net")
 COOKIES = Cookies((b"k" * 16, b"old-key-old-key-"), lambda: 1000)

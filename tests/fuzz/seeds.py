@@ -11,7 +11,7 @@ from pathlib import Path
 
 from responder.names import Name
 from tests.fuzz.respond import CLIENTS, COOKIES, MANY
-from tests.zones import APEX, challenge
+from tests.support.zones import APEX, challenge
 
 CORPUS = Path(__file__).parent / "corpus"
 

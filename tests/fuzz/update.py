@@ -20,15 +20,15 @@ import dns.rdatatype
 import dns.tsig
 import dns.update
 
-from responder.access import Grant, Token
+from responder.dns.wire import Query, parse
 from responder.errors import InvalidUpdate, OutsideZone, Refused
 from responder.names import Name
 from responder.store import Cleanup, Present, Step
+from responder.tokens.token import Grant, Token
 from responder.update.message import read
 from responder.update.steps import steps
 from responder.update.tsig import Error, Keyring
-from responder.wire import Query, parse
-from tests.updates import (
+from tests.support.updates import (
     ALGORITHMS,
     ANY,
     ANY_TYPE,
@@ -45,8 +45,8 @@ from tests.updates import (
     record,
     text,
 )
-from tests.updates import message as update
-from tests.updates import name as wire_name
+from tests.support.updates import message as update
+from tests.support.updates import name as wire_name
 
 CORPUS = Path(__file__).parent / "corpus-update"
 

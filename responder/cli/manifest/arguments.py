@@ -13,12 +13,12 @@ import click
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import load_pem_x509_certificates
 
-from responder import namedfile
 from responder.cli.parameters import LABEL, Text
 from responder.config import parse_directory
-from responder.credentials import MAX_OBJECT_NAME
 from responder.errors import Invalid, InvalidRequest
-from responder.manifests import Select, TsigKey
+from responder.files import namedfile
+from responder.tokens.credentials import MAX_OBJECT_NAME
+from responder.tokens.manifests import Select, TsigKey
 
 MAX_FILE = 65_536
 """Octets of a file that an option names: a bundle of CA certificates is the longest, and takes a fraction of it."""

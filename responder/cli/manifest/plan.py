@@ -10,14 +10,27 @@ from typing import TYPE_CHECKING, assert_never
 from urllib.parse import urlsplit
 from uuid import UUID
 
-from responder import access, credentials, manifests
-from responder.access import State, Token
 from responder.cli.manifest.arguments import Kind, Options, read_certificates, read_text, read_tsig_key
 from responder.config import Settings
-from responder.credentials import Credential
 from responder.errors import InvalidRequest
-from responder.manifests import AcmeDns, ExternalAccount, Host, Plan, Rfc2136, ServiceAccount, Solver, TsigKey, Webhook
 from responder.names import Name
+from responder.tokens import credentials, manifests
+from responder.tokens.credentials import Credential
+from responder.tokens.hostname import served_zone
+from responder.tokens.manifests import (
+    AcmeDns,
+    ExternalAccount,
+    Host,
+    Plan,
+    Rfc2136,
+    ServiceAccount,
+    Solver,
+    TsigKey,
+    Webhook,
+)
+from responder.tokens.network import is_near
+from responder.tokens.secret import digest
+from responder.tokens.token import State, Token, tsig_key_name
 
 if TYPE_CHECKING:
     from responder.store import Store
@@ -51,7 +64,7 @@ async def find(store: Store, hostnames: Sequence[Name], credential: Given) -> Fo
     if isinstance(credential, TsigKey):
         token: Token | None = await store.token(_token_id(credential))
     else:
-        token = await store.find_token(access.digest(credential))
+        token = await store.find_token(digest(credential))
     if token is None:
         raise InvalidRequest(
             ["the token in --token-file is not known here: was it copied whole, with its rsp_ prefix?"]
@@ -70,9 +83,7 @@ def make_plan(
     apexes = [zone.name for zone in settings.zones]
     grants = {grant.hostname: grant for grant in found.token.grants}
     hosts = [
-        Host(
-            grant=grants[hostname], apex=access.served_zone(grants[hostname].challenge_name, apexes), wildcard=wildcard
-        )
+        Host(grant=grants[hostname], apex=served_zone(grants[hostname].challenge_name, apexes), wildcard=wildcard)
         for hostname, kinds in wanted.items()
         for wildcard in sorted(kinds)
     ]
@@ -176,7 +187,7 @@ def _solver(settings: Settings, options: Options, found: Found, credential: Give
             return AcmeDns(url=url, credential=Credential(token=found.token, secret=token, apexes=apexes, url=url))
         case Kind.RFC2136:
             servers = {zone.name: options.nameserver or f"{next(iter(zone.nameservers))}:53" for zone in settings.zones}
-            name = access.tsig_key_name(found.token) if found.certain else manifests.NO_KEY_NAME
+            name = tsig_key_name(found.token) if found.certain else manifests.NO_KEY_NAME
             unknown = TsigKey(name=name, secret=manifests.NO_KEY_SECRET)
             return Rfc2136(nameservers=servers, key=credential if isinstance(credential, TsigKey) else unknown)
         case _:
@@ -201,4 +212,4 @@ def _certificates(path: Path | None, option: str) -> str | None:
 def _is_in_the_clear(url: str) -> bool:
     """Whether *url* is plain HTTP to where a token may not go that way."""
     parts = urlsplit(url)
-    return parts.scheme == "http" and not access.is_near(parts.hostname or "")
+    return parts.scheme == "http" and not is_near(parts.hostname or "")

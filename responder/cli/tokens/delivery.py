@@ -16,16 +16,18 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from responder import access, credentials
-from responder.access import Grant, Secret, Token
 from responder.cli.context import OUTPUT, instant_text
 from responder.cli.parameters import BASE_URL
 from responder.cli.privatefile import private_file
 from responder.cli.tokens import describing
 from responder.config import Settings
-from responder.credentials import Credential, Format
 from responder.errors import InvalidRequest
 from responder.names import Name
+from responder.tokens import credentials
+from responder.tokens.credentials import Credential, Format
+from responder.tokens.hostname import zone_of
+from responder.tokens.secret import Secret, tsig_secret
+from responder.tokens.token import Grant, Token, describe, tsig_key_name
 
 TEXT, JSON = "text", "json"
 """The forms that are ours, beside those that clients read."""
@@ -106,8 +108,8 @@ class HandOver:
                 if self.delivery.form == JSON
                 else "".join(_as_text(token, secret, note, self.apexes))
             )
-        tsig_secret = access.tsig_secret(self.master, access.tsig_key_name(token))
-        credential = Credential(token=token, secret=secret, apexes=self.apexes, url=self.url, tsig_secret=tsig_secret)
+        key = tsig_secret(self.master, tsig_key_name(token))
+        credential = Credential(token=token, secret=secret, apexes=self.apexes, url=self.url, tsig_secret=key)
         return credentials.render(self.wanted, credential)
 
     def _explain(self, token: Token, note: str | None) -> None:
@@ -140,7 +142,7 @@ def _print(text: str) -> None:
 
 
 def _as_json(token: Token, secret: Secret) -> str:
-    described = access.describe(token)
+    described = describe(token)
     return json.dumps({"id": described.pop("id"), "token": secret} | described, indent=2) + "\n"
 
 
@@ -155,7 +157,7 @@ def _as_text(token: Token, secret: Secret, note: str | None, apexes: Sequence[Na
         yield f"{note}\n"
     yield "\n"
     yield from (f"{line}\n" for line in describing.grant_lines(token, apexes))
-    served = (grant for grant in token.grants if access.zone_of(grant.challenge_name, apexes) is not None)
+    served = (grant for grant in token.grants if zone_of(grant.challenge_name, apexes) is not None)
     hosts = [grant for grant in served if grant.names_a_host]
     yield from _caa(_BIND, [grant.hostname for grant in hosts if grant.cname is not None])
     yield from _caa(_ALLOW, [grant.hostname for grant in hosts if grant.cname is None])
@@ -180,7 +182,7 @@ def _caa(what_for: str, hostnames: Sequence[Name]) -> Iterator[str]:
 
 def _tsig_master(settings: Settings) -> bytes:
     """What the keys of DNS updates are made from. Raises `InvalidRequest`, or `CannotStart`."""
-    from responder.keyfile import read_key
+    from responder.files.keyfile import read_key
 
     if not settings.dns.update.enabled:
         raise InvalidRequest(["--format tsig: DNS updates are off: set dns.update.enabled = true"])

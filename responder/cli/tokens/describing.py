@@ -8,11 +8,11 @@ from typing import Any
 
 import click
 
-from responder import access
-from responder.access import Token
 from responder.cli.context import instant_text
 from responder.errors import NotServed
 from responder.names import Name
+from responder.tokens.hostname import served_zone
+from responder.tokens.token import Token, describe, tsig_key_name
 
 
 def as_json(token: Token) -> dict[str, Any]:
@@ -22,10 +22,10 @@ def as_json(token: Token) -> dict[str, Any]:
         "last_used_at": token.last_used_at.isoformat() if token.last_used_at else None,
         "revoked_at": token.revoked_at.isoformat() if token.revoked_at else None,
         "generation": token.generation,
-        "tsig_key_name": access.tsig_key_name(token),
+        "tsig_key_name": tsig_key_name(token),
         "state": token.state(datetime.now(UTC)).value,
     }
-    return access.describe(token) | more
+    return describe(token) | more
 
 
 def lines(token: Token, apexes: Sequence[Name]) -> Iterator[str]:
@@ -39,7 +39,7 @@ def lines(token: Token, apexes: Sequence[Name]) -> Iterator[str]:
     yield f"allowed from {', '.join(map(str, token.allow_from)) or 'anywhere'}"
     yield f"pinned to    {account(token)}"
     yield f"generation   {token.generation}"
-    yield f"TSIG key     {access.tsig_key_name(token)}"
+    yield f"TSIG key     {tsig_key_name(token)}"
     yield from grant_lines(token, apexes)
 
 
@@ -47,7 +47,7 @@ def grant_lines(token: Token, apexes: Sequence[Name]) -> Iterator[str]:
     """Each hostname, with the CNAME that it needs, or with what keeps it from being of use."""
     for grant in token.grants:
         try:
-            access.served_zone(grant.challenge_name, apexes)
+            served_zone(grant.challenge_name, apexes)
         except NotServed as fault:
             yield f"{grant.hostname}: {fault}"
             continue
@@ -61,7 +61,7 @@ def warn(token: Token, apexes: Sequence[Name]) -> None:
     """Say on stderr, beside JSON, which hostnames are of no use."""
     for grant in token.grants:
         try:
-            access.served_zone(grant.challenge_name, apexes)
+            served_zone(grant.challenge_name, apexes)
         except NotServed as fault:
             click.echo(f"responder: warning: {grant.hostname}: {fault}", err=True)
 

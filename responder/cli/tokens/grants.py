@@ -7,8 +7,6 @@ from datetime import UTC, datetime
 
 import click
 
-from responder import access
-from responder.access import Grant, State, Token
 from responder.cli.context import OUTPUT, Context, print_json
 from responder.cli.parameters import Hostname, TokenId
 from responder.cli.tokens import describing
@@ -16,6 +14,8 @@ from responder.config import Settings
 from responder.errors import Invalid, InvalidName, InvalidRequest
 from responder.names import Name
 from responder.store import Store
+from responder.tokens.hostname import challenge_name, home_zone, parse_hostname, zone_of
+from responder.tokens.token import Grant, State, Token
 
 ALIAS = click.option(
     "--alias", help="Challenge name in our zone to use instead of the one derived from the (one) hostname."
@@ -69,7 +69,7 @@ async def check_owned(settings: Settings, store: Store, wanted: Sequence[tuple[G
         f"{hostname} still publishes at {grant.challenge_name}, which is in no zone that is served here any more: put "
         "its zone back, or take the hostname from the tokens that are granted it: see token list, token deny"
         for hostname, (grant, _) in owned.items()
-        if access.zone_of(grant.challenge_name, apexes) is None
+        if zone_of(grant.challenge_name, apexes) is None
     ]:
         raise InvalidRequest(faults)
 
@@ -80,7 +80,7 @@ def grants_for(settings: Settings, hosts: Sequence[str], alias: str | None) -> t
     grants: dict[Name, tuple[Grant, Name]] = {}
     for host in hosts:
         try:
-            hostname = access.parse_hostname(host)
+            hostname = parse_hostname(host)
             challenge_name, apex = _derive(settings, hostname) if alias is None else _alias(settings, alias, hostname)
         except Invalid as fault:
             faults.append(str(fault))
@@ -112,8 +112,8 @@ def _print(context: Context, token: Token, output: str) -> None:
 def _derive(settings: Settings, hostname: Name) -> tuple[Name, Name]:
     """The challenge name of *hostname*, and its zone's apex. Raises `InvalidName`."""
     try:
-        apex = access.home_zone(hostname, [zone.name for zone in settings.zones])
-        return access.challenge_name(hostname, apex), apex
+        apex = home_zone(hostname, [zone.name for zone in settings.zones])
+        return challenge_name(hostname, apex), apex
     except InvalidName as fault:
         raise InvalidName(f"the challenge name of {hostname} is too long: choose one with --alias ({fault})") from None
 

@@ -7,11 +7,11 @@ from uuid import UUID
 
 import click
 
-from responder.access import Token
 from responder.cli.context import OUTPUT, Context, instant_text, print_json, print_table
 from responder.cli.parameters import TokenId
 from responder.cli.tokens import describing
 from responder.store import Store
+from responder.tokens.token import Token
 
 
 @click.command("list")

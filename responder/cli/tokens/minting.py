@@ -7,14 +7,15 @@ from pathlib import Path
 
 import click
 
-from responder import access
-from responder.access import Network, State, Token
 from responder.cli.context import Context, instant_text
 from responder.cli.parameters import THUMBPRINT, Duration, NetworkArgument, Note, TokenId
 from responder.cli.tokens.delivery import Delivery, delivered
 from responder.cli.tokens.grants import ALIAS, check_owned, grants_for
 from responder.errors import Invalid
 from responder.store import NewToken, Store
+from responder.tokens.network import Network
+from responder.tokens.secret import digest, mint_secret
+from responder.tokens.token import State, Token
 
 
 @click.command()
@@ -43,11 +44,11 @@ def mint(
     """Mint one token for these hostnames. It is shown once: the database keeps only its digest."""
     pinned_to = _thumbprint(account_thumbprint, account_key)
     grants = grants_for(context.settings, hosts, alias)
-    secret = access.mint_secret()
+    secret = mint_secret()
     with delivery.ready(context.settings, [grant for grant, _ in grants], pinned=pinned_to is not None) as hand_over:
         now = datetime.now(UTC)
         new = NewToken(
-            digest=access.digest(secret),
+            digest=digest(secret),
             description=description,
             grants=grants,
             created_at=now,
@@ -76,7 +77,7 @@ def mint(
 @click.pass_obj
 def rotate(context: Context, id: str, grace: timedelta, delivery: Delivery) -> None:  # noqa: A002
     """Give a token a new secret, shown once. It keeps its id, hostnames and limits; its TSIG key is another one."""
-    secret = access.mint_secret()
+    secret = mint_secret()
 
     async def change(store: Store) -> None:
         token = await store.token(await store.token_id(id))
@@ -85,7 +86,7 @@ def rotate(context: Context, id: str, grace: timedelta, delivery: Delivery) -> N
         pinned = token.account_thumbprint is not None
         with delivery.ready(context.settings, token.grants, pinned=pinned) as hand_over:
             now = datetime.now(UTC)
-            rotated = await store.rotate(token.id, access.digest(secret), at=now, grace=grace)
+            rotated = await store.rotate(token.id, digest(secret), at=now, grace=grace)
             ends = f"until {instant_text(now + grace)} at most" if grace else "no longer"
             hand_over(rotated, secret, note=f"What it replaces is good {ends}.")
 
@@ -98,6 +99,6 @@ def _thumbprint(thumbprint: str | None, key: Path | None) -> str | None:
         raise click.UsageError("--account-thumbprint and --account-key say the same: use one of them")
     if key is None:
         return thumbprint
-    from responder.certificate import accountkey  # imports josepy, which takes longer than the rest
+    from responder.certificate import accountkey
 
     return accountkey.thumbprint(key)

@@ -1,0 +1,157 @@
+"""
+The HTTP edge: what ACME clients call, and, on its own listener, what orchestrators ask.
+
+It authenticates, reads the request, and asks `challenges`. `authentication` says who may ask, `clients` where from;
+`bodies` reads what clients send, `problems` turns errors into problem documents, `acmedns` speaks as acme-dns does,
+`health` is the admin listener; nothing here decides what a token may do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import timedelta
+from pathlib import Path
+
+from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
+
+from responder.api import problems
+from responder.api.acmedns import AcmeDns, answer_in_its_words
+from responder.api.authentication import Authenticator
+from responder.api.bodies import Body, read_body
+from responder.api.clients import believe
+from responder.api.health import Away, Health, build_admin
+from responder.api.problems import ROUTES, SLASHES, answer_with_problems, json_response, note_hostname
+from responder.api.tls import stay_on_https
+from responder.challenges import Challenges
+from responder.config import ApiSettings
+from responder.connections import Runner
+from responder.errors import Refused
+from responder.limits import Limits
+from responder.names import Name
+from responder.store import Action, Outcome, Store
+from responder.tokens.token import Grant, Token, describe
+
+__all__ = ["Authenticator", "Away", "Health", "Runner", "build_admin", "build_api", "build_runner"]
+
+MAX_BODY = 16 << 10
+"""Octets of a request body. The largest honest one is well below 1 KiB."""
+
+KEEPALIVE = 60.0
+"""Seconds that a connection may stay without another request."""
+
+
+class Routes:
+    """The handlers of the routes that are our own."""
+
+    def __init__(
+        self, store: Store, challenges: Challenges, authenticator: Authenticator, *, max_lifetime: timedelta
+    ) -> None:
+        self._store = store
+        self._challenges = challenges
+        self._authenticator = authenticator
+        self._max_lifetime = max_lifetime
+
+    async def present(self, request: web.Request) -> web.Response:
+        token, grant, body = await self._permit(request, Action.PRESENT)
+        outcome = await self._challenges.present(
+            token,
+            grant,
+            body.value,
+            client=request.remote or "",
+            lifetime=body.lifetime,
+            acme_token=body.acme_token,
+        )
+        return _challenge_response(grant, body.value, outcome)
+
+    async def cleanup(self, request: web.Request) -> web.Response:
+        token, grant, body = await self._permit(request, Action.CLEANUP)
+        outcome = await self._challenges.cleanup(token, grant, body.value, client=request.remote or "")
+        return _challenge_response(grant, body.value, outcome)
+
+    async def token(self, request: web.Request) -> web.Response:
+        token = await self._authenticator.admit(request, Action.AUTHENTICATE)
+        values = [
+            {"hostname": str(v.hostname), "value": v.value, "expires_at": v.expires_at.isoformat()}
+            for v in await self._store.values(token.id)
+        ]
+        return json_response(describe(token) | {"values": values})
+
+    async def _permit(self, request: web.Request, action: Action) -> tuple[Token, Grant, Body]:
+        """Who wants what, and the grant that lets them. What a known token is refused is put on record."""
+        token = await self._authenticator.admit(request, action)
+        body = await read_body(request, max_lifetime=self._max_lifetime)
+        try:
+            return token, token.grant_for(body.name), body
+        except Refused as refusal:
+            self._challenges.note_refusal(token, action, refusal, client=request.remote or "")
+            raise
+
+
+def build_api(
+    store: Store,
+    challenges: Challenges,
+    limits: Limits,
+    settings: ApiSettings,
+    *,
+    apexes: Sequence[Name],
+    max_lifetime: timedelta,
+) -> web.Application:
+    """The application on the API listener, for zones of these *apexes*."""
+    authenticator = Authenticator(store, challenges, limits)
+    routes = Routes(store, challenges, authenticator, max_lifetime=max_lifetime)
+    acme_dns = AcmeDns(store, challenges, authenticator, limits, apexes=apexes, registration=settings.registration)
+    app = web.Application(
+        client_max_size=MAX_BODY,
+        middlewares=[
+            believe(settings.trusted_proxies),
+            answer_with_problems,
+            answer_in_its_words,
+            _count_with(limits),
+        ],
+    )
+    app[ROUTES] = "see /openapi.json"
+    for slash in SLASHES:
+        app.router.add_post(f"{slash}present", routes.present)
+        app.router.add_post(f"{slash}cleanup", routes.cleanup)
+    app.router.add_get("/v1/token", routes.token)
+    app.router.add_get("/openapi.json", _describe_routes())
+    acme_dns.add_routes(app.router)
+    if settings.hsts:
+        app.on_response_prepare.append(stay_on_https(settings.hsts))
+    return app
+
+
+def _count_with(limits: Limits) -> Middleware:
+    @web.middleware
+    async def count(request: web.Request, handler: Handler) -> web.StreamResponse:
+        limits.count_request(request.remote or "")
+        return await handler(request)
+
+    return count
+
+
+def build_runner(app: web.Application, *, drain: float) -> Runner:
+    """What runs *app* on its listeners; requests under way get *drain* seconds to finish when it is stopped."""
+    return Runner(app, problems, keepalive=KEEPALIVE, drain=drain)
+
+
+def _describe_routes() -> Callable[[web.Request], Awaitable[web.Response]]:
+    description = Path(__file__).with_name("openapi.json").read_bytes()
+
+    async def openapi(_: web.Request) -> web.Response:
+        return web.Response(body=description, content_type="application/json")
+
+    return openapi
+
+
+def _challenge_response(grant: Grant, value: str, outcome: Outcome) -> web.Response:
+    note_hostname(grant, outcome)
+    return json_response(
+        {
+            "fqdn": grant.challenge_name.fqdn,
+            "value": value,
+            "serial": outcome.serial,
+            "expires_at": outcome.expires_at.isoformat() if outcome.expires_at else None,
+        }
+    )

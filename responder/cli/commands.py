@@ -1,0 +1,107 @@
+"""
+The command line: what an administrator says, turned into calls of the store, and the answers turned into text.
+
+Every command works on the database itself; a running service notices within a second. Results go to stdout (text, or
+JSON with `--output json`), faults to stderr in one clear line. Exit status: 0 done, 1 refused or failed, 2 wrong usage:
+no such command or option, a value of another kind than the option takes, options that contradict each other. A name
+that is none is not wrong usage but refused, as is one that no token may be minted for.
+Each noun has a module of its own; this one finds it, and turns what goes wrong in it into an exit status.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from importlib import import_module
+from io import TextIOWrapper
+from keyword import iskeyword
+from pathlib import Path
+from typing import NoReturn
+
+import click
+
+from responder.errors import ResponderError
+
+COMMANDS = {
+    "serve": ("responder.cli.service", "Run the service until SIGTERM."),
+    "config": ("responder.cli.configuration", "Look at the configuration."),
+    "token": ("responder.cli.tokens.group", "Mint and manage tokens."),
+    "zone": ("responder.cli.zones", "Look at the zones."),
+    "issue": ("responder.cli.issue", "Obtain a certificate through the running service."),
+    "thumbprint": ("responder.cli.thumbprint", "Print the JWK thumbprint of an ACME account key."),
+    "value": ("responder.cli.values", "Look at the challenge values being served."),
+    "audit": ("responder.cli.audit", "Show who set and cleared what, from where, and what was refused."),
+    "check": ("responder.cli.check", "Find what is wrong with a delegation or hostname, and what mends it."),
+    "manifest": ("responder.cli.manifest.command", "Print what cert-manager needs for a certificate."),
+    "import": ("responder.cli.importing", "Take over what another server has."),
+    "webhook": ("responder.cli.webhook", "Run the solver for cert-manager in a cluster, until SIGTERM."),
+    "db": ("responder.cli.database", "Look after the database."),
+}
+"""Every command: the module that has it under its own name (or `name_`), and the first line of its help."""
+
+
+class _Commands(click.Group):
+    """Imports a command's module when that command is asked for: nobody needs the whole program for one answer."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        attribute = f"{cmd_name}_" if iskeyword(cmd_name) else cmd_name
+        command: click.Command = getattr(import_module(COMMANDS[cmd_name][0]), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, summary) for name, (_, summary) in COMMANDS.items()])
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="acme-responder")
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    help="Configuration file. Otherwise $RESPONDER_CONFIG, ./responder.toml, /etc/responder/responder.toml.",
+)
+@click.pass_context
+def cli(ctx: click.Context, config: Path | None) -> None:
+    """Authoritative DNS for ACME dns-01 challenges, with tokens that can do one thing."""
+    from responder.cli.context import Context
+
+    ctx.obj = Context(config)
+
+
+def main() -> NoReturn:
+    """The program. Our own errors become one line each and exit status 1; a traceback is always a fault of ours."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal that lacks a character still shows the rest
+    try:
+        cli(prog_name="responder", standalone_mode=False)
+    except click.exceptions.Abort:
+        _fail(["interrupted"])
+    except click.ClickException as error:
+        _explained(error).show()
+        raise SystemExit(error.exit_code) from None
+    except ResponderError as error:
+        _fail(getattr(error, "faults", [str(error)]))
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        _fail([f"cannot go on: {place}{error.strerror or type(error).__name__}"])
+    raise SystemExit(0)
+
+
+def _explained(error: click.ClickException) -> click.ClickException:
+    """*error*, saying more where many go wrong."""
+    if isinstance(error, click.NoSuchOption) and error.option_name == "--config":
+        more = f"{error.message} It goes before the command: responder --config FILE ..."
+        return click.NoSuchOption(error.option_name, message=more, ctx=error.ctx)
+    return error
+
+
+def _fail(lines: Iterable[str]) -> NoReturn:
+    for line in lines:
+        click.echo(f"responder: {line}", err=True)
+    raise SystemExit(1)

@@ -1,0 +1,43 @@
+"""
+What the server tells of itself to who asks for it; nothing by default, as it helps attackers more than anybody else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from responder.dns.rrset import CLASS_CH, RRset, RRType, txt_rdata
+from responder.dns.wire import Answer, Rcode, compile_answer
+from responder.names import Name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """
+    *nsid* is for who asks by that option (RFC 5001), *version* and *hostname* are `version.bind` and `id.server` in
+    class CHAOS (RFC 4892), and the other names that servers answer to. What is empty is refused.
+    """
+
+    nsid: str = ""
+    version: str = ""
+    hostname: str = ""
+
+    def answers(self, count: list[int]) -> Mapping[tuple[bytes, int], Answer]:
+        """The answers of class CHAOS, by name (lower-cased wire form) and type; uses are counted in *count*."""
+        texts = {
+            "version.bind": self.version,
+            "version.server": self.version,
+            "hostname.bind": self.hostname,
+            "id.server": self.hostname,
+        }
+        return {
+            (Name.parse(name).wire, int(RRType.TXT)): _answer(Name.parse(name), text, count)
+            for name, text in texts.items()
+            if text
+        }
+
+
+def _answer(name: Name, text: str, count: list[int]) -> Answer:
+    rrset = RRset(name, RRType.TXT, 0, (txt_rdata(text),))
+    return compile_answer(name.wire, Rcode.NOERROR, answer=(rrset,), rclass=CLASS_CH, count=count)

@@ -1,0 +1,334 @@
+"""
+Zones in memory: which names exist, what they hold, and the compiled answer to every question about them.
+
+A zone is its static records (from the configuration), the granted challenge names, and the values at them. It is
+changed only by `Zone.apply`, one committed change at a time, and asked by `Zone.lookup`. No I/O, no clock. Answers are
+compiled when somebody first asks: in a flood of changes, or a snapshot of a million, hardly anybody does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from responder.dns.rrset import RRset, RRType, txt_rdata
+from responder.dns.wire import Answer, Rcode, compile_answer
+from responder.names import MAX_LABEL, MAX_NAME, Name
+
+SERIAL_MODULUS = 1 << 32
+"""Serials are 32 bits on the wire (RFC 1982); the store counts on without wrapping."""
+
+MAX_CNAME_CHAIN = 8
+"""CNAMEs followed inside one zone. Configuration has no honest use for more, and a loop must end."""
+
+NO_ANSWERS: Mapping[bytes, Answer] = {}
+"""Shared by every name without records, so that a million granted names cost a table entry each and no more."""
+
+UNASKED: Mapping[bytes, Answer] = {}
+"""In place of the answers of a name that has records, from each change of them until somebody asks."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Static:
+    """What the configuration says of a zone: its apex, its records (SOA included), the TTL of its TXT in seconds."""
+
+    apex: Name
+    rrsets: tuple[RRset, ...]
+    txt_ttl: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """
+    What became of some challenge names of one zone: the values each holds now, or None where it no longer exists.
+
+    It carries states, not steps, so that applying a later change makes up for an earlier one. *previous* is the
+    serial before it, *serial* the one that it makes.
+    """
+
+    apex: Name
+    previous: int
+    serial: int
+    names: Mapping[Name, tuple[str, ...] | None]
+
+    def pieces(self, size: int) -> Iterator[Change]:
+        """The same in several changes, of at most *size* names each."""
+        names = list(self.names.items())
+        for at in range(0, max(len(names), 1), size):
+            yield replace(self, names=dict(names[at : at + size]))
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """
+    A name that exists: what it holds, and why it exists.
+
+    *answers* are keyed by the four octets of type and class that end a question; `UNASKED` stands for those that
+    `Zone.answers` would compile. A name exists while it is *granted*, holds records, or has *children* right below it
+    (RFC 8020: an empty non-terminal is not an NXDOMAIN).
+    """
+
+    answers: Mapping[bytes, Answer]
+    granted: bool
+    children: int
+
+
+class Zones:
+    """All zones served. *nodes* is the one table from wire-form name to node that answers most queries by itself."""
+
+    def __init__(self, statics: Iterable[Static] = ()) -> None:
+        # It grows by itself, and all at once: it takes 0.1 s to make room for more than 700,000 names, and half as long
+        # for half of them. One table for each part of the names would not, but cost every query a look more.
+        self.nodes: dict[bytes, Node] = {}
+        self._zones = {static.apex.wire: Zone(static, self.nodes) for static in statics}
+
+    def __iter__(self) -> Iterator[Zone]:
+        return iter(self._zones.values())
+
+    def find(self, qname: bytes) -> Zone | None:
+        """The zone that *qname* (lower-cased wire form) is in; the deepest, should several fit."""
+        at = 0
+        while True:
+            zone = self._zones.get(qname[at:])
+            if zone is not None or not qname[at]:
+                return zone
+            at += 1 + qname[at]
+
+    def answer(self, qname: bytes, key: bytes, node: Node | None) -> Answer | None:
+        """
+        What *node*, found at *qname*, has for the ordinary type in *key* but does not show yet, or NXDOMAIN, or NODATA.
+
+        None if *qname* is in no zone, is no well-formed name, or holds something that answers for other types.
+        """
+        at = 0
+        while (zone := self._zones.get(qname[at:])) is None:
+            length = qname[at] if at < len(qname) else 0
+            if not length or length > MAX_LABEL:
+                return None
+            at += 1 + length
+        if node is None:
+            return zone.negative(Rcode.NXDOMAIN, qname) if len(qname) <= MAX_NAME else None
+        answers = zone.answers(qname, node)
+        if key in answers:
+            return answers[key]
+        return zone.negative(Rcode.NOERROR, qname) if _CNAME not in answers else None
+
+    def take_counts(self) -> dict[tuple[str, int], int]:
+        """How often answers were used since the last call, by the apex of their zone and their rcode."""
+        taken = {}
+        for zone in self:
+            for rcode, count in zone.counts.items():
+                taken[str(zone.apex), int(rcode)], count[0] = count[0], 0
+        return taken
+
+    def apply(self, change: Change) -> None:
+        """Let *change* take effect. Changes to a zone not served here are none of our business."""
+        zone = self._zones.get(change.apex.wire)
+        if zone is not None:
+            zone.apply(change)
+
+    def discard(self, count: int) -> bool:
+        """Forget *count* names, now that nobody is answered from here any more. Returns whether there are more."""
+        for _ in range(min(count, len(self.nodes))):
+            self.nodes.popitem()
+        return bool(self.nodes)
+
+
+class Zone:
+    """One zone. Its nodes live in the table shared by all of them."""
+
+    def __init__(self, static: Static, nodes: dict[bytes, Node]) -> None:
+        self.apex = static.apex
+        self.serial = 0
+        self.counts = {rcode: [0] for rcode in (Rcode.NOERROR, Rcode.NXDOMAIN)}
+        self._txt_ttl = static.txt_ttl
+        self._nodes = nodes
+        self._static: dict[bytes, dict[int, RRset]] = {}
+        self._values: dict[bytes, tuple[str, ...]] = {}
+        self._negatives: dict[tuple[Rcode, int], Answer] = {}
+        for rrset in static.rrsets:
+            self._static.setdefault(rrset.owner.wire, {})[rrset.type] = rrset
+        for owner in self._static:
+            self._set_node(owner, granted=False)
+
+    def lookup(self, qname: bytes, qtype: int) -> Answer:
+        """The answer to a question of class IN for *qname* (lower-cased wire form), which is in this zone."""
+        node = self._nodes.get(qname)
+        if node is None:
+            return self.negative(Rcode.NXDOMAIN, qname)
+        answers = self.answers(qname, node)
+        answer = answers.get(_key(qtype))
+        if answer is not None:
+            return answer
+        if qtype == RRType.ANY and answers:
+            return next(iter(answers.values()))  # RFC 8482, section 4.1: one RRset is enough
+        if _CNAME in answers:
+            return self._chase(qname, qtype)
+        return self.negative(Rcode.NOERROR, qname)
+
+    def answers(self, owner: bytes, node: Node) -> Mapping[bytes, Answer]:
+        """The answers of *node*, found at *owner*; compiled now, if nobody has asked for them yet."""
+        if node.answers is UNASKED:
+            node = self._nodes[owner] = replace(node, answers=self._compile(owner))
+        return node.answers
+
+    def apply(self, change: Change) -> None:
+        """Take over the state that *change* carries, and its serial."""
+        for name, values in change.names.items():
+            self._set_values(name.wire, values)
+        if change.serial != self.serial:  # it is the same in all pieces of a change, and in a whole snapshot
+            self.serial = change.serial
+            self._negatives.clear()
+            self._set_node(self.apex.wire, granted=self._nodes[self.apex.wire].granted)
+
+    def rrsets(self) -> Iterator[RRset]:
+        """Everything in the zone, the SOA first, as zone text would list it."""
+        for owner, types in self._static.items():
+            for rrtype in types:
+                yield self._rrset(owner, rrtype)
+        for owner in self._values:
+            if RRType.TXT not in self._static.get(owner, {}):
+                yield self._rrset(owner, RRType.TXT)
+
+    def _rrset(self, owner: bytes, rrtype: int) -> RRset:
+        """The RRset of that *owner* and type as it stands now. Raises `KeyError` if there is none."""
+        static = self._static.get(owner, {}).get(rrtype)
+        if rrtype == RRType.SOA and static is not None:
+            return replace(static, rdatas=(_with_serial(static.rdatas[0], self.serial),))
+        if rrtype == RRType.TXT and owner in self._values:
+            values = tuple(txt_rdata(value) for value in self._values[owner])
+            return RRset(Name(owner), RRType.TXT, self._txt_ttl, (*(static.rdatas if static else ()), *values))
+        if static is None:
+            raise KeyError(owner, rrtype)
+        return static
+
+    def negative(self, rcode: Rcode, qname: bytes) -> Answer:
+        """NXDOMAIN or NODATA with the SOA (RFC 2308, section 2); compiled, only the name's length matters."""
+        answer = self._negatives.get((rcode, len(qname)))
+        if answer is None:
+            before = len(qname) - len(self.apex.wire)
+            answer = self._answer(self.apex.wire, rcode, before=before, authority=(self._negative_soa(),))
+            self._negatives[rcode, len(qname)] = answer
+        return answer
+
+    def _answer(
+        self,
+        qname: bytes,
+        rcode: Rcode = Rcode.NOERROR,
+        *,
+        before: int = 0,
+        answer: Sequence[RRset] = (),
+        authority: Sequence[RRset] = (),
+        additional: Sequence[RRset] = (),
+    ) -> Answer:
+        """As `compile_answer`, counted with the others of this zone."""
+        return compile_answer(
+            qname,
+            rcode,
+            before=before,
+            answer=answer,
+            authority=authority,
+            additional=additional,
+            count=self.counts[rcode],
+        )
+
+    def _negative_soa(self) -> RRset:
+        soa = self._rrset(self.apex.wire, RRType.SOA)
+        minimum = int.from_bytes(soa.rdatas[0][-4:], "big")
+        return replace(soa, ttl=min(soa.ttl, minimum))  # RFC 2308, section 3
+
+    def _chase(self, qname: bytes, qtype: int) -> Answer:
+        """Follow CNAMEs as far as they stay in this zone (RFC 1034, section 4.3.2, step 3a)."""
+        chain: dict[bytes, RRset] = {}
+        owner = qname
+        while RRType.CNAME in self._static.get(owner, {}) and owner not in chain and len(chain) < MAX_CNAME_CHAIN:
+            chain[owner] = self._rrset(owner, RRType.CNAME)
+            owner = chain[owner].rdatas[0].lower()
+        aliases = [*chain.values()]
+        endless = owner in chain or RRType.CNAME in self._static.get(owner, {})
+        if endless or not Name(owner).is_within(self.apex):
+            return self._answer(qname, answer=aliases)
+        try:
+            rrset = self._rrset(owner, qtype)
+        except KeyError:
+            rcode = Rcode.NOERROR if owner in self._nodes else Rcode.NXDOMAIN  # RFC 2308, section 2.1: of the last name
+            return self._answer(qname, rcode, answer=aliases, authority=(self._negative_soa(),))
+        return self._answer(qname, answer=[*aliases, rrset], additional=self._glue(rrset))
+
+    def _set_values(self, owner: bytes, values: tuple[str, ...] | None) -> None:
+        if owner == self.apex.wire or not Name(owner).is_within(self.apex):
+            return
+        if values:
+            self._values[owner] = values
+        else:
+            self._values.pop(owner, None)
+        self._set_node(owner, granted=values is not None)
+
+    def _set_node(self, owner: bytes, *, granted: bool) -> None:
+        """Forget the answers of *owner*; let it, and the empty non-terminals above, begin or cease to exist."""
+        old = self._nodes.get(owner)
+        answers = UNASKED if owner in self._values or owner in self._static else NO_ANSWERS
+        node = _node(answers, granted, old.children if old else 0)
+        if node is not _ABSENT:
+            self._nodes[owner] = node
+            if old is None and owner != self.apex.wire:
+                self._count_child(_parent(owner), 1)
+        elif old is not None:
+            del self._nodes[owner]
+            self._count_child(_parent(owner), -1)
+
+    def _count_child(self, owner: bytes, step: int) -> None:
+        old = self._nodes.get(owner)
+        if old is None:
+            self._nodes[owner] = _node(NO_ANSWERS, False, 1)  # an empty non-terminal
+        else:
+            node = _node(old.answers, old.granted, old.children + step)
+            if node is not _ABSENT:
+                self._nodes[owner] = node
+                return
+            del self._nodes[owner]
+        self._count_child(_parent(owner), step)  # ends at the apex, which has records and so is always there
+
+    def _compile(self, owner: bytes) -> Mapping[bytes, Answer]:
+        types = dict.fromkeys(self._static.get(owner, {}))
+        if owner in self._values and RRType.CNAME not in types:
+            types[RRType.TXT] = None
+        rrsets = [self._rrset(owner, rrtype) for rrtype in types]
+        return {_key(r.type): self._answer(owner, answer=(r,), additional=self._glue(r)) for r in rrsets}
+
+    def _glue(self, rrset: RRset) -> list[RRset]:
+        """The addresses of the nameservers in *rrset*, if it has any (RFC 1034, section 4.3.2, step 6)."""
+        return [
+            address
+            for target in (rrset.rdatas if rrset.type == RRType.NS else ())
+            for rrtype, address in self._static.get(target.lower(), {}).items()
+            if rrtype in (RRType.A, RRType.AAAA)
+        ]
+
+
+_SHARED, _SHARED_UNASKED = (
+    {(granted, count): Node(answers, granted, count) for granted in (False, True) for count in range(16)}
+    for answers in (NO_ANSWERS, UNASKED)
+)
+_ABSENT = _SHARED[False, 0]
+_CNAME = RRType.CNAME.to_bytes(2, "big") + b"\0\1"
+
+
+def _node(answers: Mapping[bytes, Answer], granted: bool, children: int) -> Node:  # noqa: FBT001
+    """A node; those without answers are shared, and `_ABSENT` is the one that has no reason to exist."""
+    if children < 16 and not answers:
+        return (_SHARED if answers is NO_ANSWERS else _SHARED_UNASKED)[granted, children]
+    return Node(answers, granted, children)
+
+
+def _key(rrtype: int) -> bytes:
+    """The last four octets of a question for *rrtype* in class IN."""
+    return rrtype.to_bytes(2, "big") + b"\0\1"
+
+
+def _parent(wire: bytes) -> bytes:
+    return wire[1 + wire[0] :]
+
+
+def _with_serial(soa: bytes, serial: int) -> bytes:
+    return soa[:-20] + (serial % SERIAL_MODULUS).to_bytes(4, "big") + soa[-16:]

@@ -1,0 +1,137 @@
+"""
+The doctor: looks at a delegation and at hostnames as resolvers and CAs do, and says what is wrong and what mends it.
+
+It reads DNS from outside, and the settings and the store for what should be there. It mends nothing itself; on request
+it presents a value, to see it arrive, and cleans it up. How its findings are printed is the command line's business.
+
+    `walk`          from a name to the servers that answer for it, by a resolver
+    `delegation`    what the servers of the zone above say of ours
+    `nameservers`   our own, every address every way
+    `hostname`      whether the name that a CA asks for leads to us
+    `authorities`   CAA, whose meaning is in `caa`
+    `probe`         a value of our own
+    `questions`     one question to one server
+    `report`        ticks, notes and crosses
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from responder.config import ZoneSettings
+from responder.doctor import authorities, delegation, hostname, nameservers, probe
+from responder.doctor.caa import Policy
+from responder.doctor.questions import DNS_PORT, Asker, Server
+from responder.doctor.report import Check, Finding, Mark, Mend, Section
+from responder.doctor.walk import Walk, system_resolvers
+from responder.errors import CannotExamine
+from responder.names import Name
+from responder.store import Store
+from responder.tokens.token import Grant
+
+__all__ = ["Case", "Check", "Finding", "Mark", "Mend", "Patient", "Policy", "Section", "examine", "system_resolvers"]
+
+DEADLINE = 180.0
+"""Seconds for everything. A delegation in order takes one or two; one whose every server is silent, about a minute."""
+
+
+@dataclass(frozen=True, slots=True)
+class Patient:
+    """A hostname to look at: its grant, a token that covers it, and whether its wildcard matters, too."""
+
+    grant: Grant
+    token_id: UUID
+    wildcard: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """
+    What to look at, and from where.
+
+    *resolvers* are tried in order, at *resolver_port*; every other server is asked at *port*. Values are presented
+    only with a store to *write* to.
+    """
+
+    zones: Sequence[ZoneSettings]
+    serials: Mapping[Name, int]
+    patients: Sequence[Patient]
+    policy: Policy
+    resolvers: Sequence[str]
+    resolver_port: int = DNS_PORT
+    port: int = DNS_PORT
+    write: Store | None = None
+
+
+async def examine(case: Case, *, waiting: Callable[[str], None], found: Callable[[Section], None]) -> list[Section]:
+    """
+    Look at everything: the zones side by side, then the hostnames.
+
+    *found* is told each section in order, as soon as it is complete; *waiting*, which server is waited for. Raises
+    `CannotExamine` if no resolver answers, or if time runs out.
+    """
+    try:
+        async with asyncio.timeout(DEADLINE):
+            resolvers = [Server("the resolver", address, case.resolver_port) for address in case.resolvers]
+            walk = await Walk.start(Asker(waiting), resolvers, case.port)
+            return await _examine(case, walk, found)
+    except TimeoutError:
+        raise CannotExamine(
+            f"not everything could be looked at within {DEADLINE:.0f} s: check fewer hostnames at once"
+        ) from None
+
+
+async def _examine(case: Case, walk: Walk, found: Callable[[Section], None]) -> list[Section]:
+    serving: dict[Name, list[Server]] = {}
+    zones = await _in_order((_examine_zone(case, walk, zone, serving) for zone in case.zones), found)
+    hosts = await _in_order((_examine_host(case, walk, patient, serving) for patient in case.patients), found)
+    return [*zones, *hosts]
+
+
+async def _in_order(
+    examinations: Iterable[Coroutine[None, None, Section]], found: Callable[[Section], None]
+) -> list[Section]:
+    """Do all at once, and tell of each in order."""
+    tasks = [asyncio.create_task(examination) for examination in examinations]
+    sections = []
+    try:
+        for task in tasks:
+            sections.append(await task)
+            found(sections[-1])
+    finally:
+        # Whatever happened: none may be left behind with a value that is to be cleaned up.
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    return sections
+
+
+async def _examine_zone(case: Case, walk: Walk, zone: ZoneSettings, serving: dict[Name, list[Server]]) -> Section:
+    servers = await nameservers.find(walk, zone)
+    above, (ours, serving[zone.name]) = await asyncio.gather(
+        delegation.examine(walk, zone),
+        nameservers.examine(walk, zone, servers, case.serials.get(zone.name)),
+    )
+    return Section(zone.name, (*above, *ours))
+
+
+async def _examine_host(case: Case, walk: Walk, patient: Patient, serving: Mapping[Name, Sequence[Server]]) -> Section:
+    grant = patient.grant
+    zone = next(zone for zone in case.zones if grant.challenge_name.is_within(zone.name))
+    servers = serving[zone.name]
+    findings, caa = await asyncio.gather(hostname.examine(walk, grant, servers), _examine_caa(case, walk, patient))
+    if case.write is None:
+        findings += await hostname.examine_path(walk, grant)
+    else:  # and the resolver has not been asked yet, so that it has nothing to forget
+        findings += await probe.examine(walk, case.write, patient.token_id, grant, servers, zone.negative_ttl)
+    return Section(grant.hostname, (*findings, *caa))
+
+
+async def _examine_caa(case: Case, walk: Walk, patient: Patient) -> list[Finding]:
+    if not patient.grant.names_a_host:
+        return []  # an account for names that nobody told us; what it is granted is not what a certificate names
+    apexes = [zone.name for zone in case.zones]
+    return await authorities.examine(walk, patient.grant, case.policy, apexes, wildcard=patient.wildcard)

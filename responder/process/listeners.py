@@ -1,0 +1,114 @@
+"""
+The sockets of the service: bound here, or inherited from systemd, which keeps them while the service restarts.
+
+Everything is bound before anything is started, and what cannot be had is reported together.
+"""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import socket
+from collections.abc import Sequence
+
+from responder.process import systemd
+
+UDP_RECEIVE_BUFFER = 4 << 20
+"""Octets asked of the kernel for waiting datagrams: a burst, or the second that a restart takes."""
+
+TCP_BACKLOG = 1024
+
+# linux/in.h and linux/in6.h; the socket module does not name them.
+_IP_MTU_DISCOVER, _IPV6_MTU_DISCOVER, _PMTUDISC_OMIT = 10, 23, 5
+
+Address = tuple[str, int]
+Sockets = dict[str, list[socket.socket]]
+
+
+def bind_all(
+    dns: Sequence[Address], api: Sequence[Address], admin: Sequence[Address], *, processes: int
+) -> tuple[Sockets, list[str]]:
+    """
+    Sockets by purpose ("udp" for each process in turn, "tcp", "api", "admin"), and what could not be bound.
+
+    One that systemd has bound is taken from it. All processes read from that one: only sockets of one user can share
+    a port, and systemd's are root's.
+    """
+    sockets: Sockets = {"udp": [], "tcp": [], "api": [], "admin": []}
+    faults: list[str] = []
+    inherited = systemd.inherited_sockets()
+
+    def bind(purpose: str, kind: socket.SocketKind, address: Address, *, shared: bool = False) -> None:
+        host, port = address  # a list, where it was read from JSON
+        if (there := inherited.get((kind, (host, port)))) is not None:
+            sockets[purpose].append(_prepared(there.dup()))
+            return
+        try:
+            sockets[purpose].append(_bind(kind, (host, port), shared=shared))
+        except OSError as fault:
+            key = "dns" if purpose in ("udp", "tcp") else purpose
+            text = f"cannot listen on {'[' + host + ']' if ':' in host else host}:{port} ({purpose}, {key}.listen)"
+            faults.append(f"{text}: {fault.strerror}{_mend(fault)}")
+
+    for _ in range(processes):
+        for address in dns:
+            bind("udp", socket.SOCK_DGRAM, address, shared=processes > 1)
+    for purpose, addresses in (("tcp", dns), ("api", api), ("admin", admin)):
+        for address in addresses:
+            bind(purpose, socket.SOCK_STREAM, address)
+    for sock in inherited.values():
+        sock.detach()  # systemd's descriptors stay open: the next program in this process may want them, too
+    return sockets, list(dict.fromkeys(faults))
+
+
+def close_all(sockets: Sockets) -> None:
+    for sock in itertools.chain(*sockets.values()):
+        sock.close()
+
+
+def _bind(kind: socket.SocketKind, address: Address, *, shared: bool) -> socket.socket:
+    family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+    sock = socket.socket(family, kind)
+    try:
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # so that [::] and 0.0.0.0 live side by side
+        if kind == socket.SOCK_STREAM:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        sock.bind(address)
+        return _prepared(sock)
+    except BaseException:
+        sock.close()
+        raise
+
+
+def _prepared(sock: socket.socket) -> socket.socket:
+    """*sock*, which is bound, as the processes expect it."""
+    if sock.type == socket.SOCK_STREAM:
+        sock.listen(TCP_BACKLOG)
+    else:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, UDP_RECEIVE_BUFFER)
+        _never_fragment(sock)
+    sock.setblocking(False)
+    return sock
+
+
+def _never_fragment(sock: socket.socket) -> None:
+    """Ignore what forged ICMP says of the path: our replies fit every path as they are (RFC 9715)."""
+    if sock.family == socket.AF_INET6:
+        sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, _PMTUDISC_OMIT)
+    else:
+        sock.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _PMTUDISC_OMIT)
+
+
+def _mend(fault: OSError) -> str:
+    if fault.errno == errno.EADDRINUSE:
+        return " (see who listens there with `ss -lntup`, and stop that, or choose another address)"
+    if isinstance(fault, PermissionError):
+        return " (ports below 1024 need root, CAP_NET_BIND_SERVICE, or net.ipv4.ip_unprivileged_port_start)"
+    if fault.errno == errno.EADDRNOTAVAIL:
+        return " (no interface here has it, see `ip address`: behind NAT write the private address, or 0.0.0.0)"
+    if fault.errno == errno.EAFNOSUPPORT:
+        return " (this machine has no IPv6: take the address out of that setting)"
+    return ""

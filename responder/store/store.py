@@ -1,0 +1,327 @@
+"""
+The store: every transaction on the database, and the only place that knows SQL.
+
+Domain types go in and come out, never rows. Each method is one transaction: done completely and on disk, or not at
+all. What the database does not let us do is `StoreUnavailable`, with a text that says what to do; a schema that
+this program cannot use is `StoreOutdated`. It decides nothing about requests: see `access` and `challenges`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Iterable, Sequence
+from datetime import datetime, timedelta
+from typing import Self
+from uuid import UUID
+
+from sqlalchemy import Connection, make_url, select
+from sqlalchemy.exc import ArgumentError
+
+from responder.dns.zone import Change
+from responder.errors import StoreUnavailable
+from responder.names import Name
+from responder.store import (
+    accounts,
+    audit,
+    certificates,
+    grants,
+    journal,
+    keys,
+    migration,
+    schema,
+    statistics,
+    tokens,
+    values,
+)
+from responder.store.accounts import Account
+from responder.store.audit import Action, AuditEvent, Verdict
+from responder.store.certificates import OwnCertificate
+from responder.store.database import Database
+from responder.store.migration import SchemaState
+from responder.store.postgresql import PostgreSQL
+from responder.store.sqlite import SQLite
+from responder.store.statistics import Statistics
+from responder.store.tokens import NewToken
+from responder.store.values import Applied, LiveValue
+from responder.tls.keypair import KeyPair
+from responder.tokens.secret import Digest
+from responder.tokens.token import Grant, Token
+from responder.tokens.values import MAX_VALUES, Cleanup, Expect, Operation, Outcome, Present, Step, Update, names
+
+__all__ = [
+    "AUDIT_KEPT",
+    "MAX_VALUES",
+    "Account",
+    "Action",
+    "Applied",
+    "AuditEvent",
+    "Cleanup",
+    "Expect",
+    "LiveValue",
+    "NewToken",
+    "Operation",
+    "Outcome",
+    "OwnCertificate",
+    "Present",
+    "SchemaState",
+    "Statistics",
+    "Step",
+    "Store",
+    "Update",
+    "Verdict",
+    "names",
+]
+
+PRUNE_EVERY = timedelta(minutes=10)
+"""Between two looks at the length of the journal."""
+
+
+AUDIT_KEPT = timedelta(days=90)
+"""How long it is known who set and cleared what."""
+
+
+class Store:
+    """An open database with the schema that this program needs. Get one from `Store.open`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._prune_at: datetime | None = None
+
+    @classmethod
+    async def open(cls, url: str, *, auto_upgrade: bool = False) -> Self:
+        """
+        Connect to *url*; an empty database gets its tables, an older one is changed only if *auto_upgrade*.
+
+        Any number of processes may do so at once. Raises `StoreUnavailable` or `StoreOutdated`.
+        """
+        database = _database(url)
+        try:
+            await database.create()
+            if await database.read(migration.schema_state) is not SchemaState.CURRENT:
+                await database.migrate(migration.bring_up, upgrade=auto_upgrade)
+        except BaseException:
+            await database.close()
+            raise
+        return cls(database)
+
+    @staticmethod
+    async def upgrade(url: str) -> SchemaState:
+        """Bring the schema at *url* up to date and return what it was. Raises as `open` does."""
+        database = _database(url)
+        try:
+            await database.create()
+            return await database.migrate(migration.bring_up, upgrade=True)
+        finally:
+            await database.close()
+
+    @staticmethod
+    async def check(url: str) -> SchemaState:
+        """What `open` would find at *url*; nothing is created or changed. Raises `StoreUnavailable`."""
+        database = _database(url)
+        try:
+            if not await database.exists():
+                return SchemaState.ABSENT
+            return await database.read(migration.schema_state)
+        finally:
+            await database.close()
+
+    async def close(self) -> None:
+        """Give every connection back."""
+        await self._database.close()
+
+    async def ping(self) -> None:
+        """Prove that the database answers, with the smallest read there is."""
+        await self._database.read(_ping)
+
+    async def register_zones(self, apexes: Iterable[Name], *, now: datetime) -> None:
+        """Make sure that there is a serial for each zone; a new one starts at *now* in seconds."""
+        await self._database.write(journal.register, apexes, now=now)
+
+    async def mint(self, token: NewToken) -> Token:
+        """
+        Write a new token down. Names that nobody was granted before begin to exist.
+
+        Raises `NameTaken` if another hostname has the challenge name or the hostname has another, `NotFound` for a
+        zone that was not registered.
+        """
+        return await self._database.write(tokens.mint, token)
+
+    async def find_token(self, digest: Digest) -> Token | None:
+        """
+        The token with a secret of this digest, or None. It may be revoked or expired: `Token.admit` decides.
+
+        A secret that was replaced ends earlier than its token; *expires_at* is then the earlier of the two.
+        """
+        return await self._database.read(tokens.find, digest)
+
+    async def find_generation(self, token_id: UUID, generation: int) -> Token | None:
+        """As `find_token`, by the number of the secret among those of its token."""
+        return await self._database.read(tokens.find_generation, token_id, generation)
+
+    async def find_bcrypt(self, token_id: UUID) -> bytes | None:
+        """The bcrypt hash of the secret of a token that was taken over, until `settle_bcrypt`; None for any other."""
+        return await self._database.read(tokens.find_bcrypt, token_id)
+
+    async def settle_bcrypt(self, token_id: UUID, hashed: bytes, digest: Digest) -> None:
+        """Keep *digest* instead of the bcrypt hash, now that a secret was shown that matches it."""
+        await self._database.write(tokens.settle_bcrypt, token_id, hashed, digest)
+
+    async def token(self, token_id: UUID) -> Token:
+        """The token with this id. Raises `NotFound`."""
+        return await self._database.read(tokens.by_id, token_id)
+
+    async def token_id(self, beginning: str) -> UUID:
+        """The id that begins with this text. Raises `NotFound`, or `Invalid` if there are several."""
+        return await self._database.read(tokens.id_of, beginning)
+
+    async def tokens(self) -> list[Token]:
+        """All tokens, those revoked or expired too, oldest first."""
+        return await self._database.read(tokens.every)
+
+    async def tokens_for(self, hostname: Name) -> list[Token]:
+        """All tokens that are granted *hostname*, those revoked or expired too, oldest first."""
+        return await self._database.read(tokens.granted, hostname)
+
+    async def revoke(self, token_id: UUID, *, at: datetime) -> None:
+        """
+        End a token now: the values it presented are removed, names that nobody else is granted cease to exist.
+
+        Revoking it again does nothing. Raises `NotFound`.
+        """
+        await self._database.write(tokens.revoke, token_id, at=at)
+
+    async def rotate(self, token_id: UUID, digest: Digest, *, at: datetime, grace: timedelta) -> Token:
+        """Give a token a new secret; those before it are good for another *grace*. Raises `NotFound`."""
+        return await self._database.write(tokens.rotate, token_id, digest, at=at, grace=grace)
+
+    async def allow(self, token_id: UUID, grants: Iterable[tuple[Grant, Name]], *, at: datetime) -> Token:
+        """Grant a token more. *grants* come with the apexes of their zones. Raises as `mint`, or `NotFound`."""
+        return await self._database.write(tokens.allow, token_id, grants, at=at)
+
+    async def deny(self, token_id: UUID, names: Iterable[Name], *, at: datetime) -> Token:
+        """Take hostnames from a token, with the values that it presented there. Raises `NotFound`."""
+        return await self._database.write(tokens.deny, token_id, names, at=at)
+
+    async def take_over(
+        self, batch: Sequence[Account], *, at: datetime, until: datetime, dry_run: bool = False
+    ) -> set[UUID]:
+        """
+        Make those accounts of another server ours that are not yet, and return their ids; their values stay *until*.
+
+        In one transaction; a *dry_run* finds out the same and leaves no trace. Raises as `mint`, for all of them.
+        """
+        return await self._database.write(accounts.take_over, batch, at=at, until=until, dry_run=dry_run)
+
+    async def apply(self, batch: Sequence[Operation], *, now: datetime) -> Applied:
+        """
+        Carry out presents, cleanups and updates, in order, in one transaction of a constant number of statements.
+
+        An operation that is refused (`Unauthenticated`, `NotCovered`, `TooManyValues`) has that error as its outcome
+        and does not hinder the others. Meant for batches of up to some thousands.
+        """
+        return await self._database.write(values.apply, batch, now=now)
+
+    async def expire(self, *, now: datetime) -> list[Change]:
+        """Remove values whose time is over, a limited number at once: call again until nothing comes back."""
+        changes = await self._database.write(values.expire, now=now)
+        if self._prune_at is None or now >= self._prune_at:
+            self._prune_at = now + PRUNE_EVERY
+            await self._database.write(journal.prune)
+            if await self._database.write(audit.prune, now - AUDIT_KEPT):
+                self._prune_at = now  # there is more: go on at the next call
+        return changes
+
+    async def clear(self, challenge_name: Name, value: str | None = None, *, now: datetime) -> list[str]:
+        """Remove one value, or all, from a name and return what was removed. Raises `NotFound` if nothing was."""
+        return await self._database.write(values.clear, challenge_name, value, now=now)
+
+    async def values(self, token_id: UUID | None = None) -> list[LiveValue]:
+        """All values in place, or those at the names that a token is granted, by hostname and age."""
+        return await self._database.read(values.live, token_id)
+
+    async def key(self, name: str) -> bytes:
+        """32 random octets by that name, the same for every process of every node."""
+        return await self._database.write(keys.key, name)
+
+    async def owned(self, hostnames: Iterable[Name]) -> dict[Name, tuple[Grant, Name]]:
+        """The challenge names that some of *hostnames* own by now, as grants with the apexes of their zones."""
+        return await self._database.read(grants.owned, hostnames)
+
+    async def account_key(self, directory: str, new: bytes) -> bytes:
+        """The key of our account with the CA at *directory*, in PEM: *new*, if there is none yet."""
+        return await self._database.write(certificates.account_key, directory, new)
+
+    async def certificate(self, hostname: Name) -> OwnCertificate:
+        """What is known of our own certificate for *hostname*; nothing, if we never had any."""
+        return await self._database.read(certificates.find, hostname)
+
+    async def begin_certificate(self, hostname: Name, *, now: datetime, until: datetime) -> bool:
+        """
+        Take it upon us to obtain a certificate, *until* then at most; False if another node has already.
+
+        It ends with `keep_certificate`, `note_failure` or `give_up_certificate`.
+        """
+        return await self._database.write(certificates.begin, hostname, now=now, until=until)
+
+    async def keep_certificate(self, hostname: Name, directory: str, pair: KeyPair) -> None:
+        """Put *pair*, from the CA at *directory*, in the place of the one in use."""
+        await self._database.write(certificates.keep, hostname, directory, pair)
+
+    async def note_failure(self, hostname: Name, *, failures: int, retry_at: datetime) -> None:
+        """Obtaining it has failed, so many times in a row; nobody tries again before *retry_at*."""
+        await self._database.write(certificates.note_failure, hostname, failures=failures, retry_at=retry_at)
+
+    async def give_up_certificate(self, hostname: Name) -> None:
+        """Obtaining it was broken off."""
+        await self._database.write(certificates.give_up, hostname)
+
+    async def serials(self) -> dict[Name, int]:
+        """The serial of every zone: a cheap way to see whether anything changed."""
+        return await self._database.read(journal.serials)
+
+    async def changes_since(self, apex: Name, serial: int) -> Change | None:
+        """
+        The state of every name of a zone that changed after *serial*, as one change; None: take a `snapshot`.
+
+        Raises `NotFound` for a zone that was not registered.
+        """
+        return await self._database.read(journal.changes_since, apex, serial)
+
+    async def statistics(self, *, now: datetime) -> Statistics:
+        """How many values and tokens there are."""
+        return await self._database.read(statistics.take, now)
+
+    def snapshot(self) -> AsyncGenerator[Change, None]:
+        """
+        Everything that exists, at one moment, in pieces of bounded size: first an empty change for each zone with
+        its serial, then its names. A `contextlib.aclosing` around it is due if you may leave it early.
+        """
+        return self._database.stream(journal.snapshot)
+
+    async def record(self, events: Sequence[AuditEvent]) -> None:
+        """Write down what the store did not see itself, such as requests that were refused before they came here."""
+        await self._database.write(audit.record, events)
+
+    async def audit(self, since: datetime, hostname: Name | None = None) -> list[AuditEvent]:
+        """What happened at or after *since*, oldest first: all of it, or what concerns *hostname*, or its tokens."""
+        return await self._database.read(audit.events, since, hostname)
+
+
+def _database(url: str) -> Database:
+    try:
+        parsed = make_url(url)
+        backend = parsed.get_backend_name()
+    except (ArgumentError, ValueError):
+        # Its text would show the URL, and with it the password.
+        backend = ""
+    if backend == "sqlite":
+        return SQLite(parsed)
+    if backend == "postgresql":
+        return PostgreSQL(parsed)
+    raise StoreUnavailable(
+        "database.url is no URL of a database we know: write sqlite+aiosqlite:////absolute/path.db "
+        "or postgresql+asyncpg://user@host/name"
+    )
+
+
+def _ping(connection: Connection) -> None:
+    connection.execute(select(schema.zones.c.id).limit(1))

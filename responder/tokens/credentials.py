@@ -1,0 +1,225 @@
+"""
+A token with its secret, as the programs that use it read it from a file, and as Kubernetes keeps it.
+
+Pure: where a token comes from, and where the text goes, is for the caller. The shapes are those of acme-dns (its answer
+to a registration), of goacmedns (the storage file of lego, Traefik and cert-manager), and of BIND (a key file).
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, assert_never
+
+import yaml
+
+from responder.errors import Invalid
+from responder.names import Name
+from responder.tokens.hostname import served_zone
+from responder.tokens.token import Grant, Token, tsig_key_name
+
+TSIG_ALGORITHM = "hmac-sha256"
+"""Known to every client that signs updates at all (RFC 8945, section 6)."""
+
+MAX_OBJECT_NAME = 52
+"""Characters of a Kubernetes object's name: cert-manager cuts longer ones where it names its own objects after them."""
+
+Object = dict[str, Any]
+
+
+class Format(Enum):
+    """What a credential is rendered as."""
+
+    ACME_DNS = "acme-dns"
+    LEGO = "lego"
+    TSIG = "tsig"
+    KUBERNETES = "kubernetes"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Credential:
+    """
+    A *token* with its *secret* (and that of its TSIG key, where that is wanted).
+
+    *apexes* are those of the zones served; *url* is where clients reach the API, "" if that is not known.
+    """
+
+    token: Token
+    secret: str = field(repr=False)
+    apexes: tuple[Name, ...]
+    url: str = ""
+    tsig_secret: bytes = field(default=b"", repr=False)
+
+
+def check(wanted: Format, grants: Iterable[Grant], *, pinned: bool, apexes: Iterable[Name]) -> None:
+    """
+    Find out whether a token with *grants* can be rendered as *wanted*, before its secret is made for that.
+
+    Raises `Invalid` or `NotServed`.
+    """
+    granted = list(grants)
+    if not granted:
+        raise Invalid("this token has no hostname left: allow it one first, with responder token allow")
+    if pinned and wanted is not Format.KUBERNETES:
+        raise Invalid(
+            f"--format {wanted.value} is for a route that cannot carry the ACME token, which a token that is pinned to "
+            "an account has to show: use POST /present (httpreq in RAW mode, or with acme_token) or the webhook, with "
+            "--format text, json or kubernetes"
+        )
+    if wanted is Format.LEGO and not any(grant.names_a_host for grant in granted):
+        raise Invalid(
+            "this is an account that names no hostname, and --format lego is a file by hostname: use --format acme-dns"
+        )
+    served = list(apexes)
+    for grant in granted:
+        served_zone(grant.challenge_name, served)
+
+
+def render(wanted: Format, credential: Credential) -> str:
+    """The text of a file. `check` says whether there can be one."""
+    match wanted:
+        case Format.ACME_DNS:
+            return acme_dns(credential)
+        case Format.LEGO:
+            return lego(credential)
+        case Format.TSIG:
+            return tsig(credential)
+        case Format.KUBERNETES:
+            return kubernetes(credential)
+        case _:
+            assert_never(wanted)
+
+
+def acme_dns(credential: Credential) -> str:
+    """acme-dns's answer to a registration, one line for each hostname: a client reads one account."""
+    networks = [str(network) for network in credential.token.allow_from]
+    return "".join(
+        json.dumps(_account(credential, grant) | {"allowfrom": networks}, separators=(",", ":")) + "\n"
+        for grant in credential.token.grants
+    )
+
+
+def lego(credential: Credential) -> str:
+    """
+    The storage file of lego, by hostname (without `*.`), for all of them.
+
+    Traefik, cert-manager (in a Secret), Caddy, acme-dns-client and certbot-dns-acmedns read the same.
+    """
+    return json.dumps(lego_accounts(credential, credential.token.grants), indent=2) + "\n"
+
+
+def lego_accounts(credential: Credential, grants: Iterable[Grant]) -> dict[str, dict[str, str]]:
+    """What that file holds for *grants*, those of accounts that name no host left out."""
+    server = {"server_url": credential.url}
+    return {str(grant.hostname): _account(credential, grant) | server for grant in grants if grant.names_a_host}
+
+
+def tsig(credential: Credential) -> str:
+    """A key file of BIND, for `nsupdate -k`; `knsupdate -k` takes another, which is in a comment."""
+    name, secret = tsig_key_name(credential.token), base64.b64encode(credential.tsig_secret).decode()
+    return _comment(
+        f"The key of token {credential.token.id} for DNS updates (RFC 2136) of TXT records at",
+        *(f"  {grant.challenge_name.fqdn}" for grant in credential.token.grants),
+        "",
+        "nsupdate -k THIS_FILE reads it as it is. knsupdate -k reads a file with this line alone:",
+        f"{TSIG_ALGORITHM}:{name}:{secret}",
+    ) + (f'key "{name}" {{\n\talgorithm {TSIG_ALGORITHM};\n\tsecret "{secret}";\n}};\n')
+
+
+def kubernetes(credential: Credential) -> str:
+    """A Secret, with the token for the webhook and, if it may be used there, the storage file for `acmeDNS`."""
+    grants = credential.token.grants
+    data = secret_data(credential, grants)
+    cnames = [f"  {grant.cname}" for grant in grants if grant.cname is not None]
+    return to_yaml(
+        [secret(secret_name(grants[0].hostname), data)],
+        comment=[
+            f"The credential of token {credential.token.id} for cert-manager, in the namespace of its Issuer:",
+            *(f"  {key.ljust(max(map(len, data)))}  {_SECRET_KEYS[key]}" for key in data),
+            *(["The DNS of the hostname must have:", *cnames] if cnames else []),
+            "It holds a secret: pipe it to kubectl rather than keeping it in a file.",
+        ],
+    )
+
+
+_SECRET_KEYS = {
+    "token": "for the webhook, as tokenSecretRef",
+    "acmedns.json": "for cert-manager's own acmeDNS, as accountSecretRef",
+}
+
+
+def secret_data(credential: Credential, grants: Sequence[Grant]) -> dict[str, str]:
+    """What a Secret holds of a credential, for *grants* of its token."""
+    data = {"token": credential.secret}
+    accounts = lego_accounts(credential, grants)
+    if accounts and credential.token.account_thumbprint is None:
+        data["acmedns.json"] = json.dumps(accounts, indent=2) + "\n"
+    return data
+
+
+def secret(name: str, data: dict[str, str], *, namespace: str | None = None) -> Object:
+    """A Secret; without *namespace*, `kubectl -n` says where it goes."""
+    metadata = {"name": name} | ({"namespace": namespace} if namespace is not None else {})
+    return {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "type": "Opaque", "stringData": data}
+
+
+def secret_name(hostname: Name) -> str:
+    """The name of the Secret for *hostname*."""
+    return f"{object_name(hostname)}-responder"
+
+
+def object_name(hostname: Name) -> str:
+    """A name for objects of *hostname*: the hostname itself, cut and told apart by a digest where it is too long."""
+    text = str(hostname)
+    if len(text) <= MAX_OBJECT_NAME:
+        return text
+    digest = base64.b32encode(hashlib.sha256(hostname.wire).digest())[:8].decode().lower()
+    return f"{text[: MAX_OBJECT_NAME - 9].rstrip('.-')}-{digest}"
+
+
+def to_yaml(objects: Iterable[Object], *, comment: Iterable[str] = ()) -> str:
+    """One YAML document for each of *objects*, after lines of *comment*."""
+    documents = (yaml.dump(each, Dumper=_Dumper, sort_keys=False, width=120) for each in objects)
+    return _comment(*comment) + "".join(f"---\n{document}" for document in documents)
+
+
+def _account(credential: Credential, grant: Grant) -> dict[str, str]:
+    """The account that may write for *grant*; its members in the order in which acme-dns has them."""
+    apex = served_zone(grant.challenge_name, credential.apexes)
+    return {
+        "username": str(credential.token.id),
+        "password": credential.secret,
+        "fulldomain": str(grant.challenge_name),
+        "subdomain": str(Name.from_labels(grant.challenge_name.relative_to(apex))),
+    }
+
+
+def _comment(*lines: str) -> str:
+    return "".join(f"# {line}".rstrip() + "\n" for line in lines)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Texts of several lines stay readable; lists stand in from their key; nothing is abbreviated by anchors."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:  # noqa: FBT001, FBT002  # PyYAML's
+        return super().increase_indent(flow, indentless=False)
+
+
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
+    """Quotes more than PyYAML would: the YAML of kubectl knows other numbers (1e3, 0o17), and booleans (y, n)."""
+    style = "|" if "\n" in text else "'" if _AMBIGUOUS.fullmatch(text) else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_AMBIGUOUS = re.compile(r"[-+.]?[0-9].*|[ynYN]")
+
+
+_Dumper.add_representer(str, _represent_text)

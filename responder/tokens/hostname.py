@@ -1,0 +1,105 @@
+"""
+Hostnames that a token may be minted for, and the challenge name in our zones that belongs to each.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from ipaddress import ip_address
+
+import idna
+from publicsuffixlist import PublicSuffixList
+
+from responder.errors import InvalidHostname, InvalidName, NotServed
+from responder.names import Name
+
+CHALLENGE_LABEL = b"_acme-challenge"
+"""RFC 8555, section 8.4."""
+
+
+_STRAY = re.compile(r"(?![a-z0-9.-])[\x00-\x7f]")
+"""What of ASCII no hostname holds, as in a URL; of the rest of Unicode IDNA decides."""
+
+
+# Hundreds of thousands of comparisons in pure Python at import would be felt; the list is read on first use.
+_suffixes: list[PublicSuffixList] = []
+
+
+def parse_hostname(text: str) -> Name:
+    """
+    Read a hostname that a certificate may name; a leading `*.` is dropped, U-labels become A-labels (IDNA 2008).
+
+    Raises `InvalidHostname` for what no token should be minted for: IP addresses, public suffixes and single labels
+    (a grant for `com` or `co.uk` is never meant), `.onion` names (RFC 7686: not in the DNS), malformed names.
+    """
+    bare = text.strip().removeprefix("*.").removesuffix(".").lower()
+    if bare.startswith(f"{CHALLENGE_LABEL.decode()}."):
+        raise InvalidHostname(f"{text!r} is a challenge name: write the hostname, {bare.partition('.')[2]}")
+    if _is_address(bare):
+        raise InvalidHostname(f"{text!r} is an IP address: dns-01 validates names only (RFC 8738, section 7)")
+    if stray := _STRAY.search(bare):
+        raise InvalidHostname(f"{text[:80]!r} is not a hostname: it holds {stray[0]!r}: write it like some.example.com")
+    try:
+        name = Name.parse(idna.encode(bare, uts46=True).decode("ascii"))
+        Name.from_labels([CHALLENGE_LABEL, *name.labels])  # the name a CA asks for must exist, too
+    except (idna.IDNAError, InvalidName) as fault:
+        raise InvalidHostname(f"{text[:80]!r} is not a hostname: {fault}") from None
+    labels = name.labels
+    if labels[-1].isdigit():  # only now: the mapping turns full-width digits and dots into plain ones
+        raise InvalidHostname(f"{text!r} ends in a number, as only IP addresses do: write the name of a host")
+    if labels[-1] == b"onion":
+        raise InvalidHostname(f"{text!r} is an .onion name: the DNS does not resolve those (RFC 7686)")
+    if len(labels) < 2 or _is_public_suffix(str(name)):
+        raise InvalidHostname(f"{text!r} is a public suffix: a token for it would be a token for everybody below it")
+    return name
+
+
+def challenge_name(hostname: Name, apex: Name) -> Name:
+    """
+    The name below *apex* that publishes the challenge values of *hostname*.
+
+    Inside the zone the name is the hostname's own; a hostname below the zone's parent keeps its relative part; any
+    other is appended whole. The few hostnames that meet all the same (`other.org` and `other.org.example.com`) are kept
+    apart by the store, which gives a challenge name to one of them only. Raises `InvalidName` if it is too long.
+    """
+    if hostname.is_within(apex):
+        return Name.from_labels([CHALLENGE_LABEL, *hostname.labels])
+    parent = apex.parent
+    if hostname.is_within(parent) and hostname != parent:
+        relative = hostname.relative_to(parent)
+    else:
+        relative = hostname.labels
+    return Name.from_labels([CHALLENGE_LABEL, *relative, *apex.labels])
+
+
+def home_zone(hostname: Name, apexes: list[Name]) -> Name:
+    """The zone, of those we serve, whose challenge name for *hostname* is the shortest; the first if all are equal."""
+    return min(apexes, key=lambda apex: len(challenge_name(hostname, apex).wire) - len(apex.wire))
+
+
+def zone_of(name: Name, apexes: Iterable[Name]) -> Name | None:
+    """The apex of the zone, of those we serve, that *name* is in. Zones do not overlap: there is one at most."""
+    return next((apex for apex in apexes if name.is_within(apex)), None)
+
+
+def served_zone(name: Name, apexes: Iterable[Name]) -> Name:
+    """As `zone_of`, for a challenge name that was granted. Raises `NotServed` if its zone has gone."""
+    apex = zone_of(name, apexes)
+    if apex is None:
+        raise NotServed(f"{name} is in no zone that is served here any more: put its zone back, or deny it")
+    return apex
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text.strip("[]"))
+    except ValueError:
+        return False
+    return True
+
+
+def _is_public_suffix(hostname: str) -> bool:
+    if not _suffixes:
+        _suffixes.append(PublicSuffixList())
+    return bool(_suffixes[0].is_public(hostname))

@@ -1,0 +1,149 @@
+"""
+The solver for cert-manager's `dns01.webhook`: an aggregated API server, which kube-apiserver calls for cert-manager.
+
+It stands between a cluster and the API of a responder, and shares nothing with the service but the contract of that
+API: no configuration file, no database. It keeps nothing, so any number of replicas run side by side.
+
+`server` has the routes, `callers` says who may use them, `discovery` what kube-apiserver is told; `payload` and
+`issuer` read what cert-manager sends, `solver` does it through its clients `cluster` and `service`; `handshake` is TLS.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import dns.asyncresolver
+import structlog
+
+from responder.connections import Runner
+from responder.errors import CannotStart, ResponderError
+from responder.logs import Outage
+from responder.webhook import statuses
+from responder.webhook.callers import CONFIG_MAP, FrontProxy, Gate
+from responder.webhook.cluster import Cluster
+from responder.webhook.discovery import VERSION
+from responder.webhook.handshake import Handshake
+from responder.webhook.server import build_webhook
+from responder.webhook.service import Service
+from responder.webhook.solver import Solver
+
+KEEPALIVE = 120.0
+"""Seconds. kube-apiserver keeps its connections for 90, and must be the one to close them: a POST is not repeated."""
+
+HANDSHAKE_DEADLINE = 10.0
+"""Seconds for a TLS handshake."""
+
+DRAIN = statuses.ANSWER_DEADLINE
+"""Seconds that requests under way get when the process stops: as long as any may take."""
+
+FILES_INTERVAL = 10.0
+"""Seconds between looks at the serving certificate."""
+
+TRUST_INTERVAL = 30.0
+"""Seconds between looks at who the front proxy is."""
+
+TRUST_RETRY = 2.0
+"""Seconds between them before it is known, and nobody can be let in."""
+
+_log = structlog.get_logger("webhook")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What the command line says."""
+
+    listen: Sequence[tuple[str, int]]
+    certificate: Path
+    key: Path
+    group: str
+    solver: str
+    service_account: Path
+    reads_challenges: bool
+
+
+async def main(options: Options, environ: Mapping[str, str]) -> None:
+    """Serve until SIGTERM or SIGINT. Raises `CannotStart`."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    sockets = [_bind(host, port) for host, port in options.listen]
+    await serve(options, environ, sockets, stop)
+
+
+async def serve(
+    options: Options,
+    environ: Mapping[str, str],
+    sockets: Sequence[socket.socket],
+    stop: asyncio.Event,
+    *,
+    resolver: dns.asyncresolver.Resolver | None = None,
+) -> None:
+    """Serve on *sockets*, which are closed in the end, until *stop* is set. *resolver* is the system's if left out."""
+    async with AsyncExitStack() as stack:
+        for sock in sockets:
+            stack.callback(sock.close)
+        handshake = Handshake(options.certificate, options.key)
+        cluster = await stack.enter_async_context(Cluster.around(environ, options.service_account))
+        service = Service(await stack.enter_async_context(Service.session()))
+        solver = Solver(cluster, service, reads_challenges=options.reads_challenges, resolver=resolver)
+        gate = Gate(cluster, group=options.group, version=VERSION)
+        app = build_webhook(gate, solver, group=options.group, name=options.solver)
+        runner = Runner(app, statuses, keepalive=KEEPALIVE, drain=DRAIN)
+        await runner.setup()
+        stack.push_async_callback(runner.cleanup)
+        for sock in sockets:
+            await runner.listen(sock, handshake.context, deadline=HANDSHAKE_DEADLINE)
+        async with asyncio.TaskGroup() as following:
+            tasks = [
+                following.create_task(_follow_files(handshake)),
+                following.create_task(_follow_front_proxy(cluster, gate, handshake, runner)),
+            ]
+            _log.info("serving", group=options.group, solver=options.solver, listen=[_name(s) for s in sockets])
+            await stop.wait()
+            for task in tasks:
+                task.cancel()
+        _log.info("stopping")
+
+
+async def _follow_files(handshake: Handshake) -> None:
+    while True:
+        await asyncio.sleep(FILES_INTERVAL)
+        handshake.reload()
+
+
+async def _follow_front_proxy(cluster: Cluster, gate: Gate, handshake: Handshake, runner: Runner) -> None:
+    """Learn who the front proxy is, and any change of that. While it cannot be learnt, the last answer stays."""
+    outage = Outage(_log, "it cannot be learnt who the front proxy is", "the front proxy is known again")
+    while True:
+        try:
+            front_proxy = FrontProxy.parse(await cluster.config_map(*CONFIG_MAP))
+            distrusted = handshake.trust(front_proxy.ca)
+        except ResponderError as fault:
+            outage.goes_on(str(fault), ready=gate.front_proxy is not None)
+            gate.waiting_for = f"cannot learn who the front proxy is: {fault}"
+        else:
+            outage.is_over()
+            gate.front_proxy, gate.waiting_for = front_proxy, ""
+            if distrusted:
+                runner.close_when_idle()  # each connection proved itself once, when it began
+        await asyncio.sleep(TRUST_INTERVAL if gate.front_proxy is not None else TRUST_RETRY)
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        # [::] takes IPv4, too, so that one default is right for every cluster.
+        return socket.create_server((host, port), family=family, dualstack_ipv6=host == "::")
+    except OSError as fault:
+        raise CannotStart(f"cannot listen on {host} port {port}: {fault.strerror}") from None
+
+
+def _name(sock: socket.socket) -> str:
+    host, port = sock.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,0 +1,98 @@
+"""`responder audit` as its users meet it."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from uuid import UUID
+
+from responder.store import Action, AuditEvent, Store, Verdict
+from tests.support.commands import HOST, VALUE, Run, bare, configuration, environment, present, run
+from tests.support.service import connect
+
+__all__ = ["bare", "configuration", "environment", "run"]
+
+
+def test_audit(run: Run, tmp_path: Path) -> None:
+    """What was done, oldest first, by whom, from where, and why not."""
+    minted = run("token", "mint", HOST, "--output", "json").json["id"]
+    present(tmp_path, minted, VALUE, lifetime=timedelta(hours=1))
+    run("token", "deny", minted, HOST)
+    present(tmp_path, minted, VALUE, lifetime=timedelta(hours=1))
+
+    table = run("audit").out.splitlines()
+    as_json = run("audit", "--output", "json").json
+
+    assert re.fullmatch(r"TIME +ACTION +OUTCOME +HOSTNAME +VALUE +TOKEN +CLIENT +REASON", table[0])
+    rows = [re.split(r"  +", line) for line in table[1:]]
+    assert [
+        ["mint", "done", HOST, "-", minted, "-"],
+        ["present", "done", HOST, VALUE, minted, "192.0.2.1"],
+        ["deny", "done", HOST, "-", minted, "-"],
+        ["present", "refused", HOST, VALUE, minted, "192.0.2.1"],
+    ] == [row[1:7] for row in rows]
+    assert rows[3][7].startswith("this token does not cover _acme-challenge.some")
+    assert datetime.strptime(rows[0][0], "%Y-%m-%d %H:%M:%SZ").replace(tzinfo=UTC) == datetime.fromisoformat(
+        as_json[0]["at"]
+    )
+    assert {
+        "action": "present",
+        "outcome": "done",
+        "hostname": HOST,
+        "value": VALUE,
+        "token_id": minted,
+        "client": "192.0.2.1",
+        "reason": None,
+    } == {key: value for key, value in as_json[1].items() if key != "at"}
+
+
+def test_part_of_the_audit(run: Run, tmp_path: Path) -> None:
+    """It may be about one hostname, written in any way, and reaches back as far as it is asked to."""
+    run("token", "mint", HOST)
+    run("token", "mint", "other.example.com")
+    with connect(tmp_path) as database:
+        database.execute("UPDATE audit SET at = at - 7200 WHERE hostname = 'some.example.com'")
+
+    def hosts(*options: str) -> list[str]:
+        return [event["hostname"] for event in run("audit", *options, "--output", "json").json]
+
+    assert ["other.example.com"] == hosts()
+    assert [HOST, "other.example.com"] == hosts("--since", "3h")
+    assert [HOST] == hosts("--since", "3h", "--host", "*.SOME.example.com.")
+    assert [] == hosts("--host", "com")
+    done = run("audit", "--since", "3h", "--host", "com")
+    assert 1 == len(done.out.splitlines())
+    assert "" == done.err
+    assert "longer than 90 days" in run("audit", "--since", "91d").err
+
+
+def test_what_tokens_of_a_hostname_were_refused(run: Run, tmp_path: Path) -> None:
+    """What is about a token as a whole is about each of its hostnames: refusals before it is known for which, too."""
+    mine, other = (run("token", "mint", host, "--output", "json").json["id"] for host in (HOST, "other.example.com"))
+    run("token", "rotate", mine)
+    run("token", "revoke", mine)
+
+    async def refuse(token_id: str) -> None:
+        store = await Store.open(f"sqlite+aiosqlite:///{tmp_path}/responder.db")
+        refusal = AuditEvent(
+            at=datetime.now(UTC), action=Action.PRESENT, verdict=Verdict.REFUSED, token_id=UUID(token_id)
+        )
+        await store.record([refusal])
+        await store.close()
+
+    asyncio.run(refuse(mine))
+    asyncio.run(refuse(other))
+
+    def actions(host: str) -> list[str]:
+        return [event["action"] for event in run("audit", "--host", host, "--output", "json").json]
+
+    assert ["mint", "rotate", "revoke", "present"] == actions(HOST)
+    assert ["mint", "present"] == actions("other.example.com")
+    assert [] == actions("third.example.com")
+
+
+def test_wrong_usage(run: Run) -> None:
+    """What is no time."""
+    assert "is not a time" in run("audit", "--since", "yesterday", status=2).err

@@ -1,0 +1,723 @@
+"""The command line as its users meet it: what is printed where, and the exit status."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from shutil import which
+from typing import Any
+from uuid import uuid4
+
+import click
+import dns.zone
+import pytest
+
+from responder.cli import commands as cli
+from responder.cli import parameters
+from tests.support.commands import (
+    CHALLENGE,
+    HOST,
+    VALUE,
+    Run,
+    bare,
+    configuration,
+    environment,
+    fails,
+    present,
+    program,
+    run,
+)
+from tests.support.service import APEX, connect
+
+__all__ = ["bare", "configuration", "environment", "run"]
+
+NAMES = [
+    "_acme-challenge.some.example.com",
+    "some.example.com",
+    "*.some.example.com",
+    CHALLENGE,
+    CHALLENGE.upper() + ".",
+]
+
+
+# The program as a whole
+
+
+def test_help_imports_next_to_nothing() -> None:
+    """Help answers at once: neither database nor settings are imported for it, and every command is in it."""
+    code = (
+        "import sys\nsys.argv = ['responder', '--help']\nfrom responder.cli import main\n"
+        "try: main()\nfinally: print(sorted({'sqlalchemy', 'pydantic', 'dnslib', 'aiohttp'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert "[]" == done.stdout.splitlines()[-1]
+    for name, (_, summary) in cli.COMMANDS.items():
+        wrapped = r"\s+".join(map(re.escape, summary.split()))
+        assert re.search(rf"^  {name} +{wrapped}$", done.stdout, re.MULTILINE)
+
+
+def test_summaries_are_the_commands_own() -> None:
+    """What the overview says of a command is what the command says of itself."""
+    context = click.Context(cli.cli)
+
+    assert list(cli.COMMANDS) == cli.cli.list_commands(context)
+    for name, (_, summary) in cli.COMMANDS.items():
+        command = cli.cli.get_command(context, name)
+        assert command is not None
+        assert (name, summary) == (command.name, command.get_short_help_str(200))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["nonsense"],
+        ["token"],
+        ["token", "mint"],
+        ["token", "nonsense"],
+        ["token", "list", "--output", "xml"],
+        ["--x"],
+    ],
+)
+def test_wrong_usage(run: Run, bare: Run, arguments: list[str]) -> None:
+    """Wrong usage is exit status 2, with a word on how it is meant."""
+    done = bare(*arguments, status=2)
+
+    assert "" == done.out
+    assert "Usage: responder" in done.err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["token", "mint", "x..y"],
+        ["token", "mint", HOST, "--alias", "x..y"],
+        ["token", "allow", "abcdef", "x..y"],
+        ["token", "deny", "abcdef", "x..y"],
+        ["value", "clear", "x..y"],
+        ["audit", "--host", "x..y"],
+        ["check", "x..y"],
+        ["check", "--ca", "x..y"],
+        ["manifest", "x..y"],
+        ["issue", "x..y", "--directory", "https://ca.example.net/directory"],
+        ["import", "acme-dns", "nowhere.db", "--zone", "x..y"],
+    ],
+)
+def test_a_name_that_is_none(run: Run, arguments: list[str]) -> None:
+    """It is refused like any other that cannot be had, in one line: the same status in every command."""
+    assert re.search(r"'x..y' (has an empty label|is not a hostname)", fails(run, *arguments))
+
+
+def test_version_and_help(bare: Run) -> None:
+    """Asking is not failing."""
+    assert re.search(r"\d", bare("--version").out)
+    assert "HOST..." in bare("token", "mint", "--help").out
+
+
+def commands(group: click.Group, *names: str) -> Iterator[tuple[str, ...]]:
+    """Every command and group, by the words that it is called by."""
+    yield names
+    with click.Context(group) as context:
+        for name in group.list_commands(context):
+            command = group.get_command(context, name)
+            if isinstance(command, click.Group):
+                yield from commands(command, *names, name)
+            else:
+                yield (*names, name)
+
+
+def test_help_everywhere(bare: Run) -> None:
+    """Every command answers -h as it does --help."""
+    found = [*commands(cli.cli)]
+    assert {(), ("serve",), ("token", "mint"), ("value", "clear")} < {*found}
+    for names in found:
+        assert bare(*names, "--help").out == bare(*names, "-h").out
+
+
+def test_module_is_the_program(configuration: Path) -> None:
+    """`python -m responder` is the same program."""
+    process = program("--config", str(configuration), "token", "show", str(uuid4()), stderr=subprocess.PIPE)
+    _, err = process.communicate()
+
+    assert (1, b"responder: there is no token with that id: see responder token list\n") == (process.returncode, err)
+
+
+def test_reader_that_leaves(run: Run, configuration: Path, tmp_path: Path) -> None:
+    """`responder ... | head -1` ends quietly."""
+    run("token", "mint", HOST)
+    with connect(tmp_path) as database:
+        copies = [(str(uuid4()), "x" * 100) for _ in range(3000)]
+        database.executemany(
+            "INSERT INTO tokens (id, description, created_at, allow_from) VALUES (?, ?, 0, '[]')", copies
+        )
+        database.execute(
+            "INSERT INTO secrets (token_id, generation, created_at) SELECT id, 1, 0 FROM tokens "
+            "WHERE id NOT IN (SELECT token_id FROM secrets)"
+        )
+    process = program("--config", str(configuration), "token", "list", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.readline()
+    process.stdout.close()
+
+    assert b"" == process.stderr.read()
+    process.stderr.close()
+    process.wait()
+
+
+@pytest.mark.parametrize(
+    ("fault", "line"),
+    [
+        (KeyboardInterrupt(), "interrupted"),
+        (OSError(errno.ENOSPC, "No space left on device"), "cannot go on: No space left on device"),
+        (
+            PermissionError(errno.EACCES, "Permission denied", "/some/file"),
+            "cannot go on: /some/file: Permission denied",
+        ),
+    ],
+)
+def test_what_comes_from_outside(run: Run, monkeypatch: pytest.MonkeyPatch, fault: BaseException, line: str) -> None:
+    """What the user or the system does to a command is one line, too."""
+
+    def fail(*_: object) -> None:
+        raise fault
+
+    monkeypatch.setattr("responder.cli.context.Context.with_store", fail)
+
+    assert f"responder: {line}" == run("token", "list", status=1).err.strip()
+
+
+def test_option_in_the_wrong_place(run: Run) -> None:
+    """The file of the configuration, named after the command, is answered with where it belongs."""
+    fault = run("token", "list", "--config", "some.toml", status=2).err
+
+    assert "No such option '--config'. It goes before the command: responder --config FILE ..." in fault
+
+
+def test_full_disk(configuration: Path) -> None:
+    """Output that cannot be written is one line, not a traceback."""
+    with Path("/dev/full").open("wb") as full:
+        process = program("--config", str(configuration), "config", "check", stdout=full, stderr=subprocess.PIPE)
+        _, err = process.communicate()
+
+    assert (1, b"responder: cannot go on: No space left on device\n") == (process.returncode, err)
+
+
+def test_interrupted(tmp_path: Path, configuration: Path) -> None:
+    """Ctrl-C ends a command that waits, with one line."""
+    locked = sqlite3.connect(tmp_path / "responder.db", isolation_level=None)
+    locked.execute("BEGIN EXCLUSIVE")
+    try:
+        process = program("--config", str(configuration), "token", "mint", HOST, stderr=subprocess.PIPE)
+        while len(list(Path(f"/proc/{process.pid}/task").iterdir())) < 2:  # it works on its database on a thread
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate()
+    finally:
+        locked.close()
+
+    assert (1, "responder: interrupted") == (process.returncode, err.decode().strip())
+
+
+@pytest.mark.parametrize(("encoding", "expected"), [("latin-1", b"Z\xfcrich \\u6f22"), ("ascii", "Zürich 漢".encode())])
+def test_terminal_without_the_characters(run: Run, configuration: Path, encoding: str, expected: bytes) -> None:
+    """A terminal that lacks a character still shows the rest."""
+    run("token", "mint", HOST, "--description", "Zürich 漢")
+
+    process = program(
+        "--config",
+        str(configuration),
+        "token",
+        "list",
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONIOENCODING": encoding},
+    )
+    out, _ = process.communicate()
+
+    assert 0 == process.returncode
+    assert expected in out
+
+
+def test_times_are_utc(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, subtests: pytest.Subtests) -> None:
+    """Instants are printed in UTC, whatever the time zone of the machine."""
+    minted = run("token", "mint", HOST, "--expires-in", "90d", "--output", "json").json
+    present(tmp_path, minted["id"], VALUE, lifetime=timedelta(hours=1))
+    expiry = datetime.fromisoformat(minted["expires_at"])
+    live = run("value", "list", "--output", "json").json[0]
+
+    for zone in ("Pacific/Auckland", "America/Los_Angeles", "UTC"):
+        with subtests.test(zone):
+            monkeypatch.setenv("TZ", zone)
+            time.tzset()
+            in_utc = "%Y-%m-%d %H:%M:%SZ"
+            assert expiry.strftime(f"expires      {in_utc}") in run("token", "show", minted["id"]).out
+            assert expiry.strftime(in_utc) in run("token", "list").out
+            for key in ("presented_at", "expires_at"):
+                assert datetime.fromisoformat(live[key]).strftime(in_utc) in run("value", "list").out
+    monkeypatch.undo()
+    time.tzset()
+
+
+# Configuration and database
+
+
+def test_no_configuration(bare: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Without a configuration the one line says where it is looked for."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("responder.config.sources.PLACES", (Path("responder.toml"),))
+
+    assert "there is no responder.toml" in fails(bare, "token", "list")
+    assert fails(bare, "--config", "nowhere.toml", "token", "list").startswith("nowhere.toml: cannot be read")
+
+
+def test_broken_configuration(bare: Run, tmp_path: Path) -> None:
+    """What is not TOML is one line; of settings, every fault is one."""
+    path = tmp_path / "broken.toml"
+    path.write_text("[[zones]\n")
+    assert "is not TOML" in fails(bare, "--config", str(path), "config", "check")
+
+    path.write_text('[dns]\nlisten = ["localhost"]\n[nonsense]\n')
+    done = bare("--config", str(path), "config", "check", status=1)
+
+    assert "" == done.out
+    assert ["zones", "dns", "nonsense"] == re.findall(r"^responder: (\w+)", done.err, re.MULTILINE)
+
+
+def test_configuration_is_shown_without_secrets(
+    bare: Run, configuration: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`config check` prints what is in force; the password of the database is masked."""
+    monkeypatch.setenv("RESPONDER_DATABASE__URL", "postgresql+asyncpg://me:hunter2@db.example.com/responder")
+    monkeypatch.setenv("RESPONDER_CONFIG", str(configuration))
+
+    done = bare("config", "check")
+    data = bare("config", "check", "--output", "json").json
+
+    assert 'database.url = "postgresql+asyncpg://me:***@db.example.com/responder"' in done.out.splitlines()
+    assert "configuration is valid" == done.err.splitlines()[-1]
+    assert "hunter2" not in done.out + done.err + json.dumps(data)
+    assert ["127.0.0.1:10053"] == data["settings"]["dns"]["listen"]
+    assert len(data["warnings"]) == done.err.count("responder: warning: ")
+
+
+def test_files_that_the_configuration_names(
+    bare: Run, configuration: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`config check` looks at them, too: what would stop the next start is found before it, and nothing is made."""
+    (tmp_path / "none.pem").write_text("none")
+    (tmp_path / "open.key").write_text("none")
+    (tmp_path / "open.key").chmod(0o644)
+    none, nowhere = str(tmp_path / "none.pem"), str(tmp_path / "nowhere")
+    before = sorted(tmp_path.iterdir())
+
+    def faults(**variables: str) -> list[str]:
+        with monkeypatch.context() as patch:
+            patch.setenv("RESPONDER_CONFIG", str(configuration))
+            for name, value in variables.items():
+                patch.setenv(f"RESPONDER_{name}", value)
+            done = bare("config", "check", status=1)
+        assert "" == done.out
+        return done.err.splitlines()
+
+    files = {"API__TLS": "files", "API__CERTIFICATE_FILE": nowhere, "API__PRIVATE_KEY_FILE": none}
+    acme = {"API__TLS": "acme", "API__HOSTNAME": "api.acme.example.com"}
+    binding = {"API__ACME__EAB_KID": "x", "API__ACME__EAB_HMAC_KEY_FILE": nowhere}
+    assert [
+        f"responder: api.certificate_file: {nowhere}: cannot be read: no such file or directory",
+        f"responder: the key file {tmp_path}/open.key is open to other users: chmod 600 {tmp_path}/open.key",
+    ] == faults(**files, DNS__UPDATE__KEY_FILE=str(tmp_path / "open.key"))
+    assert [
+        f"responder: api.acme.eab_hmac_key_file: the HMAC key in {nowhere}: cannot be read: no such file or directory",
+        f"responder: api.acme.ca_file: the CA file {none} holds no certificate in PEM",
+    ] == faults(**acme, **binding, API__ACME__CA_FILE=none)
+    os.mkfifo(tmp_path / "pipe")
+    pipe = str(tmp_path / "pipe")
+    assert [
+        f"responder: api.acme.eab_hmac_key_file: the HMAC key in {pipe}: cannot be read: it is not a file",
+        f"responder: api.acme.ca_file: the CA file {pipe}: cannot be read: it is not a file",
+    ] == faults(**acme, **binding | {"API__ACME__EAB_HMAC_KEY_FILE": pipe}, API__ACME__CA_FILE=pipe)
+    (tmp_path / "pipe").unlink()
+    assert before == sorted(tmp_path.iterdir())
+
+
+def test_database_that_is_none(run: Run, tmp_path: Path) -> None:
+    """A text file is no database."""
+    for file in tmp_path.glob("responder.db*"):
+        file.unlink()
+    (tmp_path / "responder.db").write_text(
+        "this is not a database, but a text that is long enough to be taken for one" * 9
+    )
+
+    for arguments in (("token", "list"), ("db", "check"), ("db", "upgrade"), ("serve",)):
+        done = run(*arguments, status=1)
+        assert "it is not an SQLite database: check database.url" in done.err.splitlines()[-1]
+
+
+def test_database_that_cannot_be_made(run: Run, bare: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A directory where nothing can be written is one line that names the setting."""
+    monkeypatch.setenv("RESPONDER_DATABASE__URL", "sqlite+aiosqlite:////proc/nowhere/responder.db")
+
+    assert "check database.url" in fails(run, "token", "list")
+
+
+def test_schema(run: Run, tmp_path: Path) -> None:
+    """`db check` tells an empty database, a current one and another program's apart; `db upgrade` makes it current."""
+    (tmp_path / "responder.db").unlink()
+    assert "the database is empty: its tables will be created on first use\n" == run("db", "check").out
+    assert not (tmp_path / "responder.db").exists()
+    assert "the database schema is up to date\n" == run("db", "upgrade").out
+    assert "the database is up to date\n" == run("db", "check").out
+    assert {"schema": "current", "meaning": "up to date"} == run("db", "check", "--output", "json").json
+
+    with connect(tmp_path) as database:
+        database.execute("UPDATE alembic_version SET version_num = 'later'")
+    done = run("db", "check", status=1)
+    mend = "install the version that last used it, or a newer one"
+    assert ("", f"responder: the database is newer than this program: {mend}\n") == (done.out, done.err)
+    assert "ahead" == run("db", "check", "--output", "json", status=1).json["schema"]
+    assert "this program is older than the database" in fails(run, "db", "upgrade")
+    assert "this program is older than the database" in fails(run, "token", "list")
+
+
+# Tokens
+
+
+def test_mint_as_json(run: Run) -> None:
+    """The JSON of a minted token has exactly the documented keys, by either option."""
+    for option in ("--output", "--format"):
+        minted = run("token", "mint", HOST, "api.acme.example.com", option, "json").json
+
+        assert re.fullmatch(r"rsp_[A-Za-z0-9_-]{43}", minted.pop("token"))
+        assert re.fullmatch(r"[0-9a-f-]{36}", minted.pop("id"))
+        assert {
+            "description": None,
+            "hostnames": [
+                {
+                    "hostname": "api.acme.example.com",
+                    "challenge_name": "_acme-challenge.api.acme.example.com",
+                    "cname": None,
+                },
+                {
+                    "hostname": HOST,
+                    "challenge_name": CHALLENGE,
+                    "cname": f"_acme-challenge.some.example.com. 300 IN CNAME {CHALLENGE}.",
+                },
+            ],
+            "expires_at": None,
+            "allow_from": [],
+            "account_thumbprint": None,
+        } == minted
+
+
+def test_mint_as_text(run: Run) -> None:
+    """The text of a minted token has the token, the CNAMEs, and the CAA that binds issuance."""
+    out = run("token", "mint", HOST, "api.acme.example.com", "--description", "team [red] a").out
+
+    assert re.search(r"^token +rsp_\S{43}$", out, re.MULTILINE)
+    assert re.search(r"^expires +never$", out, re.MULTILINE)
+    assert f"some.example.com: _acme-challenge.some.example.com. 300 IN CNAME {CHALLENGE}.\n" in out
+    assert "api.acme.example.com: no CNAME needed, _acme-challenge.api.acme.example.com is in our zone\n" in out
+    binding = '300 IN CAA 0 issue "letsencrypt.org; validationmethods=dns-01; accounturi=<URL of your ACME account>"'
+    outside, ours = out[out.index("Bind issuance") :].split("\n\n")
+    assert f"  some.example.com. {binding}" == outside.splitlines()[1]
+    assert ours.startswith("Our own zone lets no CA issue, unless its records in the configuration say otherwise. ")
+    assert f"  api.acme.example.com. {binding}" == ours.splitlines()[1]
+
+
+def test_secret_is_shown_once(run: Run, tmp_path: Path) -> None:
+    """No other command shows a token, and the database does not have it."""
+    minted = run("token", "mint", HOST, "--output", "json").json
+
+    for arguments in (["list"], ["list", "--output", "json"], ["show", minted["id"]]):
+        assert minted["token"][4:] not in run("token", *arguments).out
+    for file in tmp_path.glob("responder.db*"):
+        assert minted["token"][4:].encode() not in file.read_bytes()
+
+
+def test_limits_of_a_token(run: Run) -> None:
+    """Expiry and networks are kept and shown."""
+    before = datetime.now(UTC)
+    minted = run(
+        *("token", "mint", HOST, "--expires-in", "90d", "--description", "team a", "--output", "json"),
+        *("--allow-from", "192.0.2.0/24", "--allow-from", "2001:db8::/32"),
+    ).json
+
+    assert ["192.0.2.0/24", "2001:db8::/32"] == minted["allow_from"]
+    expiry = datetime.fromisoformat(minted["expires_at"])
+    assert before + timedelta(days=90) <= expiry <= datetime.now(UTC) + timedelta(days=90, seconds=1)
+    shown = run("token", "show", minted["id"]).out
+    assert "allowed from 192.0.2.0/24, 2001:db8::/32\n" in shown
+    assert "description  team a\n" in shown
+    assert f"some.example.com: _acme-challenge.some.example.com. 300 IN CNAME {CHALLENGE}.\n" in shown
+
+
+def test_states_of_tokens(run: Run, tmp_path: Path) -> None:
+    """Tokens are listed oldest first, with their states; one that never did anything shows so."""
+    ids = [run("token", "mint", f"{name}.example.com", "--output", "json").json["id"] for name in "cba"]
+    many = run("token", "mint", *(f"h{n}.example.com" for n in range(5)), "--output", "json").json["id"]
+    assert f"revoked {ids[0]}; a running service refuses it within a second\n" == run("token", "revoke", ids[0]).out
+    with connect(tmp_path) as database:
+        for age, id_ in enumerate((*ids, many)):
+            database.execute("UPDATE tokens SET created_at = ? WHERE id = ?", (1_900_000_000 + age, id_))
+        database.execute("UPDATE tokens SET expires_at = 7 WHERE id = ?", (ids[1],))
+
+    listed = run("token", "list").out.splitlines()
+    as_json = run("token", "list", "--output", "json").json
+
+    heading = r"ID +HOSTNAMES +STATE +GENERATION +PINNED +CREATED +LAST USED +EXPIRES +DESCRIPTION"
+    assert re.fullmatch(heading, listed[0])
+    assert [*ids, many] == [line.split()[0] for line in listed[1:]] == [token["id"] for token in as_json]
+    assert ["revoked", "expired", "active", "active"] == [token["state"] for token in as_json]
+    assert "h0.example.com, h1.example.com, h2.example.com and 2 more" in listed[4]
+    assert f"{ids[1]}  b.example.com" in listed[2]
+    assert re.search(r"expired +1 +no +2030-03-17 17:46:41Z  never", listed[2])
+    assert listed[2].endswith("1970-01-01 00:00:07Z")
+    assert as_json[0]["revoked_at"] is not None
+    assert as_json[0] == run("token", "show", ids[0], "--output", "json").json
+    run("token", "revoke", ids[0])
+
+
+def test_unknown_tokens(run: Run) -> None:
+    """An id that nobody has is refused, one that is no id is wrong usage."""
+    for command in (["show"], ["revoke"], ["rotate"], ["allow"], ["deny"]):
+        hosts = [HOST] if command[0] in ("allow", "deny") else []
+        for unknown in (str(uuid4()), "abcdef"):
+            fault = fails(run, "token", *command, unknown, *hosts)
+            assert "there is no token with that id: see responder token list" == fault
+        for wrong in ("x", "abcde", "abcdef%", "_-----"):
+            assert (
+                "is no id of a token, nor the first 6 characters" in run("token", *command, wrong, *hosts, status=2).err
+            )
+
+
+def test_hosts_that_no_token_is_for(run: Run) -> None:
+    """Every faulty hostname is reported, and then nothing is minted."""
+    done = run("token", "mint", HOST, "com", "192.0.2.1", "x.onion", "a b", "co.uk", "com", "x..example.com", status=1)
+
+    assert "" == done.out
+    hosts = re.findall(r"^responder: '(.*?)'", done.err, re.MULTILINE)
+    assert ["com", "192.0.2.1", "x.onion", "a b", "co.uk", "x..example.com"] == hosts
+    assert [] == run("token", "list", "--output", "json").json
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        ("--expires-in", "0d"),
+        ("--expires-in", "soon"),
+        ("--expires-in", "9999999d"),
+        ("--expires-in", "999999999w"),
+        ("--expires-in", "-1d"),
+        ("--allow-from", "192.0.2.1/24"),
+        ("--allow-from", "everywhere"),
+        ("--description", "two\nlines"),
+        ("--description", "\x1b[31m"),
+        ("--description", "\udcff"),
+    ],
+)
+def test_options_that_make_no_sense(run: Run, option: tuple[str, str]) -> None:
+    """An option that makes no sense is wrong usage, and nothing is minted."""
+    assert f"Invalid value for '{option[0]}'" in run("token", "mint", HOST, *option, status=2).err
+    assert [] == run("token", "list", "--output", "json").json
+
+
+def test_alias(run: Run) -> None:
+    """--alias names another challenge name in the zone; it helps where the usual one would be too long."""
+    minted = run("token", "mint", HOST, "--alias", "X.acme.example.com.", "--output", "json").json
+    assert "x.acme.example.com" == minted["hostnames"][0]["challenge_name"]
+    label = "a" * 63
+    long = f"{label}.{label}.{label}.{'a' * 20}.example.org"
+
+    fault = fails(run, "token", "mint", long)
+
+    assert fault.startswith(f"the challenge name of {long} is too long: choose one with --alias")
+    minted = run("token", "mint", long, "--alias", "y.acme.example.com", "--output", "json").json
+    assert "y.acme.example.com" == minted["hostnames"][0]["challenge_name"]
+
+
+def test_aliases_that_cannot_be(run: Run) -> None:
+    """An alias outside the zones, with records of its own, or in somebody's hands is refused, each with its mend."""
+    run("token", "mint", HOST, "--alias", "x.acme.example.com")
+
+    def refusal(alias: str, *hosts: str) -> str:
+        return fails(run, "token", "mint", *hosts, "--alias", alias)
+
+    other = "other.example.com"
+    assert "--alias x.example.org is in no zone served here (acme.example.com)" == refusal("x.example.org", other)
+    bare = "--alias x1 is in no zone served here (acme.example.com): write it whole, as in x1.acme.example.com"
+    assert bare == refusal("x1", other)
+    assert "has records from the configuration" in refusal("acme.example.com", other)
+    assert "has records from the configuration" in refusal("api.acme.example.com", other)
+    assert "has an empty label" in refusal("x..acme.example.com", other)
+    for command in (["mint"], ["allow", "abcdef"]):
+        done = run("token", *command, other, "third.example.com", "--alias", "y.acme.example.com", status=2)
+        assert "--alias is one challenge name, so it goes with one hostname" in done.err
+    inside = refusal("y.acme.example.com", "www.acme.example.com")
+    assert "--alias y.acme.example.com: www.acme.example.com is in our zone, where CAs ask for its values" in inside
+    assert "x.acme.example.com already belongs to some.example.com: choose another name with --alias" == refusal(
+        "x.acme.example.com", other
+    )
+    assert "use --alias x.acme.example.com" in fails(run, "token", "mint", HOST)
+
+
+# Zones
+
+
+def zone_text_is_good(text: str, apex: str, directory: Path) -> None:
+    """As read by dnspython, and by nsd or BIND if they are here."""
+    assert len(dns.zone.from_text(text, origin=apex, relativize=False).nodes) > 1
+    path = directory / "zone"
+    path.write_text(text)
+    checkers: Sequence[Sequence[str]] = (["nsd-checkzone"], ["named-checkzone", "-i", "none"])
+    for checker, *options in checkers:
+        if which(checker):
+            done = subprocess.run([checker, *options, apex, path], capture_output=True, text=True, check=False)
+            assert 0 == done.returncode, done.stdout + done.stderr
+
+
+def test_zone_show(run: Run, tmp_path: Path) -> None:
+    """The zone is printed as zone text that nameservers take, with all its records and values."""
+    minted = run("token", "mint", HOST, "--output", "json").json
+    nasty = 'a "quoted" \\ and ; commented @ $VALUE ( value'
+    for value in (VALUE, nasty, "x" * 255):
+        present(tmp_path, minted["id"], value, lifetime=timedelta(hours=1))
+
+    text = run("zone", "show").out
+
+    zone_text_is_good(text, "acme.example.com", tmp_path)
+    zone = dns.zone.from_text(text, origin="acme.example.com", relativize=False)
+    values = {rdata.strings[0].decode() for rdata in zone.get_rdataset(f"{CHALLENGE}.", "TXT") or ()}
+    assert {VALUE, nasty, "x" * 255} == values
+    (as_json,) = run("zone", "show", "--output", "json").json
+    soa = text.splitlines()[0].split()
+    assert ("acme.example.com", int(soa[6])) == (as_json["zone"], as_json["serial"])
+    assert text.splitlines() == as_json["records"]
+
+
+def test_zone_delegation(run: Run, tmp_path: Path) -> None:
+    """What the parent zone needs: NS records, and the addresses of the nameservers inside the zone."""
+    text = run("zone", "delegation").out
+
+    assert [
+        "; put these into the zone that holds acme.example.com, for example example.com",
+        "acme.example.com. 3600 IN NS ns1.acme.example.com.",
+        "acme.example.com. 3600 IN NS ns.elsewhere.example.net.",
+        "ns1.acme.example.com. 3600 IN A 192.0.2.1",
+        "ns1.acme.example.com. 3600 IN AAAA 2001:db8::1",
+    ] == text.splitlines()
+    parent = (
+        "example.com. 60 IN SOA ns.example.com. a.example.com. 1 60 60 60 60\nexample.com. 60 IN NS ns.other.org.\n"
+    )
+    zone_text_is_good(parent + text, "example.com", tmp_path)
+    assert [{"zone": "acme.example.com", "parent": "example.com", "records": text.splitlines()[1:]}] == run(
+        "zone", "delegation", "--output", "json"
+    ).json
+
+
+# Values
+
+
+@pytest.fixture
+def minted(run: Run) -> str:
+    """The id of a token for `some.example.com`."""
+    id_: str = run("token", "mint", HOST, "--output", "json").json["id"]
+    return id_
+
+
+def test_value_list(run: Run, tmp_path: Path, minted: str) -> None:
+    """Values are listed with their hostname and instants, as they are: what looks like markup is not."""
+    for value in (VALUE, "[/red]", "[bold]"):
+        present(tmp_path, minted, value, lifetime=timedelta(hours=1))
+
+    listed = run("value", "list").out.splitlines()
+    as_json = run("value", "list", "--output", "json").json
+
+    assert re.fullmatch(r"HOSTNAME +VALUE +PRESENTED +EXPIRES +TOKEN", listed[0])
+    assert [VALUE, "[/red]", "[bold]"] == [line.split()[1] for line in listed[1:]]
+    assert {HOST} == {line.split()[0] for line in listed[1:]}
+    assert [VALUE, "[/red]", "[bold]"] == [value["value"] for value in as_json]
+    assert (HOST, CHALLENGE, minted) == tuple(as_json[0][key] for key in ("hostname", "challenge_name", "token_id"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_value_clear(run: Run, tmp_path: Path, minted: str, name: str) -> None:
+    """One value, also one that begins with a dash, or all are cleared, by any name that means the challenge name."""
+    for value in (VALUE, "b", "c"):
+        present(tmp_path, minted, value, lifetime=timedelta(hours=1))
+
+    assert f"cleared {VALUE}\n" == run("value", "clear", name, VALUE).out
+    assert ["b", "c"] == [value["value"] for value in run("value", "list", "--output", "json").json]
+    assert {"cleared": ["b", "c"]} == run("value", "clear", name, "--output", "json").json
+    assert [] == run("value", "list", "--output", "json").json
+
+
+def test_value_clear_of_a_value_like_an_option(run: Run, tmp_path: Path, minted: str) -> None:
+    """A value may begin as -h or --help does, being one of 43 characters that may be dashes."""
+    for value in ("-hDHk3oGRvkief", "--helpHk3oGRvkief"):
+        present(tmp_path, minted, value, lifetime=timedelta(hours=1))
+
+        assert f"cleared {value}\n" == run("value", "clear", HOST, value).out
+
+
+def test_value_clear_of_nothing(run: Run, tmp_path: Path, minted: str) -> None:
+    """What is not there cannot be cleared by hand."""
+    nothing = f"no value is being served for {HOST}: see responder value list"
+    assert nothing == fails(run, "value", "clear", HOST)
+    present(tmp_path, minted, "a", lifetime=timedelta(hours=1))
+    assert nothing.replace(HOST, "other.example.com") == fails(run, "value", "clear", "other.example.com")
+    assert f"{CHALLENGE} holds no such value" == fails(run, "value", "clear", HOST, "b")
+    assert "has an empty label" in fails(run, "value", "clear", "x..y")
+
+
+# The service
+
+
+def test_serve_hands_over(run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """`serve` warns of what will not work on the Internet, and becomes the supervisor with the plan."""
+    plans = []
+
+    def become(plan: Any) -> None:
+        plans.append(plan)
+
+    monkeypatch.setattr("responder.process.supervisor.become", become)
+
+    done = run("serve")
+
+    assert "responder: warning: zones[0].nameservers: 192.0.2.1" in done.err
+    (plan,) = plans
+    assert ([("127.0.0.1", 10053)], [("127.0.0.1", 10080)]) == (plan.dns, plan.api)
+    assert [("127.0.0.1", 10081)] == plan.admin
+    assert 1 == plan.processes
+    assert str(APEX) == plan.settings["zones"][0]["name"]
+    assert plan.settings["dns"]["update"]["enabled"]
+
+
+def test_serve_and_the_key_file(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`serve` makes the key of updates, does not start with one that others can read, and needs none without them."""
+    plans: list[Any] = []
+    monkeypatch.setattr("responder.process.supervisor.become", plans.append)
+    run("serve")
+    key = tmp_path / "tsig.key"
+    key.chmod(0o644)
+
+    assert f"the key file {key} is open to other users: chmod 600 {key}" in run("serve", status=1).err
+    monkeypatch.setenv("RESPONDER_DNS__UPDATE__ENABLED", "false")
+    run("serve")
+
+    assert [True, False] == [plan.settings["dns"]["update"]["enabled"] for plan in plans]
+
+
+def test_longest_expiry_fits_the_calendar() -> None:
+    """The longest expiry that may be asked for is still a date."""
+    assert datetime.now(UTC) + parameters.MAX_DURATION < datetime.max.replace(tzinfo=UTC)

@@ -1,0 +1,144 @@
+"""What systemd sees of the service and hands over to it: real sockets, the real program, a stand-in for PID 1."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import dns.message
+import dns.query
+import pytest
+
+from responder.process import systemd
+from responder.process.listeners import bind_all, close_all
+from tests.e2e.programs import require
+from tests.support.places import ROOT
+from tests.support.ports import free_port
+from tests.support.processes import PATIENCE
+from tests.support.service import write_configuration
+
+
+@pytest.fixture
+def manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
+    """The socket on which systemd hears of its services."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.bind(str(tmp_path / "notify"))
+        sock.settimeout(PATIENCE)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        yield sock
+
+
+def test_notify(manager: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A state is one datagram; where nobody listens, or nobody is named, nothing happens."""
+    systemd.notify("READY=1")
+    assert b"READY=1" == manager.recv(100)
+    monkeypatch.setenv("NOTIFY_SOCKET", "/nowhere/at/all")
+    systemd.notify("READY=1")
+    monkeypatch.delenv("NOTIFY_SOCKET")
+    systemd.notify("READY=1")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as abstract:
+        abstract.bind(f"\0responder-test-{os.getpid()}")
+        monkeypatch.setenv("NOTIFY_SOCKET", f"@responder-test-{os.getpid()}")
+        systemd.notify("STOPPING=1")
+        assert b"STOPPING=1" == abstract.recv(100)
+
+
+def test_watchdog(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Signs of life are given three times as often as asked for; none if nobody asks, or asks another process."""
+    for name in ("WATCHDOG_USEC", "WATCHDOG_PID"):
+        monkeypatch.delenv(name, raising=False)
+    assert systemd.watchdog_interval() is None
+    monkeypatch.setenv("WATCHDOG_USEC", "30000000")
+    assert 10.0 == systemd.watchdog_interval()
+    monkeypatch.setenv("WATCHDOG_PID", str(os.getpid() + 1))
+    assert systemd.watchdog_interval() is None
+
+
+def test_sockets_for_another_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sockets that were handed to whoever started us are not ours."""
+    monkeypatch.setenv("LISTEN_FDS", "1")
+    monkeypatch.setenv("LISTEN_PID", str(os.getpid() + 1))
+    assert {} == systemd.inherited_sockets()
+
+
+def test_inherited_sockets_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where systemd has bound an address, that very socket serves all processes; the rest is bound as ever."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as theirs:
+        theirs.bind(("127.0.0.1", 0))
+        address: tuple[str, int] = theirs.getsockname()
+        monkeypatch.setattr(systemd, "inherited_sockets", lambda: {(socket.SOCK_DGRAM, address): theirs.dup()})
+        sockets, faults = bind_all([address], [("127.0.0.1", 0)], [], processes=2)
+    try:
+        assert ([], 2, 1) == (faults, len(sockets["udp"]), len(sockets["tcp"]))
+        assert {address} == {sock.getsockname() for sock in sockets["udp"]}
+        assert not any(sock.getblocking() for sock in sockets["udp"])
+    finally:
+        close_all(sockets)
+
+
+def test_the_unit_is_confined() -> None:
+    """systemd's own audit of the sandbox stays below 2.0 of 10."""
+    unit = ROOT / "config" / "systemd" / "responder.service"
+    audit = subprocess.run(
+        [require("systemd-analyze"), "security", "--offline=true", "--threshold=20", str(unit)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert 0 == audit.returncode, audit.stdout[-500:] + audit.stderr
+
+
+HAND_OVER = """
+import os, sys
+os.environ["LISTEN_PID"], os.environ["LISTEN_FDS"] = str(os.getpid()), "2"
+for number, there in enumerate(map(int, sys.argv[1:3]), start=3):
+    os.dup2(there, number, inheritable=True)
+os.execv(sys.executable, [sys.executable, "-m", "responder", *sys.argv[3:]])
+"""
+"""What systemd does between fork and exec."""
+
+
+def test_a_restart_loses_no_query(manager: socket.socket, tmp_path: Path) -> None:
+    """
+    The program says when it is ready and that it stops. A query that is asked while it is down waits in systemd's
+    socket, and is answered by the next one.
+    """
+    port = free_port()
+    configuration = write_configuration(tmp_path, dns=port, api=free_port(), admin=free_port())
+    question = dns.message.make_query("acme.example.com", "SOA")
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp,
+        socket.socket(socket.AF_INET, socket.SOCK_STREAM) as tcp,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client,
+    ):
+        udp.bind(("127.0.0.1", port))
+        tcp.bind(("127.0.0.1", port))
+        tcp.listen()
+        client.settimeout(PATIENCE)
+        for _ in range(2):
+            client.sendto(question.to_wire(), ("127.0.0.1", port))  # nobody is there yet
+            program = _start(configuration, udp, tcp)
+            try:
+                assert b"READY=1" == manager.recv(100)
+                reply = dns.message.from_wire(client.recv(4096))
+                assert (question.id, 1) == (reply.id, len(reply.answer))
+                assert 1 == len(dns.query.tcp(question, "127.0.0.1", port=port, timeout=PATIENCE).answer)
+            finally:
+                program.terminate()
+                _, said = program.communicate(timeout=PATIENCE)
+            assert (0, b"STOPPING=1") == (program.returncode, manager.recv(100)), said
+
+
+def _start(configuration: Path, *sockets: socket.socket) -> subprocess.Popen[str]:
+    numbers = [sock.fileno() for sock in sockets]
+    return subprocess.Popen(
+        [sys.executable, "-c", HAND_OVER, *map(str, numbers), "--config", str(configuration), "serve"],
+        pass_fds=numbers,
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+    )

@@ -1,0 +1,259 @@
+"""What the store survives: killed processes, rivals, and databases that cannot be used."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sqlite3
+import stat
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from responder.errors import StoreUnavailable
+from responder.store import Store, sqlite
+from tests.support.places import ROOT
+from tests.support.postgres import PostgresServer, database_url
+from tests.support.stores import APEX, NOW, START, new_token, store
+
+__all__ = ["database_url", "store"]
+
+_CHILD = """
+import asyncio, sys
+from datetime import UTC, datetime, timedelta
+from responder.store import Present, Store
+from tests.support.stores import APEX, NOW, name, new_token
+
+async def main(url, who, count):
+    store = await Store.open(url)
+    await store.register_zones([APEX], now=NOW)
+    labels = [f"{who}{number}" for number in range(100)]
+    token = await store.mint(new_token(*labels))
+    for number in range(count):
+        label = labels[number % 100]
+        operation = Present(token_id=token.id, challenge_name=name(label), value=f"{who}-{number}",
+                            expires_at=NOW + timedelta(days=1), client="192.0.2.1")
+        (outcome,) = (await store.apply([operation], now=NOW)).outcomes
+        print(operation.value, outcome.serial, flush=True)
+    await store.close()
+
+asyncio.run(main(sys.argv[1], sys.argv[2], int(sys.argv[3])))
+"""
+
+
+def child(url: str, who: str, count: int) -> subprocess.Popen[str]:
+    """A process that presents *count* values and prints each one, with its serial, once it is acknowledged."""
+    return subprocess.Popen(
+        [sys.executable, "-c", _CHILD, url, who, str(count)],
+        stdout=subprocess.PIPE,
+        pipesize=4096,  # some hundred lines: nobody gets far ahead of who reads them
+        text=True,
+        cwd=ROOT,
+    )
+
+
+async def test_what_was_acknowledged_survives_a_kill(database_url: str) -> None:
+    """A process is killed in the middle of its work: all that it had acknowledged is in the database."""
+    process = child(database_url, "a", 1600)
+    assert process.stdout is not None
+    acknowledged = [process.stdout.readline().split()[0] for _ in range(200)]
+    process.send_signal(signal.SIGKILL)
+    acknowledged += [line.split()[0] for line in process.stdout if line.endswith("\n")]
+    process.stdout.close()
+    assert process.wait() == -signal.SIGKILL
+    store = await Store.open(database_url)
+    kept = {value.value for value in await store.values()}
+    assert set(acknowledged) - kept == set()
+    # At most one was committed without having been acknowledged yet.
+    assert len(kept) - len(acknowledged) in (0, 1)
+    await store.close()
+
+
+async def test_two_processes_write_at_once(database_url: str) -> None:
+    """Both start on a database that does not exist yet; no value and no serial is lost or given twice."""
+    processes = [child(database_url, who, 150) for who in "ab"]
+    lines = [line.split() for process in processes for line in process.communicate()[0].splitlines()]
+    assert [process.returncode for process in processes] == [0, 0]
+    store = await Store.open(database_url)
+    assert {value.value for value in await store.values()} == {value for value, _ in lines}
+    # Two mints and three hundred presents, each with a serial of its own.
+    assert len({serial for _, serial in lines}) == 300
+    assert await store.serials() == {APEX: START + 302}
+    await store.close()
+
+
+# What cannot be opened
+
+
+async def test_a_new_file_is_private(tmp_path: Path) -> None:
+    """Nobody but the owner may read the database, or look into a directory made for it."""
+    path = tmp_path / "made" / "responder.db"
+    store = await Store.open(f"sqlite+aiosqlite:///{path}")
+    await store.register_zones([APEX], now=NOW)
+    modes = {file.name: oct(stat.S_IMODE(file.stat().st_mode)) for file in path.parent.glob("*")}
+    assert modes == {"responder.db": "0o600", "responder.db-wal": "0o600", "responder.db-shm": "0o600"}
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    await store.close()
+
+
+async def test_what_is_no_database_file(tmp_path: Path) -> None:
+    """Each fault has one clear line that names the file and what to do."""
+    prose, directory, inside = tmp_path / "prose.txt", tmp_path / "directory", tmp_path / "prose.txt" / "x.db"
+    prose.write_text("This is not a database, however long it may be. " * 100)
+    directory.mkdir()
+    advice = "check database.url, and that this user may write there"
+    expected = {
+        prose: f"cannot use the database {prose}: it is not an SQLite database: check database.url",
+        directory: f"cannot open the database {directory}: is a directory: {advice}",
+        inside: f"cannot open the database {inside}: not a directory: {advice}",
+    }
+    for path, line in expected.items():
+        with pytest.raises(StoreUnavailable) as caught:
+            await Store.open(f"sqlite+aiosqlite:///{path}")
+        assert str(caught.value) == line
+    with pytest.raises(StoreUnavailable, match="not an SQLite database"):
+        await Store.check(f"sqlite+aiosqlite:///{prose}")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is denied to root")
+async def test_a_directory_that_cannot_be_written(tmp_path: Path) -> None:
+    """The mend is named."""
+    tmp_path.chmod(0o500)  # noqa: ASYNC240
+    with pytest.raises(StoreUnavailable, match=r"permission denied: check database\.url"):
+        await Store.open(f"sqlite+aiosqlite:///{tmp_path / 'responder.db'}")
+
+
+async def test_a_locked_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another writer that does not let go is named as the cause; once it has, work goes on."""
+    monkeypatch.setattr(sqlite, "BUSY_TIMEOUT", 0.01)
+    store = await Store.open(f"sqlite+aiosqlite:///{tmp_path / 'responder.db'}")
+    other = sqlite3.connect(tmp_path / "responder.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(StoreUnavailable, match="another process keeps it locked"):
+        await store.register_zones([APEX], now=NOW)
+    await store.ping()
+    other.execute("ROLLBACK")
+    other.close()
+    await store.register_zones([APEX], now=NOW)
+    assert await store.serials() == {APEX: START}
+    await store.close()
+
+
+async def test_a_file_that_somebody_else_is_making(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever is about to write the first page is waited for, where SQLite would fail at once; but not for ever."""
+    url, path = f"sqlite+aiosqlite:///{tmp_path / 'responder.db'}", tmp_path / "responder.db"
+    with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with monkeypatch.context() as patch:
+            patch.setattr(sqlite, "BUSY_TIMEOUT", 0.02)
+            with pytest.raises(StoreUnavailable, match="another process keeps it locked"):
+                await Store.open(url)
+
+        monkeypatch.setattr(sqlite, "sleep", lambda _: other.execute("COMMIT"))
+        store = await Store.open(url)
+
+        assert not other.in_transaction
+        await store.close()
+
+
+async def test_a_full_disk(tmp_path: Path) -> None:
+    """What does not fit is refused as a whole, and reading goes on."""
+    store = await Store.open(f"sqlite+aiosqlite:///{tmp_path / 'responder.db'}")
+    await store.register_zones([APEX], now=NOW)
+    await store._database.write(lambda connection: connection.execute(text("PRAGMA max_page_count = 1")))
+    with pytest.raises(StoreUnavailable, match="the disk is full: make room on it"):
+        await store.mint(new_token(*(f"h{number}" for number in range(500))))
+    assert await store.tokens() == []
+    await store.close()
+
+
+async def test_a_fault_of_our_own_shows_no_sql(store: Store) -> None:
+    """Even what should never happen is one line without statement and values."""
+    with pytest.raises(StoreUnavailable, match="report this as a fault of the program") as caught:
+        await store._database.write(lambda connection: connection.execute(text("SELECT secret FROM nowhere")))
+    assert "SELECT" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "line"),
+    [
+        ("postgresql+asyncpg://me:hunter2@127.0.0.1:1/responder", "nothing answers there"),
+        ("postgresql+asyncpg://me:hunter2@/responder?host=/nowhere", "nothing answers there"),
+        ("postgresql+asyncpg://me:hunter2@host/responder?sslmode=require", "does not know: sslmode"),
+        ("postgresql+asyncpg://me:hunter2@host/responder?loop=x", "does not know: loop"),
+        ("postgresql+asyncpg://me:hunter2@host/responder?statement_cache_size=no", "a number: statement_cache_size"),
+        ("postgresql+asyncpg://me:hunter2@127.0.0.1:1/responder?ssl=maybe", "cannot use an option in database.url"),
+        ("postgresql+asyncpg://me:hunter2@host:65536/responder", "has a port that is none"),
+        ("postgresql+asyncpg://me:hunter2@/responder?host=a:1&host=b:65536", "has a port that is none"),
+        ("postgresql+asyncpg://me:hunter2@/responder?host=a&port=hunter2", "has a port that is none"),
+        ("postgresql+asyncpg://me:hunter2@a..b/responder", "has a host that is none"),
+        (f"postgresql+asyncpg://me:hunter2@{'a' * 64}.example.com/responder", "has a host that is none"),
+        ("postgresql+asyncpg://me:hunter2@host:hunter2/responder", "database.url is no URL of a database we know"),
+        ("mysql://me:hunter2@host/name", "database.url is no URL of a database we know"),
+        ("me:hunter2@host", "database.url is no URL of a database we know"),
+        ("sqlite+aiosqlite://", "database.url names no file"),
+        ("sqlite+aiosqlite:///:memory:", "database.url names no file"),
+    ],
+)
+async def test_urls_that_lead_nowhere(url: str, line: str) -> None:
+    """The text says what is wrong and never shows a password."""
+    for method in (Store.open, Store.check, Store.upgrade):
+        with pytest.raises(StoreUnavailable, match=line) as caught:
+            await method(url)
+        assert "hunter2" not in str(caught.value)
+
+
+async def test_a_database_that_postgresql_does_not_have(postgres_server: PostgresServer) -> None:
+    """The command that makes one is named."""
+    url = postgres_server.create_database().replace("/test", "/missing")
+    with pytest.raises(StoreUnavailable, match=r"there is no such database: create it \(createdb\)"):
+        await Store.open(url)
+
+
+async def test_options_of_the_driver(postgres_server: PostgresServer) -> None:
+    """Those that are numbers are taken, as for a pooler that knows no prepared statements."""
+    url = f"{postgres_server.create_database()}&statement_cache_size=0&prepared_statement_cache_size=0"
+    await (await Store.open(url)).close()
+
+
+async def test_a_server_without_tls() -> None:
+    """It does answer, so that nobody has to look for it."""
+    over = asyncio.Event()
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readexactly(8)  # SSLRequest (PostgreSQL documentation, section "SSL Session Encryption")
+        writer.write(b"N")
+        await reader.read()
+        writer.close()
+        await writer.wait_closed()
+        over.set()
+
+    async with await asyncio.start_server(refuse, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        with pytest.raises(StoreUnavailable, match=r"speaks no TLS: turn ssl on there, or leave ssl=\.\.\. out of"):
+            await Store.open(f"postgresql+asyncpg://me@127.0.0.1:{port}/responder?ssl=require")
+        await over.wait()
+
+
+async def test_a_connection_that_the_server_closed(postgres_server: PostgresServer) -> None:
+    """A server that restarts, or an administrator, costs nobody a request."""
+    store = await Store.open(postgres_server.create_database())
+    await store.register_zones([APEX], now=NOW)
+    other = await Store.open(postgres_server.create_database())
+    await other._database.read(
+        lambda connection: connection.execute(
+            text(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() "
+                "AND backend_type = 'client backend'"
+            )
+        )
+    )
+    assert await store.serials() == {APEX: START}
+    await store.close()
+    await other.close()

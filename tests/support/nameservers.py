@@ -1,0 +1,218 @@
+"""
+A real nameserver process on loopback sockets, serving the zone of `tests.zones`, and clients of every kind for it.
+
+Every client may come from an address of its own: all of 127.0.0.0/8 is this machine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import socket
+import struct
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import dns.exception
+import dns.flags
+import dns.message
+import dns.query
+
+from responder import feed
+from responder.config.settings import DnsSettings
+from responder.dns.wire import Rcode, header_only
+from responder.dns.zone import Change
+from responder.feed.frames import Reply
+from responder.names import Name
+from responder.process.child import ALIVE, send_orders
+from responder.process.listeners import TCP_BACKLOG, UDP_RECEIVE_BUFFER
+from tests.support.processes import PATIENCE, is_alive
+from tests.support.zones import APEX, SERIAL, VALUE, challenge, static
+
+Names = dict[Name, tuple[str, ...] | None]
+
+NAMES: Names = {challenge("two"): (VALUE,), challenge("none"): ()}
+
+
+@dataclass(frozen=True, slots=True)
+class Nameserver:
+    """The process, and what can be seen of it from outside."""
+
+    process: subprocess.Popen[bytes]
+    port: int
+    log: Path
+
+    @property
+    def address(self) -> tuple[str, int]:
+        return "127.0.0.1", self.port
+
+    def is_alive(self) -> bool:
+        return is_alive(self.process.pid)
+
+    def resident(self) -> int:
+        """Octets of memory in use."""
+        return int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    def open_files(self) -> int:
+        """How many descriptors it has open."""
+        return len(list(Path(f"/proc/{self.process.pid}/fd").iterdir()))
+
+    def orphans(self) -> int:
+        """How many TCP sockets it has closed that still hold octets to send: the kernel tries for minutes."""
+        local, lines = f":{self.port:04X}", Path("/proc/net/tcp").read_text().splitlines()[1:]
+        fin_wait_1 = [line for line in map(str.split, lines) if line[1].endswith(local) and line[3] == "04"]
+        return sum(not line[4].startswith("00000000:") for line in fin_wait_1)
+
+    def connect(self, source: str = "127.0.0.1", *, receive_buffer: int = 0) -> socket.socket:
+        """A TCP connection from the address *source*; its end of it has room for so many octets, if that is given."""
+        connection = socket.socket()
+        try:
+            if receive_buffer:
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+            connection.settimeout(PATIENCE)
+            connection.bind((source, 0))
+            connection.connect(self.address)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+
+@contextmanager
+def running(directory: Path, names: Names = NAMES, *, max_files: int | None = None) -> Iterator[Nameserver]:
+    """A nameserver that is ready; it may have *max_files* descriptors. Its messages are in a file in *directory*."""
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.socket(socket.AF_UNIX))
+        listener.bind(str(directory / "feed"))
+        listener.listen()
+        threading.Thread(target=_publish, args=(listener, names), daemon=True).start()
+        stack.callback(listener.shutdown, socket.SHUT_RDWR)
+        udp, tcp = (stack.enter_context(sock) for sock in _sockets())
+        log = directory / "log"
+        ours, theirs = (stack.enter_context(sock) for sock in socket.socketpair())
+        orders = {
+            "sockets": {"udp": [udp.fileno()], "tcp": [tcp.fileno()]},
+            "feed": str(directory / "feed"),
+            "log": {"level": "info", "format": "json"},
+            "dns": DnsSettings().model_dump(mode="json"),
+        }
+        send_orders(ours, json.dumps(orders).encode())
+        limit = ["sh", "-c", f'ulimit -n {max_files}; exec "$@"', "sh"] if max_files else []
+        with log.open("wb") as stderr:
+            process = subprocess.Popen(
+                [*limit, sys.executable, "-P", "-m", "responder.nameserver"],
+                stdin=theirs.fileno(),
+                stderr=stderr,
+                pass_fds=[udp.fileno(), tcp.fileno()],
+            )
+        theirs.close()
+        stack.callback(process.wait, PATIENCE)
+        stack.callback(process.kill)
+        ours.settimeout(PATIENCE)
+        assert ALIVE == ours.recv(1), log.read_text()
+        yield Nameserver(process, udp.getsockname()[1], log)
+
+
+def _sockets() -> tuple[socket.socket, socket.socket]:
+    """UDP and TCP on one free port of all loopback addresses, as the supervisor makes them."""
+    while True:
+        udp, tcp = socket.socket(type=socket.SOCK_DGRAM), socket.socket()
+        udp.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, UDP_RECEIVE_BUFFER)
+        udp.bind(("127.0.0.1", 0))
+        try:
+            tcp.bind(udp.getsockname())
+        except OSError:  # somebody else's TCP port
+            udp.close()
+            tcp.close()
+            continue
+        tcp.listen(TCP_BACKLOG)
+        udp.setblocking(False)
+        tcp.setblocking(False)
+        return udp, tcp
+
+
+def _publish(listener: socket.socket, names: Names) -> None:
+    """Be the control process: one snapshot, then nothing ever changes, and whatever is passed on fails."""
+    with contextlib.suppress(OSError):
+        peer, _ = listener.accept()
+        with peer, peer.makefile("rb") as incoming:
+            change = Change(apex=APEX, previous=0, serial=SERIAL, names=names)
+            numbers = itertools.count(1)
+            for item in (feed.Begin((static(),)), change, feed.End()):
+                peer.sendall(feed.render_frame(next(numbers), item))
+            while head := incoming.read(4):
+                message = json.loads(incoming.read(int.from_bytes(head, "big")))
+                if "packet" in message:
+                    refusal = header_only(bytes.fromhex(message["octets"]), Rcode.SERVFAIL)
+                    peer.sendall(feed.render_frame(next(numbers), Reply(message["packet"], refusal)))
+
+
+_sources = (f"127.{a}.{b}.1" for a, b in itertools.cycle(itertools.product(range(100, 128), range(256))))
+
+
+def new_source() -> str:
+    """A client address in a network that nobody else is in: what others do there is not held against it."""
+    return next(_sources)
+
+
+def resolve(
+    nameserver: Nameserver, name: str = "acme.example.com", rrtype: str = "SOA", *, tries: int = 8
+) -> dns.message.Message:
+    """Ask as a resolver does: over UDP until there is an answer, over TCP if that is cut. Fails if there never is."""
+    query = dns.message.make_query(name, rrtype, use_edns=0)
+    source = new_source()
+    for _ in range(tries):
+        with contextlib.suppress(dns.exception.Timeout):
+            reply = dns.query.udp(query, "127.0.0.1", 2.0, nameserver.port, source, ignore_unexpected=True)
+            if reply.flags & dns.flags.TC:
+                reply = dns.query.tcp(query, "127.0.0.1", PATIENCE, nameserver.port, source)
+            return reply
+    raise AssertionError(f"{name} {rrtype} was asked {tries} times and never answered")
+
+
+def frame(message: bytes) -> bytes:
+    """*message* as it goes over TCP."""
+    return len(message).to_bytes(2, "big") + message
+
+
+def receive(connection: socket.socket) -> bytes | None:
+    """The next message of a TCP connection; None if it was closed instead."""
+    with contextlib.suppress(ConnectionError):
+        head = _receive(connection, 2)
+        return _receive(connection, int.from_bytes(head, "big")) if head is not None else None
+    return None
+
+
+def _receive(connection: socket.socket, count: int) -> bytes | None:
+    data = bytearray()
+    while len(data) < count:
+        chunk = connection.recv(count - len(data))
+        if not chunk:
+            return None
+        data += chunk
+    return bytes(data)
+
+
+def packet(
+    qname: bytes = APEX.wire,
+    rrtype: int = 6,
+    *,
+    ident: int = 0x1234,
+    flags: int = 0,
+    counts: tuple[int, int, int, int] = (1, 0, 0, 0),
+    rest: bytes = b"",
+) -> bytes:
+    """A query in wire form."""
+    return struct.pack("!HHHHHH", ident, flags, *counts) + qname + struct.pack("!HH", rrtype, 1) + rest
+
+
+def opt(options: bytes = b"", *, size: int = 1232, version: int = 0, flags: int = 0) -> bytes:
+    """An OPT record in wire form."""
+    return b"\0" + struct.pack("!HHBBHH", 41, size, 0, version, flags, len(options)) + options

@@ -1,0 +1,115 @@
+"""
+A PostgreSQL server of the tests' own, from Debian's package: on a Unix socket, in a directory of its own, gone after.
+
+Import `database_url` for an empty database of either kind. The server is one for all: `conftest` has it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from tests.support.requirements import lacking
+
+_numbers = count()
+
+_EMPTY = """
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid();
+DROP SCHEMA public CASCADE;
+CREATE SCHEMA public;
+"""
+
+
+class PostgresServer:
+    """A running server; *directory* holds its data and its socket."""
+
+    def __init__(self, binaries: Path, directory: Path) -> None:
+        self._binaries = binaries
+        self._directory = directory
+        self._login = ("-h", str(directory), "-U", "postgres")
+        self._empty: list[str] = []
+
+    def start(self) -> None:
+        """Returns when it accepts connections."""
+        self._run("initdb", "-D", "data", "-U", "postgres", "--auth=trust", "--no-sync", "--no-instructions")
+        # Loses data if the machine dies, not if a process is killed.
+        options = f"-c listen_addresses= -c unix_socket_directories={self._directory} -c fsync=off"
+        self._run("pg_ctl", "start", "--wait", "-D", "data", "-l", "log", "-o", options)
+
+    def stop(self) -> None:
+        """Returns when it is gone; whoever is still connected is thrown out."""
+        self._run("pg_ctl", "stop", "--wait", "-D", "data", "-m", "immediate")
+
+    def create_database(self) -> str:
+        """The URL of a new, empty database."""
+        return self._url(self._create())
+
+    @contextmanager
+    def database(self) -> Iterator[str]:
+        """The URL of an empty database, to be left as one likes: emptying it takes a tenth of making another one."""
+        name = self._empty.pop() if self._empty else self._create()
+        yield self._url(name)
+        self._run("psql", *self._login, "-qc", _EMPTY, name)
+        self._empty.append(name)
+
+    def _create(self) -> str:
+        name = f"test{next(_numbers)}"
+        self._run("createdb", *self._login, name)
+        return name
+
+    def _url(self, name: str) -> str:
+        return f"postgresql+asyncpg://postgres@/{name}?host={self._directory}"
+
+    def _run(self, program: str, *arguments: str) -> None:
+        root = os.geteuid() == 0  # PostgreSQL refuses to run as root; the package made a user for it
+        done = subprocess.run(
+            [self._binaries / program, *arguments],
+            cwd=self._directory,
+            user="postgres" if root else None,
+            group="postgres" if root else None,
+            extra_groups=[] if root else None,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE if program != "pg_ctl" else subprocess.DEVNULL,
+            check=False,
+        )
+        assert done.returncode == 0, f"{program} failed: {(done.stderr or b'').decode()}"
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """A server for the whole session; skips by name without Debian's package."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    if not found:
+        lacking("PostgreSQL is not installed (apt-get install postgresql)")
+    # Not pytest's own directory: the server's user may not enter it, and a socket's path must be short.
+    directory = Path(tempfile.mkdtemp(prefix="responder-postgres-"))
+    if os.geteuid() == 0:
+        shutil.chown(directory, "postgres", "postgres")
+    server = PostgresServer(found[-1].parent, directory)
+    try:
+        server.start()
+        try:
+            yield server
+        finally:
+            server.stop()
+    finally:
+        shutil.rmtree(directory)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The URL of an empty database, of one kind after the other."""
+    if request.param == "sqlite":
+        yield f"sqlite+aiosqlite:///{tmp_path / 'database' / 'responder.db'}"
+        return
+    server: PostgresServer = request.getfixturevalue("postgres_server")
+    with server.database() as url:
+        yield url

@@ -1,0 +1,76 @@
+"""The zone that tests of the core ask about, written as zone text, and the words to ask and read it with."""
+
+from __future__ import annotations
+
+import dns.message
+import dns.rdatatype
+import dns.rrset
+
+from responder.dns.exchange import Exchange
+from responder.dns.rrset import RRset, RRType
+from responder.dns.wire import Transport
+from responder.dns.zone import Change, Static, Zones
+from responder.dns.zonetext import parse_records, soa_rdata
+from responder.names import Name
+
+APEX = Name.parse("acme.example.com")
+VALUE = "LHDhK3oGRvkiefQnx7OOczTY5Tic_xZ6HcMOc_gmtoM"
+OTHER = "2cz0TfnF9OOczTY5Tic_xZ6HcMOc_gmtoMLHDhK3oGR"
+SERIAL = 7
+CLIENT = "192.0.2.7"
+
+SOA = "acme.example.com. 5 IN SOA ns1.acme.example.com. hostmaster.example.com. 7 14400 3600 1209600 5"
+NS = "acme.example.com. 3600 IN NS ns1.acme.example.com."
+GLUE = "ns1.acme.example.com. 3600 IN A 192.0.2.1"
+RECORDS = """
+ns1 3600 IN A 192.0.2.1
+ns1 3600 IN AAAA 2001:db8::1
+www 60 IN CNAME ns1
+away 60 IN CNAME www.example.org.
+loop 60 IN CNAME pool
+pool 60 IN CNAME loop
+lost 60 IN CNAME nowhere
+bare 60 IN CNAME leaf.ent
+home 60 IN CNAME @
+leaf.ent 60 IN TXT "leaf"
+big 60 IN TXT "{a}" "{b}" "{c}" "{a}" "{b}" "{c}"
+""".format(a="a" * 250, b="b" * 250, c="c" * 250)
+
+
+def static() -> Static:
+    """The zone's static part."""
+    ns1, mailbox = Name.parse("ns1.acme.example.com"), Name.parse("hostmaster.example.com")
+    soa = RRset(APEX, RRType.SOA, 5, (soa_rdata(ns1, mailbox, 0, 14400, 3600, 1209600, 5),))
+    nameservers = RRset(APEX, RRType.NS, 3600, (ns1.wire,))
+    return Static(apex=APEX, rrsets=(soa, nameservers, *parse_records(RECORDS, APEX, default_ttl=3600)), txt_ttl=1)
+
+
+def challenge(label: str) -> Name:
+    """The challenge name of the hostname `label.example.com`."""
+    return Name.parse(f"_acme-challenge.{label}.acme.example.com")
+
+
+def zones(names: dict[Name, tuple[str, ...] | None] | None = None) -> Zones:
+    """The zone with some granted names: by default `two` holds two values, `none` none, `a.deep` one."""
+    if names is None:
+        names = {challenge("two"): (VALUE, OTHER), challenge("none"): (), challenge("a.deep"): (VALUE,)}
+    served = Zones([static()])
+    served.apply(Change(apex=APEX, previous=0, serial=SERIAL, names=names))
+    return served
+
+
+def ask(
+    served: Zones, name: str, rrtype: str, *, transport: Transport = Transport.UDP, edns: int = -1
+) -> dns.message.Message:
+    """Ask as a client would, and read the reply with somebody else's parser."""
+    query = dns.message.make_query(name, rrtype, use_edns=edns)
+    reply = Exchange(served).respond(query.to_wire(), transport, CLIENT)
+    assert reply is not None
+    message = dns.message.from_wire(reply)
+    assert query.is_response(message)
+    return message
+
+
+def text(rrsets: list[dns.rrset.RRset]) -> list[str]:
+    """A section as sorted lines of zone text."""
+    return sorted(line for rrset in rrsets for line in rrset.to_text().splitlines())
