@@ -7,7 +7,7 @@ RUN python -m venv /opt/responder \
  && /opt/responder/bin/pip install --require-hashes -r requirements.txt \
  && python -m venv /opt/build \
  && /opt/build/bin/pip install --require-hashes -r requirements-build.txt
-COPY pyproject.toml README.md ./
+COPY pyproject.toml README.md LICENSE ./
 COPY responder responder
 COPY migrations migrations
 RUN /opt/build/bin/python -m hatchling build -t wheel -d dist \

@@ -1,15 +1,17 @@
 """
 Renders the Helm charts: for their tests, and, as `make manifests`, into the plain manifests beside them.
 
-`make manifests` also writes the service's own settings into the schema of the responder chart's values, so that a typo
-in them is found by Helm, too.
+`make manifests` also writes the service's own settings into the schema of the responder chart's values, so that Helm
+finds a typo in them, too; and the version of the project into both charts.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -59,6 +61,13 @@ def template(chart: str, *arguments: str, helm: str, release: str | None = None)
 def plain(chart: str, helm: str) -> str:
     """The plain manifest of *chart*."""
     return HEADING.format(chart=chart) + template(chart, helm=helm)
+
+
+def described(chart: str) -> str:
+    """The `Chart.yaml` of *chart*, with the version that `pyproject.toml` gives the project."""
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    text = re.sub(r"(?m)^version: .*", f"version: {version}", (CHARTS / chart / "Chart.yaml").read_text())
+    return re.sub(r"(?m)^appVersion: .*", f'appVersion: "{version}"', text)
 
 
 def load(text: str) -> list[Object]:
@@ -134,4 +143,5 @@ if __name__ == "__main__":
     if helm is None:
         sys.exit("helm is needed to render the charts")
     _write([(SCHEMA, values_schema())])
+    _write([(CHARTS / chart / "Chart.yaml", described(chart)) for chart in NAMES])
     _write((MANIFESTS / f"{chart}.yaml", plain(chart, helm)) for chart in NAMES)
