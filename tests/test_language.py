@@ -1,0 +1,233 @@
+"""Plain English: words that made texts hard to read do not return, and the spelling is American, as in the RFCs."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.support.places import ROOT
+
+INSTEAD = {
+    r"mend(s|ed|ing)?": "fix",
+    r"tell(s|ing)?|told": "report, log, distinguish",
+    r"say(s|ing)?|said": "report, log, state, mean",
+    r"whoever|whomever": "anyone who, a client that",
+    r"whatever|whichever": "any, every",
+    r"nought": "zero, nothing",
+    r"everybody": "all, every user",
+    r"nobody": "no client, no user, not ... anyone",
+    r"puts? down": "kill, stop",
+    r"turn(s|ed)? (away|down)": "reject, refuse",
+    r"for want of": "because ... is missing",
+    r"lives? again": "is running again",
+    r"sign of life": "is unresponsive",
+    r"(?<!there\s)(is|are|was|were) (?-i:none)": "is invalid, is not a valid ..., was not issued by this service",
+    r"so many": "a number, how many",
+    r"(many|[a-z])-th": "Nth",
+    r"strangers?": "another user, an unknown client",
+    r"brought out|brings out": "caused, unhandled exception",
+    r"lest|whence|thence|hither|ought": "a word of today",
+    r"(behaviour|colour|favour|honour|neighbour)\w*": "behavior, color, ... (American)",
+    r"\w*(author|final|initial|minim|maxim|national|normal|optim|organ|recogn|serial|summar|synchron)is(e|es|ed|ing|ation)":
+    "-ize, -ization (American)",
+    r"licences?|centres?|catalogues?|defences?|artefacts?": "license, center, catalog, ... (American)",
+}  # fmt: skip
+"""What a text must not hold, as regular expressions of whole words, and what to write instead."""
+
+TEXTS = sorted(
+    path.relative_to(ROOT)
+    for pattern in (
+        *("responder/**/*.py", "responder/**/*.json", "migrations/**/*.py"),
+        *("*.md", "docs/**/*.md", ".ci/*", "Dockerfile", "Makefile", "pyproject.toml"),
+        "config/**/*.*",
+    )
+    for path in ROOT.glob(pattern)
+    if path.is_file() and "__pycache__" not in path.parts
+)
+"""The files whose text a user, an administrator or a reader of the code meets."""
+
+KNOWN = """
+.ci/run
+README.md
+SECURITY.md
+config/dev.py
+config/kubernetes/charts/responder/templates/statefulset.yaml
+config/kubernetes/charts/responder/values.yaml
+config/kubernetes/charts/responder-webhook/templates/NOTES.txt
+config/kubernetes/charts/responder-webhook/templates/rbac.yaml
+config/kubernetes/charts/responder-webhook/values.yaml
+config/kubernetes/examples/contour-delegation.yaml
+config/kubernetes/manifests/responder-webhook.yaml
+config/kubernetes/manifests/responder.yaml
+config/nsupdate-hook.sh
+config/responder.example.toml
+config/systemd/responder.service
+docs/acme-dns.md
+docs/api.md
+docs/cert-manager.md
+docs/clients.md
+docs/design.md
+docs/doctor.md
+docs/operations.md
+docs/performance.md
+docs/tls.md
+docs/tokens.md
+docs/update.md
+docs/webhook.md
+migrations/versions/0003_secrets.py
+pyproject.toml
+responder/addresses.py
+responder/api/__init__.py
+responder/api/acmedns.py
+responder/api/application.py
+responder/api/authentication.py
+responder/api/bodies.py
+responder/api/clients.py
+responder/api/health.py
+responder/api/openapi.json
+responder/api/problems.py
+responder/api/tls.py
+responder/certificate/accountkey.py
+responder/certificate/authority.py
+responder/certificate/faults.py
+responder/certificate/files.py
+responder/certificate/network.py
+responder/certificate/order.py
+responder/certificate/own.py
+responder/certificate/remote.py
+responder/certificate/renewal.py
+responder/certificate/session.py
+responder/challenges.py
+responder/cli/__init__.py
+responder/cli/check.py
+responder/cli/commands.py
+responder/cli/configuration.py
+responder/cli/context.py
+responder/cli/database.py
+responder/cli/findings.py
+responder/cli/importing.py
+responder/cli/issue.py
+responder/cli/manifest/arguments.py
+responder/cli/manifest/plan.py
+responder/cli/parameters.py
+responder/cli/service.py
+responder/cli/tokens/delivery.py
+responder/cli/tokens/describing.py
+responder/cli/tokens/minting.py
+responder/config/__init__.py
+responder/config/api.py
+responder/config/fields.py
+responder/config/settings.py
+responder/config/sources.py
+responder/connections/__init__.py
+responder/connections/listener.py
+responder/connections/runner.py
+responder/control.py
+responder/dns/cookies.py
+responder/dns/exchange.py
+responder/dns/identity.py
+responder/dns/ratelimit.py
+responder/dns/wire/edns.py
+responder/dns/wire/header.py
+responder/dns/wire/query.py
+responder/dns/zone.py
+responder/dns/zonetext/words.py
+responder/doctor/__init__.py
+responder/doctor/authorities.py
+responder/doctor/caa.py
+responder/doctor/delegation.py
+responder/doctor/examination.py
+responder/doctor/hostname.py
+responder/doctor/nameservers.py
+responder/doctor/probe.py
+responder/doctor/questions.py
+responder/doctor/report.py
+responder/doctor/walk.py
+responder/errors.py
+responder/feed/frames.py
+responder/feed/peer.py
+responder/feed/publisher.py
+responder/feed/relay.py
+responder/files/atomicfile.py
+responder/files/keyfile.py
+responder/files/namedfile.py
+responder/limits.py
+responder/logs.py
+responder/metrics.py
+responder/names.py
+responder/nameserver/__main__.py
+responder/nameserver/server.py
+responder/nameserver/tcp.py
+responder/process/child.py
+responder/process/listeners.py
+responder/process/scheduling.py
+responder/process/supervisor.py
+responder/process/systemd.py
+responder/store/__init__.py
+responder/store/accounts.py
+responder/store/acmedns.py
+responder/store/audit.py
+responder/store/certificates.py
+responder/store/database.py
+responder/store/journal.py
+responder/store/postgresql.py
+responder/store/schema.py
+responder/store/sqlite.py
+responder/store/store.py
+responder/store/tokens.py
+responder/takeover.py
+responder/tls/keypair.py
+responder/tls/tlscontext.py
+responder/tokens/credentials.py
+responder/tokens/hostname.py
+responder/tokens/manifests.py
+responder/tokens/network.py
+responder/tokens/secret.py
+responder/tokens/token.py
+responder/tokens/values.py
+responder/update/__init__.py
+responder/update/message.py
+responder/update/replays.py
+responder/update/steps.py
+responder/update/tsig.py
+responder/update/updates.py
+responder/webhook/__init__.py
+responder/webhook/callers.py
+responder/webhook/cluster.py
+responder/webhook/discovery.py
+responder/webhook/handshake.py
+responder/webhook/issuer.py
+responder/webhook/main.py
+responder/webhook/payload.py
+responder/webhook/server.py
+responder/webhook/service.py
+responder/webhook/solver.py
+responder/webhook/statuses.py
+responder/webhook/trust.py
+"""
+"""Files that still hold such words. Take a file out when it is clean, and put none in."""
+
+_WORD = re.compile(rf"(?i)\b({'|'.join(INSTEAD)})\b".replace(" ", r"\s+"))
+_CODE = re.compile(r"`[^`\n]*`")
+
+
+@pytest.mark.parametrize("text", [text for text in TEXTS if str(text) not in KNOWN.split()], ids=str)
+def test_words_do_not_return(text: Path) -> None:
+    """No prose has one of the words; `code` between backticks may have any."""
+    assert [] == offenders(text)
+
+
+def offenders(text: Path) -> list[str]:
+    """The line, the word, and what to write instead, of each fault in the file *text*."""
+    prose = _CODE.sub("", (ROOT / text).read_text())
+    return [
+        f"{text}:{prose.count(chr(10), 0, found.start()) + 1}: {found[0]!r}: {_instead(found[0])}"
+        for found in _WORD.finditer(prose)
+    ]
+
+
+def _instead(word: str) -> str:
+    plain = " ".join(word.split())
+    return next(instead for pattern, instead in INSTEAD.items() if re.fullmatch(pattern, plain, re.IGNORECASE))
