@@ -46,7 +46,7 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Settings:
     Raises `InvalidConfiguration` with everything that is wrong with them.
     """
     variables = _Variables(environ)
-    raw = _merge(_read_file(_find_file(path, environ)), variables())
+    raw = _merge(_read_file(path, environ), variables())
     faults = variables.faults + _overlapping_zones(raw) + _repeated_nameservers(raw) + _repeated_endpoints(raw)
     try:
         settings = Settings.model_validate(raw)
@@ -58,12 +58,14 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Settings:
     return settings
 
 
-def _find_file(path: Path | None, environ: Mapping[str, str]) -> Path | None:
-    """The file to read; None if there is none, and the environment alone has to do."""
-    if path is not None:
-        return path
-    if variable := environ.get(f"{PREFIX}CONFIG"):
-        return Path(variable)
+def _named_file(path: Path | None, environ: Mapping[str, str]) -> Path | None:
+    """The file that the command line or the environment names; None if neither does."""
+    variable = environ.get(f"{PREFIX}CONFIG")
+    return path or (Path(variable) if variable else None)
+
+
+def _find_file(environ: Mapping[str, str]) -> Path | None:
+    """The first of `PLACES` that there is; None if there is none, and the environment alone has to do."""
     found = next((place for place in PLACES if not _is_missing(place)), None)
     if found is None and f"{PREFIX}ZONES" not in environ:
         places = " or ".join(map(str, PLACES))
@@ -81,11 +83,15 @@ def _is_missing(place: Path) -> bool:
     return False
 
 
-def _read_file(path: Path | None) -> dict[str, Any]:
+def _read_file(path: Path | None, environ: Mapping[str, str]) -> dict[str, Any]:
+    """What is in the file to read. One in the working directory, which may be anybody's, has to be ours or be named."""
+    named = _named_file(path, environ)
+    path = named or _find_file(environ)
     if path is None:
         return {}
+    ours = named is None and not path.is_absolute()
     try:
-        return tomllib.loads(namedfile.read_text(path, MAX_FILE, pipes=True))
+        return tomllib.loads(namedfile.read_text(path, MAX_FILE, pipes=True, ours=ours))
     except Invalid as error:
         fault = str(error)
     except tomllib.TOMLDecodeError as error:

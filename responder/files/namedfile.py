@@ -18,16 +18,19 @@ from responder.errors import Invalid
 PATIENCE = 10.0
 """Seconds that a pipe may take to say all: whoever writes into it may have to type a password first."""
 
+_ANOTHER_USER = "another user can write it, so it is only read where it is named: use --config if you trust it"
 
-def read(path: Path, most: int, *, pipes: bool = False) -> bytes:
+
+def read(path: Path, most: int, *, pipes: bool = False, ours: bool = False) -> bytes:
     """
     The content of the file at *path*, of *most* octets.
 
     With *pipes* it may be one, as the shell makes of `<(command)`, or a device, as `/dev/null` for nothing at all; who
-    reads again and again, or beside other work, has no use for them. Raises `Invalid`.
+    reads again and again, or beside other work, has no use for them. With *ours*, a file that another user than root
+    can write is refused: for files that are found rather than named. Raises `Invalid`.
     """
     try:
-        content = _read(path, most + 1, pipes=pipes)
+        content = _read(path, most + 1, pipes=pipes, ours=ours)
     except OSError as fault:
         raise Invalid(f"{path}: cannot be read: {(fault.strerror or type(fault).__name__).lower()}") from None
     if len(content) > most:
@@ -35,24 +38,32 @@ def read(path: Path, most: int, *, pipes: bool = False) -> bytes:
     return content
 
 
-def read_text(path: Path, most: int, *, pipes: bool = False) -> str:
+def read_text(path: Path, most: int, *, pipes: bool = False, ours: bool = False) -> str:
     """As `read`, for text in UTF-8."""
     try:
-        return read(path, most, pipes=pipes).decode()
+        return read(path, most, pipes=pipes, ours=ours).decode()
     except UnicodeDecodeError:
         raise Invalid(f"{path}: is not UTF-8 text") from None
 
 
-def _read(path: Path, most: int, *, pipes: bool) -> bytes:
+def _read(path: Path, most: int, *, pipes: bool, ours: bool) -> bytes:
     # Without O_NONBLOCK, opening a pipe waits for somebody who writes into it.
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
-        kind = stat.S_IFMT(os.fstat(descriptor).st_mode)
+        status = os.fstat(descriptor)
+        # Who owns a symbolic link decides what is read, and the mode of a link says nothing.
+        if ours and (_is_foreign(path.lstat()) or _is_foreign(status) or status.st_mode & stat.S_IWOTH):
+            raise PermissionError(errno.EPERM, _ANOTHER_USER)
+        kind = stat.S_IFMT(status.st_mode)
         if kind not in (stat.S_IFREG, stat.S_IFDIR) and not (pipes and kind in (stat.S_IFIFO, stat.S_IFCHR)):
             raise OSError(errno.EINVAL, "it is not a file")
         return _take(descriptor, most)
     finally:
         os.close(descriptor)
+
+
+def _is_foreign(status: os.stat_result) -> bool:
+    return status.st_uid not in (0, os.geteuid())
 
 
 def _take(descriptor: int, most: int) -> bytes:

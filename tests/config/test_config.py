@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import tomllib
 from pathlib import Path
@@ -27,6 +28,9 @@ hostmaster = "hostmaster@example.com"
 [zones.nameservers]
 "ns1.acme.example.com" = ["192.0.2.1"]
 """
+STRANGER = 65_534
+"""The id of another user."""
+
 ZONES = json.dumps(tomllib.loads(ZONE)["zones"])
 
 
@@ -205,6 +209,42 @@ def test_file_in_forbidden_place(file: Path) -> None:
         load(None, {})
 
     assert caught.value.faults == ("responder.toml: cannot be read: too many levels of symbolic links",)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+@pytest.mark.parametrize("kind", ["file", "symbolic link", "symbolic link of ours", "open to all"])
+def test_file_of_another_user(file: Path, tmp_path: Path, kind: str) -> None:
+    """A file that merely lies in the working directory is refused if another user could have put it there."""
+    theirs = tmp_path / "theirs.toml"
+    theirs.write_text(ZONE)
+    if kind == "file":
+        theirs.rename(file)
+        os.chown(file, STRANGER, -1)
+    elif kind == "symbolic link":
+        file.symlink_to(theirs)
+        os.chown(file, STRANGER, -1, follow_symlinks=False)
+    elif kind == "symbolic link of ours":
+        file.symlink_to(theirs)
+        os.chown(theirs, STRANGER, -1)
+    else:
+        theirs.rename(file)
+        file.chmod(0o666)
+
+    with pytest.raises(InvalidConfiguration) as caught:
+        load(None, {})
+
+    fault = "another user can write it, so it is only read where it is named: use --config if you trust it"
+    assert caught.value.faults == (f"responder.toml: cannot be read: {fault}",)
+    assert load(Path("responder.toml"), {}).zones == load(None, {"RESPONDER_CONFIG": "responder.toml"}).zones
+
+
+def test_file_that_is_a_link(file: Path, tmp_path: Path) -> None:
+    """A symbolic link of ours to a file of ours is as good as the file."""
+    place = tmp_path / "elsewhere.toml"
+    place.write_text(ZONE)
+    file.symlink_to(place)
+
+    assert load(None, {}).zones == (zone(),)
 
 
 def test_unknown_variables(file: Path) -> None:
