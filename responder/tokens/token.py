@@ -11,7 +11,7 @@ import secrets
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
-from typing import Any
+from typing import Any, assert_never
 from uuid import UUID
 
 from responder.addresses import parse_address
@@ -102,6 +102,8 @@ class Token:
                 raise Unauthenticated("this token has expired: ask your platform team for a new one")
             case State.REVOKED:
                 raise Unauthenticated("this token was revoked: ask your platform team for a new one")
+            case unknown:
+                assert_never(unknown)
         if self.allow_from and not any(parse_address(client) in network for network in self.allow_from):
             raise WrongNetwork(
                 f"this token may not be used from your address: it is limited to {', '.join(map(str, self.allow_from))}"

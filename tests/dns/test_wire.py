@@ -55,6 +55,8 @@ def test_silence(message: bytes) -> None:
     ("message", "expected"),
     [
         (packet(b"", counts=(0, 0, 0, 0)), "8101 0000 0000 0000 0000"),
+        (packet(OPT, counts=(0, 0, 0, 1)), "8101 0000 0000 0000 0000"),
+        (packet(OPT[:-3], counts=(0, 0, 0, 1)), "8101 0000 0000 0000 0000"),
         (packet(NAME + SOA_IN + NAME + SOA_IN, counts=(2, 0, 0, 0)), "8101 0000 0000 0000 0000"),
         (packet(NAME[:-2]), "8101 0000 0000 0000 0000"),
         (packet(NAME + b"\0\x06\0"), "8101 0000 0000 0000 0000"),

@@ -13,12 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from responder.errors import InvalidHostname, InvalidName, NotCovered, Unauthenticated, WrongNetwork
+from responder.errors import InvalidHostname, InvalidName, NotCovered, Unauthenticated, WrongAccount, WrongNetwork
 from responder.names import Name
 from responder.tokens.hostname import challenge_name, home_zone, parse_hostname, zone_of
 from responder.tokens.network import parse_network
 from responder.tokens.secret import Secret, digest, mint_secret
 from responder.tokens.token import Grant, State, Token, describe
+from responder.tokens.values import challenge_value
 
 APEX = Name.parse("acme.example.com")
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
@@ -275,6 +276,33 @@ def test_admit_refuses(fields: dict[str, Any], error: Callable[..., Exception], 
         token(**fields).admit("198.51.100.1", now=NOW)
 
     assert (error, fault) == (type(caught.value), str(caught.value))
+
+
+THUMBPRINT = "9jg46WB3rR_AHD-EBXdN7cBkH1WOu0tA3M9fm21mqTI"  # of the account in RFC 7638, section 3.1
+
+
+@pytest.mark.parametrize("acme_token", [None, "any", "other"])
+def test_any_account(acme_token: str | None) -> None:
+    """A token that is pinned to no account publishes any value."""
+    token().check_account("value", acme_token)
+
+
+def test_pinned_account() -> None:
+    """A pinned token publishes the value of its own account's challenge."""
+    token(account_thumbprint=THUMBPRINT).check_account(challenge_value(f"any.{THUMBPRINT}"), "any")
+
+
+@pytest.mark.parametrize(
+    ("acme_token", "fault"),
+    [
+        (None, "pinned to an ACME account: use POST /present, with the challenge's own token as acme_token"),
+        ("other", "pinned to an ACME account, and the value is not one of that account"),
+    ],
+)
+def test_pinned_account_refuses(acme_token: str | None, fault: str) -> None:
+    """A pinned token publishes no value that was not proven to be its account's."""
+    with pytest.raises(WrongAccount, match=fault):
+        token(account_thumbprint=THUMBPRINT).check_account(challenge_value(f"any.{THUMBPRINT}"), acme_token)
 
 
 def test_tokens_show_no_index() -> None:
