@@ -16,6 +16,7 @@ from tests.support.places import ROOT
 
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("config/**/*.md")])
 _LINK = re.compile(r"\[[^]]*\]\((?!https?:|mailto:|#)([^)#\s]+)(#[^)\s]+)?\)")
+_PATH = re.compile(r"`((?:responder|tests|docs|config|migrations)/[^`\s*]+)`")
 _COMMAND = re.compile(r"(?:^|`|\$ |\.venv/bin/)(responder (?:--config \S+ )?[a-z][^`\n|;#]*)", re.MULTILINE)
 
 
@@ -36,6 +37,26 @@ def test_links_lead_somewhere(document: Path) -> None:
 def _anchors(file: Path) -> set[str]:
     headings = re.findall(r"^#+ (.*)$", file.read_text(), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=_name)
+def test_files_exist(document: Path) -> None:
+    """Every path that a document names as `responder/...`, `tests/...` or the like is there."""
+    missing = [path for path in _PATH.findall(document.read_text()) if not (ROOT / path).exists()]
+    assert [] == missing
+
+
+def test_places_exist() -> None:
+    """Each answer of CONTRIBUTING.md to "Where is it?" names a file, and something that this file defines."""
+    table = (ROOT / "CONTRIBUTING.md").read_text().partition("## Where is it?")[2].partition("\n## ")[0]
+    places = re.findall(r"\| `([^`]+)` \| `(?:\w+\.)?(\w+)` \|$", table, re.MULTILINE)
+
+    assert len(places) == table.count("\n| ") - 1
+    for path, name in places:
+        assert re.search(rf"^ *(?:def|async def|class)? ?{name}\b", (ROOT / path).read_text(), re.MULTILINE), (
+            path,
+            name,
+        )
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=_name)
