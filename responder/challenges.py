@@ -145,16 +145,17 @@ class Challenges:
             )
         )
 
-    async def update(self, token: Token, steps: Sequence[Step]) -> Outcome:
+    def update(self, token: Token, steps: Sequence[Step]) -> asyncio.Future[Outcome]:
         """
         Take all of *steps*, in order, or none; they are at least one, at names of one zone that *token* covers.
 
-        Raises as `present` does, and `PrerequisiteFailed`.
+        Updates take effect in the order of these calls, whoever waits for the outcome first. Raises as `present` does,
+        and so does what is returned, which may also raise `PrerequisiteFailed`.
         """
         for step in steps:
             if isinstance(step, Present):
                 self._check_account(token, step.value, None, step.client)
-        return await self._queue(Update(steps=tuple(steps)))
+        return self._queue(Update(steps=tuple(steps)))
 
     async def follow(self) -> None:
         """Make live what others committed until now, such as a new token. Raises `Unavailable`."""
@@ -211,7 +212,8 @@ class Challenges:
             self.note_refusal(token, Action.PRESENT, refusal, client=client)
             raise
 
-    async def _queue(self, operation: Operation) -> Outcome:
+    def _queue(self, operation: Operation) -> asyncio.Future[Outcome]:
+        """Put *operation* behind all that wait already."""
         for name in names(operation):
             self._check_served(name)
         waiting = _Waiting(operation, asyncio.get_running_loop().create_future())
@@ -219,7 +221,7 @@ class Challenges:
             self._waiting.put_nowait(waiting)
         except asyncio.QueueFull:
             raise StoreUnavailable("too many changes are waiting for the database: try again in a while") from None
-        return await waiting.outcome
+        return waiting.outcome
 
     def _check_served(self, name: Name) -> None:
         """The configuration may have changed since the token was minted. Raises `NotServed`."""

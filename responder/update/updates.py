@@ -12,6 +12,8 @@ import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from uuid import UUID
+from weakref import WeakValueDictionary
 
 import structlog
 
@@ -37,6 +39,7 @@ from responder.limits import Limits
 from responder.logs import Seldom
 from responder.names import Name
 from responder.store import Action, Cleanup, Outcome, Present, Step, Store
+from responder.tokens.token import Token
 from responder.update.message import read
 from responder.update.replays import Replays
 from responder.update.steps import steps
@@ -98,6 +101,7 @@ class Updates:
         self._apexes = {apex.wire for apex in apexes}
         self._clock = clock
         self._replays = Replays()
+        self._turns: WeakValueDictionary[UUID, asyncio.Lock] = WeakValueDictionary()  # of tokens with updates under way
         self._under_way: set[asyncio.Task[Rcode]] = set()
         self._stopping = False
         self._seldom = Seldom(SELDOM_INTERVAL)
@@ -199,8 +203,22 @@ class Updates:
         return rcode
 
     async def _update(self, request: _Request, key_name: KeyName) -> Outcome | None:
-        """Do what the update says. Returns None if that is nothing."""
-        token = await self._store.find_generation(key_name.token_id, key_name.generation)
+        """
+        Do what the update says. Returns None if that is nothing.
+
+        Tokens are looked up side by side, and who is answered first is a matter of luck; but the updates of one token
+        join the queue in the order in which they came. Locks are fair: whoever waits first goes on first.
+        """
+        looking = asyncio.create_task(self._store.find_generation(key_name.token_id, key_name.generation))
+        try:
+            async with self._turns.setdefault(key_name.token_id, asyncio.Lock()):
+                queued = self._queue(request, await looking)
+        finally:
+            looking.cancel()
+        return await queued if queued is not None else None
+
+    def _queue(self, request: _Request, token: Token | None) -> asyncio.Future[Outcome] | None:
+        """Have the writer do what the update of *token* says; None if that is nothing."""
         if token is None:
             raise Unauthenticated("the secret that this key belongs to is gone: mint or rotate the token for a new one")
         self._check_zone(request.query)
@@ -217,7 +235,7 @@ class Updates:
             self._challenges.note_refusal(token, Action.PRESENT if adds else Action.CLEANUP, refusal, client=client)
             raise
         _note(wanted)
-        return await self._challenges.update(token, wanted) if wanted else None
+        return self._challenges.update(token, wanted) if wanted else None
 
     def _check_zone(self, query: Query) -> None:
         """Nameservers look at that, too, but they face the internet."""

@@ -151,6 +151,34 @@ async def test_what_changes_nothing(running: Control, desk: Desk, key: Key) -> N
     assert before == await running.store.serials()
 
 
+# In which order
+
+
+async def test_first_come_first_served(running: Control, desk: Desk, key: Key, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An update whose token is found late holds up the later ones of that token, and of no other."""
+    _, other = await running.mint(YOURS)
+    find, found = running.store.find_generation, asyncio.Event()
+    late = iter([found])
+
+    async def find_late(token_id: UUID, generation: int) -> Token | None:
+        if token_id == KeyName(*_parts(key)).token_id and (event := next(late, None)) is not None:
+            await event.wait()
+        return await find(token_id, generation)
+
+    monkeypatch.setattr(running.store, "find_generation", find_late)
+    adding, deleting = (
+        desk.start(key.sign(message(change, ident=ident), desk.now))
+        for ident, change in enumerate((add(MINE, VALUE), delete(MINE, VALUE)))
+    )
+    assert "NOERROR" == await desk.send(key_of(other), add(THEIRS, OTHER))
+    assert not adding.done()
+    assert not deleting.done()
+    found.set()
+
+    assert ["NOERROR"] * 2 == [rcode(await reply) for reply in (adding, deleting)]
+    assert (set(), {OTHER}) == (running.values(HOST), running.values(YOURS))
+
+
 # What they may not do
 
 
