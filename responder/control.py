@@ -144,6 +144,8 @@ async def _start(
     stack: AsyncExitStack,
 ) -> asyncio.Task[None]:
     """Start everything; what stops it again is pushed on *stack*. Returns the task of the one writer."""
+    for warning in await store.warnings():
+        _log.warning("the database is not as safe as it should be", reason=warning)
     statics = settings.statics
     await store.register_zones([static.apex for static in statics], now=_now())
     published = await store.serials()

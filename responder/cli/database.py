@@ -27,9 +27,15 @@ def upgrade(context: Context) -> None:
 @OUTPUT
 @click.pass_obj
 def check(context: Context, output: str) -> None:
-    """Say whether this version can use the database. Exit status 1 if not: its schema is another."""
-    state = asyncio.run(Store.check(context.settings.database.url))
+    """
+    Read the whole database, and see whether this version can use it. Nothing is created or changed.
+
+    Exit status 1 if not: it is damaged, or its schema is another.
+    """
+    state, warnings = asyncio.run(Store.examine(context.settings.database.url))
     good = state in (SchemaState.CURRENT, SchemaState.ABSENT)
+    for warning in warnings:
+        click.echo(f"responder: warning: {warning}", err=True)
     if output == "json":
         print_json({"schema": state.name.lower(), "meaning": state.value})
     else:

@@ -46,5 +46,13 @@ class Database(ABC):
         """As `read`, for results too large to hold at once. Close the iterator if you leave it early."""
 
     @abstractmethod
+    async def verify(self) -> None:
+        """Read all of it. Raises `StoreUnavailable` if something in it is damaged."""
+
+    @abstractmethod
+    async def warnings(self) -> list[str]:
+        """What works, but keeps the database from being as safe as it should be, and how to fix it."""
+
+    @abstractmethod
     async def close(self) -> None:
         """Give every connection back; nothing else may be called afterwards."""

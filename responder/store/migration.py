@@ -17,6 +17,7 @@ from sqlalchemy import Connection, inspect
 
 import responder
 from responder.errors import StoreOutdated, StoreUnavailable
+from responder.store.schema import metadata
 
 
 class SchemaState(Enum):
@@ -41,6 +42,18 @@ def schema_state(connection: Connection) -> SchemaState:
         return SchemaState.CURRENT
     known = {script.revision for script in scripts.walk_revisions()}
     return SchemaState.BEHIND if heads <= known else SchemaState.AHEAD
+
+
+def check_tables(connection: Connection) -> None:
+    """Raise `StoreUnavailable` for a table or column that a current schema has and this database has not."""
+    inspector = inspect(connection)
+    for table in metadata.sorted_tables:
+        found = (
+            {column["name"] for column in inspector.get_columns(table.name)} if inspector.has_table(table.name) else ()
+        )
+        if missing := [column.name for column in table.columns if column.name not in found]:
+            what = f"the column {table.name}.{missing[0]}" if found else f"the table {table.name}"
+            raise StoreUnavailable(f"the database has no longer {what}: restore it from a backup")
 
 
 def bring_up(connection: Connection, *, upgrade: bool) -> SchemaState:

@@ -18,10 +18,10 @@ from asyncpg import (  # type: ignore[import-untyped]
     PostgresError,
     connect,
 )
-from sqlalchemy import URL, NullPool, text
+from sqlalchemy import URL, Connection, NullPool, event, inspect, text
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from responder.errors import StoreUnavailable
 from responder.store.database import Database, Work
@@ -41,6 +41,17 @@ MIGRATION_LOCK = 0x7265_7370_6F6E_6465
 MAX_PORT = 65_535
 """A TCP port has 16 bits (RFC 9293, section 3.1)."""
 
+_DURABLE = text(
+    "SELECT set_config('synchronous_commit', 'on', true) WHERE current_setting('synchronous_commit') = 'off'"
+)
+"""
+Begins a transaction that writes: its commit waits for the disk, even if the role or the database is set otherwise. Each
+of the other values does that, too, and some ask for more, so they stay. It is no setting of the connection, because
+PgBouncer refuses such a connection, or hands the setting on to the next client.
+"""
+
+_UNSAFE = text("SELECT current_setting('fsync') = 'off'")
+
 _OURS = {"dsn", "loop", "timeout", "command_timeout", "connection_class", "record_class", "server_settings"}
 """Parameters of `asyncpg.connect` that are set here, or that no text can be."""
 
@@ -54,7 +65,7 @@ _OPTIONS = signature(connect).parameters.keys() - _OURS | _NUMBERS
 """What may follow the question mark of a URL: the parameters of `asyncpg.connect` that are text or `_NUMBERS`."""
 
 _FAULTS = {
-    "25006": "it is a read-only standby: write the primary server into {setting}",
+    "25006": "it is read-only: write the primary server into {setting}, and leave default_transaction_read_only off",
     "28": "it refuses the login: check user and password in {setting}, and pg_hba.conf",
     "3D000": "there is no such database: create it (createdb)",
     "42501": "permission denied: make this user the owner of the database",
@@ -62,8 +73,11 @@ _FAULTS = {
     "53300": "it has too many connections: raise max_connections",
     "53": "it has run out of resources: see its log",
     "55P03": "another process keeps it locked: find and stop that process",
+    "57014": "a statement took longer than the server allows: raise its statement_timeout, or see what is slow there",
     "57": "it is starting or shutting down: try again",
     "08": "the connection was lost: try again",
+    "XX001": "it is damaged: restore it from a backup",
+    "XX002": "an index in it is damaged: run REINDEX DATABASE there, or restore it from a backup",
 }
 """What to do about SQLSTATEs and their classes (PostgreSQL documentation, appendix A). *setting* has the URL."""
 
@@ -87,6 +101,7 @@ class PostgreSQL(Database):
         )
         # Several statements of one reader must see one state.
         self._reading = self._engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+        self._writing = _writing(self._engine)
 
     async def create(self) -> None:
         """Nothing: creating a database on a server needs rights that this program should not have."""
@@ -101,14 +116,14 @@ class PostgreSQL(Database):
 
     async def write(self, work: Work[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         with self._explaining():
-            async with self._engine.begin() as connection:
+            async with self._writing.begin() as connection:
                 return await connection.run_sync(work, *args, **kwargs)
 
     async def migrate(self, work: Work[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         arguments = _connect_args(self._url)
         engine = create_async_engine(self._url, poolclass=NullPool, hide_parameters=True, connect_args=arguments)
         with self._explaining():
-            async with engine.begin() as connection:
+            async with _writing(engine).begin() as connection:
                 await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK})
                 return await connection.run_sync(work, *args, **kwargs)
 
@@ -118,6 +133,12 @@ class PostgreSQL(Database):
                 results = work(connection.sync_connection)  # type: ignore[arg-type]  # not None while connected
                 while (result := await connection.run_sync(lambda _: next(results, None))) is not None:
                     yield result
+
+    async def verify(self) -> None:
+        await self.read(_read_tables)
+
+    async def warnings(self) -> list[str]:
+        return [_NO_FSYNC] if await self.read(lambda connection: connection.scalar(_UNSAFE)) else []
 
     async def close(self) -> None:
         await self._engine.dispose()
@@ -130,6 +151,26 @@ class PostgreSQL(Database):
         except (SQLAlchemyError, PostgresError, InterfaceError, OSError) as error:
             reason = _explain(error).format(setting=self._setting)
             raise StoreUnavailable(f"cannot use the database {self._where}: {reason}") from error
+
+
+_NO_FSYNC = (
+    "PostgreSQL runs with fsync = off: when its machine stops, acknowledged values are lost, or the whole database is "
+    "damaged: set fsync = on in its configuration"
+)
+
+
+def _writing(engine: AsyncEngine) -> AsyncEngine:
+    """*engine* for transactions that write: locks of rows keep writers apart, in this isolation and no other."""
+    writing = engine.execution_options(isolation_level="READ COMMITTED")
+    event.listen(writing.sync_engine, "begin", lambda connection: connection.execute(_DURABLE))
+    return writing
+
+
+def _read_tables(connection: Connection) -> None:
+    """Read every row: the server checks each page that it takes from its disk."""
+    quote = connection.dialect.identifier_preparer.quote
+    for table in inspect(connection).get_table_names():
+        connection.execute(text(f"SELECT count(whole) FROM {quote(table)} AS whole"))  # noqa: S608  # it is quoted
 
 
 def _check(url: URL, setting: str) -> None:

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shlex
 import sqlite3
+import stat
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
@@ -102,6 +104,12 @@ class SQLite(Database):
             thread.submit(results.close)
             thread.shutdown(wait=False)
 
+    async def verify(self) -> None:
+        await self.read(self._verify)
+
+    async def warnings(self) -> list[str]:
+        return await _on(self._readers, self._warnings)
+
     async def close(self) -> None:
         await asyncio.to_thread(self._readers.shutdown)  # a connection that is out would not be closed with the others
         await _on(self._writer, self._engine.dispose)
@@ -137,6 +145,17 @@ class SQLite(Database):
             with closing(self._connect()) as connection:
                 _write_ahead(connection)
             self._file = _identity(self._path)
+
+    def _verify(self, connection: Connection) -> None:
+        if connection.exec_driver_sql("PRAGMA integrity_check(1)").scalar() != "ok":
+            raise StoreUnavailable(f"cannot use the database {self._path}: {_FAULTS['SQLITE_CORRUPT']}")
+
+    def _warnings(self) -> list[str]:
+        files = (self._path, *(self._path.with_name(self._path.name + suffix) for suffix in ("-wal", "-shm")))
+        exposed = [str(file) for file in files if file.exists() and file.stat().st_mode & stat.S_IRWXO]
+        if not exposed:
+            return []
+        return [f"the database is open to all users of this machine: chmod o-rwx {shlex.join(exposed)}"]
 
     def _check_file(self) -> None:
         """Old connections would go on with a file that was moved away, and new ones with what stands in its place."""

@@ -8,7 +8,8 @@ this program cannot use is `StoreOutdated`. It decides nothing about requests: s
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from typing import Self
 from uuid import UUID
@@ -106,27 +107,35 @@ class Store:
     @staticmethod
     async def upgrade(url: str) -> SchemaState:
         """Bring the schema at *url* up to date and return what it was. Raises as `open` does."""
-        database = _database(url)
-        try:
+        async with _connected(url) as database:
             await database.create()
             return await database.migrate(migration.bring_up, upgrade=True)
-        finally:
-            await database.close()
 
     @staticmethod
     async def check(url: str) -> SchemaState:
         """What `open` would find at *url*; nothing is created or changed. Raises `StoreUnavailable`."""
-        database = _database(url)
-        try:
-            if not await database.exists():
-                return SchemaState.ABSENT
-            return await database.read(migration.schema_state)
-        finally:
-            await database.close()
+        async with _connected(url) as database:
+            return await _schema_state(database)
+
+    @staticmethod
+    async def examine(url: str) -> tuple[SchemaState, list[str]]:
+        """As `check`, but everything in there is read, so that damage is found; and what `warnings` has of it."""
+        async with _connected(url) as database:
+            state = await _schema_state(database)
+            if state is SchemaState.ABSENT:
+                return state, []
+            await database.verify()
+            if state is SchemaState.CURRENT:
+                await database.read(migration.check_tables)
+            return state, await database.warnings()
 
     async def close(self) -> None:
         """Give every connection back."""
         await self._database.close()
+
+    async def warnings(self) -> list[str]:
+        """What works, but keeps the database from being as safe as it should be, and how to fix it."""
+        return await self._database.warnings()
 
     async def ping(self) -> None:
         """Prove that the database answers, with the smallest read there is."""
@@ -304,6 +313,19 @@ class Store:
     async def audit(self, since: datetime, hostname: Name | None = None) -> list[AuditEvent]:
         """What happened at or after *since*, oldest first: all of it, or what concerns *hostname*, or its tokens."""
         return await self._database.read(audit.events, since, hostname)
+
+
+@asynccontextmanager
+async def _connected(url: str) -> AsyncIterator[Database]:
+    database = _database(url)
+    try:
+        yield database
+    finally:
+        await database.close()
+
+
+async def _schema_state(database: Database) -> SchemaState:
+    return await database.read(migration.schema_state) if await database.exists() else SchemaState.ABSENT
 
 
 def _database(url: str) -> Database:

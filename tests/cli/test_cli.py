@@ -390,6 +390,27 @@ def test_schema(run: Run, tmp_path: Path) -> None:
     assert "this program is older than the database" in fails(run, "token", "list")
 
 
+def test_damaged_database(run: Run, tmp_path: Path) -> None:
+    """`db check` reads everything, and reports a damaged page wherever it is, as every command that meets it does."""
+    with connect(tmp_path) as database:
+        (page,) = database.execute("SELECT rootpage FROM sqlite_master WHERE name = 'zones'").fetchone()
+        database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    with (tmp_path / "responder.db").open("r+b") as file:
+        file.seek((page - 1) * 4096)
+        file.write(b"\xff" * 512)
+
+    for arguments in (("db", "check"), ("token", "list")):
+        assert "it is damaged: restore it from a backup" in fails(run, *arguments)
+
+
+def test_database_open_to_others(run: Run, tmp_path: Path) -> None:
+    """`db check` warns of a file that others can read, with the command that fixes it."""
+    (tmp_path / "responder.db").chmod(0o644)
+    assert f"responder: warning: the database is open to all users of this machine: chmod o-rwx {tmp_path}" in (
+        run("db", "check").err
+    )
+
+
 # Tokens
 
 

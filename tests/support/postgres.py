@@ -37,27 +37,44 @@ class PostgresServer:
         self._login = ("-h", str(directory), "-U", "postgres")
         self._empty: list[str] = []
 
-    def start(self) -> None:
-        """Returns when it accepts connections."""
+    @property
+    def data(self) -> Path:
+        """The directory of the cluster."""
+        return self._directory / "data"
+
+    def initialize(self) -> None:
+        """Make an empty cluster."""
         self._run("initdb", "-D", "data", "-U", "postgres", "--auth=trust", "--no-sync", "--no-instructions")
+
+    def start(self, *settings: str) -> None:
+        """Returns when it accepts connections. *settings* are as in "fsync=on"."""
         # Loses data if the machine dies, not if a process is killed.
-        options = f"-c listen_addresses= -c unix_socket_directories={self._directory} -c fsync=off"
+        usual = ("listen_addresses=", f"unix_socket_directories={self._directory}", "fsync=off")
+        options = " ".join(f"-c {setting}" for setting in (*usual, *settings))
         self._run("pg_ctl", "start", "--wait", "-D", "data", "-l", "log", "-o", options)
 
     def stop(self) -> None:
-        """Returns when it is gone; whoever is still connected is thrown out."""
+        """Returns when it is gone, without having written anything more: as a kill of all its processes."""
         self._run("pg_ctl", "stop", "--wait", "-D", "data", "-m", "immediate")
 
     def create_database(self) -> str:
         """The URL of a new, empty database."""
         return self._url(self._create())
 
+    def execute(self, statement: str, database: str = "postgres") -> str:
+        """Run a *statement* as the superuser, and return what it prints."""
+        return self._run("psql", *self._login, "-qtAc", statement, database).strip()
+
+    def name(self, url: str) -> str:
+        """The name of the database at *url*."""
+        return url.partition("@/")[2].partition("?")[0]
+
     @contextmanager
     def database(self) -> Iterator[str]:
         """The URL of an empty database, to be left as one likes: emptying it takes a tenth of making another one."""
         name = self._empty.pop() if self._empty else self._create()
         yield self._url(name)
-        self._run("psql", *self._login, "-qc", _EMPTY, name)
+        self.execute(_EMPTY, name)
         self._empty.append(name)
 
     def _create(self) -> str:
@@ -68,7 +85,7 @@ class PostgresServer:
     def _url(self, name: str) -> str:
         return f"postgresql+asyncpg://postgres@/{name}?host={self._directory}"
 
-    def _run(self, program: str, *arguments: str) -> None:
+    def _run(self, program: str, *arguments: str) -> str:
         root = os.geteuid() == 0  # PostgreSQL refuses to run as root; the package made a user for it
         done = subprocess.run(
             [self._binaries / program, *arguments],
@@ -76,16 +93,17 @@ class PostgresServer:
             user="postgres" if root else None,
             group="postgres" if root else None,
             extra_groups=[] if root else None,
-            stdout=subprocess.DEVNULL,
+            stdout=subprocess.PIPE if program != "pg_ctl" else subprocess.DEVNULL,
             stderr=subprocess.PIPE if program != "pg_ctl" else subprocess.DEVNULL,
             check=False,
         )
         assert done.returncode == 0, f"{program} failed: {(done.stderr or b'').decode()}"
+        return (done.stdout or b"").decode()
 
 
-@pytest.fixture(scope="session")
-def postgres_server() -> Iterator[PostgresServer]:
-    """A server for the whole session; skips by name without Debian's package."""
+@contextmanager
+def new_server(*settings: str) -> Iterator[PostgresServer]:
+    """A server with these *settings*, gone at the end; skips by name without Debian's package."""
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
     if not found:
         lacking("PostgreSQL is not installed (apt-get install postgresql)")
@@ -95,13 +113,21 @@ def postgres_server() -> Iterator[PostgresServer]:
         shutil.chown(directory, "postgres", "postgres")
     server = PostgresServer(found[-1].parent, directory)
     try:
-        server.start()
+        server.initialize()
+        server.start(*settings)
         try:
             yield server
         finally:
             server.stop()
     finally:
         shutil.rmtree(directory)
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """A server for the whole session."""
+    with new_server() as server:
+        yield server
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

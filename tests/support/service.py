@@ -91,6 +91,7 @@ def _blank_database() -> bytes:
 
 def new_database(directory: Path) -> str:
     """The URL of a new SQLite database in *directory*. Not to be called inside an event loop for the first time."""
+    (directory / "responder.db").touch(0o600)
     (directory / "responder.db").write_bytes(_blank_database())
     return f"sqlite+aiosqlite:///{directory}/responder.db"
 
