@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 import structlog
@@ -53,6 +55,18 @@ def test_json(format_: str) -> None:
     assert ("failed, too", "error", "library") == (third["event"], third["level"], third["logger"])
     for event in (second, third):
         assert event["exception"].endswith("ValueError: a fault")
+
+
+@pytest.mark.parametrize("format_", ["json", "text"])
+def test_a_log_that_cannot_be_written(format_: str) -> None:
+    """A process goes on when the reader of its log is gone, or the disk below it full."""
+    script = SCRIPT.format(level="info", format=format_) + "print('still here')"
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "wb") as gone, Path("/dev/full").open("wb") as full:
+        for stderr in (gone, full):
+            done = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=stderr, check=False)
+            assert b"still here\n" == done.stdout
 
 
 @pytest.mark.parametrize("format_", ["json", "text"])

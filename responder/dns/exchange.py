@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from responder.dns.cookies import Cookies
-from responder.dns.counts import Count
+from responder.dns.counts import NO_ZONE, Count, rcode_label, type_label
 from responder.dns.identity import Identity
 from responder.dns.ratelimit import RateLimit, Verdict
 from responder.dns.rrset import CLASS_CH, CLASS_IN, RRType
@@ -82,6 +82,7 @@ class Exchange:
         "_opts",
         "_rare_types",
         "_refusals",
+        "_relayed",
         "_replies",
         "_types",
         "_updates",
@@ -111,7 +112,8 @@ class Exchange:
         self._keepalive = keepalive(tcp_idle)
         self._updates = updates
         self._types: Counter[bytes] = Counter()  # of queries answered by the first half, by what ends their question
-        self._rare_types: Counter[int] = Counter()  # of those answered by the second half; 0 for those without a name
+        self._rare_types: Counter[str] = Counter()  # of those answered by the second half, by their labels
+        self._relayed: Counter[int] = Counter()  # rcodes of replies that were made elsewhere
         self._events: Counter[str] = Counter()
         self._opts: dict[bytes, Edns] = {}
         self._cookie_opts: dict[tuple[str, bytes], Edns] = {}
@@ -172,23 +174,26 @@ class Exchange:
         if draft is not None and rcode == (draft.octets[3] & 0xF if draft.octets else Rcode.NOERROR):
             draft.count[0] += 1
         else:
-            self._refusals[Rcode(rcode)].count[0] += 1
+            self._relayed[rcode] += 1
 
     def take_counts(self) -> list[Count]:
         """What was counted since the last call: for each count its family, its labels, and the number."""
         replies, self._replies = self._replies + Counter(self._zones.take_counts()), Counter()
+        relayed, self._relayed = self._relayed, Counter()
+        for rcode, number in relayed.items():
+            replies[NO_ZONE, rcode] += number
         for rcode, refusal in self._refusals.items():
-            replies["none", rcode] += refusal.count[0]
+            replies[NO_ZONE, rcode] += refusal.count[0]
             refusal.count[0] = 0
         types, self._types = self._types, Counter()
         queries, self._rare_types = self._rare_types, Counter()
         for key, number in types.items():
-            queries[int.from_bytes(key[:2], "big")] += number
+            queries[type_label(int.from_bytes(key[:2], "big"))] += number
         events, self._events = self._events, Counter()
         tcp, total = events.pop("tcp", 0), sum(types.values()) + events.pop("rare", 0)
         return [
-            *(("queries", (RRType(qtype).name if qtype else "other",), number) for qtype, number in queries.items()),
-            *(("replies", (zone, Rcode(rcode).name), number) for (zone, rcode), number in replies.items() if number),
+            *(("queries", (label,), number) for label, number in queries.items()),
+            *(("replies", (zone, rcode_label(rcode)), number) for (zone, rcode), number in replies.items() if number),
             ("messages", ("tcp",), tcp),
             ("messages", ("udp",), total - tcp),
             *(("events", (event,), number) for event, number in events.items()),
@@ -228,7 +233,7 @@ class Exchange:
             return header_only(packet, refused), self._refusals[refused].count
         if query.opcode == Opcode.UPDATE or query.tsig:
             return ELSEWHERE, []
-        self._rare_types[query.qtype if query.qtype in _NAMED else 0] += 1
+        self._rare_types[type_label(query.qtype)] += 1
         if not query.question:  # it only wants a cookie (RFC 7873, section 5.4)
             reply = query.id + _NO_QUESTION[query.recursion_desired] + query.edns.opt
             return reply, self._refusals[Rcode.NOERROR].count
@@ -325,8 +330,6 @@ def _remember(table: dict[K, Edns], key: K, edns: Edns) -> None:
         table.clear()
     table[key] = edns
 
-
-_NAMED = frozenset(map(int, RRType))
 
 _AD, _CD = 0x20, 0x10
 _TRUNCATED = 0x02  # of the octet that holds TC

@@ -13,6 +13,7 @@ from responder.dns.counts import MAX_COUNTS, Count
 from responder.dns.zone import Change, Zones
 from responder.feed.frames import MAX_FRAME, Begin, Check, End, Keys, Reply, pack, parse_frame, read
 from responder.feed.relay import Relay
+from responder.logs import Seldom
 
 APPLIED_AT_ONCE = 50
 """Names of a change that are applied between two batches of queries: they take 0.1 ms."""
@@ -26,6 +27,10 @@ AWAY_REPORTED = 5.0
 RECONNECT_DELAY = 0.1
 """Seconds between a nameserver's attempts to find the control process again."""
 
+FAULT_INTERVAL = 60.0
+"""Seconds between two reports of faults of one kind: checks come every few seconds."""
+
+_faults = Seldom(FAULT_INTERVAL)
 _log = structlog.get_logger("feed")
 
 
@@ -94,17 +99,27 @@ async def _receive(
             case Keys():
                 rekey(frame.keys)
             case Reply():
-                relay.settle(frame.packet, frame.octets)
+                _attempt(relay.settle, frame.packet, frame.octets)
             case Check():
-                _tell(writer, counts())
+                _attempt(_report, writer, counts)
         writer.write(pack({"ack": number}))
         await asyncio.sleep(0)  # a long snapshot must let queries through between its frames
 
 
-def _tell(writer: asyncio.StreamWriter, counts: Sequence[Count]) -> None:
-    """Send *counts*, of which very many zones make very many."""
-    for at in range(0, len(counts), MAX_COUNTS):
-        writer.write(pack({"counts": counts[at : at + MAX_COUNTS]}))
+def _attempt(step: Callable[..., None], *arguments: object) -> None:
+    """Do what DNS can do without: if it fails, that is logged, and neither answers nor changes stop for it."""
+    try:
+        step(*arguments)
+    except Exception as fault:  # noqa: BLE001  # the edge of what is not essential
+        if (unreported := _faults.due(type(fault).__name__)) is not None:
+            _log.error("a step that DNS can do without failed", step=step.__name__, more=unreported, exc_info=fault)
+
+
+def _report(writer: asyncio.StreamWriter, counts: Callable[[], Sequence[Count]]) -> None:
+    """Send what *counts* gives; very many zones make very many."""
+    taken = counts()
+    for at in range(0, len(taken), MAX_COUNTS):
+        writer.write(pack({"counts": taken[at : at + MAX_COUNTS]}))
 
 
 async def _apply(change: Change, zones: Zones) -> None:

@@ -14,7 +14,8 @@ from responder.dns.exchange import ELSEWHERE, Exchange
 from responder.dns.identity import Identity
 from responder.dns.ratelimit import RateLimit
 from responder.dns.wire import Opcode, Rcode, Transport, header_only
-from tests.support.zones import CLIENT, zones
+from responder.dns.zone import Zones
+from tests.support.zones import CLIENT, static_with_types, zones
 
 APEX = "acme.example.com"
 CHALLENGE = f"_acme-challenge.two.{APEX}"
@@ -128,6 +129,38 @@ def test_replies_made_elsewhere_are_counted(signed: bytes, rcode: Rcode, counts:
     assert counts == {key[1:]: number for key, number in counted(exchange).items() if key[0] == "replies"}
 
 
+def test_every_type_there_is_can_be_counted() -> None:
+    """
+    A record may have any type that zone text takes. The queries for it are counted on both ways, the first by the half
+    that compiles the answer, the others by the quick one; and the control process takes the counts.
+    """
+    served = static_with_types(range(1, 65_536))
+    exchange = Exchange(Zones([served]))
+    packet = query(f"every.{APEX}", "A", use_edns=-1)
+    for rrtype in range(65_536):
+        for _ in range(3):
+            exchange.respond(packet[:-4] + struct.pack("!HH", rrtype, 1), Transport.UDP, CLIENT)
+
+    counts = exchange.take_counts()
+
+    assert len(served.rrsets) > 65_000
+    assert 3 * 65_536 == sum(number for family, _, number in counts if family == "queries")
+    assert counts == parse_counts(json.loads(json.dumps(counts)), {APEX})
+
+
+def test_rcodes_without_a_name_are_counted() -> None:
+    """A reply made elsewhere may have an rcode that this server has no name for."""
+    exchange = Exchange(zones())
+    for rcode in range(16):
+        exchange.count(bytes((0, 0, 0x80, rcode)) + bytes(8))
+
+    counts = exchange.take_counts()
+
+    assert 16 == sum(number for family, _, number in counts if family == "replies")
+    assert {"other"} < {labels[1] for family, labels, _ in counts if family == "replies"}
+    assert counts == parse_counts(json.loads(json.dumps(counts)), {APEX})
+
+
 def test_limited_replies_are_counted() -> None:
     """Those cut, and those not sent at all."""
     exchange = Exchange(zones(), limit=RateLimit(per_second=1, slip=2, exempt=[], clock=lambda: 100.0))
@@ -158,6 +191,11 @@ def test_counts_survive_the_journey() -> None:
     assert counts == parse_counts(json.loads(json.dumps(counts)), {APEX})
 
 
+def test_zones_that_are_no_longer_served() -> None:
+    """What a nameserver counted for a zone of an earlier configuration is counted, without the name of the zone."""
+    assert [("replies", ("none", "NOERROR"), 1)] == parse_counts([["replies", ["another.zone", "NOERROR"], 1]], {APEX})
+
+
 @pytest.mark.parametrize(
     "counts",
     [
@@ -165,7 +203,6 @@ def test_counts_survive_the_journey() -> None:
         {},
         [["queries", ["TXT"], 1]] * (MAX_COUNTS + 1),
         [["queries", ["MADE-UP"], 1]],
-        [["replies", ["another.zone", "NOERROR"], 1]],
         [["replies", [APEX, "NOTHING"], 1]],
         [["messages", ["pigeon"], 1]],
         [["events", ["picnic"], 1]],

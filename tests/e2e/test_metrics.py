@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from urllib.request import urlopen
 
 import dns.message
@@ -14,6 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.processes import PATIENCE
 
+from . import configuration
 from .dns_client import ask
 from .programs import wait_until
 from .service import ZONE, Responder
@@ -72,3 +74,26 @@ def test_what_nameservers_count(fresh_service: Responder) -> None:
 
     wait_until(lambda: samples(fresh_service)["responder_dns_queries_total", "CAA"] == 2, "the new one counts on")
     assert samples(fresh_service)["responder_child_restarts_total", "nameserver"] == 1
+
+
+def test_types_without_a_name_here(tmp_path: Path) -> None:
+    """
+    Records of types that mean nothing to the service are asked for again and again, and counted: no process ends.
+
+    The second query is the one that the quick half of the exchange answers and counts.
+    """
+    records = f"_443._tcp.api TLSA 3 1 1 {'ab' * 32}\nhost PTR some.example.com.\nhost TYPE65280 \\# 2 abcd"
+    zone = configuration.zone(ZONE, {f"ns1.{ZONE}": ["127.0.0.1"]}, records=records)
+    service = Responder(tmp_path, configuration=configuration.render(zone))
+    service.start()
+    try:
+        before = {service.child("control"), service.child("nameserver")}
+        for name, rdtype in (("_443._tcp.api", "TLSA"), ("host", "PTR"), ("host", "TYPE65280")):
+            for _ in range(2):
+                assert ask(service.dns, f"{name}.{ZONE}", rdtype).answer
+        wait_until(lambda: samples(service).get(("responder_dns_queries_total", "other"), 0) == 6, "all are counted")
+
+        assert before == {service.child("control"), service.child("nameserver")}
+        assert samples(service)["responder_child_restarts_total", "nameserver"] == 0
+    finally:
+        service.stop()

@@ -308,6 +308,33 @@ async def test_counts_of_very_many_zones(listener: socket.socket, store: Store, 
     assert counts == arrived
 
 
+async def test_faults_in_what_is_not_essential(
+    start: Start, victim: object, path: Path, logged: list[structlog.typing.EventDict]
+) -> None:
+    """Neither counts that cannot be taken nor a reply that cannot be delivered end the nameserver: changes go on."""
+    publisher = await start()
+    publisher.answer_packets(lambda _, deliver: deliver(b"reply"))
+    relay, failed = Relay(), list[str]()
+
+    def fail(*_: object) -> Any:
+        failed.append("a fault")
+        raise RuntimeError("a fault")
+
+    async with Follower(path, relay=relay, counts=fail).running() as follower:
+        await follower.loaded()
+        relay.pass_on(PACKET, fail)
+        await eventually(lambda: any(peer.answers for peer in publisher._peers), "it answers")
+        await within(publisher.check())
+        await within(publisher.publish([change(8, {ONE: (OTHER,)})]))
+
+        assert [OTHER] == follower.values(ONE)
+
+    assert ["a fault"] * 2 == failed
+    assert ["a step that DNS can do without failed"] == [
+        line["event"] for line in logged if line["log_level"] == "error"
+    ]
+
+
 UPDATE = b"\x12\x34\x28\0" + bytes(8)
 PACKET = Packet(UPDATE, Transport.UDP, "192.0.2.7", b"")
 

@@ -8,6 +8,7 @@ code with what it judges: it reads replies with dnspython and by itself.
 from __future__ import annotations
 
 import contextlib
+import json
 
 import dns.exception
 import dns.flags
@@ -16,19 +17,26 @@ import dns.opcode
 import dns.rcode
 
 from responder.dns.cookies import Cookies
-from responder.dns.counts import Count
+from responder.dns.counts import parse_counts
 from responder.dns.exchange import ELSEWHERE, SIGNATURE, Exchange
 from responder.dns.identity import Identity
 from responder.dns.ratelimit import RateLimit
 from responder.dns.wire import Transport
-from tests.support.zones import OTHER, VALUE, challenge, zones
+from responder.names import Name
+from tests.support.zones import APEX, OTHER, VALUE, challenge, static_with_types, zones
 
 IDENTITY = Identity(nsid="ns1", version="1", hostname="ns1.example.net")
 COOKIES = Cookies((b"k" * 16, b"old-key-old-key-"), lambda: 1000)
 MANY = challenge("many")
-ZONES = zones(
-    {challenge("two"): (VALUE, OTHER), challenge("none"): (), MANY: tuple(chr(97 + n) * 43 for n in range(16))}
-)
+NAMES: dict[Name, tuple[str, ...] | None] = {
+    challenge("two"): (VALUE, OTHER),
+    challenge("none"): (),
+    MANY: tuple(chr(97 + n) * 43 for n in range(16)),
+}
+STATIC = static_with_types([*range(1, 300), 32_768, 32_769, 65_280, 65_535])
+"""Has a record of every type that is registered, and of some that are not."""
+
+ZONES = zones(NAMES, STATIC)
 CLIENTS = ("192.0.2.7", "2001:db8::7")
 
 LASTING = Exchange(ZONES, identity=IDENTITY, cookies=COOKIES, updates=True)
@@ -44,21 +52,28 @@ def check(data: bytes) -> None:
     fresh.take_counts()  # what others have left in the zones
     reply = fresh.respond(packet, transport, client)
 
-    expect_count(fresh.take_counts(), reply)
+    expect_count(fresh, reply)
     if reply == ELSEWHERE:
         expect_draft(packet, fresh.draft(packet, transport, client).octets, transport)
     else:
         expect_silence_or_reply(packet, reply, transport)
     assert reply == fresh.respond(packet, transport, client)
+    expect_count(fresh, None if reply == ELSEWHERE else reply)
     assert reply == LASTING.respond(packet, transport, client)
+    expect_count(LASTING, reply)
     expect_any_case(packet, reply, fresh.respond(other_case(packet), transport, client))
     limit = RateLimit(per_second=1, slip=2, exempt=(), clock=lambda: 1.0)
     limited = Exchange(ZONES, identity=IDENTITY, cookies=COOKIES, limit=limit, updates=True)
     expect_limit(packet, reply, [limited.respond(packet, transport, client) for _ in range(3)], transport)
 
 
-def expect_count(counts: list[Count], reply: bytes | None) -> None:
-    """A reply is counted once, with its rcode; silence is not, nor what is answered elsewhere."""
+def expect_count(exchange: Exchange, reply: bytes | None) -> None:
+    """
+    A reply is counted once, with its rcode; silence is not, nor what is answered elsewhere. The control process takes
+    all that was counted.
+    """
+    counts = exchange.take_counts()
+    assert counts == parse_counts(json.loads(json.dumps(counts)), {str(APEX)})
     replies = [(labels[1], number) for family, labels, number in counts if family == "replies"]
     if reply is None or reply == ELSEWHERE:
         assert not replies

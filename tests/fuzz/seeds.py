@@ -18,8 +18,8 @@ CORPUS = Path(__file__).parent / "corpus"
 TSIG = b"\3key\0" + struct.pack("!HHIH", 250, 255, 0, 17) + b"\3alg\0" + bytes(6) + b"\0\0" + bytes(4)
 UDP, TCP, UDP6 = b"\0", b"\1", b"\2"
 IN, CH = 1, 3
-BIG, LEAF, LOOP, AWAY, LOST = (
-    Name.parse(f"{label}.acme.example.com").wire for label in ("big", "leaf.ent", "loop", "away", "lost")
+BIG, LEAF, LOOP, AWAY, LOST, EVERY = (
+    Name.parse(f"{label}.acme.example.com").wire for label in ("big", "leaf.ent", "loop", "away", "lost", "every")
 )
 
 
@@ -61,6 +61,11 @@ def seeds() -> dict[str, bytes]:
         "ixfr-opt": TCP + query(APEX.wire, 251, opt()),
         "nxname": UDP + query(APEX.wire, 128, opt()),
         "maila": UDP + query(APEX.wire, 254),
+        "tlsa": UDP + query(EVERY, 52),
+        "ptr-opt": TCP + query(EVERY, 12, opt()),
+        "private-use": UDP + query(EVERY, 65_280),
+        "last-type": UDP + query(EVERY, 65_535, opt()),
+        "any-of-every": UDP + query(EVERY, 255),
         "chaos-version": UDP + query(Name.parse("version.bind").wire, 16, rclass=CH),
         "chaos-id": UDP + query(Name.parse("id.server").wire, 16, opt(), rclass=CH),
         "class-any": UDP + query(APEX.wire, 6, rclass=255),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import random
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -14,12 +15,18 @@ from pathlib import Path
 
 import pytest
 
+from responder.dns.counts import Count
 from tests.fuzz import respond, seeds, update
+from tests.support.nameservers import Nameserver, frame, receive, resolve, running
 from tests.support.places import ROOT
 from tests.support.requirements import lacking
 
 RUNS = 10_000
 MUTANTS = 5_000
+SENT = 3_000
+BATCH = 10
+"""Inputs sent before asking whether they were all taken: few enough that none is lost in the socket's buffer."""
+
 TARGETS = {
     "respond": (respond.check, seeds.seeds(), seeds.CORPUS),
     "update": (update.check, update.seeds(), update.CORPUS),
@@ -45,6 +52,40 @@ def test_mutants(target: str) -> None:
             check(mutant)
         except Exception as fault:
             raise AssertionError(f"tests.fuzz.{target}.check(bytes.fromhex({mutant.hex()!r}))") from fault
+
+
+def test_the_nameserver_lives(tmp_path: Path) -> None:
+    """
+    A nameserver process that gets them all over its sockets, each twice in a row, answers to the end. After every few
+    it is checked and its counts are taken, as the control process does.
+    """
+    corpus = list(seeds.seeds().values())
+    inputs = [data for data in (*corpus, *mutants(corpus, SENT)) if data]
+    with running(tmp_path, respond.NAMES, statics=[respond.STATIC]) as nameserver:
+        counts: list[Count] = []
+        for at in range(0, len(inputs), BATCH):
+            for data in inputs[at : at + BATCH]:
+                send(nameserver, data[1:], over_tcp=bool(data[0] & 1))
+            resolve(nameserver)  # the socket is first in, first out
+            counts += nameserver.control.check()
+
+        assert nameserver.is_alive()
+        assert "" == nameserver.log.read_text()
+    received = sum(number for family, _, number in counts if family == "messages")
+    assert received > 2 * len(corpus)
+
+
+def send(nameserver: Nameserver, packet: bytes, *, over_tcp: bool) -> None:
+    """Send *packet* twice; over TCP, where that may be the end of the connection, wait for what comes of it."""
+    if over_tcp:
+        for _ in range(2):
+            with nameserver.connect() as connection:
+                connection.sendall(frame(packet))
+                receive(connection)
+        return
+    with socket.socket(type=socket.SOCK_DGRAM) as client:
+        for _ in range(2):
+            client.sendto(packet, nameserver.address)
 
 
 @pytest.mark.parametrize("target", TARGETS)

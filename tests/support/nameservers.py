@@ -15,10 +15,11 @@ import struct
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import dns.exception
 import dns.flags
@@ -27,9 +28,10 @@ import dns.query
 
 from responder import feed
 from responder.config.settings import DnsSettings
+from responder.dns.counts import Count, parse_counts
 from responder.dns.wire import Rcode, header_only
-from responder.dns.zone import Change
-from responder.feed.frames import Reply
+from responder.dns.zone import Change, Static
+from responder.feed.frames import Check, Reply
 from responder.names import Name
 from responder.process.child import ALIVE, send_orders
 from responder.process.listeners import TCP_BACKLOG, UDP_RECEIVE_BUFFER
@@ -48,6 +50,7 @@ class Nameserver:
     process: subprocess.Popen[bytes]
     port: int
     log: Path
+    control: Control
 
     @property
     def address(self) -> tuple[str, int]:
@@ -86,13 +89,19 @@ class Nameserver:
 
 
 @contextmanager
-def running(directory: Path, names: Names = NAMES, *, max_files: int | None = None) -> Iterator[Nameserver]:
-    """A nameserver that is ready; it may have *max_files* descriptors. Its messages are in a file in *directory*."""
+def running(
+    directory: Path, names: Names = NAMES, *, statics: Iterable[Static] = (), max_files: int | None = None
+) -> Iterator[Nameserver]:
+    """
+    A nameserver that is ready, for *statics* or the zone of `tests.support.zones`. It may have *max_files* descriptors.
+    Its messages are in a file in *directory*.
+    """
+    control = Control(statics or (static(),), names)
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(socket.socket(socket.AF_UNIX))
         listener.bind(str(directory / "feed"))
         listener.listen()
-        threading.Thread(target=_publish, args=(listener, names), daemon=True).start()
+        threading.Thread(target=control.attend, args=(listener,), daemon=True).start()
         stack.callback(listener.shutdown, socket.SHUT_RDWR)
         udp, tcp = (stack.enter_context(sock) for sock in _sockets())
         log = directory / "log"
@@ -117,7 +126,7 @@ def running(directory: Path, names: Names = NAMES, *, max_files: int | None = No
         stack.callback(process.kill)
         ours.settimeout(PATIENCE)
         assert ALIVE == ours.recv(1), log.read_text()
-        yield Nameserver(process, udp.getsockname()[1], log)
+        yield Nameserver(process, udp.getsockname()[1], log, control)
 
 
 def _sockets() -> tuple[socket.socket, socket.socket]:
@@ -138,20 +147,51 @@ def _sockets() -> tuple[socket.socket, socket.socket]:
         return udp, tcp
 
 
-def _publish(listener: socket.socket, names: Names) -> None:
-    """Be the control process: one snapshot, then nothing ever changes, and whatever is passed on fails."""
-    with contextlib.suppress(OSError):
-        peer, _ = listener.accept()
-        with peer, peer.makefile("rb") as incoming:
-            change = Change(apex=APEX, previous=0, serial=SERIAL, names=names)
-            numbers = itertools.count(1)
-            for item in (feed.Begin((static(),)), change, feed.End()):
-                peer.sendall(feed.render_frame(next(numbers), item))
-            while head := incoming.read(4):
-                message = json.loads(incoming.read(int.from_bytes(head, "big")))
-                if "packet" in message:
-                    refusal = header_only(bytes.fromhex(message["octets"]), Rcode.SERVFAIL)
-                    peer.sendall(feed.render_frame(next(numbers), Reply(message["packet"], refusal)))
+class Control:
+    """The control process as a nameserver sees it: one snapshot, then nothing changes, and all passed on fails."""
+
+    def __init__(self, statics: Iterable[Static], names: Names) -> None:
+        self._statics = tuple(statics)
+        self._change = Change(apex=APEX, previous=0, serial=SERIAL, names=names)
+        self._numbers = itertools.count(1)
+        self._heard = threading.Condition()
+        self._acknowledged = 0
+        self._counts: list[Count] = []
+        self._peer: socket.socket | None = None
+
+    def check(self) -> list[Count]:
+        """Have the nameserver report what it counted, as the control process reads that."""
+        with self._heard:
+            number = self._send(Check())
+            assert self._heard.wait_for(lambda: self._acknowledged >= number, PATIENCE), "it does not acknowledge"
+            taken, self._counts = self._counts, []
+            return taken
+
+    def attend(self, listener: socket.socket) -> None:
+        """Serve the first nameserver that comes, as long as it is there."""
+        with contextlib.suppress(OSError):
+            self._peer, _ = listener.accept()
+            with self._peer, self._peer.makefile("rb") as incoming:
+                for item in (feed.Begin(self._statics), self._change, feed.End()):
+                    self._send(item)
+                while head := incoming.read(4):
+                    self._hear(json.loads(incoming.read(int.from_bytes(head, "big"))))
+
+    def _hear(self, message: dict[str, Any]) -> None:
+        with self._heard:
+            self._acknowledged = message.get("ack", self._acknowledged)
+            if "counts" in message:
+                self._counts += parse_counts(message["counts"], {str(static.apex) for static in self._statics})
+            if "packet" in message:
+                refusal = header_only(bytes.fromhex(message["octets"]), Rcode.SERVFAIL)
+                self._send(Reply(message["packet"], refusal))
+            self._heard.notify_all()
+
+    def _send(self, frame: feed.Frame) -> int:
+        assert self._peer is not None
+        number = next(self._numbers)
+        self._peer.sendall(feed.render_frame(number, frame))
+        return number
 
 
 _sources = (f"127.{a}.{b}.1" for a, b in itertools.cycle(itertools.product(range(100, 128), range(256))))

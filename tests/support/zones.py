@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterable
+from dataclasses import replace
+
 import dns.message
 import dns.rdatatype
 import dns.rrset
@@ -11,6 +15,7 @@ from responder.dns.rrset import RRset, RRType
 from responder.dns.wire import Transport
 from responder.dns.zone import Change, Static, Zones
 from responder.dns.zonetext import parse_records, soa_rdata
+from responder.errors import InvalidZone
 from responder.names import Name
 
 APEX = Name.parse("acme.example.com")
@@ -45,18 +50,32 @@ def static() -> Static:
     return Static(apex=APEX, rrsets=(soa, nameservers, *parse_records(RECORDS, APEX, default_ttl=3600)), txt_ttl=1)
 
 
+def static_with_types(types: Iterable[int]) -> Static:
+    """The same with a record at the name `every` of each of *types*, as far as zone text takes it there."""
+    whole, records = static(), list[RRset]()
+    for rrtype in types:
+        rdata = _RDATA.get(rrtype, b"abc")
+        with contextlib.suppress(InvalidZone):
+            records += parse_records(f"every TYPE{rrtype} \\# {len(rdata)} {rdata.hex()}", APEX, default_ttl=60)
+    return replace(whole, rrsets=(*whole.rrsets, *(rrset for rrset in records if rrset.type != RRType.CNAME)))
+
+
+_RDATA = {1: bytes(4), 12: b"\0", 15: b"\0\1\0", 16: b"\3abc", 28: bytes(16), 33: bytes(7), 257: b"\0\5issueabc"}
+"""Data of the types that have a form of their own, where `abc` does not have it."""
+
+
 def challenge(label: str) -> Name:
     """The challenge name of the hostname `label.example.com`."""
     return Name.parse(f"_acme-challenge.{label}.acme.example.com")
 
 
-def zones(names: dict[Name, tuple[str, ...] | None] | None = None) -> Zones:
+def zones(names: dict[Name, tuple[str, ...] | None] | None = None, served: Static | None = None) -> Zones:
     """The zone with some granted names: by default `two` holds two values, `none` none, `a.deep` one."""
     if names is None:
         names = {challenge("two"): (VALUE, OTHER), challenge("none"): (), challenge("a.deep"): (VALUE,)}
-    served = Zones([static()])
-    served.apply(Change(apex=APEX, previous=0, serial=SERIAL, names=names))
-    return served
+    all_zones = Zones([served or static()])
+    all_zones.apply(Change(apex=APEX, previous=0, serial=SERIAL, names=names))
+    return all_zones
 
 
 def ask(
