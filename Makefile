@@ -1,38 +1,46 @@
 # make run, make test, make e2e, make bench; `make lock` after changing dependencies in pyproject.toml, `make manifests`
-# after changing a chart or the settings.
+# after changing a chart, the settings or the version; `make dist` builds what a release consists of.
 
 PYTHON ?= python3
-BIN := .venv/bin
+VENV ?= .venv
+BIN := $(VENV)/bin
 SOURCES := responder migrations tests config/dev.py
 
-.PHONY: run test check unit e2e bench manifests lock clean
+.PHONY: run test check e2e bench manifests dist lock clean
 
-run: .venv/installed
+run: $(VENV)/installed
 	@$(BIN)/python config/dev.py
 
-test: check .venv-clients/installed
+test: check .venv-clients/installed .venv-release/installed
 	$(BIN)/pytest --cov --cov-report=term-missing:skip-covered
 
-check: .venv/installed
+check: $(VENV)/installed
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-e2e: .venv/installed .venv-clients/installed
+e2e: $(VENV)/installed .venv-clients/installed
 	$(BIN)/pytest -m e2e
 
-bench: .venv/installed
+bench: $(VENV)/installed
 	$(BIN)/python -m tests.bench
 
 # The plain manifests from the charts, and the settings in the schema of their values; needs helm.
-manifests: .venv/installed
+manifests: $(VENV)/installed
 	$(BIN)/python -m tests.support.charts
 
+# The wheel, the source archive, and what is in them by the lock file (CycloneDX), in $(DIST).
+DIST := dist
+dist: .venv-release/installed
+	.venv-release/bin/python -m hatchling build -d $(DIST)
+	.venv-release/bin/cyclonedx-py requirements requirements.txt --pyproject pyproject.toml --mc-type application \
+		--output-reproducible --output-file $(DIST)/sbom.cdx.json
+
 # Everything is pinned by hash; nothing but PyPI and this directory is read.
-.venv/installed: requirements-dev.txt pyproject.toml
+$(VENV)/installed: requirements-dev.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
-	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
+	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --require-hashes -r requirements-dev.txt
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
 	@touch $@
@@ -43,6 +51,12 @@ manifests: .venv/installed
 	.venv-clients/bin/python -m pip install --quiet --require-hashes -r requirements-clients.txt
 	@touch $@
 
+# The tools that `make dist` runs.
+.venv-release/installed: requirements-release.txt
+	$(PYTHON) -m venv --clear .venv-release
+	.venv-release/bin/python -m pip install --quiet --require-hashes -r requirements-release.txt
+	@touch $@
+
 LOCK := uv pip compile --quiet --universal --no-strip-extras --python-version 3.11 --generate-hashes --no-header --no-annotate
 
 lock:
@@ -50,6 +64,7 @@ lock:
 	$(LOCK) pyproject.toml --group dev -o requirements-dev.txt
 	$(LOCK) --group build -o requirements-build.txt
 	$(LOCK) --group clients -o requirements-clients.txt
+	$(LOCK) --group release -o requirements-release.txt
 
 clean:
-	rm -rf .venv .venv-clients .dev dist .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache bench.json
+	rm -rf .venv .venv-* .dev dist .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache bench.json
