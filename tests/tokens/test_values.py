@@ -8,7 +8,7 @@ from uuid import UUID
 
 import pytest
 
-from responder.errors import InvalidValue, NotCovered, Refused, TooManyValues
+from responder.errors import InvalidValue, NotCovered, PrerequisiteFailed, Refused, TooManyValues
 from responder.names import Name
 from responder.tokens.values import (
     MAX_VALUES,
@@ -31,12 +31,9 @@ NOW = datetime(2030, 1, 1, tzinfo=UTC)
 LATER = NOW + timedelta(hours=1)
 HERE, THERE = Name.parse("_acme-challenge.here.acme.example.com"), Name.parse("_acme-challenge.there.acme.example.com")
 FIRST, SECOND = UUID(int=1), UUID(int=2)
+NXRRSET = 8
 
 State = Mapping[Name, Mapping[str, Held]]
-
-
-class Unmet(Refused):
-    """The refusal that the expectations of these tests bring."""
 
 
 def present(value: str, at: Name = HERE, *, by: UUID = FIRST, until: datetime = LATER, evict: bool = False) -> Present:
@@ -52,7 +49,13 @@ def cleanup(value: str | None, at: Name = HERE) -> Cleanup:
 def expect(*values: str, negated: bool = False) -> Expect:
     """The values at HERE are exactly these (or, without any, there are some)."""
     exactly = frozenset(values) if values else None
-    return Expect(token_id=FIRST, challenge_name=HERE, refusal=Unmet("unmet"), values=exactly, negated=negated)
+    return Expect(
+        token_id=FIRST,
+        challenge_name=HERE,
+        refusal=PrerequisiteFailed("unmet", NXRRSET),
+        values=exactly,
+        negated=negated,
+    )
 
 
 def held(values: Iterable[str], *, by: UUID = FIRST, age: int = 0, until: datetime = LATER) -> dict[str, Held]:
@@ -205,7 +208,7 @@ def test_an_update_is_done_or_not() -> None:
 
     (first, refusal, last), after = settled(present("a"), update, cleanup("b"))
 
-    assert isinstance(refusal, Unmet)
+    assert isinstance(refusal, PrerequisiteFailed)
     assert [Effect(changed=True, expires_at=LATER)] == first
     assert [Effect(changed=False)] == last
     assert ({"a"}, {}) == (texts(after), after[THERE])
