@@ -92,7 +92,7 @@ async def main(orders: dict[str, Any], lifeline: Lifeline, stop: asyncio.Event) 
             if writer.done():
                 writer.result()  # it never ends by itself: raise what it died of, and be started afresh
     except ResponderError as error:
-        print(f"responder: {error}", file=sys.stderr)
+        _log.critical("the control process cannot go on", reason=str(error))
         raise SystemExit(1) from None
 
 

@@ -103,7 +103,11 @@ class Refused(ResponderError):
 
 
 class Unauthenticated(Refused):
-    """There is no token, or it is unknown, expired or revoked."""
+    """There is no token, or it is unknown, expired or revoked. *reason* is for the log, where it may say more."""
+
+    def __init__(self, text: str, *, reason: str = "") -> None:
+        self.reason = reason or text
+        super().__init__(text)
 
 
 class NotCovered(Refused):
@@ -224,6 +228,11 @@ class CannotStart(Unavailable):
 
 class CannotExamine(Unavailable):
     """No resolver answers, or the examination takes too long."""
+
+
+def faults_of(error: ResponderError) -> tuple[str, ...]:
+    """Everything that *error* names, each a line of its own."""
+    return error.faults if isinstance(error, _Faults) else (str(error),)
 
 
 def by_ancestry(error: ResponderError, table: Mapping[type[ResponderError], T]) -> T:

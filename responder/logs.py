@@ -1,45 +1,62 @@
 """
 One event a line on stderr: JSON for machines, aligned text for a person at a terminal. Secrets never come here.
+
+What Python itself would print as plain text, warnings and unhandled exceptions, are events as well.
 """
 
 from __future__ import annotations
 
+import io
 import logging
+import os
 import sys
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
+from types import TracebackType
+from typing import Any, TextIO, cast
 
 import structlog
 
 REMINDER = 600.0
 """Seconds between two lines about a trouble that lasts: a few dozen for a whole night."""
 
+PRIORITIES = {"critical": 2, "error": 3, "warning": 4, "info": 6, "debug": 7}
+"""Levels as syslog(3) and sd-daemon(3) number them."""
+
+_log = structlog.get_logger("process")
+
+
+class _Stderr(io.TextIOBase):
+    """Takes a line at a time, in one write; one that cannot be written is lost, and never ends the process."""
+
+    def write(self, text: str) -> int:
+        with suppress(OSError):  # the disk is full, or the reader is gone
+            os.write(sys.stderr.fileno(), text.encode("utf-8", "backslashreplace"))
+        return len(text)
+
+
+_STDERR = cast("TextIO", _Stderr())
+
 
 def configure(*, level: str, format: str) -> None:  # noqa: A002  # the configuration's word
     """Set up this process: *level* as `logging` names it, *format* json, text, or auto (text on a terminal)."""
-    json = format == "json" or (format == "auto" and not sys.stderr.isatty())
     common: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    final: list[structlog.typing.Processor]
-    if json:
-        final = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
-    else:
-        # A traceback that looks nicer shows local variables, and with them tokens.
-        plain = structlog.dev.plain_traceback
-        final = [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)]
+    final = _rendering(json=format == "json" or (format == "auto" and not sys.stderr.isatty()))
     threshold = logging.getLevelNamesMapping()[level.upper()]
     structlog.configure(
         processors=[*common, *final],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
-        logger_factory=lambda *_: _Stderr(),
+        logger_factory=structlog.WriteLoggerFactory(_STDERR),
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(_STDERR)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[structlog.stdlib.add_logger_name, *common],
@@ -47,17 +64,48 @@ def configure(*, level: str, format: str) -> None:  # noqa: A002  # the configur
         )
     )
     logging.basicConfig(level=max(threshold, logging.WARNING), handlers=[handler], force=True)  # libraries
+    logging.captureWarnings(capture=True)
+    sys.excepthook = _log_unhandled
+    threading.excepthook = _log_unhandled_in_thread
 
 
-class _Stderr:
-    """Writes lines to stderr, or loses them: the reader may be gone, and the disk full; no process ends for that."""
+def _rendering(*, json: bool) -> list[structlog.typing.Processor]:
+    """The processors that turn an event into text."""
+    before: list[structlog.typing.Processor] = []
+    renderer: structlog.typing.Processor
+    if json:
+        before, renderer = [structlog.processors.format_exc_info], structlog.processors.JSONRenderer()
+    else:
+        # A traceback that looks nicer shows local variables, and with them tokens.
+        plain = structlog.dev.plain_traceback
+        renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)
+    return [*before, _prioritizing(renderer) if _is_journal() else renderer]
 
-    def msg(self, line: str) -> None:
-        with suppress(OSError):
-            sys.stderr.write(f"{line}\n")
-            sys.stderr.flush()
 
-    debug = info = warning = error = critical = exception = log = msg
+def _is_journal() -> bool:
+    """Whether stderr leads to journald (JOURNAL_STREAM in systemd.exec(5)); it may have been redirected since."""
+    if "JOURNAL_STREAM" not in os.environ:
+        return False
+    status = os.fstat(sys.stderr.fileno())
+    return os.environ["JOURNAL_STREAM"] == f"{status.st_dev}:{status.st_ino}"
+
+
+def _prioritizing(renderer: structlog.typing.Processor) -> structlog.typing.Processor:
+    """As *renderer*, with the priority in front of each line, which journald takes off again (sd-daemon(3))."""
+
+    def render(logger: Any, method: str, event: structlog.typing.EventDict) -> str:
+        prefix = f"<{PRIORITIES[event['level']]}>"
+        return prefix + str(renderer(logger, method, event)).replace("\n", f"\n{prefix}")
+
+    return render
+
+
+def _log_unhandled(kind: type[BaseException], fault: BaseException, traceback: TracebackType | None) -> None:
+    _log.critical("an unhandled exception ended the process", exc_info=(kind, fault, traceback))
+
+
+def _log_unhandled_in_thread(arguments: threading.ExceptHookArgs) -> None:
+    _log.error("an unhandled exception ended a thread", exc_info=arguments.exc_value)
 
 
 class Seldom:

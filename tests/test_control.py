@@ -261,21 +261,19 @@ async def test_writer_that_dies(process: Process, monkeypatch: pytest.MonkeyPatc
             pass
 
 
-async def test_database_that_cannot_be_used(
-    process: Process, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """A start that fails is one line and exit status 1."""
+async def test_database_that_cannot_be_used(process: Process, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A start that fails is one event and exit status 1."""
 
     async def fail(*_: object, **__: object) -> Store:
         raise StoreUnavailable("the disk is full")
 
     monkeypatch.setattr(Store, "open", fail)
 
-    with pytest.raises(SystemExit) as ended:
+    with structlog.testing.capture_logs() as logged, pytest.raises(SystemExit) as ended:
         await process.main()
 
     assert 1 == ended.value.code
-    assert "responder: the disk is full\n" == capsys.readouterr().err
+    assert [("critical", "the disk is full")] == [(event["log_level"], event["reason"]) for event in logged]
     assert not process.is_ready
 
 

@@ -85,6 +85,32 @@ def test_level() -> None:
     assert "served" not in written("warning", "text")
 
 
+UNHANDLED = """
+import threading, warnings
+from responder import logs
+logs.configure(level="error", format="json")
+def fail(): raise ValueError("a fault")
+thread = threading.Thread(target=fail)
+thread.start()
+thread.join()
+logs.configure(level="info", format="json")
+warnings.warn("an old way")
+fail()
+"""
+
+
+def test_what_python_prints() -> None:
+    """Unhandled exceptions and warnings, which Python prints as plain text, are events like all others."""
+    done = subprocess.run([sys.executable, "-c", UNHANDLED], capture_output=True, text=True, check=False)
+
+    thread, warning, fault = map(json.loads, done.stderr.splitlines())
+    assert 1 == done.returncode
+    assert ("an unhandled exception ended a thread", "error") == (thread["event"], thread["level"])
+    assert ("warning", True) == (warning["level"], "UserWarning: an old way" in warning["event"])
+    assert ("an unhandled exception ended the process", "critical") == (fault["event"], fault["level"])
+    assert all(event["exception"].endswith("ValueError: a fault") for event in (thread, fault))
+
+
 # What lasts
 
 

@@ -21,7 +21,16 @@ from aiohttp.typedefs import Handler
 from responder.addresses import parse_address
 from responder.api.authentication import Authenticator
 from responder.api.bodies import read_octets
-from responder.api.problems import KIND, RETRY_AFTER, SLASHES, STATUSES, for_http, log_unavailable, note_hostname
+from responder.api.problems import (
+    KIND,
+    RETRY_AFTER,
+    SLASHES,
+    STATUSES,
+    for_http,
+    log_unavailable,
+    note_hostname,
+    note_reason,
+)
 from responder.challenges import Challenges
 from responder.config import RegistrationSettings
 from responder.errors import (
@@ -76,6 +85,7 @@ async def answer_in_its_words(request: web.Request, handler: Handler) -> web.Str
             response.headers["Allow"] = error.headers["Allow"]
         return response
     except (InvalidRequest, Refused, Unavailable) as error:
+        note_reason(error)
         return _translate(error).response
 
 

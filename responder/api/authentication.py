@@ -17,6 +17,7 @@ from math import inf
 from uuid import UUID
 
 import bcrypt
+import structlog
 from aiohttp import web
 
 from responder.challenges import Challenges
@@ -33,6 +34,8 @@ TOKEN_FRESH = 0.4
 """Seconds after which a token that is used is looked up again, while the one remembered still serves."""
 
 MAX_REMEMBERED_TOKENS = 10_000
+
+_UNKNOWN = "this token is not known here: check that it was copied whole, with its rsp_ prefix"
 
 MAX_HASHED = 72
 """Octets that bcrypt looks at; more are a fault for the library."""
@@ -94,9 +97,14 @@ class Authenticator:
         if self._remembered.get(key, (0.0, None))[1] is None:  # whoever is known is not asked what neighbours do
             self._limits.check_failures(client)
         token = await self._find(key) or await self._take_over(credentials, key, client)
-        if token is None or (credentials.is_claim and credentials.token_id != token.id):
+        if token is None:
             self._limits.count_failure(client)
-            raise Unauthenticated("this token is not known here: check that it was copied whole, with its rsp_ prefix")
+            raise Unauthenticated(_UNKNOWN)
+        structlog.contextvars.bind_contextvars(token=str(token.id))
+        if credentials.is_claim and credentials.token_id != token.id:
+            self._limits.count_failure(client)
+            user = credentials.token_id or "not a UUID"
+            raise Unauthenticated(_UNKNOWN, reason=f"the user name is {user}, which is not the id of this token")
         return token
 
     async def _find(self, key: Digest) -> Token | None:

@@ -97,6 +97,7 @@ async def answer_with_problems(request: web.Request, handler: Handler) -> web.St
     try:
         response = await handler(request)
     except ResponderError as error:
+        note_reason(error)
         response = _problem_for(error)
     except web.HTTPException as error:
         response = for_http(error, request.app.get(ROUTES, ""))
@@ -130,6 +131,17 @@ def note(request: web.BaseRequest, response: web.StreamResponse) -> None:
 def note_hostname(grant: Grant, outcome: Outcome) -> None:
     """Have the line of this request name the hostname that it was about; each request has its own context."""
     structlog.contextvars.bind_contextvars(hostname=str(grant.hostname), serial=outcome.serial)
+
+
+def note_reason(error: ResponderError) -> None:
+    """
+    Have the line of this request give the reason why the caller is refused.
+
+    Not where an error quotes what was sent, as one about a malformed body does: that could be a token in a wrong place.
+    """
+    if isinstance(error, Refused) and not isinstance(error, NotCovered):
+        reason = error.reason if isinstance(error, Unauthenticated) else str(error)
+        structlog.contextvars.bind_contextvars(reason=reason)
 
 
 def internal(fault: BaseException | None) -> web.Response:

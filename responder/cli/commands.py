@@ -20,7 +20,7 @@ from typing import NoReturn
 
 import click
 
-from responder.errors import ResponderError
+from responder.errors import ResponderError, faults_of
 
 COMMANDS = {
     "serve": ("responder.cli.service", "Run the service until SIGTERM."),
@@ -86,7 +86,7 @@ def main() -> NoReturn:
         _explained(error).show()
         raise SystemExit(error.exit_code) from None
     except ResponderError as error:
-        _fail(getattr(error, "faults", [str(error)]))
+        _fail(faults_of(error))
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
         _fail([f"cannot go on: {place}{error.strerror or type(error).__name__}"])

@@ -8,6 +8,7 @@ import asyncio
 import json
 import os
 import signal
+import sys
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,14 +18,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import click
+import structlog
 
 from responder.config import Settings, load
-from responder.errors import StoreUnavailable
+from responder.errors import ResponderError, StoreUnavailable, faults_of
 
 if TYPE_CHECKING:
     from responder.store import Store
 
 T = TypeVar("T")
+
+_log = structlog.get_logger("command")
 
 OUTPUT = click.option("--output", type=click.Choice(["text", "json"]), default="text", help="How to print the result.")
 
@@ -81,6 +85,19 @@ def ended_by_signals() -> Iterator[None]:
         yield
     except asyncio.CancelledError:
         raise click.Abort from None
+
+
+@contextmanager
+def failures_logged() -> Iterator[None]:
+    """What keeps a service from starting is in its log, unless a person at a terminal reads it. Ends with status 1."""
+    try:
+        yield
+    except ResponderError as error:
+        if sys.stderr.isatty():
+            raise
+        for fault in faults_of(error):
+            _log.critical("cannot start", reason=fault)
+        raise SystemExit(1) from None
 
 
 def print_json(data: object) -> None:

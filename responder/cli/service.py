@@ -8,8 +8,10 @@ from http.client import HTTPConnection, HTTPException
 from typing import TYPE_CHECKING
 
 import click
+import structlog
 
-from responder.cli.context import Context
+from responder import logs
+from responder.cli.context import Context, failures_logged
 from responder.config import ApiSettings, Endpoint
 from responder.errors import InvalidConfiguration, Unavailable
 from responder.files.keyfile import read_key
@@ -18,6 +20,7 @@ from responder.process import supervisor
 if TYPE_CHECKING:
     from responder.store import Store
 
+_log = structlog.get_logger("serve")
 
 READY_DEADLINE = 4.0
 """Seconds that the readiness check may take: it gives its own parts two."""
@@ -28,16 +31,27 @@ READY_DEADLINE = 4.0
 @click.pass_obj
 def serve(context: Context, ready: bool) -> None:  # noqa: FBT001  # an option's name
     """Run the service until SIGTERM."""
-    settings = context.settings
     if ready:
-        _ask_whether_ready(settings.admin.listen)
+        _ask_whether_ready(context.settings.admin.listen)
         return
+    logs.configure(level="info", format="auto")  # until the configuration says how
+    with failures_logged():
+        supervisor.become(_plan(context))
+
+
+def _plan(context: Context) -> supervisor.Plan:
+    """
+    What to run. What it needs and cannot have is worth a clear line before anything is started: first the sockets, then
+    the database and the key file. Raises what commands raise.
+    """
+    settings = context.settings
+    logs.configure(level=settings.log.level, format=settings.log.format)
     for warning in settings.warnings():
-        click.echo(f"responder: warning: {warning}", err=True)
+        _log.warning("the configuration may not do what you expect", reason=warning)
     key_file = settings.tsig_key_file if settings.dns.update.enabled else None
     dump = settings.model_dump(mode="json")
     dump["dns"]["update"]["enabled"] = key_file is not None
-    if settings.api.tls == "files":  # later, the service goes on whatever becomes of them: DNS has to
+    if settings.api.tls == "files":  # later, the service goes on without a valid pair: DNS has to
         check_pair(settings.api)
     plan = supervisor.Plan(
         dns=[(endpoint.host, endpoint.port) for endpoint in settings.dns.listen],
@@ -46,14 +60,12 @@ def serve(context: Context, ready: bool) -> None:  # noqa: FBT001  # an option's
         processes=settings.dns.processes,
         settings=dump,
     )
-    # What cannot be had is worth a clear line before anything is made or started: first the sockets, then the database
-    # and the key file.
     if faults := supervisor.cannot_bind(plan):
         raise InvalidConfiguration(faults)
     context.with_store(_nothing, create=True)
     if key_file is not None:
         read_key(key_file)
-    supervisor.become(plan)
+    return plan
 
 
 def _ask_whether_ready(listen: Sequence[Endpoint]) -> None:

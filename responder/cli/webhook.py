@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from responder import logs
+from responder.cli.context import failures_logged
 from responder.cli.parameters import LABEL, Parsed, Text
 from responder.config import Endpoint
 from responder.tokens.manifests import WEBHOOK_GROUP, WEBHOOK_SOLVER
@@ -85,4 +86,5 @@ def webhook(
         service_account=service_account_dir,
         reads_challenges=read_challenges,
     )
-    asyncio.run(main(options, os.environ))
+    with failures_logged():
+        asyncio.run(main(options, os.environ))

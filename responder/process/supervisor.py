@@ -22,6 +22,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
+import structlog
+
+from responder import logs
 from responder.logs import REMINDER, Seldom
 from responder.process import systemd
 from responder.process.child import send_orders
@@ -50,8 +53,13 @@ READY_INTERVAL = 0.1
 SILENCE = 30.0
 """Seconds without a sign of life after which a child hangs, and is killed. It gives one every second."""
 
-KEPT_FOR_NAMESERVERS = ("PATH", "LANG", "LC_ALL", "TZ", "PYTHONPATH", "PYTHONHOME", "PYTHONUNBUFFERED")
+KEPT_FOR_NAMESERVERS = (
+    *("PATH", "LANG", "LC_ALL", "TZ", "PYTHONPATH", "PYTHONHOME", "PYTHONUNBUFFERED"),
+    "JOURNAL_STREAM",  # whether stderr is the journal, which wants priorities
+)
 """The only environment variables a nameserver process sees."""
+
+_log = structlog.get_logger("supervisor")
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 
@@ -97,6 +105,7 @@ def main() -> int:
     """Carry out the plan in the file descriptor that is named by the only argument."""
     with os.fdopen(int(sys.argv[1]), "rb") as file:
         plan = Plan(**json.load(file))
+    logs.configure(**plan.settings["log"])
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # whoever started us may have ignored it, and then we would too
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     directory = os.environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]
@@ -116,8 +125,8 @@ def _supervise(plan: Plan, directory: Path) -> int:
     except OSError as fault:
         faults.append(f"cannot create {feed}: {fault.strerror or fault}")
     try:
-        for fault_text in faults:
-            _say(fault_text)
+        for text in faults:
+            _log.critical("cannot start", reason=text)
         return 1 if faults else _start(plan, sockets, feed).run()
     finally:
         close_all(sockets)
@@ -187,7 +196,7 @@ class Child:
                     process_group=0,  # a terminal's Ctrl-C is for the supervisor, which stops all in the right order
                 )
         except OSError as fault:
-            _say(f"cannot start {self.name}: {fault.strerror}")
+            _log.error("cannot start a process", process=self.name, reason=fault.strerror)
             self._retire()
 
     def bury(self) -> None:
@@ -253,12 +262,14 @@ class Supervisor:
             received = signal.sigtimedwait(_SIGNALS, self._patience())
             if received is not None and received.si_signo in (signal.SIGTERM, signal.SIGINT):
                 systemd.notify("STOPPING=1")
+                _log.info("stopping the service", signal=signal.Signals(received.si_signo).name)
                 self._stop()
+                _log.info("stopped")
                 return 0
             self._reap()
             self._listen()
             if self._control.process is None and not self._control.was_ready:
-                _say("the control process could not start: see its message above")
+                _log.critical("the control process could not start; its last event has the reason")
                 self._stop()
                 return 1
 
@@ -274,9 +285,9 @@ class Supervisor:
             child.listen()
             if child.is_back():
                 child.is_missed, child.deaths = False, Seldom(REMINDER)
-                _say(f"{child.name} lives again")
+                _log.warning("a process is running again", process=child.name)  # seen where its deaths are
             if child.hangs():
-                _say(f"{child.name} gives no sign of life; killing it")
+                _log.error("a process is unresponsive; killing it", process=child.name)
                 child.signal(signal.SIGKILL)
         if not self._announced and all(child.is_ready for child in self._children):
             self._announced = True
@@ -293,21 +304,20 @@ class Supervisor:
         dead = [child for child in self._children if child.process is not None and child.process.poll() is not None]
         for child in dead:
             status = child.process.returncode if child.process is not None else 0
-            cause = f"was killed by signal {-status}" if status < 0 else f"exited with status {status}"
+            cause = f"killed by signal {-status}" if status < 0 else f"exited with status {status}"
             child.bury()
             if child is self._control and not child.was_ready:
-                _say(f"{child.name} {cause}")
+                _log.error("a process died", process=child.name, cause=cause)
             else:
-                self._report(child, f"{child.name} {cause}")
+                self._report(child, cause)
         return dead
 
-    def _report(self, child: Child, death: str) -> None:
-        """Each death is a line; when they come as fast as they may, one now and then, until it lives."""
-        if not child.keeps_dying:
-            _say(f"{death}; starting it again")
-        elif (more := child.deaths.due(death)) is not None:
-            untold = f" ({more} such deaths were not told)" if more else ""
-            _say(f"{death}; starting it again, every {MAX_DELAY:.0f} seconds{untold}")
+    def _report(self, child: Child, cause: str) -> None:
+        """Each death is a line; when they come as fast as they may, one now and then, until it is running again."""
+        more = child.deaths.due(cause) if child.keeps_dying else 0
+        if more is not None:
+            details = {"more": more} if more else {}
+            _log.error("a process died; starting it again", process=child.name, cause=cause, **details)
         child.is_missed = child.keeps_dying
 
     def _stop(self) -> None:
@@ -321,7 +331,7 @@ class Supervisor:
                     try:
                         child.process.wait(max(0.0, deadline - time.monotonic()))
                     except subprocess.TimeoutExpired:
-                        _say(f"{child.name} does not stop; killing it")
+                        _log.error("a process does not stop; killing it", process=child.name)
                         child.process.kill()
                         child.process.wait()
 
@@ -344,10 +354,6 @@ def _bind_feed(path: Path) -> socket.socket:
 
 def _numbers(sockets: list[socket.socket]) -> list[int]:
     return [sock.fileno() for sock in sockets]
-
-
-def _say(text: str) -> None:
-    print(f"responder: {text}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

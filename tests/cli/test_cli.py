@@ -21,6 +21,7 @@ from uuid import uuid4
 import click
 import dns.zone
 import pytest
+import structlog
 
 from responder.cli import commands as cli
 from responder.cli import parameters
@@ -359,9 +360,12 @@ def test_database_that_is_none(run: Run, tmp_path: Path) -> None:
         "this is not a database, but a text that is long enough to be taken for one" * 9
     )
 
-    for arguments in (("token", "list"), ("db", "check"), ("db", "upgrade"), ("serve",)):
-        done = run(*arguments, status=1)
-        assert "it is not an SQLite database: check database.url" in done.err.splitlines()[-1]
+    fault = "it is not an SQLite database: check database.url"
+    for arguments in (("token", "list"), ("db", "check"), ("db", "upgrade")):
+        assert fault in run(*arguments, status=1).err.splitlines()[-1]
+    with structlog.testing.capture_logs() as logged:
+        run("serve", status=1)
+    assert fault in logged[-1]["reason"]
 
 
 def test_database_that_cannot_be_made(run: Run, bare: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -704,7 +708,7 @@ def test_value_clear_of_nothing(run: Run, tmp_path: Path, minted: str) -> None:
 # The service
 
 
-def test_serve_hands_over(run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_serve_hands_over(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """`serve` warns of what will not work on the Internet, and becomes the supervisor with the plan."""
     plans = []
 
@@ -713,9 +717,11 @@ def test_serve_hands_over(run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pyt
 
     monkeypatch.setattr("responder.process.supervisor.become", become)
 
-    done = run("serve")
+    with structlog.testing.capture_logs() as logged:
+        run("serve")
 
-    assert "responder: warning: zones[0].nameservers: 192.0.2.1" in done.err
+    assert ["warning"] * len(logged) == [event["log_level"] for event in logged]
+    assert logged[0]["reason"].startswith("zones[0].nameservers: 192.0.2.1")
     (plan,) = plans
     assert ([("127.0.0.1", 10053)], [("127.0.0.1", 10080)]) == (plan.dns, plan.api)
     assert [("127.0.0.1", 10081)] == plan.admin
@@ -732,7 +738,13 @@ def test_serve_and_the_key_file(run: Run, tmp_path: Path, monkeypatch: pytest.Mo
     key = tmp_path / "tsig.key"
     key.chmod(0o644)
 
-    assert f"the key file {key} is open to other users: chmod 600 {key}" in run("serve", status=1).err
+    with structlog.testing.capture_logs() as logged:
+        run("serve", status=1)
+    assert {
+        "event": "cannot start",
+        "log_level": "critical",
+        "reason": f"the key file {key} is open to other users: chmod 600 {key}",
+    } == logged[-1]
     monkeypatch.setenv("RESPONDER_DNS__UPDATE__ENABLED", "false")
     run("serve")
 

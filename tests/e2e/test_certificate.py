@@ -359,8 +359,8 @@ def test_files(tmp_path: Path) -> None:
 
     refused = service.attempt("serve")
     assert 1 == refused.returncode
-    assert refused.stderr.splitlines()[-1] == (
-        "responder: the private key does not belong to the certificate: these are not a pair: "
+    assert json.loads(refused.stderr.splitlines()[-1])["reason"] == (
+        "the private key does not belong to the certificate: these are not a pair: "
         "see api.certificate_file and api.private_key_file"
     )
 

@@ -20,6 +20,7 @@ import dns.exception
 import dns.message
 import dns.query
 import pytest
+import structlog
 
 from responder import logs
 from responder.process import listeners, supervisor
@@ -104,6 +105,26 @@ def blocked() -> Iterator[None]:
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
+@pytest.fixture
+def logged() -> Iterator[list[structlog.typing.EventDict]]:
+    """The events that the supervisor logs."""
+    with structlog.testing.capture_logs() as events:
+        yield events
+
+
+def entry(event: str, *, level: str = "error", **details: Any) -> dict[str, object]:
+    """An event as it is logged."""
+    return {"event": event, "log_level": level, **details}
+
+
+def death(name: str, cause: str, **details: Any) -> dict[str, object]:
+    """The event of a process that died, and that is started again."""
+    return entry("a process died; starting it again", process=name, cause=cause, **details)
+
+
+Logged = list[structlog.typing.EventDict]
+
+
 @dataclass
 class Run:
     """A supervisor at work in a thread of this process."""
@@ -152,9 +173,7 @@ def supervise(blocked: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Superv
             child._lifeline.close()
 
 
-def test_the_killed_are_replaced(
-    supervise: Supervise, nursery: Nursery, journal: Journal, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_the_killed_are_replaced(supervise: Supervise, nursery: Nursery, journal: Journal, logged: Logged) -> None:
     """A child that is killed is started again, be it a nameserver or the control process."""
     supervise(nursery.child("control"), nursery.child("nameserver 1"), nursery.child("nameserver 2"))
     for name in ("control", "nameserver 1", "nameserver 2"):
@@ -165,40 +184,26 @@ def test_the_killed_are_replaced(
         journal.wait_for(f"{name} ready", times=2)
 
     assert [2, 1, 2] == [len(set(journal.starts(name))) for name in ("control", "nameserver 1", "nameserver 2")]
-    said = capfd.readouterr().err.splitlines()
-    assert [
-        "responder: nameserver 2 was killed by signal 9; starting it again",
-        "responder: control was killed by signal 9; starting it again",
-    ] == said
+    assert [death("nameserver 2", "killed by signal 9"), death("control", "killed by signal 9")] == logged
 
 
-def test_those_that_end_are_replaced(
-    supervise: Supervise, nursery: Nursery, journal: Journal, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_those_that_end_are_replaced(supervise: Supervise, nursery: Nursery, journal: Journal, logged: Logged) -> None:
     """A nameserver that ends by itself is started again, though it may never have been ready."""
     supervise(nursery.child("control"), nursery.child("nameserver 1", "sys.exit(3)"))
 
     wait_until(lambda: len(journal.starts("nameserver 1")) == 3, "it was started three times")
 
-    assert "responder: nameserver 1 exited with status 3; starting it again" in capfd.readouterr().err.splitlines()
+    assert death("nameserver 1", "exited with status 3") in logged
 
 
-def test_those_that_die_at_birth(
-    supervise: Supervise, nursery: Nursery, journal: Journal, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_those_that_die_at_birth(supervise: Supervise, nursery: Nursery, journal: Journal, logged: Logged) -> None:
     """A nameserver that ends before it has read its orders is started again, too."""
     (nursery.directory / "tiny_stillborn.py").write_text("raise SystemExit(4)")
     run = supervise(nursery.child("control"), Child("nameserver 1", "tiny_stillborn", {}, {}))
-    read: list[str] = []
 
-    def died_twice() -> bool:
-        read.append(capfd.readouterr().err)
-        return "".join(read).count("\n") >= 2
+    wait_until(lambda: len(logged) >= 2, "it died twice")
 
-    wait_until(died_twice, "it died twice")
-
-    lines = "".join(read).splitlines()[:2]
-    assert {"responder: nameserver 1 exited with status 4; starting it again"} == {*lines}
+    assert [death("nameserver 1", "exited with status 4")] * 2 == logged[:2]
     run.send(signal.SIGTERM)
     assert 0 == run.status()
 
@@ -224,7 +229,7 @@ def test_those_that_do_not_stop(
     nursery: Nursery,
     journal: Journal,
     monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
+    logged: Logged,
     stubborn: str,
 ) -> None:
     """A child that does not stop in time is killed, and the end is an orderly one all the same."""
@@ -239,20 +244,20 @@ def test_those_that_do_not_stop(
     run.send(signal.SIGINT)
 
     assert 0 == run.status()
-    assert f"responder: {stubborn} does not stop; killing it" in capfd.readouterr().err.splitlines()
+    assert entry("stopping the service", level="info", signal="SIGINT") == logged[0]
+    assert entry("a process does not stop; killing it", process=stubborn) in logged
+    assert entry("stopped", level="info") == logged[-1]
 
 
-def test_control_cannot_start(
-    supervise: Supervise, nursery: Nursery, journal: Journal, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_control_cannot_start(supervise: Supervise, nursery: Nursery, journal: Journal, logged: Logged) -> None:
     """A control process that ends before it was ever ready ends everything, with status 1."""
     run = supervise(nursery.child("control", "raise SystemExit(1)"), nursery.child("nameserver 1"))
 
     assert 1 == run.status()
     assert [
-        "responder: control exited with status 1",
-        "responder: the control process could not start: see its message above",
-    ] == capfd.readouterr().err.splitlines()
+        entry("a process died", process="control", cause="exited with status 1"),
+        entry("the control process could not start; its last event has the reason", level="critical"),
+    ] == logged
     assert not any(is_alive(pid) for pid in journal.starts("nameserver 1"))
 
 
@@ -292,7 +297,7 @@ def test_those_that_hang_are_replaced(
     supervise: Supervise,
     nursery: Nursery,
     journal: Journal,
-    capfd: pytest.CaptureFixture[str],
+    logged: Logged,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A child that was ready and whose event loop stands still is killed, and started again."""
@@ -311,7 +316,7 @@ def test_those_that_hang_are_replaced(
     wait_until(is_replaced, "it is killed")
     journal.wait_for("nameserver 1 ready", times=2)
 
-    assert "responder: nameserver 1 gives no sign of life; killing it" in capfd.readouterr().err.splitlines()
+    assert entry("a process is unresponsive; killing it", process="nameserver 1") in logged
     assert 1 == len(journal.starts("control"))
 
 
@@ -336,7 +341,7 @@ def test_short_lives(monkeypatch: pytest.MonkeyPatch) -> None:
     assert now == child.due
 
 
-def test_deaths_that_come_again_and_again(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+def test_deaths_that_come_again_and_again(monkeypatch: pytest.MonkeyPatch, logged: Logged) -> None:
     """Of a child that keeps dying the log tells once in ten minutes, and when it lives again."""
     now = 1000.0
     monkeypatch.setattr("time.monotonic", lambda: now)
@@ -347,25 +352,21 @@ def test_deaths_that_come_again_and_again(monkeypatch: pytest.MonkeyPatch, capfd
     for _ in range(130):
         child._started = now
         child.bury()
-        run._report(child, "nameserver 1 exited with status 3")
+        run._report(child, "exited with status 3")
         run._listen()
         now += 5
 
-    death = "responder: nameserver 1 exited with status 3; starting it again"
-    assert [
-        *[death] * 6,
-        f"{death}, every 5 seconds",
-        f"{death}, every 5 seconds (119 such deaths were not told)",
-    ] == capfd.readouterr().err.splitlines()
+    one = death("nameserver 1", "exited with status 3")
+    assert [*[one] * 7, {**one, "more": 119}] == logged
 
     child.is_ready, child._heard = True, now
     for _ in range(3):
         run._listen()
     child._started = now - supervisor.SHORT_LIFE
     child.bury()
-    run._report(child, "nameserver 1 exited with status 3")
+    run._report(child, "exited with status 3")
 
-    assert ["responder: nameserver 1 lives again", death] == capfd.readouterr().err.splitlines()
+    assert [entry("a process is running again", level="warning", process="nameserver 1"), one] == logged[8:]
 
 
 def test_no_process_to_be_had(
@@ -373,7 +374,7 @@ def test_no_process_to_be_had(
     nursery: Nursery,
     journal: Journal,
     monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
+    logged: Logged,
 ) -> None:
     """When the system cannot start a process, what runs goes on, and it is tried again."""
     faults = [OSError(errno.EAGAIN, "no processes left"), OSError(errno.EMFILE, "no descriptors left")]
@@ -392,10 +393,10 @@ def test_no_process_to_be_had(
     journal.wait_for("control ready", times=2)
 
     assert [
-        "responder: control was killed by signal 9; starting it again",
-        "responder: cannot start control: no processes left",
-        "responder: cannot start control: no descriptors left",
-    ] == capfd.readouterr().err.splitlines()
+        death("control", "killed by signal 9"),
+        entry("cannot start a process", process="control", reason="no processes left"),
+        entry("cannot start a process", process="control", reason="no descriptors left"),
+    ] == logged
     run.send(signal.SIGTERM)
     assert 0 == run.status()
 
@@ -597,31 +598,30 @@ def test_every_nameserver_has_its_own_udp_sockets(tmp_path: Path) -> None:
     close(sockets)
 
 
-def test_a_fault_leaves_nothing_bound(
-    taken: tuple[int, int], tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    """With any fault nothing is started, all faults are told, and what was bound is free again."""
+def test_a_fault_leaves_nothing_bound(taken: tuple[int, int], tmp_path: Path, logged: Logged) -> None:
+    """With any fault nothing is started, all faults are logged, and what was bound is free again."""
     port = free_port()
 
     status = supervisor._supervise(plan(api=[("127.0.0.1", taken[1])], admin=[("127.0.0.1", port)]), tmp_path / "no")
 
     assert 1 == status
     assert [
-        f"responder: cannot listen on 127.0.0.1:{taken[1]} (api, api.listen): Address already in use{IN_USE}",
-        f"responder: cannot create {tmp_path}/no/feed.sock: No such file or directory",
-    ] == capfd.readouterr().err.splitlines()
+        f"cannot listen on 127.0.0.1:{taken[1]} (api, api.listen): Address already in use{IN_USE}",
+        f"cannot create {tmp_path}/no/feed.sock: No such file or directory",
+    ] == [event["reason"] for event in logged]
+    assert {("cannot start", "critical")} == {(event["event"], event["log_level"]) for event in logged}
     sockets, faults = plan(admin=[("127.0.0.1", port)]).bind()
     assert [] == faults
     close(sockets)
 
 
-def test_a_path_too_long(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_path_too_long(tmp_path: Path, logged: Logged) -> None:
     """A runtime directory whose path no socket can have is a clear fault."""
     directory = tmp_path / ("x" * 120)
     directory.mkdir()
 
     assert 1 == supervisor._supervise(plan(), directory)
-    assert capfd.readouterr().err.endswith("feed.sock: AF_UNIX path too long\n")
+    assert logged[0]["reason"].endswith("feed.sock: AF_UNIX path too long")
 
 
 def test_a_socket_left_behind(tmp_path: Path) -> None:
@@ -635,17 +635,15 @@ def test_a_socket_left_behind(tmp_path: Path) -> None:
         assert 0o600 == path.stat().st_mode & 0o777
 
 
-def test_two_with_one_directory(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_two_with_one_directory(tmp_path: Path, logged: Logged) -> None:
     """A second supervisor with the same runtime directory leaves the first one's socket alone, and says why it ends."""
     with supervisor._bind_feed(tmp_path / "feed.sock"):
         assert 1 == supervisor._supervise(plan(), tmp_path)
 
         with socket.socket(socket.AF_UNIX) as client:
             client.connect(str(tmp_path / "feed.sock"))
-    assert (
-        f"responder: another responder is running with RUNTIME_DIRECTORY={tmp_path}: give each its own\n"
-        == capfd.readouterr().err
-    )
+    reason = f"another responder is running with RUNTIME_DIRECTORY={tmp_path}: give each its own"
+    assert [entry("cannot start", level="critical", reason=reason)] == logged
 
 
 def plan_file(work: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -664,6 +662,7 @@ def test_runtime_directory(
     if variable is not None:
         monkeypatch.setenv("RUNTIME_DIRECTORY", variable.format(tmp_path))
     plan_file(plan(processes=2), tmp_path, monkeypatch)
+    monkeypatch.setattr(logs, "configure", lambda **_: None)  # the tests' own stays
     used: list[Path] = []
 
     def supervise(work: Plan, directory: Path) -> int:
@@ -771,5 +770,5 @@ def test_whole_service(tmp_path: Path) -> None:
         finally:
             service.kill()
 
-    said = (tmp_path / "log").read_text().splitlines()
-    assert 2 == sum("was killed by signal 9; starting it again" in line for line in said)
+    events = map(json.loads, (tmp_path / "log").read_text().splitlines())
+    assert 2 == [event.get("cause") for event in events].count("killed by signal 9")

@@ -19,7 +19,7 @@ from uuid import UUID
 
 import pytest
 
-from responder import cli
+from responder import cli, logs
 from responder.names import Name
 from responder.store import Present, Store
 from tests.support.service import new_database, write_configuration
@@ -69,6 +69,7 @@ def bare(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
 
     def run(*arguments: str, status: int = 0) -> Done:
         monkeypatch.setattr(sys, "argv", ["responder", *arguments])
+        monkeypatch.setattr(logs, "configure", lambda **_: None)  # the tests' own stays
         with pytest.raises(SystemExit) as ended:
             cli.main()
         captured = capsys.readouterr()
