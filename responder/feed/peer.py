@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import os
 import signal
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -19,7 +20,10 @@ from responder.feed.frames import End, Frame, Reply, render_frame
 from responder.names import Name
 
 ACK_DEADLINE = 3.0
-"""Seconds a serving nameserver may take to acknowledge a frame. It needs a millisecond; cert-manager waits 30 s."""
+"""Seconds a serving nameserver may take to acknowledge a change. It needs a millisecond; cert-manager waits 30 s."""
+
+SECONDS_PER_NAME = 0.001
+"""Seconds that it may take on top for each name in it: imports and snapshots have many. It needs a hundredth of it."""
 
 MAX_UNREAD = 1 << 20
 """Octets that may wait for a nameserver when a reply joins them: thousands of replies; it never asks for as many."""
@@ -44,6 +48,8 @@ class Peer:
     _serials: dict[Name, int] = field(default_factory=dict)
     _pending: dict[Name, Change] | None = field(default_factory=dict)
     _progress: asyncio.Event = field(default_factory=asyncio.Event)
+    _unacknowledged: deque[int] = field(default_factory=deque)  # the names in each of those frames
+    _credit: float = 0.0  # seconds that it has taken less for its snapshot than it may
     _served_from: int = 0
     _pidfd: int = -1
 
@@ -52,6 +58,7 @@ class Peer:
 
     def send(self, frame: Frame) -> None:
         self.sent += 1
+        self._unacknowledged.append(len(frame.names) if isinstance(frame, Change) else 0)
         self.writer.write(render_frame(self.sent, frame))
 
     def send_reply(self, reply: Reply) -> None:
@@ -104,36 +111,52 @@ class Peer:
                 self.send(piece)
 
     async def drain(self) -> None:
-        """Wait until it takes more. One that hangs must not keep a transaction of the store open for ever."""
+        """
+        Wait until it takes more of its snapshot. One that hangs must not keep a transaction of the store open for ever,
+        and neither must one that takes a little now and then: so long may all these waits be together.
+        """
+        self._credit += self._unacknowledged[-1] * SECONDS_PER_NAME
+        now = asyncio.get_running_loop().time
+        began = now()
         try:
-            async with asyncio.timeout(ACK_DEADLINE):
+            async with asyncio.timeout(ACK_DEADLINE + min(self._credit, 0.0)):
                 await self.writer.drain()
         except TimeoutError:
             self.put_down()
             raise ConnectionAbortedError from None
+        self._credit -= now() - began
 
     def acknowledge(self, count: int) -> None:
         """Raises `ValueError` for what cannot be: whoever repeats itself would keep everybody waiting for ever."""
         if not self.acknowledged < count <= self.sent:
             raise ValueError("an acknowledgement of nothing")
+        for _ in range(count - self.acknowledged):
+            self._unacknowledged.popleft()
         self.acknowledged = count
         self._progress.set()
 
     async def confirm(self) -> None:
-        """Wait until it has acknowledged everything sent so far, or make an end of it."""
-        target: int | None = None
-        while not self.gone:
-            if target is None and not self.loading:
-                target = self.sent
-            if target is not None and self.acknowledged >= target:
-                return
-            self._progress.clear()
-            try:
-                async with asyncio.timeout(ACK_DEADLINE):
-                    await self._progress.wait()
-            except TimeoutError:
-                if self.acknowledged < self.sent and not self.gone:
-                    self.put_down()
+        """
+        Wait until it has acknowledged everything sent so far, or make an end of it.
+
+        There is one deadline for all of that: acknowledging it frame by frame does not buy more time.
+        """
+        while self.loading and not self.gone:  # `drain` says how long that may take
+            await self._progresses(self.sent, ACK_DEADLINE)
+        target, now = self.sent, asyncio.get_running_loop().time
+        deadline = now() + ACK_DEADLINE + sum(self._unacknowledged) * SECONDS_PER_NAME
+        while self.acknowledged < target and not self.gone:
+            await self._progresses(target, deadline - now())
+
+    async def _progresses(self, target: int, seconds: float) -> None:
+        """Wait for any progress, and make an end of it if there is none in time and it owes some up to *target*."""
+        self._progress.clear()
+        try:
+            async with asyncio.timeout(seconds):
+                await self._progress.wait()
+        except TimeoutError:
+            if self.acknowledged < target and not self.gone:
+                self.put_down()
 
     def put_down(self) -> None:
         """Kill it because it hangs."""

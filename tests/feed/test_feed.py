@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -548,6 +549,77 @@ async def test_one_that_hangs_while_loading_is_killed(
     assert -signal.SIGKILL == await asyncio.to_thread(victim.wait, PATIENCE)
     await eventually(lambda: store.ended == 1, "the store may end its transaction")
     assert await peer.hung_up()
+
+
+async def test_one_that_acknowledges_drop_by_drop_is_killed(
+    start: Start, victim: subprocess.Popen[bytes], path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The deadline is for all that was sent: to acknowledge a little of it now and then does not buy more time."""
+    monkeypatch.setattr(peers, "MAX_NAMES", 1)
+    names: dict[Name, tuple[str, ...] | None] = {challenge(str(number)): () for number in range(1000)}
+    publisher = await start()
+    peer = await Peer.hello(path)
+    await peer.load()
+    monkeypatch.setattr(peers, "ACK_DEADLINE", 0.5)
+    monkeypatch.setattr(peers, "SECONDS_PER_NAME", 0.0)
+
+    publishing = asyncio.create_task(publisher.publish([change(8, names)]))
+    acknowledged = await drip(peer, 0.1)
+
+    assert acknowledged < len(names)
+    assert -signal.SIGKILL == await asyncio.to_thread(victim.wait, PATIENCE)
+    await within(publishing)
+
+
+async def test_many_names_take_their_time(
+    start: Start, victim: subprocess.Popen[bytes], path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A change of many names, an import for example, may take longer than one of a few."""
+    names: dict[Name, tuple[str, ...] | None] = {challenge(str(number)): () for number in range(10)}
+    publisher = await start()
+    peer = await Peer.hello(path)
+    await peer.load()
+    monkeypatch.setattr(peers, "ACK_DEADLINE", 0.01)
+    monkeypatch.setattr(peers, "SECONDS_PER_NAME", PATIENCE)
+
+    publishing = asyncio.create_task(publisher.publish([change(8, names)]))
+    await asyncio.sleep(0.1)
+    await peer.take()
+
+    await within(publishing)
+    assert victim.poll() is None
+
+
+async def test_one_that_reads_its_snapshot_drop_by_drop_is_killed(
+    start: Start,
+    store: Store,
+    victim: subprocess.Popen[bytes],
+    path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What a snapshot of so many names may take is limited as a whole: the store keeps a transaction open for it."""
+    monkeypatch.setattr(peers, "ACK_DEADLINE", 0.5)
+    monkeypatch.setattr(peers, "SECONDS_PER_NAME", 0.0)
+    store.state = [change(7, {challenge(str(number)): (VALUE,) * 16 for number in range(500)})] * 1000
+    await start()
+
+    peer = await Peer.hello(path)
+    read = await drip(peer, 0.1)
+
+    assert read < len(store.state)
+    assert -signal.SIGKILL == await asyncio.to_thread(victim.wait, PATIENCE)
+    await eventually(lambda: store.ended == 1, "the store may end its transaction")
+
+
+async def drip(peer: Peer, pause: float) -> int:
+    """Take one frame after the other, each after a *pause* in seconds, and say how many could be had in the end."""
+    taken = 0
+    with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+        while True:
+            await peer.take()
+            taken += 1
+            await asyncio.sleep(pause)
+    return taken
 
 
 async def test_one_that_dies_blocks_nobody(start: Start, victim: subprocess.Popen[bytes], path: Path) -> None:
