@@ -21,6 +21,7 @@ Every exception this project raises on purpose, and how tables of them are read.
     │   ├── NotAChallenge           a DNS update would add what is no challenge value
     │   ├── PrerequisiteFailed      a DNS update expected other values than there are
     │   ├── NameTaken               another hostname already owns that challenge name
+    │   ├── NodeNameTaken           another running service has that name of a node
     │   ├── TooManyRequests         more than one client may ask, for now
     │   ├── Forbidden               Kubernetes does not let that account do it
     │   ├── RefusedByApi            the API of a responder refuses what the webhook asks of it
@@ -30,6 +31,7 @@ Every exception this project raises on purpose, and how tables of them are read.
         ├── StoreUnavailable        the database does not answer, or cannot be used
         ├── StoreOutdated           the database schema is not the one this version needs
         ├── Unserved                what was asked for is stored, but not being served yet
+        │   └── Unconfirmed             it is not confirmed yet by every node that may be asked
         ├── ClusterUnavailable      the Kubernetes API does not answer the webhook
         ├── ApiUnavailable          the API of a responder does not answer the webhook
         │   └── ApiBusy                 it does, and asks for patience
@@ -146,6 +148,10 @@ class NameTaken(Refused):
     """Another hostname already owns the challenge name."""
 
 
+class NodeNameTaken(Refused):
+    """Another running service on the same database has that name."""
+
+
 class TooManyRequests(Refused):
     """The client asks more often than one may; *retry_after* is the whole seconds until it may again."""
 
@@ -196,6 +202,14 @@ class StoreOutdated(Unavailable):
 
 class Unserved(Unavailable):
     """What was asked for is stored, but no nameserver serves it yet. Asking again does no harm."""
+
+
+class Unconfirmed(Unserved):
+    """What was asked for is stored, but *nodes* did not confirm in time that they serve it."""
+
+    def __init__(self, nodes: Iterable[str]) -> None:
+        self.nodes = tuple(nodes)
+        super().__init__(f"it is stored, but not confirmed yet by {', '.join(self.nodes)}: try again in a few seconds")
 
 
 class ClusterUnavailable(Unavailable):

@@ -10,6 +10,7 @@ from responder.store.accounts import Account
 from responder.store.audit import Action, AuditEvent, Verdict
 from responder.store.certificates import OwnCertificate
 from responder.store.migration import SchemaState
+from responder.store.nodes import Node, NodeReport, ServedZone
 from responder.store.statistics import Statistics
 from responder.store.store import AUDIT_KEPT, Store
 from responder.store.tokens import NewToken
@@ -27,11 +28,14 @@ __all__ = [
     "Expect",
     "LiveValue",
     "NewToken",
+    "Node",
+    "NodeReport",
     "Operation",
     "Outcome",
     "OwnCertificate",
     "Present",
     "SchemaState",
+    "ServedZone",
     "Statistics",
     "Step",
     "Store",

@@ -16,6 +16,7 @@ from sqlalchemy import (
     BigInteger,
     Column,
     Dialect,
+    Double,
     ForeignKey,
     Integer,
     LargeBinary,
@@ -206,6 +207,24 @@ certificates = Table(
     Column("busy_until", Deadline),
     Column("failures", Integer, nullable=False),
     Column("retry_at", Deadline),
+)
+
+# The running services on this database. Times are seconds since 1970 in the clock of the database; `clock` is of the node.
+nodes = Table(
+    "nodes",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("instance", Text, nullable=False),
+    Column("address", Text, nullable=False),
+    Column("version", Text, nullable=False),
+    Column("schema_min", Text, nullable=False),
+    Column("schema_max", Text, nullable=False),
+    Column("started_at", Double, nullable=False),
+    Column("seen_at", Double, nullable=False),
+    Column("lease_until", Double, nullable=False),
+    Column("clock", Double, nullable=False),
+    # Apex to serial and digest of the static part.
+    Column("zones", JSON, nullable=False),
 )
 
 # No foreign key: what happened stays true when its token or hostname is gone.

@@ -28,6 +28,7 @@ from responder.store import (
     journal,
     keys,
     migration,
+    nodes,
     schema,
     statistics,
     tokens,
@@ -38,6 +39,7 @@ from responder.store.audit import Action, AuditEvent, Verdict
 from responder.store.certificates import OwnCertificate
 from responder.store.database import Database
 from responder.store.migration import SchemaState
+from responder.store.nodes import Node, NodeReport
 from responder.store.postgresql import PostgreSQL
 from responder.store.sqlite import SQLite
 from responder.store.statistics import Statistics
@@ -294,6 +296,26 @@ class Store:
         Raises `NotFound` for a zone that was not registered.
         """
         return await self._database.read(journal.changes_since, apex, serial)
+
+    async def renew_lease(self, report: NodeReport, *, lease: timedelta) -> list[Node]:
+        """
+        Write what this node serves, make its lease last *lease* from now on, and return all nodes by name.
+
+        Raises `NodeNameTaken` if another running service has that name.
+        """
+        return await self._database.write(nodes.renew, report, lease=lease)
+
+    async def end_lease(self, name: str, instance: str) -> None:
+        """End the lease of a node that answers no more queries, so that no other node waits for it."""
+        await self._database.write(nodes.end_lease, name, instance)
+
+    async def nodes(self) -> list[Node]:
+        """All nodes that were not forgotten, by name."""
+        return await self._database.read(nodes.every)
+
+    async def forget_node(self, name: str) -> None:
+        """Remove a node whose lease has ended. Raises `NotFound`, or `NodeNameTaken` if it is running."""
+        await self._database.write(nodes.forget, name)
 
     async def statistics(self, *, now: datetime) -> Statistics:
         """How many values and tokens there are."""
