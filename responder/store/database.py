@@ -13,6 +13,8 @@ from typing import Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy import Connection
 
+from responder.store.hints import Hint, Hints
+
 P = ParamSpec("P")
 T = TypeVar("T")
 Work = Callable[Concatenate[Connection, P], T]
@@ -44,6 +46,12 @@ class Database(ABC):
     @abstractmethod
     def stream(self, work: Work[[], Iterator[T]]) -> AsyncGenerator[T, None]:
         """As `read`, for results too large to hold at once. Close the iterator if you leave it early."""
+
+    def hints(
+        self, listen_url: str | None, *, name: str, instance: str, heard: Callable[[Hint], object]
+    ) -> Hints | None:
+        """What carries hints between nodes, for the node *name*; None if there is only one, or *listen_url* is ""."""
+        return None
 
     @abstractmethod
     async def verify(self) -> None:

@@ -7,7 +7,7 @@ Work runs on SQLAlchemy's asynchronous engine, which lets ordinary functions wai
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import contextmanager
 from inspect import signature
 from typing import Any, ParamSpec, TypeVar
@@ -18,13 +18,15 @@ from asyncpg import (  # type: ignore[import-untyped]
     PostgresError,
     connect,
 )
-from sqlalchemy import URL, Connection, NullPool, event, inspect, text
+from sqlalchemy import URL, Connection, NullPool, event, inspect, make_url, text
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from responder.errors import StoreUnavailable
+from responder.store.connecting import Connector
 from responder.store.database import Database, Work
+from responder.store.hints import Hint, Hints
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -139,6 +141,18 @@ class PostgreSQL(Database):
 
     async def warnings(self) -> list[str]:
         return [_NO_FSYNC] if await self.read(lambda connection: connection.scalar(_UNSAFE)) else []
+
+    def hints(
+        self, listen_url: str | None, *, name: str, instance: str, heard: Callable[[Hint], object]
+    ) -> Hints | None:
+        if listen_url == "":
+            return None
+        url = self._url if listen_url is None else make_url(listen_url).set(drivername="postgresql+asyncpg")
+        options = _connect_args(url)
+        options["server_settings"] |= {"application_name": "responder hints"}
+        return Hints(
+            Connector(url, options, timeout=CONNECT_TIMEOUT).connect, name=name, instance=instance, heard=heard
+        )
 
     async def close(self) -> None:
         await self._engine.dispose()

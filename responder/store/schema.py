@@ -209,7 +209,7 @@ certificates = Table(
     Column("retry_at", Deadline),
 )
 
-# The running services on this database. Times are seconds since 1970 in the clock of the database; `clock` is of the node.
+# The running services on this database. Times are seconds since 1970 in its clock; `clock` is that of the node.
 nodes = Table(
     "nodes",
     metadata,

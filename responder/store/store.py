@@ -8,7 +8,7 @@ this program cannot use is `StoreOutdated`. It decides nothing about requests: s
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from typing import Self
@@ -38,6 +38,7 @@ from responder.store.accounts import Account
 from responder.store.audit import Action, AuditEvent, Verdict
 from responder.store.certificates import OwnCertificate
 from responder.store.database import Database
+from responder.store.hints import Hint, Hints
 from responder.store.migration import SchemaState
 from responder.store.nodes import Node, NodeReport
 from responder.store.postgresql import PostgreSQL
@@ -312,6 +313,17 @@ class Store:
     async def nodes(self) -> list[Node]:
         """All nodes that were not forgotten, by name."""
         return await self._database.read(nodes.every)
+
+    def hints(
+        self, listen_url: str | None, *, name: str, instance: str, heard: Callable[[Hint], object]
+    ) -> Hints | None:
+        """
+        What carries hints between the nodes, for the node *name*; *heard* is called with those of the others.
+
+        *listen_url* is where to listen, None for the database itself. None if there is nobody to hear: SQLite has one
+        node, and with an empty *listen_url* the nodes look twice a second, and nothing more.
+        """
+        return self._database.hints(listen_url, name=name, instance=instance, heard=heard)
 
     async def forget_node(self, name: str) -> None:
         """Remove a node whose lease has ended. Raises `NotFound`, or `NodeNameTaken` if it is running."""
