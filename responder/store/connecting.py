@@ -28,14 +28,19 @@ class Connector:
     def __init__(self, url: URL, options: dict[str, Any], *, timeout: float) -> None:
         _, found = url.get_dialect()().create_connect_args(url)
         self._options: dict[str, Any] = {**found, **options}
+        self._options.pop("prepared_statement_cache_size", None)  # SQLAlchemy's own
         self._places = _places(self._options)
         self._timeout = timeout if len(self._places) == 1 else HOST_TIMEOUT
 
-    async def connect(self, **options: Any) -> asyncpg.Connection:
-        """A new connection. Raises what asyncpg raises for the last server that was tried."""
+    async def connect(self, **_: Any) -> asyncpg.Connection:
+        """
+        A new connection. Raises what asyncpg raises for the last server that was tried.
+
+        SQLAlchemy passes what it has read from the URL, which is here already.
+        """
         for place in tuple(self._places):
             try:
-                connection = await asyncpg.connect(**{**self._options, **place, **options, "timeout": self._timeout})
+                connection = await asyncpg.connect(**{**self._options, **place, "timeout": self._timeout})
             except _NEXT:
                 if place is self._last:
                     raise

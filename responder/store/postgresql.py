@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import contextmanager
 from inspect import signature
 from typing import Any, ParamSpec, TypeVar
+from weakref import WeakSet
 
 from asyncpg import (  # type: ignore[import-untyped]
     ClientConfigurationError,
@@ -18,7 +19,7 @@ from asyncpg import (  # type: ignore[import-untyped]
     PostgresError,
     connect,
 )
-from sqlalchemy import URL, Connection, NullPool, event, inspect, make_url, text
+from sqlalchemy import URL, Connection, ExceptionContext, NullPool, event, inspect, make_url, text
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
@@ -34,8 +35,9 @@ T = TypeVar("T")
 CONNECT_TIMEOUT = 5.0
 """Seconds to wait for a connection, from the server or from our own pool."""
 
-STATEMENT_TIMEOUT = 30.0
-"""Seconds to wait for one statement, locks of other nodes included. Migrations may take as long as they need."""
+STATEMENT_TIMEOUT = 8.0
+"""Seconds to wait for one statement, locks of other nodes included: ACME clients wait for ten or more. Migrations take
+as long as they need."""
 
 MIGRATION_LOCK = 0x7265_7370_6F6E_6465
 """Key of the advisory lock that one migrating process holds: "responde" in ASCII."""
@@ -92,6 +94,9 @@ class PostgreSQL(Database):
         self._url = url.set(drivername="postgresql+asyncpg")
         _check(self._url, setting)
         self._where = f"{url.database or url.username} on {url.host or url.query.get('host') or 'localhost'}"
+        self._unconfirmed: WeakSet[Any] = WeakSet()
+        arguments = _connect_args(url, command_timeout=STATEMENT_TIMEOUT)
+        self._connector = Connector(self._url, arguments, timeout=CONNECT_TIMEOUT)
         self._engine = create_async_engine(
             self._url,
             pool_size=5,
@@ -99,8 +104,9 @@ class PostgreSQL(Database):
             # A server that was restarted meanwhile costs nobody a failed request.
             pool_pre_ping=True,
             hide_parameters=True,
-            connect_args=_connect_args(url, command_timeout=STATEMENT_TIMEOUT),
+            connect_args=_connect_args(url, async_creator_fn=self._connect),
         )
+        event.listen(self._engine.sync_engine, "handle_error", _leave_demoted)
         # Several statements of one reader must see one state.
         self._reading = self._engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
         self._writing = _writing(self._engine)
@@ -119,10 +125,17 @@ class PostgreSQL(Database):
     async def write(self, work: Work[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         with self._explaining():
             async with self._writing.begin() as connection:
-                return await connection.run_sync(work, *args, **kwargs)
+                raw = (await connection.get_raw_connection()).driver_connection
+                result = await connection.run_sync(work, *args, **kwargs)
+            if raw in self._unconfirmed:
+                self._unconfirmed.discard(raw)
+                raise _unknown(self._where)
+            return result
 
     async def migrate(self, work: Work[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        arguments = _connect_args(self._url)
+        arguments = _connect_args(
+            self._url, async_creator_fn=Connector(self._url, _connect_args(self._url), timeout=CONNECT_TIMEOUT).connect
+        )
         engine = create_async_engine(self._url, poolclass=NullPool, hide_parameters=True, connect_args=arguments)
         with self._explaining():
             async with _writing(engine).begin() as connection:
@@ -157,6 +170,17 @@ class PostgreSQL(Database):
     async def close(self) -> None:
         await self._engine.dispose()
 
+    async def _connect(self, **_: Any) -> Any:
+        """A connection for the pool. It notes when a commit was not replicated as synchronous_standby_names asks."""
+        connection = await self._connector.connect(command_timeout=STATEMENT_TIMEOUT)
+
+        def note(_connection: Any, message: Any) -> None:
+            if message.sqlstate == _WARNING and "synchronous replication" in str(message):
+                self._unconfirmed.add(connection)
+
+        connection.add_log_listener(note)
+        return connection
+
     @contextmanager
     def _explaining(self) -> Iterator[None]:
         """Turn the errors of drivers and operating system into one line that says what to do."""
@@ -171,6 +195,27 @@ _NO_FSYNC = (
     "PostgreSQL runs with fsync = off: when its machine stops, acknowledged values are lost, or the whole database is "
     "damaged: set fsync = on in its configuration"
 )
+
+
+_WARNING = "01000"
+"""The SQLSTATE of the warning that a commit no longer waits for its replication; the commit itself reports success."""
+
+_DEMOTED = ("25006", "57P0", "08")
+"""SQLSTATEs, or their beginnings, after which a server is no longer the primary that it was, or is going away."""
+
+
+def _leave_demoted(context: ExceptionContext) -> None:
+    """Close all connections of the pool when their server was demoted: it still answers what only reads."""
+    state = str(getattr(context.original_exception, "sqlstate", None) or "")
+    if state.startswith(_DEMOTED):
+        context.is_disconnect = True
+
+
+def _unknown(where: str) -> StoreUnavailable:
+    return StoreUnavailable(
+        f"the database {where} has not confirmed a commit: its replication was interrupted: try again, and check the "
+        "standby servers"
+    )
 
 
 def _writing(engine: AsyncEngine) -> AsyncEngine:
@@ -202,7 +247,12 @@ def _check(url: URL, setting: str) -> None:
         found = {"port": None}
     if not all(isinstance(port, int) and 0 < port <= MAX_PORT for port in _listed(found.get("port", 5432))):
         raise StoreUnavailable(f"{setting} has a port that is none: write one from 1 to {MAX_PORT}, usually 5432")
-    if not all(0 < len(label) < 64 for host in _listed(found.get("host", "localhost")) for label in _labels(host)):
+    hosts = _listed(found.get("host", "localhost"))
+    if len(hosts) > 1 and url.query.get("target_session_attrs") not in ("primary", "read-write"):
+        raise StoreUnavailable(
+            f"{setting} names several servers, of which one can be written: add target_session_attrs=primary"
+        )
+    if not all(0 < len(label) < 64 for host in hosts for label in _labels(host)):
         raise StoreUnavailable(f"{setting} has a host that is none: write its name or its address")
 
 

@@ -35,7 +35,7 @@ from responder.store import (
     values,
 )
 from responder.store.accounts import Account
-from responder.store.audit import Action, AuditEvent, Verdict
+from responder.store.audit import AuditEvent
 from responder.store.certificates import OwnCertificate
 from responder.store.database import Database
 from responder.store.hints import Hint, Hints
@@ -49,31 +49,7 @@ from responder.store.values import Applied, LiveValue
 from responder.tls.keypair import KeyPair
 from responder.tokens.secret import Digest
 from responder.tokens.token import Grant, Token
-from responder.tokens.values import MAX_VALUES, Cleanup, Expect, Operation, Outcome, Present, Step, Update, names
-
-__all__ = [
-    "AUDIT_KEPT",
-    "MAX_VALUES",
-    "Account",
-    "Action",
-    "Applied",
-    "AuditEvent",
-    "Cleanup",
-    "Expect",
-    "LiveValue",
-    "NewToken",
-    "Operation",
-    "Outcome",
-    "OwnCertificate",
-    "Present",
-    "SchemaState",
-    "Statistics",
-    "Step",
-    "Store",
-    "Update",
-    "Verdict",
-    "names",
-]
+from responder.tokens.values import Operation
 
 PRUNE_EVERY = timedelta(minutes=10)
 """Between two looks at the length of the journal."""

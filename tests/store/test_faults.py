@@ -191,6 +191,10 @@ async def test_a_fault_of_our_own_shows_no_sql(store: Store) -> None:
         ("postgresql+asyncpg://me:hunter2@127.0.0.1:1/responder?ssl=maybe", "cannot use an option in database.url"),
         ("postgresql+asyncpg://me:hunter2@host:65536/responder", "has a port that is none"),
         ("postgresql+asyncpg://me:hunter2@/responder?host=a:1&host=b:65536", "has a port that is none"),
+        (
+            "postgresql+asyncpg://me:hunter2@/responder?host=a:1&host=b:2",
+            "database.url names several servers, of which one can be written: add target_session_attrs=primary",
+        ),
         ("postgresql+asyncpg://me:hunter2@/responder?host=a&port=hunter2", "has a port that is none"),
         ("postgresql+asyncpg://me:hunter2@a..b/responder", "has a host that is none"),
         (f"postgresql+asyncpg://me:hunter2@{'a' * 64}.example.com/responder", "has a host that is none"),
