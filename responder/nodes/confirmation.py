@@ -1,7 +1,7 @@
 """
 Confirmed propagation: a change is confirmed by every node that may be asked for it.
 
-A node that may answer queries has a live lease, so whoever has none is not waited for: it knows that it may be stale.
+A node that may answer queries has a live lease, so a node without one is not waited for: it knows that it may be stale.
 """
 
 from __future__ import annotations

@@ -58,12 +58,12 @@ class Membership:
     """
     The lease of the node *myself* in *store*, and all nodes as they were at the last look.
 
-    *tell* lets the other nodes know that there is something new to read about this one.
+    *share* lets the other nodes know that there is something new to read about this one.
     """
 
     store: Store
     myself: Myself
-    tell: Callable[[], object] = lambda: None
+    share: Callable[[], object] = lambda: None
     interval: float = RENEW_INTERVAL
     clock: Callable[[], float] = time.monotonic
     nodes: Sequence[Node] = ()
@@ -108,7 +108,7 @@ class Membership:
         self.nodes = await self.store.renew_lease(self._report(), lease=self.myself.lease)
         self._good_until = begun + self.myself.lease.total_seconds() - MARGIN
         if has_news:
-            self.tell()
+            self.share()
         self._report_differences()
         await self._notify()
 
@@ -177,7 +177,7 @@ def differences(nodes: Sequence[Node], name: str) -> list[tuple[str, str, bool]]
     """
     What should not differ between live nodes, and does, as the node *name* sees it.
 
-    Each is a kind, a text that says how to fix it, and whether it is an alarm.
+    Each is a kind, a text with the fix, and whether it is an alarm.
     """
     live = {node.name: node for node in nodes if node.is_live}
     if (me := live.get(name)) is None:

@@ -1,7 +1,7 @@
 """
 Hints between nodes: one has committed, one has applied. PostgreSQL's LISTEN and NOTIFY carry them.
 
-A hint only says that it is worth a look now; what is right is read from the tables, twice a second also without any
+A hint only means that it is worth a look now; what is right is read from the tables, twice a second also without any
 hint. So a hint that is lost costs time, and none of this can fail a change. NOTIFY takes a lock of the whole server
 until its transaction has ended, so it is sent on a connection of its own, after the commit that it is about.
 """
@@ -43,7 +43,7 @@ Connect = Callable[[], Awaitable[Any]]
 
 
 class Hint(Enum):
-    """What another node says."""
+    """What another node reports."""
 
     COMMITTED = "committed"
     APPLIED = "applied"
@@ -121,7 +121,7 @@ class Hints:
     def _receive(self, _connection: Any, _process: int, _channel: str, payload: str) -> None:
         kind, _, instance = payload.partition(" ")
         if instance != self._instance:
-            with suppress(ValueError):  # a node of a later version may say more
+            with suppress(ValueError):  # a node of a later version may have more kinds
                 self._heard(Hint(kind))
 
     async def _notify(self, connection: Any) -> None:

@@ -33,7 +33,7 @@ class NodeReport:
     """
     What a node writes about itself with each renewal of its lease.
 
-    *instance* differs for each start of the service, so that two services with one name are told apart. *clock* is the
+    *instance* differs for each start of the service, which distinguishes two services with one name. *clock* is the
     node's own clock, in seconds since 1970.
     """
 

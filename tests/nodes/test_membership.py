@@ -67,7 +67,7 @@ async def node(url: str, name: str, *, listen_url: str | None = None, lease: flo
     hints = store.hints(listen_url, name=name, instance=myself.instance, heard=hear)
     tasks = [asyncio.create_task(membership.run())]
     if hints is not None:
-        membership.tell = lambda: hints.send(Hint.APPLIED)
+        membership.share = lambda: hints.send(Hint.APPLIED)
         tasks.append(asyncio.create_task(hints.run()))
     running = OneNode(store, membership, heard, tasks)
     try:
