@@ -15,13 +15,12 @@ RUN /opt/build/bin/python -m hatchling build -t wheel -d dist \
 
 FROM python:3.13-slim
 RUN useradd --system --uid 65053 --user-group --no-create-home --home-dir /var/lib/responder responder \
- && install -d -m 0700 -o responder -g responder /var/lib/responder /run/responder
+ && install -d -m 0700 -o responder -g responder /var/lib/responder
 COPY --from=build /opt/responder /opt/responder
-ENV PATH=/opt/responder/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
-    RUNTIME_DIRECTORY=/run/responder
+ENV PATH=/opt/responder/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 USER responder
-# The database, and the socket between the processes: with a read-only root file system these two stay writable.
-VOLUME ["/var/lib/responder", "/run/responder"]
+# The database: with a read-only root file system this stays writable.
+VOLUME ["/var/lib/responder"]
 EXPOSE 53/udp 53/tcp 443/tcp
 STOPSIGNAL SIGTERM
 # Wherever the configuration has the admin listener: its /readyz proves the database, and asks the nameserver over UDP

@@ -10,7 +10,7 @@ import socket
 import ssl
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from itertools import chain
@@ -26,11 +26,12 @@ from responder.challenges import Challenges
 from responder.config import Settings
 from responder.dns.cookies import DAY, daily_keys
 from responder.errors import CannotStart, ResponderError, StoreUnavailable
-from responder.feed import Publisher, hold
+from responder.feed import Publisher
 from responder.files.keyfile import read_key
 from responder.limits import Limits
 from responder.logs import Outage
 from responder.process.child import Lifeline, run
+from responder.process.lifeline import Word
 from responder.process.scheduling import take_short_turns
 from responder.store import SchemaState, Store
 from responder.tls.keypair import KeyPair
@@ -72,13 +73,13 @@ async def main(orders: dict[str, Any], lifeline: Lifeline, stop: asyncio.Event) 
         async with AsyncExitStack() as stack:
             for sock in chain(*sockets.values()):
                 stack.callback(sock.close)
-            outlived = {pid: hold(pid) for pid in orders["nameservers"]}
+            outlived: list[int] = orders["nameservers"]
             again = orders["restarts"] > 0
             store = await (_open_again(settings, sockets["admin"], len(outlived), stop) if again else _open(settings))
             if store is None:
                 return
             stack.push_async_callback(store.close)
-            writer = await _start(settings, store, sockets, outlived, stack)
+            writer = await _start(settings, store, sockets, lifeline, outlived, stack)
             lifeline.ready()
             metrics.RESTARTS.labels("control").inc(orders["restarts"])
             _log.info(
@@ -140,7 +141,8 @@ async def _start(
     settings: Settings,
     store: Store,
     sockets: dict[str, list[socket.socket]],
-    outlived: dict[int, int],
+    lifeline: Lifeline,
+    outlived: Sequence[int],
     stack: AsyncExitStack,
 ) -> asyncio.Task[None]:
     """Start everything; what stops it again is pushed on *stack*. Returns the task of the one writer."""
@@ -154,6 +156,7 @@ async def _start(
         store.snapshot,
         nameservers=settings.dns.processes,
         outlived=outlived,
+        kill=lifeline.ask_to_kill,
         lost=metrics.RESTARTS.labels("nameserver").inc,
         counted=lambda counted: metrics.count(*counted),
     )
@@ -171,8 +174,8 @@ async def _start(
     updates = _updates(settings, store, challenges, limits)
     if updates is not None:
         publisher.answer_packets(updates.answer)
-    await publisher.start(sockets["feed"][0])
     stack.push_async_callback(publisher.stop)
+    await stack.enter_async_context(_running(_attend(lifeline, publisher)))
     writer = await stack.enter_async_context(_running(challenges.run()))
     if updates is not None:
         stack.push_async_callback(updates.stop)
@@ -185,14 +188,26 @@ async def _start(
         max_lifetime=timedelta(seconds=settings.values.max_lifetime),
     )
     tls = await _start_tls(settings, store, challenges, stack)
-    await _listen(build_runner(api, name="api", drain=DRAIN), sockets["api"], tls, stack)
+    await _listen(build_runner(api, drain=DRAIN), sockets["api"], tls, stack)
     await _listen(_admin(settings, store, publisher.lag), sockets["admin"], None, stack)
     return writer
 
 
+async def _attend(lifeline: Lifeline, publisher: Publisher) -> None:
+    """Have *publisher* know of each nameserver what the supervisor says: that it is there, answers, or is dead."""
+    while True:
+        message = await lifeline.hear()
+        if message.word is Word.FEED:
+            await publisher.admit(message.number, socket.socket(fileno=message.descriptor))
+        elif message.word is Word.SERVE:
+            publisher.answers(message.number)
+        elif message.word is Word.DIED:
+            publisher.bury(message.number)
+
+
 def _admin(settings: Settings, store: Health, lag: Callable[[], tuple[int, int]]) -> Runner:
     dns = [(endpoint.host, endpoint.port) for endpoint in (listen.reachable for listen in settings.dns.listen)]
-    return build_runner(build_admin(store, settings.statics[0].apex, dns, lag=lag), name="admin", drain=DRAIN)
+    return build_runner(build_admin(store, settings.statics[0].apex, dns, lag=lag), drain=DRAIN)
 
 
 async def _listen(

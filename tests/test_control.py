@@ -16,7 +16,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from http.client import HTTPConnection
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import aiohttp
 import dns.asyncquery
@@ -32,7 +32,9 @@ from responder.dns.wire import Transport
 from responder.dns.zone import Zones
 from responder.errors import StoreUnavailable
 from responder.files.keyfile import read_key
+from responder.process import lifeline
 from responder.process.child import Lifeline
+from responder.process.lifeline import Word
 from responder.store import NewToken, SchemaState, Store
 from responder.tokens.secret import digest, mint_secret, tsig_secret
 from responder.tokens.token import tsig_key_name
@@ -56,15 +58,34 @@ class Process:
     directory: Path
     orders: dict[str, Any]
     ports: dict[str, int]
+    lifeline: Lifeline
+    supervisor: socket.socket
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     relay: feed.Relay = field(default_factory=feed.Relay)
-    is_ready: bool = False
+    feeds: feed.Feeds = field(default_factory=feed.Feeds)
 
-    def ready(self) -> None:
-        self.is_ready = True
+    @property
+    def is_ready(self) -> bool:
+        """Whether it has told its supervisor so."""
+        try:
+            return bool(self.supervisor.recv(64, socket.MSG_DONTWAIT | socket.MSG_PEEK))
+        except BlockingIOError:
+            return False
+
+    def introduce(self) -> None:
+        """Have it and the nameserver's end of the feed, which is in this process, know each other."""
+        ours, theirs = socket.socketpair()
+        with ours:
+            lifeline.send(self.supervisor, lifeline.Message(Word.FEED, os.getpid(), ours.fileno()))
+        lifeline.send(self.supervisor, lifeline.Message(Word.SERVE, os.getpid()))
+        self.feeds.put(theirs)
 
     async def main(self) -> None:
-        await control.main(self.orders, cast("Lifeline", self), self.stop)
+        self.lifeline.watch()
+        try:
+            await control.main(self.orders, self.lifeline, self.stop)
+        finally:
+            self.lifeline.unwatch()
 
 
 @pytest.fixture
@@ -74,17 +95,17 @@ def process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Process
     monkeypatch.setattr(control, "DRAIN", 0.1)
     new_database(tmp_path)
     listeners = {purpose: socket.create_server(("127.0.0.1", 0)) for purpose in ("api", "admin")}
-    listeners["feed"] = socket.socket(socket.AF_UNIX)
-    listeners["feed"].bind(str(tmp_path / "feed"))
-    listeners["feed"].listen()
     ports = {purpose: listeners[purpose].getsockname()[1] for purpose in ("api", "admin")}
     settings = load(write_configuration(tmp_path, **ports, dns=free_port()), {})
     numbers = {purpose: [os.dup(listener.fileno())] for purpose, listener in listeners.items()}
-    with Quick():
+    ours, theirs = lifeline.pair()
+    with Quick(), ours, theirs:
         yield Process(
             tmp_path,
             {"settings": settings.model_dump(mode="json"), "sockets": numbers, "nameservers": [], "restarts": 0},
             ports,
+            Lifeline(theirs),
+            ours,
         )
     for listener in listeners.values():
         listener.close()
@@ -95,9 +116,8 @@ async def started(process: Process) -> AsyncIterator[list[Zones]]:
     """The process at work, and a nameserver that follows it: yields what it was given to serve."""
     snapshots: list[Zones] = []
     before = asyncio.all_tasks()
-    following = asyncio.create_task(
-        feed.follow(str(process.directory / "feed"), snapshots.append, lambda _: None, process.relay)
-    )
+    following = asyncio.create_task(feed.follow(process.feeds, snapshots.append, lambda _: None, process.relay))
+    process.introduce()
     running = asyncio.create_task(process.main())
     try:
         await eventually(lambda: (process.is_ready and snapshots) or running.done(), "the process is ready")

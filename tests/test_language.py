@@ -121,6 +121,9 @@ responder/config/api.py
 responder/config/fields.py
 responder/config/settings.py
 responder/config/sources.py
+responder/connections/__init__.py
+responder/connections/listener.py
+responder/connections/runner.py
 responder/control.py
 responder/dns/cookies.py
 responder/dns/exchange.py
@@ -144,8 +147,6 @@ responder/doctor/report.py
 responder/doctor/walk.py
 responder/errors.py
 responder/feed/frames.py
-responder/feed/peer.py
-responder/feed/publisher.py
 responder/feed/relay.py
 responder/files/atomicfile.py
 responder/files/keyfile.py
@@ -157,10 +158,8 @@ responder/names.py
 responder/nameserver/__main__.py
 responder/nameserver/server.py
 responder/nameserver/tcp.py
-responder/process/child.py
 responder/process/listeners.py
 responder/process/scheduling.py
-responder/process/supervisor.py
 responder/process/systemd.py
 responder/store/__init__.py
 responder/store/accounts.py

@@ -58,6 +58,7 @@ def _plan(context: Context) -> supervisor.Plan:
         api=[(endpoint.host, endpoint.port) for endpoint in settings.api.listen],
         admin=[(endpoint.host, endpoint.port) for endpoint in settings.admin.listen],
         processes=settings.dns.processes,
+        spares=1 if settings.dns.spare else 0,
         settings=dump,
     )
     if faults := supervisor.cannot_bind(plan):

@@ -1,9 +1,7 @@
 """
-The connections of an HTTP listener: how many there may be and who has to make room, how long each may wait for its
-client, and what is answered to what is not HTTP. aiohttp bounds none of this by itself.
+The connections of an HTTP listener: how many there may be, how long they may dally, what is said to what is no request.
 
-`runner` puts the rest together: `listener` accepts connections, `places` decides which may stay, `connection` serves
-one, `closings` counts those that had to go.
+aiohttp bounds none of this by itself, and answers malformed HTTP with its parser's own words.
 """
 
 from responder.connections.runner import Runner

@@ -5,6 +5,7 @@ The nameserver's end of the feed: zones, kept as the control process publishes t
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Callable, Sequence
 
 import structlog
@@ -24,9 +25,6 @@ FREED_AT_ONCE = 500
 AWAY_REPORTED = 5.0
 """Seconds that the control process may be away, to start afresh or because all stops, before that is worth a line."""
 
-RECONNECT_DELAY = 0.1
-"""Seconds between a nameserver's attempts to find the control process again."""
-
 FAULT_INTERVAL = 60.0
 """Seconds between two reports of faults of one kind: checks come every few seconds."""
 
@@ -34,8 +32,25 @@ _faults = Seldom(FAULT_INTERVAL)
 _log = structlog.get_logger("feed")
 
 
+class Feeds:
+    """Where a nameserver gets its feed from: the supervisor hands over one for each life of the control process."""
+
+    def __init__(self) -> None:
+        self._newest: asyncio.Queue[socket.socket] = asyncio.Queue(1)
+
+    def put(self, feed: socket.socket) -> None:
+        """Have *feed*, a connected Unix stream socket, followed next. An earlier one that still waits leads nowhere."""
+        if self._newest.full():
+            self._newest.get_nowait().close()
+        self._newest.put_nowait(feed)
+
+    async def next(self) -> socket.socket:
+        """The newest one that was not followed yet, now or when it is here."""
+        return await self._newest.get()
+
+
 async def follow(
-    path: str,
+    feeds: Feeds,
     install: Callable[[Zones], None],
     rekey: Callable[[tuple[bytes, ...]], None],
     relay: Relay | None = None,
@@ -49,44 +64,47 @@ async def follow(
     and then. While the control process is away everything stays as it is.
     """
     relay = relay or Relay()
-    serving: Zones | None = None
-    lost_at: float | None = None
-    loop = asyncio.get_running_loop()
+    loaded: Zones | None = None
     while True:
+        feed = await _next(feeds)
+        reader, writer = await asyncio.open_unix_connection(sock=feed)
         try:
-            reader, writer = await asyncio.open_unix_connection(path)
-        except OSError:
-            if lost_at is not None and loop.time() - lost_at > AWAY_REPORTED:
-                lost_at = None
-                _log.warning("control process is away; answering from memory")
-            await asyncio.sleep(RECONNECT_DELAY)
-            continue
-        try:
-            writer.write(pack({"serving": serving is not None}))
+            writer.write(pack({"loaded": loaded is not None}))
             relay.attach(writer)
-            async for zones in _receive(reader, writer, serving, rekey, relay, counts):
-                old, serving = serving, zones
+            async for zones in _receive(reader, writer, loaded, rekey, relay, counts):
+                old, loaded = loaded, zones
                 install(zones)
                 if old is not None and old is not zones:
                     _free(old)
         except (asyncio.IncompleteReadError, ConnectionError):
-            lost_at = loop.time()
+            continue
         finally:
             relay.detach()
             writer.transport.abort()
-        await asyncio.sleep(RECONNECT_DELAY)
+
+
+async def _next(feeds: Feeds) -> socket.socket:
+    """The next feed. That there is none for long is worth a line."""
+    waiting = asyncio.ensure_future(feeds.next())
+    try:
+        done, _ = await asyncio.wait([waiting], timeout=AWAY_REPORTED)
+        if not done:
+            _log.warning("control process is away; answering from memory")
+        return await waiting
+    finally:
+        waiting.cancel()
 
 
 async def _receive(
     reader: asyncio.StreamReader,
     writer: asyncio.StreamWriter,
-    serving: Zones | None,
+    loaded: Zones | None,
     rekey: Callable[[tuple[bytes, ...]], None],
     relay: Relay,
     counts: Callable[[], Sequence[Count]],
 ) -> AsyncIterator[Zones]:
     """Apply frames as they come and acknowledge each. Yields the new zones whenever a snapshot is complete."""
-    collecting = serving or Zones()
+    collecting = loaded or Zones()
     while True:
         number, frame = parse_frame(await read(reader, MAX_FRAME))
         match frame:

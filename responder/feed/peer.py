@@ -1,16 +1,14 @@
 """
-A nameserver at the other end of the feed, as the control process sees it: what it was sent, what it has acknowledged,
-and a hold on its process. It is put down where it takes nothing any more; otherwise that is for the `publisher` to say.
+A nameserver at the other end of the feed, as the control process sees it: what it was sent, what it has acknowledged.
+
+It is killed where it takes nothing any more; otherwise that is for the `publisher` to decide.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
-import signal
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import structlog
@@ -29,50 +27,55 @@ MAX_UNREAD = 1 << 20
 """Octets that may wait for a nameserver when a reply joins them: thousands of replies; it never asks for as many."""
 
 MAX_NAMES = 100
-"""Names in one frame: to read it takes a nameserver 0.1 ms, in which it answers nobody."""
+"""Names in one frame: to read it takes a nameserver 0.1 ms, in which it answers no query."""
 
 _log = structlog.get_logger("feed")
 
 
 @dataclass(eq=False)
 class Peer:
-    """One connected nameserver: what it was sent and what it has acknowledged, both counted in frames."""
+    """
+    One nameserver: what it was sent and what it has acknowledged, both counted in frames.
+
+    It counts until it is *gone*, which means dead, by the word of the supervisor, or let go because we stop. *kill*
+    asks for its death. *loaded* is whether it has zones, so that it may answer queries from them at any time.
+    """
 
     pid: int
     writer: asyncio.StreamWriter
-    serving: bool
+    kill: Callable[[int], None]
+    loaded: bool = False
     sent: int = 0
     acknowledged: int = 0
     gone: bool = False
-    leaving: bool = False
+    _is_severed: bool = False
     _serials: dict[Name, int] = field(default_factory=dict)
     _pending: dict[Name, Change] | None = field(default_factory=dict)
     _progress: asyncio.Event = field(default_factory=asyncio.Event)
     _unacknowledged: deque[int] = field(default_factory=deque)  # the names in each of those frames
     _credit: float = 0.0  # seconds that it has taken less for its snapshot than it may
-    _served_from: int = 0
-    _pidfd: int = -1
-
-    def __post_init__(self) -> None:
-        self._pidfd = hold(self.pid)
+    _current_from: int = 0
+    _loading: asyncio.Task[None] | None = None
 
     def send(self, frame: Frame) -> None:
+        """Send *frame*, if there is still a way to do that."""
         self.sent += 1
         self._unacknowledged.append(len(frame.names) if isinstance(frame, Change) else 0)
-        self.writer.write(render_frame(self.sent, frame))
+        if not self._is_severed:
+            self.writer.write(render_frame(self.sent, frame))
 
     def send_reply(self, reply: Reply) -> None:
         """
-        Send *reply*, unless the nameserver is gone, or reads so little that it would have us keep replies for ever: it
+        Send *reply*, unless the nameserver reads so little that it would have us keep replies for ever: it
         may not be itself any more. One that is only busy lets its client ask again.
         """
-        if not self.gone and self.writer.transport.get_write_buffer_size() <= MAX_UNREAD:
+        if self.writer.transport.get_write_buffer_size() <= MAX_UNREAD:
             self.send(reply)
 
     @property
-    def answers(self) -> bool:
-        """Whether it answers queries from all that it was told to serve."""
-        return self.serving and not self.loading and not self.gone and self.acknowledged >= self._served_from
+    def is_current(self) -> bool:
+        """Whether it has zones, with all changes that it was sent."""
+        return self.loaded and not self.loading and not self._is_severed and self.acknowledged >= self._current_from
 
     @property
     def loading(self) -> bool:
@@ -80,9 +83,9 @@ class Peer:
 
     def send_changes(self, changes: Sequence[Change]) -> bool:
         """
-        Send *changes*, now or behind the snapshot. Returns whether the nameserver answers queries meanwhile.
+        Send *changes*, now or behind the snapshot. Returns whether the nameserver may answer queries meanwhile.
 
-        One that is loading answers only if it outlived an earlier control process, and then from old data.
+        One that is loading may only if it had zones before, and then from old data.
         """
         for change in changes:
             if self._pending is None:
@@ -90,7 +93,16 @@ class Peer:
             else:
                 earlier = self._pending.get(change.apex)
                 self._pending[change.apex] = _join(earlier, change) if earlier is not None else change
-        return self.serving
+        return self.loaded
+
+    def begin_loading(self, loading: asyncio.Task[None]) -> None:
+        """Keep changes back until *loading* has sent a whole snapshot, which is to begin afterwards."""
+        self.stop_loading()
+        self._pending, self._loading = {}, loading
+
+    def stop_loading(self) -> None:
+        if self._loading is not None:
+            self._loading.cancel()
 
     def finish_loading(self, serials: dict[Name, int]) -> None:
         """Send what came while the snapshot went out and is not part of it, and only then let it be served."""
@@ -99,8 +111,8 @@ class Peer:
         for change in pending.values():
             self._send_news(change)
         self.send(End())
-        self._served_from = self.sent
-        self.serving = True
+        self._current_from = self.sent
+        self.loaded = True
         self._progress.set()
 
     def _send_news(self, change: Change) -> None:
@@ -127,7 +139,7 @@ class Peer:
         self._credit -= now() - began
 
     def acknowledge(self, count: int) -> None:
-        """Raises `ValueError` for what cannot be: whoever repeats itself would keep everybody waiting for ever."""
+        """Raises `ValueError` for what cannot be: repeating itself, it would keep all callers waiting for ever."""
         if not self.acknowledged < count <= self.sent:
             raise ValueError("an acknowledgement of nothing")
         for _ in range(count - self.acknowledged):
@@ -137,81 +149,47 @@ class Peer:
 
     async def confirm(self) -> None:
         """
-        Wait until it has acknowledged everything sent so far, or make an end of it.
+        Wait until it has acknowledged everything sent so far, or is dead: one that is late is killed.
 
         There is one deadline for all of that: acknowledging it frame by frame does not buy more time.
         """
-        while self.loading and not self.gone:  # `drain` says how long that may take
+        while self.loading and not self._is_severed:  # `drain` limits how long that may take
             await self._progresses(self.sent, ACK_DEADLINE)
         target, now = self.sent, asyncio.get_running_loop().time
         deadline = now() + ACK_DEADLINE + sum(self._unacknowledged) * SECONDS_PER_NAME
-        while self.acknowledged < target and not self.gone:
+        while self.acknowledged < target and not self._is_severed:
             await self._progresses(target, deadline - now())
+        while self._is_severed and not self.gone:  # until it is dead, it may go on answering
+            await self._progresses(target, ACK_DEADLINE)
 
     async def _progresses(self, target: int, seconds: float) -> None:
-        """Wait for any progress, and make an end of it if there is none in time and it owes some up to *target*."""
+        """Wait for any progress. If there is none in time and it owes some up to *target*, it is killed."""
         self._progress.clear()
         try:
             async with asyncio.timeout(seconds):
                 await self._progress.wait()
         except TimeoutError:
-            if self.acknowledged < target and not self.gone:
+            if self.acknowledged < target or self._is_severed:
                 self.put_down()
 
     def put_down(self) -> None:
-        """Kill it because it hangs."""
-        _log.error("nameserver does not acknowledge; killing it so that it starts afresh", pid=self.pid)
-        self.kill()
+        """Have it killed because it hangs."""
+        if not self._is_severed:
+            _log.error("nameserver does not acknowledge; killing it so that it starts afresh", pid=self.pid)
+        self.sever()
 
-    def kill(self) -> None:
-        kill(self.pid, self._pidfd)
-        self.abandon()
-
-    def leave(self) -> None:
-        """Hang up because *we* stop: the nameserver is fine and goes on."""
-        self.leaving = True
-        self.abandon()
-
-    def abandon(self) -> None:
-        self.gone = True
+    def sever(self) -> None:
+        """Have it killed, and take nothing more from it."""
+        self._is_severed = True
         self._progress.set()
         self.writer.transport.abort()
+        self.kill(self.pid)
 
-    def close(self) -> None:
-        self.abandon()
-        let_go(self._pidfd)
-        self._pidfd = -1
-
-
-_DEAD = -2
-
-
-def hold(pid: int) -> int:
-    """
-    A hold on a process, which cannot mean a stranger that got the same id later.
-
-    A number below 0 if there is none to be had: `_DEAD` for a process that has ended, or else -1, so that only the id
-    is left to go by.
-    """
-    try:
-        return os.pidfd_open(pid)
-    except ProcessLookupError:
-        return _DEAD
-    except (OSError, AttributeError):
-        return -1
-
-
-def kill(pid: int, pidfd: int) -> None:
-    with contextlib.suppress(OSError):
-        if pidfd >= 0:
-            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-        elif pidfd != _DEAD:
-            os.kill(pid, signal.SIGKILL)
-
-
-def let_go(pidfd: int) -> None:
-    if pidfd >= 0:
-        os.close(pidfd)
+    def leave(self) -> None:
+        """It is dead, or we stop: then the nameserver is fine and goes on."""
+        self.gone = self._is_severed = True
+        self._progress.set()
+        self.writer.transport.abort()
 
 
 def _join(earlier: Change, later: Change) -> Change:

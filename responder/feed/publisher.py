@@ -1,19 +1,17 @@
 """
-The control process's end of the feed: tells every nameserver what changed, and knows when all of them serve it.
+The control process's end of the feed: it sends every nameserver what changed, and knows when all of them serve it.
 
 A nameserver that does not acknowledge in time is killed (the supervisor starts it afresh), because a stale one is
-worse than a missing one: resolvers retry elsewhere on silence, but take a stale answer as final.
+worse than a missing one: resolvers retry elsewhere on silence, but take a stale answer as final. Spares count like all
+others, as they may answer at any time; the supervisor, which decides that, reports which ones do.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
-import struct
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import aclosing
-from types import MappingProxyType
 from typing import Any
 
 import structlog
@@ -22,13 +20,10 @@ from responder.dns.counts import Count, parse_counts
 from responder.dns.zone import Change, Static
 from responder.errors import ResponderError, Unserved
 from responder.feed.frames import Begin, Check, Keys, Reply, parse_packet, read
-from responder.feed.peer import Peer, hold, kill, let_go
+from responder.feed.peer import Peer
 from responder.feed.relay import Answer, fail
 from responder.logs import Outage
 from responder.names import Name
-
-HELLO_DEADLINE = 3.0
-"""Seconds that whoever connects may take to say what it is. A nameserver needs a millisecond."""
 
 GATHER_DEADLINE = 5.0
 """Seconds a new control process waits for the nameservers that outlived the old one to come back to it."""
@@ -54,7 +49,7 @@ _log = structlog.get_logger("feed")
 
 
 class Publisher:
-    """The control process's end: tells every nameserver, and knows when all of them serve a change."""
+    """The control process's end: it sends every change to every nameserver, and knows when all of them have it."""
 
     def __init__(
         self,
@@ -62,85 +57,100 @@ class Publisher:
         snapshot: SnapshotSource,
         *,
         nameservers: int,
-        outlived: Mapping[int, int] = MappingProxyType({}),
+        outlived: Iterable[int] = (),
+        kill: Callable[[int], None],
         lost: Callable[[], object] = lambda: None,
         counted: Callable[[Count], object] = lambda _: None,
     ) -> None:
         """
-        *nameservers* are expected; those of *outlived* (process ids, each with its `hold`) answer already, from
-        what they knew before.
-        *lost* is called whenever one is gone for good, *counted* with whatever they have counted since the last time.
+        *nameservers* are expected to answer. Those of *outlived* (process ids) run already, and may answer from what
+        they knew before.
+        *kill* has one of them killed, by its process id, of which `bury` is to hear; *lost* is called whenever one is
+        dead, *counted* with all that they have counted since the last time.
         """
         self._statics = tuple(statics)
         self._apexes = {str(static.apex) for static in self._statics}
         self._counted = counted
         self._snapshot = snapshot
         self._expected = nameservers
+        self._kill = kill
         self._lost = lost
         self._keys = Keys(())
         self._answer: Answer = fail
-        self._peers: set[Peer] = set()
-        self._outlived = dict(outlived)
+        self._peers: dict[int, Peer] = {}
+        self._answering: set[int] = set()  # process ids
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._outlived = set(outlived)  # those of them that did not come back so far
         self._gathered = asyncio.Event()
-        self._progress = asyncio.Event()  # set whenever a nameserver acknowledges something
         self._gathering: asyncio.TimerHandle | None = None
-        self._server: asyncio.Server | None = None
+        self._progress = asyncio.Event()  # set whenever one more nameserver may be answering
         self._outage = Outage(_log, "no nameserver can have a snapshot", "nameservers can have snapshots again")
-
-    async def start(self, listener: socket.socket) -> None:
-        """Accept nameservers on *listener*, a Unix stream socket that the supervisor keeps open."""
         self._gather()
-        # Not `start_unix_server`: from Python 3.13 on, that one removes the socket's file when it stops.
-        self._server = await asyncio.start_server(self._attend, sock=listener)
 
     async def stop(self) -> None:
         """Let go of the nameservers; they go on answering."""
-        if self._server is not None:
-            self._server.close()
         if self._gathering is not None:
             self._gathering.cancel()
-        for peer in self._peers:
+        for peer in self._peers.values():
             peer.leave()
-        for pidfd in self._outlived.values():
-            let_go(pidfd)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def admit(self, pid: int, feed: socket.socket) -> None:
+        """Have the nameserver with that process id follow, which is at the other end of *feed*."""
+        reader, writer = await asyncio.open_unix_connection(sock=feed)
+        peer = self._peers[pid] = Peer(pid, writer, self._kill)
+        task = asyncio.create_task(self._attend(peer, reader))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def answers(self, pid: int) -> None:
+        """Note that this nameserver answers queries: it is not a spare, or is one no more."""
+        self._answering.add(pid)
+        self._progress.set()
+
+    def bury(self, pid: int) -> None:
+        """Note that this nameserver is dead: from now on it is not waited for."""
+        self._answering.discard(pid)
+        if (peer := self._peers.pop(pid, None)) is not None:
+            peer.leave()
+        self._is_back(pid)
+        self._lost()
 
     def lag(self) -> tuple[int, int]:
-        """How many nameservers answer queries, and the frames that the slowest of them has yet to acknowledge."""
-        answering = [peer for peer in self._peers if peer.answers]
-        return len(answering), max((peer.sent - peer.acknowledged for peer in answering), default=0)
+        """How many nameservers answer queries, and the frames that the slowest of all has yet to acknowledge."""
+        current = [peer for peer in self._peers.values() if peer.is_current]
+        behind = max((peer.sent - peer.acknowledged for peer in current), default=0)
+        return sum(peer.pid in self._answering for peer in current), behind
 
     async def check(self) -> None:
         """Make an end of every nameserver that hangs: it is of no use to anybody, and resolvers wait for it in vain."""
-        peers = [peer for peer in self._peers if peer.answers]
+        peers = [peer for peer in self._peers.values() if peer.is_current]
         for peer in peers:
             peer.send(Check())
         await asyncio.gather(*(peer.confirm() for peer in peers))
 
     async def publish(self, changes: Sequence[Change]) -> None:
-        """Make *changes* live. Returns once every nameserver that answers queries answers from them."""
+        """Make *changes* live. Returns once every nameserver that answers queries, or may, answers from them."""
         if not changes:
             return
         await self._gathered.wait()
-        peers = [peer for peer in self._peers if peer.send_changes(changes)]
+        peers = [peer for peer in self._peers.values() if peer.send_changes(changes)]
         await asyncio.gather(*(peer.confirm() for peer in peers))
         await self._wait_for_one()
 
     async def reload(self) -> None:
         """Have every nameserver take a new snapshot. Returns once they all serve it."""
-        peers, self._peers = self._peers, set()
-        self._gather()
-        for peer in peers:
-            self._outlived[peer.pid] = hold(peer.pid)
-            peer.leave()  # it comes back at once
         await self._gathered.wait()
-        await asyncio.gather(*(peer.confirm() for peer in self._peers))
+        for peer in self._peers.values():
+            self._load_anew(peer)
+        await asyncio.gather(*(peer.confirm() for peer in self._peers.values() if peer.loaded))
         await self._wait_for_one()
 
     async def _wait_for_one(self) -> None:
-        """Raise `Unserved` if no nameserver comes to answer at all: a change that nobody serves is not live."""
+        """Raise `Unserved` if no nameserver comes to answer at all: a change that none of them serves is not live."""
         try:
             async with asyncio.timeout(REPLACEMENT_DEADLINE):
-                while self._expected and not any(peer.answers for peer in self._peers):
+                while self._expected and not self.lag()[0]:
                     self._progress.clear()
                     await self._progress.wait()
         except TimeoutError:
@@ -149,7 +159,7 @@ class Publisher:
     def rekey(self, keys: tuple[bytes, ...]) -> None:
         """Have every nameserver, those yet to come included, make and check cookies with *keys*."""
         self._keys = Keys(keys)
-        for peer in self._peers:
+        for peer in self._peers.values():
             peer.send(self._keys)
 
     def answer_packets(self, answer: Answer) -> None:
@@ -157,52 +167,45 @@ class Publisher:
         self._answer = answer
 
     def _gather(self) -> None:
-        """From now on, wait with changes until all nameservers are here, or have had the time to come."""
-        self._gathered.clear()
-        if self._gathering is not None:
-            self._gathering.cancel()
+        """Wait with changes until all that run already are back, or dead."""
+        if not self._outlived:
+            self._gathered.set()
+            return
         self._gathering = asyncio.get_running_loop().call_later(GATHER_DEADLINE, self._end_gathering)
 
     def _end_gathering(self) -> None:
         """Go on without those that did not come. What still runs of them hangs, and would wake up with old answers."""
-        for pid, pidfd in self._outlived.items():
+        for pid in self._outlived:
             _log.error("nameserver does not come back; killing it so that it starts afresh", pid=pid)
-            kill(pid, pidfd)
-            let_go(pidfd)
-        self._outlived.clear()
-        self._gathered.set()
+            self._kill(pid)
+        self._gather()
 
-    async def _attend(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        pid, uid = _credentials(writer)
-        if uid not in (os.getuid(), 0):
-            _log.error("stranger on the feed socket turned away", pid=pid, uid=uid)
-            writer.close()
-            return
-        try:
-            async with asyncio.timeout(HELLO_DEADLINE):
-                peer = Peer(pid, writer, serving=bool((await read(reader, MAX_MESSAGE))["serving"]))
-        except (*_BROKEN, TimeoutError):
-            writer.close()
-            return
-        self._peers.add(peer)
-        let_go(self._outlived.pop(pid, -1))
-        if len(self._peers) >= self._expected:
+    def _is_back(self, pid: int) -> None:
+        """Note that there is no need to wait for this one: it is back, or dead."""
+        self._outlived.discard(pid)
+        if not self._outlived:
             self._gathered.set()
-        loading = asyncio.create_task(self._load(peer))
+            if self._gathering is not None:
+                self._gathering.cancel()
+
+    async def _attend(self, peer: Peer, reader: asyncio.StreamReader) -> None:
+        """Take the messages of the nameserver, for as long as they are valid."""
         try:
+            peer.loaded = bool((await read(reader, MAX_MESSAGE))["loaded"])
+            self._is_back(peer.pid)
+            self._load_anew(peer)
             while True:
                 self._take(peer, await read(reader, MAX_MESSAGE))
         except _BROKEN as fault:
             # It never hangs up by itself: it is dead, or as good as dead, and must not answer from old data.
-            if not peer.leaving:
+            if not peer.gone:
                 if not isinstance(fault, _GONE):
-                    _log.error("nameserver sends what makes no sense; killing it", pid=pid, reason=str(fault)[:100])
-                peer.kill()
-                self._lost()
+                    reason = str(fault)[:100]
+                    _log.error("nameserver sends what makes no sense; killing it", pid=peer.pid, reason=reason)
+                peer.sever()
         finally:
-            self._peers.discard(peer)
-            loading.cancel()
-            peer.close()
+            peer.stop_loading()
+            peer.writer.transport.abort()
 
     def _take(self, peer: Peer, message: dict[str, Any]) -> None:
         if "ack" in message:
@@ -214,6 +217,9 @@ class Publisher:
         else:
             number, packet = parse_packet(message)
             self._answer(packet, lambda reply: peer.send_reply(Reply(number, reply)))
+
+    def _load_anew(self, peer: Peer) -> None:
+        peer.begin_loading(asyncio.create_task(self._load(peer)))
 
     async def _load(self, peer: Peer) -> None:
         """Send *peer* the snapshot, then what was committed meanwhile, and let it take part."""
@@ -244,10 +250,3 @@ class Publisher:
                 peer.send(change)
                 await peer.drain()
         return serials
-
-
-def _credentials(writer: asyncio.StreamWriter) -> tuple[int, int]:
-    """Process and user id at the other end of a Unix socket, as the kernel vouches for them."""
-    peer: socket.socket = writer.get_extra_info("socket")
-    pid, uid, _ = struct.unpack("3i", peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
-    return pid, uid

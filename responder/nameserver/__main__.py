@@ -16,7 +16,8 @@ from responder.dns.exchange import Exchange
 from responder.dns.identity import Identity
 from responder.dns.ratelimit import RateLimit
 from responder.nameserver import sandbox, tcp
-from responder.nameserver.server import Nameserver, keep_collections_short, serve
+from responder.nameserver.life import serve
+from responder.nameserver.server import Nameserver, keep_collections_short
 from responder.process.child import Lifeline, run
 from responder.process.scheduling import take_short_turns, wait_for_nobody
 
@@ -31,7 +32,7 @@ _OURSELVES = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
 
 
 async def main(orders: dict[str, Any], lifeline: Lifeline, stop: asyncio.Event) -> None:
-    """*orders* name its sockets (inherited, by number), the feed's path, and how to present itself."""
+    """*orders* name its sockets (inherited, by number), and how to present itself."""
     logs.configure(**orders["log"])
     _go_first(orders["dns"])
     _give_up_what_is_not_needed()
@@ -39,7 +40,7 @@ async def main(orders: dict[str, Any], lifeline: Lifeline, stop: asyncio.Event) 
     sockets = {
         purpose: [socket.socket(fileno=number) for number in numbers] for purpose, numbers in orders["sockets"].items()
     }
-    await serve(Nameserver(_exchange(orders["dns"])), sockets, orders["feed"], stop, lifeline.ready)
+    await serve(Nameserver(_exchange(orders["dns"])), sockets, lifeline, stop)
 
 
 def _go_first(dns: dict[str, Any]) -> None:

@@ -1,19 +1,14 @@
 """
-A nameserver process: packets from its sockets through `exchange` and back, and zones from the feed.
+From a packet to its answer: through `exchange`, with an edge that keeps the faults of one packet from all others.
 
-It faces the internet, so it is given sockets and the path of the feed, and has nothing else: no database, no tokens,
-no configuration, no environment. Between a packet and its answer nothing is awaited.
+Between a packet and its answer nothing is awaited.
 """
 
 from __future__ import annotations
 
-import asyncio
 import gc
-import socket
 import time
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
 
 import structlog
 
@@ -21,12 +16,8 @@ from responder.dns.cookies import Cookies
 from responder.dns.exchange import SIGNATURE, Exchange
 from responder.dns.wire import HEADER, TCP_CEILING, Rcode, Transport, header_only
 from responder.dns.zone import Zones
-from responder.feed import Deliver, Packet, Relay, follow
+from responder.feed import Deliver, Packet, Relay
 from responder.logs import Seldom
-from responder.nameserver import tcp, udp
-
-COOKIE_REFRESH = 60.0
-"""Seconds after which a remembered cookie is checked anew: a cookie in a reply is at most that old."""
 
 FAULT_INTERVAL = 10.0
 """Seconds between two reports of faults of one kind. Whoever finds a packet that brings one out sends it again."""
@@ -104,62 +95,3 @@ def keep_collections_short() -> None:
             gc.freeze()
 
     gc.callbacks.append(spare)
-
-
-async def serve(
-    server: Nameserver,
-    sockets: dict[str, list[socket.socket]],
-    feed: str,
-    stop: asyncio.Event,
-    ready: Callable[[], None],
-) -> None:
-    """
-    Answer on *sockets* ("udp" and "tcp": bound, listening, non-blocking) until *stop* is set; call *ready* when that
-    begins.
-
-    Nothing is read from the sockets before the first snapshot is here: what comes in until then waits in the kernel.
-    """
-    loaded = asyncio.Event()
-
-    def install(zones: Zones) -> None:
-        server.install(zones)
-        loaded.set()
-
-    following = asyncio.create_task(follow(feed, install, server.rekey, server.relay, server.exchange.take_counts))
-    stopping = asyncio.create_task(stop.wait())
-    loading = asyncio.create_task(loaded.wait())
-    await asyncio.wait([following, stopping, loading], return_when=asyncio.FIRST_COMPLETED)
-    if loaded.is_set():  # if not, there is nothing to answer from, not even REFUSED
-        await _answer(server, sockets, ready, [following, stopping])
-    for task in (following, stopping, loading):
-        task.cancel()
-    if following.done() and not following.cancelled():
-        following.result()  # it runs for ever: that it ended is a fault, and the traceback belongs in the log
-
-
-async def _answer(
-    server: Nameserver,
-    sockets: dict[str, list[socket.socket]],
-    ready: Callable[[], None],
-    tasks: Iterable[asyncio.Task[Any]],
-) -> None:
-    """Answer until one of *tasks* is done."""
-    loop, connections = asyncio.get_running_loop(), tcp.Connections()
-    for sock in sockets["udp"]:
-        udp.watch(server.reply, server.pass_on, sock)
-    listeners = [await tcp.listen(server.reply, server.pass_on, sock, connections) for sock in sockets["tcp"]]
-    refreshing = asyncio.create_task(_refresh_cookies(server.exchange))
-    ready()
-    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    refreshing.cancel()
-    for sock in sockets["udp"]:
-        loop.remove_reader(sock)
-    for listener in listeners:
-        listener.close()
-    connections.close()
-
-
-async def _refresh_cookies(exchange: Exchange) -> None:
-    while True:
-        await asyncio.sleep(COOKIE_REFRESH)
-        exchange.forget_cookies()

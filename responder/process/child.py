@@ -1,9 +1,9 @@
 """
 What every child of the supervisor has in common: its lifeline, its signals, its event loop.
 
-The lifeline is a socket on file descriptor 0. The supervisor sends the child's orders down it (a JSON document in an
-anonymous file, so that no secret ever stands in an argument list or an environment), the child reports that it is
-ready and, from then on, that it lives, and its end means that the supervisor is gone: then the child goes too.
+The supervisor sends the child's orders on the lifeline (a JSON document in an anonymous file, so that no secret ever
+stands in an argument list or an environment). The child reports that it is ready and, from then on, that it lives. The
+end of the lifeline means that the supervisor is gone: then the child goes too.
 """
 
 from __future__ import annotations
@@ -21,9 +21,7 @@ from typing import Any
 import structlog
 
 from responder.logs import Seldom
-
-ALIVE = b"."
-"""What a child says when it is ready, and again and again after that."""
+from responder.process.lifeline import Message, Word, receive, receive_orders, send
 
 BEAT = 1.0
 """Seconds between two signs of life."""
@@ -37,42 +35,69 @@ _log = structlog.get_logger("process")
 class Lifeline:
     """A child's end of the socket to its supervisor."""
 
-    def __init__(self) -> None:
-        self._socket = socket.socket(fileno=os.dup(0))
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        self._heard: asyncio.Queue[Message] = asyncio.Queue()
+        self._beat: asyncio.TimerHandle | None = None
 
     def orders(self) -> Any:
         """The JSON document that the supervisor sent. Blocks until it is here; call it once, first of all."""
-        _, files, _, _ = socket.recv_fds(self._socket, 1, 1)
-        if not files:
+        if (orders := receive_orders(self._socket)) is None:
             raise SystemExit("the supervisor went away")
-        with os.fdopen(files[0], "rb") as file:
-            return json.load(file)
+        return json.loads(orders)
 
-    def ready(self) -> None:
-        """Report that the work has begun, and from now on that the event loop is still turning."""
+    def watch(self) -> None:
+        """Read messages from now on, and end this process at once when the supervisor is gone."""
+        asyncio.get_running_loop().add_reader(self._socket, self._listen)
+
+    def unwatch(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._socket)
+        if self._beat is not None:
+            self._beat.cancel()
+
+    async def hear(self) -> Message:
+        """The next message of the supervisor, now or later."""
+        return await self._heard.get()
+
+    def ready(self, place: int = 0) -> None:
+        """Report that the work has begun, at that *place*, and from now on that the event loop is still turning."""
+        if self._beat is not None:
+            self._beat.cancel()
+        self._send(Message(Word.ALIVE, place))
+        self._beat = asyncio.get_running_loop().call_later(BEAT, self.ready, place)
+
+    def ask_to_kill(self, pid: int) -> None:
+        """Have the supervisor kill a nameserver. It reports the death; until then, it may be asked again."""
+        self._send(Message(Word.KILL, pid))
+
+    def _send(self, message: Message) -> None:
         with contextlib.suppress(OSError):  # the supervisor is gone, or stopped for so long that it need not know
-            self._socket.send(ALIVE, socket.MSG_DONTWAIT)
-        asyncio.get_running_loop().call_later(BEAT, self.ready)
+            send(self._socket, message)
 
-    async def ended(self) -> None:
-        """Return when the supervisor is gone."""
-        self._socket.setblocking(False)
-        with contextlib.suppress(ConnectionError):  # its end if the supervisor never looked at our report
-            await asyncio.get_running_loop().sock_recv(self._socket, 1)
+    def _listen(self) -> None:
+        try:
+            message = receive(self._socket)
+        except BlockingIOError:
+            return
+        except ConnectionError:  # its end if the supervisor never looked at our report
+            message = None
+        if message is None:
+            os._exit(1)
+        self._heard.put_nowait(message)
 
 
 def run(main: Callable[[Any, Lifeline, asyncio.Event], Awaitable[None]]) -> None:
     """
     Run *main* with the orders, the lifeline, and an event that is set when it shall come to an end.
 
-    SIGTERM and SIGINT ask for the end. The end of the lifeline does not ask: it kills, for nobody is left to wait.
+    SIGTERM and SIGINT ask for the end. The end of the lifeline does not ask: the process is gone at once.
     """
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # when a terminal closes, the supervisor says what to do
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # when a terminal closes, the supervisor decides what to do
     signal.pthread_sigmask(signal.SIG_SETMASK, [])  # the supervisor blocks its own signals, and we inherited that
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # the customary 1024 are fewer than our connections
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # secrets are in memory, and belong in no file
-    lifeline = Lifeline()
+    lifeline = Lifeline(socket.socket(fileno=os.dup(0)))
     asyncio.run(_run(main, lifeline.orders(), lifeline))
 
 
@@ -84,14 +109,11 @@ async def _run(
     loop.set_exception_handler(_Reporter())
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    watching = asyncio.create_task(_die_with(lifeline))
-    await main(orders, lifeline, stop)
-    watching.cancel()
-
-
-async def _die_with(lifeline: Lifeline) -> None:
-    await lifeline.ended()
-    os.kill(os.getpid(), signal.SIGKILL)
+    lifeline.watch()
+    try:
+        await main(orders, lifeline, stop)
+    finally:
+        lifeline.unwatch()
 
 
 class _Reporter:
@@ -104,11 +126,3 @@ class _Reporter:
         message = str(context["message"])
         if (unreported := self._seldom.due(message)) is not None:
             _log.error(message, reason=repr(context.get("exception")), more=unreported)
-
-
-def send_orders(lifeline: socket.socket, orders: bytes) -> None:
-    """The supervisor's side of `Lifeline.orders`. Never blocks, however long they are and whatever the child does."""
-    with os.fdopen(os.memfd_create("orders"), "wb") as file:
-        file.write(orders)
-        file.seek(0)
-        socket.send_fds(lifeline, [b"O"], [file.fileno()])

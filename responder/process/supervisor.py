@@ -8,18 +8,15 @@ handing over a plan in an anonymous file.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import asdict, dataclass
 from typing import Any, NoReturn
 
 import structlog
@@ -27,8 +24,10 @@ import structlog
 from responder import logs
 from responder.logs import REMINDER, Seldom
 from responder.process import systemd
-from responder.process.child import send_orders
+from responder.process.children import Child, introduce
+from responder.process.lifeline import Message, Word
 from responder.process.listeners import Address, Sockets, bind_all, close_all
+from responder.process.prctl import set_name
 
 STOP_CONTROL = 3.0
 """Seconds the control process may take to finish what it acknowledged half; the nameservers wait for it."""
@@ -36,42 +35,27 @@ STOP_CONTROL = 3.0
 STOP_NAMESERVERS = 1.0
 """Seconds for the nameservers after that. Together below the 5 s that we promise, and the 10 s that Docker waits."""
 
-SHORT_LIFE = 1.0
-"""Seconds: a child that lived shorter, or was never ready, is restarted with growing delays, any other at once."""
-
-MAX_DELAY = 5.0
-"""Seconds between two starts of a child that keeps dying."""
-
-FEED_BACKLOG = 128
-
 LOOK_INTERVAL = 5.0
-"""Seconds between looks at the children: for signs of life, and should a signal that tells of a death be missed."""
-
-READY_INTERVAL = 0.1
-"""Seconds between looks until all children have said that they are ready: systemd waits for that."""
-
-SILENCE = 30.0
-"""Seconds without a sign of life after which a child hangs, and is killed. It gives one every second."""
-
-KEPT_FOR_NAMESERVERS = (
-    *("PATH", "LANG", "LC_ALL", "TZ", "PYTHONPATH", "PYTHONHOME", "PYTHONUNBUFFERED"),
-    "JOURNAL_STREAM",  # whether stderr is the journal, which wants priorities
-)
-"""The only environment variables a nameserver process sees."""
+"""Seconds between looks at the children: whether they respond, and should the signal of a death be missed."""
 
 _log = structlog.get_logger("supervisor")
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, signal.SIGIO)
+"""What the supervisor waits for. SIGIO means that a child has reported something."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What to bind, and the settings that the control process gets (they hold secrets: never printed)."""
+    """
+    What to bind, how many nameservers answer, how many more stand by, and the settings that the control process gets
+    (they hold secrets: never printed).
+    """
 
     dns: list[Address]
     api: list[Address]
     admin: list[Address]
     processes: int
+    spares: int
     settings: dict[str, Any]
 
     def bind(self) -> tuple[Sockets, list[str]]:
@@ -80,7 +64,7 @@ class Plan:
 
 
 def cannot_bind(plan: Plan) -> list[str]:
-    """Try all of *plan*, let go of it again, and say what could not be bound."""
+    """Try all of *plan*, let go of it again, and return what could not be bound."""
     sockets, faults = plan.bind()
     close_all(sockets)
     return faults
@@ -106,159 +90,58 @@ def main() -> int:
     with os.fdopen(int(sys.argv[1]), "rb") as file:
         plan = Plan(**json.load(file))
     logs.configure(**plan.settings["log"])
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # whoever started us may have ignored it, and then we would too
+    set_name("responder")
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # our parent may have ignored it, and then we would too
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-    directory = os.environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]
-    if directory:
-        return _supervise(plan, Path(directory))
-    with tempfile.TemporaryDirectory(prefix="responder-") as temporary:
-        return _supervise(plan, Path(temporary))
-
-
-def _supervise(plan: Plan, directory: Path) -> int:
     sockets, faults = plan.bind()
-    feed = directory / "feed.sock"
-    try:
-        sockets["feed"] = [_bind_feed(feed)]
-    except BlockingIOError:
-        faults.append(f"another responder is running with RUNTIME_DIRECTORY={directory}: give each its own")
-    except OSError as fault:
-        faults.append(f"cannot create {feed}: {fault.strerror or fault}")
     try:
         for text in faults:
             _log.critical("cannot start", reason=text)
-        return 1 if faults else _start(plan, sockets, feed).run()
+        return 1 if faults else _supervisor(plan, sockets).run()
     finally:
         close_all(sockets)
 
 
-def _start(plan: Plan, sockets: dict[str, list[socket.socket]], feed: Path) -> Supervisor:
+def _supervisor(plan: Plan, sockets: Sockets) -> Supervisor:
     """The supervisor of *plan*, none of whose children lives yet."""
-    control_sockets = {purpose: _numbers(sockets[purpose]) for purpose in ("api", "admin", "feed")}
+    control_sockets = {purpose: _numbers(sockets[purpose]) for purpose in ("api", "admin")}
     control = Child("control", "responder.control", control_sockets, {"settings": plan.settings})
     share = len(sockets["udp"]) // plan.processes
+    places = {f"udp {n + 1}": _numbers(sockets["udp"][n * share : (n + 1) * share]) for n in range(plan.processes)}
     nameservers = [
         Child(
             f"nameserver {n + 1}",
             "responder.nameserver",
-            {"udp": _numbers(sockets["udp"][n * share : (n + 1) * share]), "tcp": _numbers(sockets["tcp"])},
-            {"feed": str(feed), "log": plan.settings["log"], "dns": plan.settings["dns"]},
+            {**places, "tcp": _numbers(sockets["tcp"])},
+            {"log": plan.settings["log"], "dns": plan.settings["dns"]},
             bare=True,
         )
-        for n in range(plan.processes)
+        for n in range(plan.processes + plan.spares)
     ]
-    return Supervisor(control, nameservers)
-
-
-@dataclass(slots=True)
-class Child:
-    """A child process: how to start it, and how it fared."""
-
-    name: str
-    module: str
-    sockets: dict[str, list[int]]
-    orders: dict[str, Any]
-    bare: bool = False
-    process: subprocess.Popen[bytes] | None = None
-    is_ready: bool = False
-    was_ready: bool = False
-    due: float | None = 0.0
-    restarts: int = 0
-    deaths: Seldom = field(default_factory=lambda: Seldom(REMINDER))
-    is_missed: bool = False
-    _lifeline: socket.socket | None = None
-    _started: float = 0.0
-    _heard: float = 0.0
-    _delay: float = 0.0
-
-    def start(self, nameservers: Sequence[int] = ()) -> None:
-        """
-        Start it, with nothing open but its sockets and its lifeline; later, if the system has no process to give.
-
-        Its orders name the *nameservers* that are running, by process id.
-        """
-        self._started, self.due = time.monotonic(), None
-        orders = self.orders | {
-            "sockets": self.sockets,
-            "nameservers": list(nameservers),
-            "restarts": self.restarts,
-        }
-        environment = {k: v for k, v in os.environ.items() if not self.bare or k in KEPT_FOR_NAMESERVERS}
-        try:
-            self._lifeline, theirs = socket.socketpair()
-            with theirs:
-                send_orders(self._lifeline, json.dumps(orders).encode())
-                self.process = subprocess.Popen(
-                    [sys.executable, "-P", "-m", self.module],
-                    stdin=theirs.fileno(),
-                    pass_fds=[number for numbers in self.sockets.values() for number in numbers],
-                    env=environment,
-                    process_group=0,  # a terminal's Ctrl-C is for the supervisor, which stops all in the right order
-                )
-        except OSError as fault:
-            _log.error("cannot start a process", process=self.name, reason=fault.strerror)
-            self._retire()
-
-    def bury(self) -> None:
-        """Note that it died, whether it ever was ready, and when it may live again."""
-        self.listen()
-        self._retire()
-
-    def _retire(self) -> None:
-        if self._lifeline is not None:
-            self._lifeline.close()
-        short = not self.is_ready or time.monotonic() - self._started < SHORT_LIFE
-        self._delay = min(max(2 * self._delay, 0.1), MAX_DELAY) if short else 0.0
-        self.due = time.monotonic() + self._delay
-        self.restarts += 1
-        self.is_ready = False
-        self._lifeline = self.process = None
-
-    def listen(self) -> None:
-        """Look whether it reported that it is ready, and has given signs of life since."""
-        if self._lifeline is None:
-            return
-        try:
-            said = self._lifeline.recv(4096, socket.MSG_DONTWAIT)
-        except OSError:
-            return
-        if said:
-            self.is_ready = self.was_ready = True
-            self._heard = time.monotonic()
-
-    @property
-    def keeps_dying(self) -> bool:
-        return self._delay >= MAX_DELAY
-
-    def is_back(self) -> bool:
-        """Whether it kept dying, and now lives."""
-        return self.is_missed and self.is_ready and time.monotonic() - self._started >= SHORT_LIFE
-
-    def hangs(self) -> bool:
-        """Whether it was ready once, and has been silent for too long."""
-        return self.is_ready and time.monotonic() - self._heard > SILENCE
-
-    def signal(self, number: int) -> None:
-        if self.process is not None:
-            self.process.send_signal(number)
+    return Supervisor(control, nameservers, places=plan.processes)
 
 
 class Supervisor:
-    """Keeps the children running until it is told to stop."""
+    """
+    Keeps the children running until a signal asks it to stop.
 
-    def __init__(self, control: Child, nameservers: list[Child]) -> None:
+    Every nameserver begins as a spare: it loads and follows the feed, and reads no packet. A place is a set of sockets,
+    and each of the *places* is given to one nameserver that has loaded. When that one is dead, so that it certainly
+    reads no packet any more, a spare gets its place at once.
+    """
+
+    def __init__(self, control: Child, nameservers: list[Child], *, places: int) -> None:
         self._control = control
         self._nameservers = nameservers
         self._children = [control, *nameservers]
+        self._places = range(1, places + 1)
         self._watchdog = systemd.watchdog_interval()
         self._announced = False
 
     def run(self) -> int:
-        """Returns the exit status: 0 when told to stop, 1 when the control process never came up."""
+        """Returns the exit status: 0 when it was asked to stop, 1 when the control process never came up."""
         while True:
-            for child in self._children:
-                if child.due is not None and child.due <= time.monotonic():
-                    child.start(self._living_nameservers() if child is self._control else ())
+            self._start_those_due()
             received = signal.sigtimedwait(_SIGNALS, self._patience())
             if received is not None and received.si_signo in (signal.SIGTERM, signal.SIGINT):
                 systemd.notify("STOPPING=1")
@@ -268,49 +151,97 @@ class Supervisor:
                 return 0
             self._reap()
             self._listen()
+            self._fill_places()
             if self._control.process is None and not self._control.was_ready:
                 _log.critical("the control process could not start; its last event has the reason")
                 self._stop()
                 return 1
 
+    def _start_those_due(self) -> None:
+        for child in self._children:
+            if child.due is not None and child.due <= time.monotonic() and self._is_wanted(child):
+                self._start(child)
+
+    def _is_wanted(self, child: Child) -> bool:
+        """A spare can wait until queries are answered at every place: starting costs processor time."""
+        living = [nameserver for nameserver in self._nameservers if nameserver.process is not None]
+        return child is self._control or len(living) < len(self._places) or self._all_answer()
+
+    def _start(self, child: Child) -> None:
+        living = [nameserver for nameserver in self._nameservers if nameserver.process is not None]
+        if child is not self._control:
+            child.start()
+            self._introduce(child)
+            return
+        child.start([nameserver.pid for nameserver in living])
+        for nameserver in living:
+            self._introduce(nameserver)
+
+    def _introduce(self, nameserver: Child) -> None:
+        """Have it follow the control process, if both run."""
+        if nameserver.process is not None and self._control.process is not None:
+            introduce(self._control, nameserver)
+            if nameserver.answers_at:
+                self._control.notify(Message(Word.SERVE, nameserver.pid))
+
     def _patience(self) -> float:
         """Seconds that may pass until there is something to do, if no signal comes."""
-        due = [child.due - time.monotonic() for child in self._children if child.due is not None]
-        look = LOOK_INTERVAL if self._announced else READY_INTERVAL
-        return max(0.0, min([*due, look, self._watchdog or look]))
+        due = [
+            child.due - time.monotonic() for child in self._children if child.due is not None and self._is_wanted(child)
+        ]
+        return max(0.0, min([*due, LOOK_INTERVAL, self._watchdog or LOOK_INTERVAL]))
 
     def _listen(self) -> None:
-        """Pass the children's signs of life on to systemd, and make an end of whoever gives none."""
+        """Read the reports of the children, do what the control process asks, and kill what is unresponsive."""
         for child in self._children:
-            child.listen()
+            was_answering = child.answers_at
+            wanted = child.listen()
+            if child is self._control:
+                self._kill(wanted)
+            if child.answers_at and not was_answering:
+                self._control.notify(Message(Word.SERVE, child.pid))
             if child.is_back():
                 child.is_missed, child.deaths = False, Seldom(REMINDER)
                 _log.warning("a process is running again", process=child.name)  # seen where its deaths are
             if child.hangs():
                 _log.error("a process is unresponsive; killing it", process=child.name)
                 child.signal(signal.SIGKILL)
-        if not self._announced and all(child.is_ready for child in self._children):
+        if not self._announced and self._control.is_ready and self._all_answer():
             self._announced = True
             systemd.notify("READY=1")
         if self._watchdog is not None:
             systemd.notify("WATCHDOG=1")
 
-    def _living_nameservers(self) -> list[int]:
-        """Those that answer while the control process starts: it must call nothing live that they do not serve."""
-        return [child.process.pid for child in self._nameservers if child.process is not None]
+    def _kill(self, pids: Sequence[int]) -> None:
+        """Kill nameservers for the control process: they may answer from old data, or were taken over."""
+        for nameserver in self._nameservers:
+            if nameserver.pid in pids:
+                nameserver.signal(signal.SIGKILL)
 
-    def _reap(self) -> list[Child]:
+    def _all_answer(self) -> bool:
+        return {nameserver.answers_at for nameserver in self._nameservers} >= {*self._places}
+
+    def _fill_places(self) -> None:
+        """Give each place that is free to a nameserver that has loaded."""
+        taken = {nameserver.place for nameserver in self._nameservers}
+        spares = [nameserver for nameserver in self._nameservers if nameserver.is_ready and not nameserver.place]
+        for place, spare in zip([place for place in self._places if place not in taken], spares, strict=False):
+            spare.place = place
+            spare.notify(Message(Word.SERVE, place))
+
+    def _reap(self) -> None:
         """Bury the dead; report the untimely ones."""
         dead = [child for child in self._children if child.process is not None and child.process.poll() is not None]
         for child in dead:
-            status = child.process.returncode if child.process is not None else 0
+            status, pid = child.process.returncode if child.process is not None else 0, child.pid
             cause = f"killed by signal {-status}" if status < 0 else f"exited with status {status}"
             child.bury()
+            if child is not self._control:
+                self._control.notify(Message(Word.DIED, pid))
             if child is self._control and not child.was_ready:
                 _log.error("a process died", process=child.name, cause=cause)
             else:
                 self._report(child, cause)
-        return dead
 
     def _report(self, child: Child, cause: str) -> None:
         """Each death is a line; when they come as fast as they may, one now and then, until it is running again."""
@@ -334,22 +265,6 @@ class Supervisor:
                         _log.error("a process does not stop; killing it", process=child.name)
                         child.process.kill()
                         child.process.wait()
-
-
-def _bind_feed(path: Path) -> socket.socket:
-    # The directory is ours for as long as this process lives, and the socket in it: nameservers know it by its path.
-    fcntl.flock(os.open(path.parent, os.O_RDONLY), fcntl.LOCK_EX | fcntl.LOCK_NB)
-    path.unlink(missing_ok=True)  # left by a supervisor that was killed
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        sock.bind(str(path))
-        path.chmod(0o600)
-        sock.listen(FEED_BACKLOG)
-        sock.setblocking(False)
-    except BaseException:
-        sock.close()
-        raise
-    return sock
 
 
 def _numbers(sockets: list[socket.socket]) -> list[int]:

@@ -22,7 +22,7 @@ from typing import Any
 
 import pytest
 
-from tests.bench import api, counting, credentials, dns, isolation, processes, report, scale, servers, update
+from tests.bench import api, counting, credentials, dns, isolation, outage, processes, report, scale, servers, update
 from tests.bench.machine import Cores, pin, processor
 from tests.e2e.programs import LOGS
 
@@ -117,6 +117,12 @@ def _counting(directory: Path, cores: Cores, arguments: argparse.Namespace) -> o
     return [asdict(one) for one in rounds]
 
 
+def _outage(directory: Path, cores: Cores, arguments: argparse.Namespace) -> object:
+    sizes = outage.measure(directory, cores, rounds=arguments.rounds, say=_say)
+    print(report.outage_table(sizes))
+    return [asdict(size) for size in sizes]
+
+
 PARTS = {
     "dns": _dns,
     "counting": _counting,
@@ -126,8 +132,9 @@ PARTS = {
     "credentials": _credentials,
     "isolation": _isolation,
     "processes": _processes,
+    "outage": _outage,
 }
-_WITHOUT_DNSPERF = {"api", "counting", "credentials", "isolation"}
+_WITHOUT_DNSPERF = {"api", "counting", "credentials", "isolation", "outage"}
 
 
 def _arguments() -> argparse.Namespace:

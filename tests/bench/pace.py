@@ -33,15 +33,21 @@ _LAST_REPLIES = 0.5
 
 def times(port: int, queries: Sequence[str], *, rate: int, seconds: float) -> list[float]:
     """Seconds that the reply to each query took. Queries without one end the benchmark."""
+    outcome = outcomes(port, queries, rate=rate, seconds=seconds)
+    answered = [one for one in outcome if one is not None]
+    if len(answered) < len(outcome):
+        raise SystemExit(f"{len(outcome) - len(answered)} of {len(outcome)} queries were not answered")
+    return answered
+
+
+def outcomes(port: int, queries: Sequence[str], *, rate: int, seconds: float) -> list[float | None]:
+    """As `times`, and None for each query without a reply."""
     command = (*URGENT, sys.executable, "-m", "tests.bench.pace", str(port), str(rate), str(seconds))
     run = subprocess.run(
         command, input="\n".join(queries), stdout=subprocess.PIPE, text=True, check=True, timeout=10 * seconds
     )
     outcome: list[float | None] = json.loads(run.stdout)
-    answered = [one for one in outcome if one is not None]
-    if len(answered) < len(outcome):
-        raise SystemExit(f"{len(outcome) - len(answered)} of {len(outcome)} queries were not answered")
-    return answered
+    return outcome
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
-from tests.bench import counting, credentials, isolation, processes
+from tests.bench import counting, credentials, isolation, outage, processes
 from tests.bench.api import CONCURRENCY
 from tests.bench.api import Results as APIResults
 from tests.bench.dns import OURS, RATE, Measured, Round
@@ -149,6 +149,22 @@ def isolation_table(rounds: Sequence[isolation.Round], priority: str) -> str:
         ("disturbed rounds", _disturbed([r.foreign for r in rounds])),
     ]
     return f"{_table((f'isolation, {priority} priority', ''), rows)}\n\nMedians (and ranges) of {len(rounds)} rounds.\n"
+
+
+def outage_table(sizes: Sequence[outage.Size]) -> str:
+    """How long queries wait when the process that answers them is killed."""
+    rows = [
+        (f"{size.names:,} names, {name}", _number(Spread.of(one.longest * 1e3 for one in outages)), str(_lost(outages)))
+        for size in sizes
+        for name, outages in (("ours", size.ours), ("NSD", size.nsd))
+        if outages
+    ]
+    header = ("a nameserver process is killed", "longest wait of a query, ms", "queries without a reply")
+    return f"{_table(header, rows)}\n\nMedians (and ranges) of {len(sizes[0].ours)} deaths each.\n"
+
+
+def _lost(outages: Sequence[outage.Outage]) -> int:
+    return sum(one.lost for one in outages)
 
 
 def processes_table(rounds: Sequence[processes.Round]) -> str:

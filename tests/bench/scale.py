@@ -7,11 +7,10 @@ Both processes get their names over a real feed, as a control process gives them
 from __future__ import annotations
 
 import asyncio
-import json
+import os
 import random
+import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator
@@ -23,10 +22,10 @@ from responder.config.settings import DnsSettings, RateLimitSettings
 from responder.dns.zone import Change
 from responder.feed import Publisher
 from responder.names import Name
-from responder.process.child import ALIVE, send_orders
 from tests.bench.dns import Measured, Workload, check, dnsperf, figure, flood
 from tests.bench.machine import Cores, percentile, pin
 from tests.bench.servers import Listener
+from tests.support.nameservers import start, wait_until_it_answers
 from tests.support.zones import APEX, static
 
 FEW, MANY = 100, 1_000_000
@@ -106,39 +105,20 @@ def _reload(server: _Nameserver, directory: Path, say: Callable[[str], None]) ->
 def _running(directory: Path, names: int, cores: Cores) -> Iterator[_Nameserver]:
     directory.mkdir(parents=True)
     with ExitStack() as stack:
-        feed = stack.enter_context(socket.socket(socket.AF_UNIX))
-        feed.bind(str(directory / "feed"))
-        feed.listen()
-        feed.setblocking(False)
         loop = asyncio.new_event_loop()
         thread = threading.Thread(target=loop.run_forever, daemon=True)
         thread.start()
-        publisher = asyncio.run_coroutine_threadsafe(_publish(feed, names), loop).result()
         udp, tcp = stack.enter_context(socket.socket(type=socket.SOCK_DGRAM)), stack.enter_context(socket.socket())
         udp.bind(("127.0.0.1", 0))
         tcp.bind(udp.getsockname())
         for sock in (udp, tcp):
             sock.setblocking(False)
-        ours, theirs = (stack.enter_context(sock) for sock in socket.socketpair())
-        orders = {
-            "sockets": {"udp": [udp.fileno()], "tcp": [tcp.fileno()]},
-            "feed": str(directory / "feed"),
-            "log": {"level": "info", "format": "json"},
-            "dns": DnsSettings(rate_limit=RateLimitSettings(replies_per_second=0)).model_dump(mode="json"),
-        }
-        send_orders(ours, json.dumps(orders).encode())
+        settings = DnsSettings(rate_limit=RateLimitSettings(replies_per_second=0))
         began = time.monotonic()
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "responder.nameserver"],
-            stdin=theirs.fileno(),
-            pass_fds=[udp.fileno(), tcp.fileno()],
-        )
-        stack.callback(process.wait)
-        stack.callback(process.kill)
+        process, supervisor, feed = start(stack, udp, tcp, settings)
         pin([process.pid], cores.measured)
-        ours.settimeout(_PATIENCE)
-        if ours.recv(1) != ALIVE:
-            raise SystemExit("the nameserver did not come up")
+        publisher = asyncio.run_coroutine_threadsafe(_publish(process.pid, feed, names), loop).result()
+        wait_until_it_answers(supervisor, _PATIENCE)
         load = time.monotonic() - began
         listener = Listener(f"{names} names", udp.getsockname()[1], (process.pid,))
         yield _Nameserver(names, listener, load, publisher, loop)
@@ -148,14 +128,15 @@ def _running(directory: Path, names: int, cores: Cores) -> Iterator[_Nameserver]
         loop.close()
 
 
-async def _publish(feed: socket.socket, names: int) -> Publisher:
+async def _publish(pid: int, feed: socket.socket, names: int) -> Publisher:
     async def snapshot() -> AsyncGenerator[Change, None]:
-        for start in range(0, names, _CHUNK):
-            some = {_challenge_name(number): () for number in range(start, min(start + _CHUNK, names))}
+        for at in range(0, names, _CHUNK):
+            some = {_challenge_name(number): () for number in range(at, min(at + _CHUNK, names))}
             yield Change(apex=APEX, previous=1, serial=1, names=some)
 
-    publisher = Publisher([static()], snapshot, nameservers=1)
-    await publisher.start(feed)
+    publisher = Publisher([static()], snapshot, nameservers=1, kill=lambda pid: os.kill(pid, signal.SIGKILL))
+    await publisher.admit(pid, feed)
+    publisher.answers(pid)
     return publisher
 
 

@@ -130,6 +130,8 @@ class Process:
     birth: str
     parent: int = field(compare=False)
     command: str = field(compare=False)
+    name: str = field(compare=False)
+    """What it calls itself, of at most 15 characters."""
 
     @property
     def alive(self) -> bool:
@@ -160,8 +162,10 @@ def _read(entry: Path) -> Process | None:
     """Read one directory of /proc (proc(5)); None if that process has ended."""
     try:
         # The second field is the program's name in parentheses, and may itself hold spaces and parentheses.
-        state, parent, *rest = (entry / "stat").read_bytes().rpartition(b")")[2].decode().split()
+        head, _, tail = (entry / "stat").read_bytes().rpartition(b")")
+        state, parent, *rest = tail.decode().split()
         command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
     except (FileNotFoundError, ProcessLookupError):
         return None
-    return None if state in "ZX" else Process(int(entry.name), rest[17], int(parent), command)
+    name = head.partition(b"(")[2].decode(errors="replace")
+    return None if state in "ZX" else Process(int(entry.name), rest[17], int(parent), command, name)

@@ -15,6 +15,7 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
 
+from responder.nameserver.life import ANSWERING, SPARE
 from tests.support.places import ROOT
 from tests.support.ports import free_port
 from tests.support.processes import PATIENCE
@@ -95,8 +96,12 @@ class Responder:
         return descendants(self.supervisor.pid)
 
     def child(self, module: str) -> Process:
-        """The one process of the module, such as `control` or `nameserver`; waits for it to be there."""
+        """The one process of the module, such as `control` or `nameserver`, but no spare; waits for it to be there."""
         return wait_until(lambda: self._child(module), f"there is one {module} process")
+
+    def spare(self) -> Process | None:
+        """The nameserver that has loaded and stands by, if there is one now."""
+        return next((process for process in self.children() if process.name == SPARE), None)
 
     def replacement(self, of: Process, module: str) -> Process:
         """The process of the module that takes the place of another; waits for it."""
@@ -107,7 +112,8 @@ class Responder:
     def _child(self, module: str) -> Process | None:
         found = [process for process in self.children() if f"responder.{module}" in process.command]
         self._seen.update(found)
-        return found[0] if len(found) == 1 else None
+        at_work = [process for process in found if module != "nameserver" or process.name == ANSWERING]
+        return at_work[0] if len(at_work) == 1 else None
 
     def ready(self) -> bool:
         """Whether the service says that it is ready."""

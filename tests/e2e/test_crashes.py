@@ -28,6 +28,9 @@ PAUSE = 0.003
 VALUES = 15
 """Values presented at one name at most, besides `VALUE`; the service takes sixteen."""
 
+KILLED = 8
+"""Nameservers that are killed one after the other."""
+
 KILLED_AFTER = 20
 """Acknowledged values after which the supervisor is killed: the time in which requests keep coming."""
 
@@ -62,6 +65,37 @@ async def test_nameserver_is_killed(fresh_service: Responder) -> None:
     answers = [question.result() for question in questions]
     assert [answer for answer in answers if answer != {VALUE}] == []
     assert first != await asyncio.to_thread(service.replacement, first, "nameserver")
+
+
+def test_a_spare_knows_what_was_acknowledged(fresh_service: Responder) -> None:
+    """
+    However often the nameserver is killed while values come and go, each value is served when its present returns, and
+    not any more when its cleanup does.
+    """
+    service = fresh_service
+    token = service.mint("some.example.com")
+    _present(service, token, VALUE)
+    over, killed = threading.Event(), set[int]()
+
+    def kill_again_and_again() -> None:
+        while not over.is_set():
+            wait_until(lambda: over.is_set() or service.spare(), "there is a spare")
+            if not over.is_set():
+                nameserver = service.child("nameserver")
+                nameserver.kill()
+                killed.add(nameserver.pid)
+
+    with ThreadPoolExecutor(1) as executor:
+        killing = executor.submit(kill_again_and_again)
+        try:
+            while len(killed) < KILLED and not killing.done():
+                assert service.present(token, OTHER_VALUE).status == 200
+                assert {VALUE, OTHER_VALUE} == values(service.dns, token.challenge_name)
+                assert service.cleanup(token, OTHER_VALUE).status == 200
+                assert {VALUE} == values(service.dns, token.challenge_name)
+        finally:
+            over.set()
+            killing.result()
 
 
 async def test_control_is_killed(fresh_service: Responder) -> None:

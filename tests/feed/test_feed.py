@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -13,7 +13,6 @@ import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
@@ -31,6 +30,7 @@ from responder.feed import (
     Begin,
     Deliver,
     End,
+    Feeds,
     Frame,
     Keys,
     Packet,
@@ -84,23 +84,48 @@ class Store:
 
 
 @dataclass
+class Supervisor:
+    """What the supervisor does for the feed: it hands it over, kills whom the publisher wants dead, and says so."""
+
+    publishers: list[Publisher] = field(default_factory=list)
+    killed: list[int] = field(default_factory=list)
+    deaf: bool = False
+    """Whether nobody whom it kills dies."""
+    _pids: Iterator[int] = field(default_factory=lambda: itertools.count(100_001))
+
+    async def connect(self, pid: int = 0) -> tuple[int, socket.socket]:
+        """The process id of a nameserver, a new one unless it is given, and its feed to the newest publisher."""
+        ours, theirs = socket.socketpair()
+        pid = pid or next(self._pids)
+        await self.publishers[-1].admit(pid, ours)
+        return pid, theirs
+
+    def kill(self, pid: int) -> None:
+        self.killed.append(pid)
+        if not self.deaf:
+            asyncio.get_running_loop().call_soon(self.publishers[-1].bury, pid)
+
+
+@dataclass
 class Peer:
     """A nameserver by hand, which acknowledges when it is told to."""
 
+    pid: int
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
     all: ClassVar[list[Peer]] = []
 
     @classmethod
-    async def connect(cls, path: Path) -> Peer:
-        peer = cls(*await asyncio.open_unix_connection(path))
+    async def connect(cls, supervisor: Supervisor, pid: int = 0) -> Peer:
+        pid, feed = await supervisor.connect(pid)
+        peer = cls(pid, *await asyncio.open_unix_connection(sock=feed))
         cls.all.append(peer)
         return peer
 
     @classmethod
-    async def hello(cls, path: Path, *, serving: bool = False) -> Peer:
-        peer = await cls.connect(path)
-        peer.send({"serving": serving})
+    async def hello(cls, supervisor: Supervisor, pid: int = 0, *, loaded: bool = False) -> Peer:
+        peer = await cls.connect(supervisor, pid)
+        peer.send({"loaded": loaded})
         return peer
 
     def send(self, message: object) -> None:
@@ -143,7 +168,9 @@ class Peer:
 class Follower:
     """A real nameserver's end of the feed."""
 
-    path: Path
+    supervisor: Supervisor
+    feeds: Feeds = field(default_factory=Feeds)
+    pid: int = 0
     installed: list[Zones] = field(default_factory=list)
     keys: list[tuple[bytes, ...]] = field(default_factory=list)
     relay: Relay | None = None
@@ -161,10 +188,17 @@ class Follower:
         """Wait until it has installed so many snapshots."""
         await eventually(lambda: len(self.installed) >= snapshots, "a snapshot is served")
 
+    async def connect(self) -> None:
+        """Have it follow the newest publisher, to which it answers queries."""
+        self.pid, feed = await self.supervisor.connect(self.pid)
+        self.feeds.put(feed)
+        self.supervisor.publishers[-1].answers(self.pid)
+
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Follower]:
+        await self.connect()
         self.task = asyncio.create_task(
-            follow(str(self.path), self.installed.append, self.keys.append, self.relay, self.counts)
+            follow(self.feeds, self.installed.append, self.keys.append, self.relay, self.counts)
         )
         try:
             yield self
@@ -173,20 +207,11 @@ class Follower:
             await asyncio.wait([self.task])
 
 
-@pytest.fixture
-def victim(monkeypatch: pytest.MonkeyPatch) -> Iterator[subprocess.Popen[bytes]]:
-    """The process that every peer in this process seems to be; these tests would not survive being killed."""
-    with subprocess.Popen(["sleep", "3600"]) as process:
-        monkeypatch.setattr(control_end, "_credentials", lambda _: (process.pid, os.getuid()))
-        yield process
-        process.kill()
-
-
 @pytest.fixture(autouse=True)
 def deadlines(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nameservers have all the time, unless a test says otherwise."""
     monkeypatch.setattr(peers, "ACK_DEADLINE", PATIENCE)
-    for name in ("HELLO_DEADLINE", "GATHER_DEADLINE", "REPLACEMENT_DEADLINE"):
+    for name in ("GATHER_DEADLINE", "REPLACEMENT_DEADLINE"):
         monkeypatch.setattr(control_end, name, PATIENCE)
 
 
@@ -198,17 +223,8 @@ def logged() -> Iterator[list[structlog.typing.EventDict]]:
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "feed.sock"
-
-
-@pytest.fixture
-def listener(path: Path) -> Iterator[socket.socket]:
-    """The socket that the supervisor would keep open."""
-    with socket.socket(socket.AF_UNIX) as sock:
-        sock.bind(str(path))
-        sock.listen()
-        yield sock
+def supervisor() -> Supervisor:
+    return Supervisor()
 
 
 @pytest.fixture
@@ -220,26 +236,21 @@ Start = Callable[..., Awaitable[Publisher]]
 
 
 @pytest_asyncio.fixture
-async def start(listener: socket.socket, store: Store, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Start]:
-    """Starts control processes' ends on the one listening socket; they know of *nameservers*."""
-    monkeypatch.setattr(follower, "RECONNECT_DELAY", 0.001)
-    publishers: list[Publisher] = []
+async def start(supervisor: Supervisor, store: Store) -> AsyncIterator[Start]:
+    """Starts control processes' ends of the feed: so many *nameservers* are expected, some *outlived* another."""
 
-    async def start(nameservers: int = 0) -> Publisher:
-        publisher = Publisher([static()], store.snapshot, nameservers=nameservers)
-        await publisher.start(listener.dup())
-        publishers.append(publisher)
-        if not nameservers:
-            publisher._gathered.set()
+    async def start(nameservers: int = 0, outlived: Sequence[int] = ()) -> Publisher:
+        statics, kill = [static()], supervisor.kill
+        publisher = Publisher(statics, store.snapshot, nameservers=nameservers, outlived=outlived, kill=kill)
+        supervisor.publishers.append(publisher)
         return publisher
 
     yield start
-    for publisher in publishers:
+    for publisher in supervisor.publishers:
         await publisher.stop()
     for peer in Peer.all:
         peer.close()
     Peer.all.clear()
-    await eventually(lambda: not any(publisher._peers for publisher in publishers), "everybody has let go")
 
 
 async def within(awaitable: Awaitable[object]) -> None:
@@ -248,10 +259,10 @@ async def within(awaitable: Awaitable[object]) -> None:
         await awaitable
 
 
-async def test_snapshot_then_changes(start: Start, victim: object, path: Path) -> None:
+async def test_snapshot_then_changes(start: Start, supervisor: Supervisor) -> None:
     """A nameserver is sent the snapshot and then each change, every frame numbered."""
     publisher = await start()
-    peer = await Peer.hello(path)
+    peer = await Peer.hello(supervisor)
     frames = [await peer.read() for _ in range(4)]
     for number, _ in frames:
         peer.send({"ack": number})
@@ -272,20 +283,20 @@ async def test_snapshot_then_changes(start: Start, victim: object, path: Path) -
     assert list(enumerate(expected, 1)) == frames
 
 
-async def test_cookie_keys(start: Start, victim: object, path: Path) -> None:
+async def test_cookie_keys(start: Start, supervisor: Supervisor) -> None:
     """Keys reach the nameservers that are there, and those that come later before they answer anything."""
     publisher = await start()
-    async with Follower(path).running() as early:
+    async with Follower(supervisor).running() as early:
         await early.loaded()
         publisher.rekey((b"new", b"old"))
         await eventually(lambda: early.keys, "the keys are there")
-        async with Follower(path).running() as late:
+        async with Follower(supervisor).running() as late:
             await late.loaded()
 
     assert [(b"new", b"old")] == early.keys == late.keys
 
 
-async def test_counts_of_very_many_zones(listener: socket.socket, store: Store, victim: object, path: Path) -> None:
+async def test_counts_of_very_many_zones(supervisor: Supervisor, store: Store) -> None:
     """A nameserver is not taken for a broken one because it has much to tell: all of its counts arrive."""
     apexes = [Name.from_labels([b"%d" % n, *[b"\1" * 60] * 4]) for n in range(300)]
     soa = static().rrsets[0]
@@ -296,21 +307,21 @@ async def test_counts_of_very_many_zones(listener: socket.socket, store: Store, 
         [Static(apex=apex, rrsets=(replace(soa, owner=apex),), txt_ttl=1) for apex in apexes],
         store.snapshot,
         nameservers=1,
+        kill=supervisor.kill,
         counted=arrived.append,
     )
-    await publisher.start(listener)
-    async with Follower(path, counts=lambda: counts).running() as follower:
+    supervisor.publishers.append(publisher)
+    async with Follower(supervisor, counts=lambda: counts).running() as follower:
         await follower.loaded()
-        await eventually(lambda: any(peer.answers for peer in publisher._peers), "it answers")
+        await eventually(lambda: publisher.lag()[0], "it answers")
         await within(publisher.check())
-    await publisher.stop()
-    await eventually(lambda: not publisher._peers, "everybody has let go")
+        await publisher.stop()
 
     assert counts == arrived
 
 
 async def test_faults_in_what_is_not_essential(
-    start: Start, victim: object, path: Path, logged: list[structlog.typing.EventDict]
+    start: Start, supervisor: Supervisor, logged: list[structlog.typing.EventDict]
 ) -> None:
     """Neither counts that cannot be taken nor a reply that cannot be delivered end the nameserver: changes go on."""
     publisher = await start()
@@ -321,10 +332,10 @@ async def test_faults_in_what_is_not_essential(
         failed.append("a fault")
         raise RuntimeError("a fault")
 
-    async with Follower(path, relay=relay, counts=fail).running() as follower:
+    async with Follower(supervisor, relay=relay, counts=fail).running() as follower:
         await follower.loaded()
         relay.pass_on(PACKET, fail)
-        await eventually(lambda: any(peer.answers for peer in publisher._peers), "it answers")
+        await eventually(lambda: publisher.lag()[0], "it answers")
         await within(publisher.check())
         await within(publisher.publish([change(8, {ONE: (OTHER,)})]))
 
@@ -340,13 +351,13 @@ UPDATE = b"\x12\x34\x28\0" + bytes(8)
 PACKET = Packet(UPDATE, Transport.UDP, "192.0.2.7", b"")
 
 
-async def test_packets_and_their_replies(start: Start, victim: object, path: Path) -> None:
+async def test_packets_and_their_replies(start: Start, supervisor: Supervisor) -> None:
     """What a nameserver passes on is answered when there is an answer, and changes do not wait for that."""
     publisher = await start()
     passed_on: list[tuple[Packet, Deliver]] = []
     publisher.answer_packets(lambda packet, deliver: passed_on.append((packet, deliver)))
     relay, replies = Relay(), list[bytes]()
-    async with Follower(path, relay=relay).running() as follower:
+    async with Follower(supervisor, relay=relay).running() as follower:
         await follower.loaded()
         relay.pass_on(PACKET, replies.append)
         await eventually(lambda: passed_on, "it is passed on")
@@ -362,7 +373,7 @@ async def test_packets_and_their_replies(start: Start, victim: object, path: Pat
     deliver(b"to a nameserver that is gone")
 
 
-async def test_replies_that_nobody_reads(start: Start, victim: object, path: Path) -> None:
+async def test_replies_that_nobody_reads(start: Start, supervisor: Supervisor) -> None:
     """A nameserver that only ever asks, and acknowledges what it does not read, has no replies kept for it for ever."""
     publisher = await start()
     answered: list[Packet] = []
@@ -372,9 +383,9 @@ async def test_replies_that_nobody_reads(start: Start, victim: object, path: Pat
         answered.append(packet)
 
     publisher.answer_packets(answer)
-    peer = await Peer.hello(path)
+    peer = await Peer.hello(supervisor)
     await peer.load()
-    (ours,) = publisher._peers
+    (ours,) = publisher._peers.values()
 
     for number in range(100):
         peer.writer.write(render_packet(number, PACKET))
@@ -383,11 +394,11 @@ async def test_replies_that_nobody_reads(start: Start, victim: object, path: Pat
     assert ours.writer.transport.get_write_buffer_size() <= peers.MAX_UNREAD + 100_100
 
 
-async def test_packets_that_nobody_answers(start: Start, victim: object, path: Path) -> None:
+async def test_packets_that_nobody_answers(start: Start, supervisor: Supervisor) -> None:
     """As long as the control process has nobody for them, packets get SERVFAIL; so do those under way when it goes."""
     publisher = await start()
     relay, replies = Relay(), list[bytes]()
-    async with Follower(path, relay=relay).running() as follower:
+    async with Follower(supervisor, relay=relay).running() as follower:
         await follower.loaded()
         relay.pass_on(PACKET, replies.append)
         await eventually(lambda: len(replies) == 1, "there is a reply")
@@ -399,14 +410,14 @@ async def test_packets_that_nobody_answers(start: Start, victim: object, path: P
     assert [UPDATE[:2] + b"\xa8\2" + bytes(8)] * 2 == replies
 
 
-async def test_publish_waits_for_everybody(start: Start, victim: object, path: Path) -> None:
+async def test_publish_waits_for_everybody(start: Start, supervisor: Supervisor) -> None:
     """`publish` returns when the slowest nameserver has acknowledged the last change, and no sooner."""
     publisher = await start()
-    async with Follower(path).running() as follower:
+    async with Follower(supervisor).running() as follower:
         await follower.loaded()
-        slow = await Peer.hello(path)
+        slow = await Peer.hello(supervisor)
         await slow.load()
-        await eventually(lambda: all(peer.acknowledged == 4 for peer in publisher._peers), "both serve")
+        await eventually(lambda: all(peer.acknowledged == 4 for peer in publisher._peers.values()), "both serve")
         publishing = asyncio.create_task(publisher.publish([change(8, {ONE: (OTHER,)}), change(9, {TWO: ()})]))
         await slow.take()
         await slow.read()
@@ -419,12 +430,12 @@ async def test_publish_waits_for_everybody(start: Start, victim: object, path: P
 
 
 async def test_one_that_serves_nothing_yet_is_not_waited_for(
-    start: Start, store: Store, victim: object, path: Path
+    start: Start, store: Store, supervisor: Supervisor
 ) -> None:
     """A nameserver that has no zones answers nobody, so nobody waits for it; it gets the change all the same."""
     publisher = await start()
     store.gate.clear()
-    peer = await Peer.hello(path)
+    peer = await Peer.hello(supervisor)
     await peer.read()
 
     await within(publisher.publish([change(8, {ONE: (OTHER,)})]))
@@ -433,20 +444,20 @@ async def test_one_that_serves_nothing_yet_is_not_waited_for(
     assert change(8, {ONE: (OTHER,)}) in [(await peer.read())[1] for _ in range(4)]
 
 
-@pytest.mark.parametrize("serving", [False, True])
-async def test_changes_during_the_snapshot(
-    start: Start, store: Store, victim: object, path: Path, *, serving: bool
-) -> None:
+@pytest.mark.parametrize("loaded", [False, True])
+async def test_changes_during_the_snapshot(start: Start, store: Store, supervisor: Supervisor, *, loaded: bool) -> None:
     """What is committed while the snapshot goes out comes behind it but before its end: no old answer is served."""
     publisher = await start()
     store.gate.clear()
-    peer = await Peer.hello(path, serving=serving)
+    peer = await Peer.hello(supervisor, loaded=loaded)
     assert Begin((static(),)) == await peer.take()
     changes = [change(7, {ONE: ()}), change(8, {ONE: (OTHER,), TWO: ()}), change(9, {TWO: (VALUE,)})]
 
     publishing = [asyncio.create_task(publisher.publish([item])) for item in changes]
-    await eventually(lambda: all(p._pending and p._pending[APEX].serial == 9 for p in publisher._peers), "all wait")
-    assert [not serving] * 3 == [task.done() for task in publishing]
+    await eventually(
+        lambda: all(p._pending and p._pending[APEX].serial == 9 for p in publisher._peers.values()), "all wait"
+    )
+    assert [not loaded] * 3 == [task.done() for task in publishing]
     store.gate.set()
     frames = await peer.load()
     await within(asyncio.gather(*publishing))
@@ -455,11 +466,11 @@ async def test_changes_during_the_snapshot(
     assert [*store.state, late, End()] == frames
 
 
-async def test_changes_that_are_in_the_snapshot(start: Start, store: Store, victim: object, path: Path) -> None:
+async def test_changes_that_are_in_the_snapshot(start: Start, store: Store, supervisor: Supervisor) -> None:
     """A change that the snapshot has already does not take a zone back, neither during it nor long after."""
     publisher = await start()
     store.gate.clear()
-    async with Follower(path).running() as follower:
+    async with Follower(supervisor).running() as follower:
         await eventually(lambda: store.begun, "it is loading")
         await within(publisher.publish([change(6, {ONE: ()}), change(7, {ONE: ()})]))
         store.gate.set()
@@ -471,13 +482,13 @@ async def test_changes_that_are_in_the_snapshot(start: Start, store: Store, vict
 
 
 async def test_large_changes_go_in_pieces(
-    start: Start, victim: object, path: Path, monkeypatch: pytest.MonkeyPatch
+    start: Start, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A change of very many names does not keep a nameserver from its queries, and arrives whole."""
     monkeypatch.setattr(peers, "MAX_NAMES", 10)
     names: dict[Name, tuple[str, ...] | None] = {challenge(str(number)): (VALUE,) for number in range(25)}
     publisher = await start()
-    peer = await Peer.hello(path)
+    peer = await Peer.hello(supervisor)
     await peer.load()
 
     publishing = asyncio.create_task(publisher.publish([change(8, names)]))
@@ -490,13 +501,13 @@ async def test_large_changes_go_in_pieces(
 
 
 async def test_queries_come_between_the_names_of_a_change(
-    start: Start, victim: object, path: Path, monkeypatch: pytest.MonkeyPatch
+    start: Start, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever else has work in a nameserver process has it done while many names change."""
     monkeypatch.setattr(follower, "APPLIED_AT_ONCE", 10)
     names: dict[Name, tuple[str, ...] | None] = {challenge(str(number)): () for number in range(25)}
     publisher = await start()
-    async with Follower(path).running() as nameserver:
+    async with Follower(supervisor).running() as nameserver:
         await nameserver.loaded()
         publishing = asyncio.create_task(publisher.publish([change(8, names)]))
         seen = await sizes(nameserver.zones, until=publishing.done)
@@ -516,49 +527,59 @@ async def sizes(zones: Zones, *, until: Callable[[], object]) -> list[int]:
     return seen
 
 
-async def test_one_that_hangs_is_killed(start: Start, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A nameserver that stops to acknowledge is killed, and the change is live without it."""
+async def test_one_that_hangs_is_killed(start: Start, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A nameserver that stops to acknowledge is killed, and the change is live without it, but not before its death."""
     publisher = await start()
     code = (
-        "import asyncio, sys; from responder.feed import follow; "
-        "asyncio.run(follow(sys.argv[1], lambda _: None, lambda _: None))"
+        "import asyncio, socket; from responder.feed import Feeds, follow\n"
+        "async def main():\n"
+        "    feeds = Feeds(); feeds.put(socket.socket(fileno=0)); await follow(feeds, lambda _: None, lambda _: None)\n"
+        "asyncio.run(main())"
     )
-    with subprocess.Popen([sys.executable, "-c", code, path]) as child:  # noqa: ASYNC220
-        await eventually(lambda: any(peer.acknowledged == 4 for peer in publisher._peers), "it serves")
-        assert [child.pid] == [peer.pid for peer in publisher._peers]
+    pid, feed = await supervisor.connect()
+    with feed, subprocess.Popen([sys.executable, "-c", code], stdin=feed.fileno()) as child:  # noqa: ASYNC220
+        feed.close()
+        await eventually(lambda: publisher._peers[pid].acknowledged == 4, "it has loaded")
         child.send_signal(signal.SIGSTOP)
         monkeypatch.setattr(peers, "ACK_DEADLINE", 0.05)
+        supervisor.deaf = True
 
-        await within(publisher.publish([change(8, {ONE: ()})]))
+        publishing = asyncio.create_task(publisher.publish([change(8, {ONE: ()})]))
 
-        assert -signal.SIGKILL == await asyncio.to_thread(child.wait, PATIENCE)
-        await eventually(lambda: not publisher._peers, "it is forgotten")
-        await within(publisher.publish([change(9, {ONE: ()})]))
+        await eventually(lambda: supervisor.killed.count(pid) == 2, "its death is asked for, again and again")
+        assert not publishing.done()
+        child.kill()
+        await asyncio.to_thread(child.wait, PATIENCE)
+        publisher.bury(pid)
+        await within(publishing)
+    assert {} == publisher._peers
+    await within(publisher.publish([change(9, {ONE: ()})]))
 
 
 async def test_one_that_hangs_while_loading_is_killed(
-    start: Start, store: Store, victim: subprocess.Popen[bytes], path: Path, monkeypatch: pytest.MonkeyPatch
+    start: Start, store: Store, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A nameserver that takes nothing of its snapshot is killed, so that the store may end its transaction."""
     monkeypatch.setattr(peers, "ACK_DEADLINE", 0.05)
     store.state = [change(7, {challenge(str(number)): (VALUE,) * 16 for number in range(500)})] * 100
     await start()
 
-    peer = await Peer.hello(path)
+    peer = await Peer.hello(supervisor)
 
-    assert -signal.SIGKILL == await asyncio.to_thread(victim.wait, PATIENCE)
+    await eventually(lambda: supervisor.killed, "it is killed")
+    assert {peer.pid} == {*supervisor.killed}
     await eventually(lambda: store.ended == 1, "the store may end its transaction")
     assert await peer.hung_up()
 
 
 async def test_one_that_acknowledges_drop_by_drop_is_killed(
-    start: Start, victim: subprocess.Popen[bytes], path: Path, monkeypatch: pytest.MonkeyPatch
+    start: Start, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The deadline is for all that was sent: to acknowledge a little of it now and then does not buy more time."""
     monkeypatch.setattr(peers, "MAX_NAMES", 1)
     names: dict[Name, tuple[str, ...] | None] = {challenge(str(number)): () for number in range(1000)}
     publisher = await start()
-    peer = await Peer.hello(path)
+    peer = await Peer.hello(supervisor)
     await peer.load()
     monkeypatch.setattr(peers, "ACK_DEADLINE", 0.5)
     monkeypatch.setattr(peers, "SECONDS_PER_NAME", 0.0)
@@ -567,17 +588,17 @@ async def test_one_that_acknowledges_drop_by_drop_is_killed(
     acknowledged = await drip(peer, 0.1)
 
     assert acknowledged < len(names)
-    assert -signal.SIGKILL == await asyncio.to_thread(victim.wait, PATIENCE)
+    assert peer.pid in supervisor.killed
     await within(publishing)
 
 
 async def test_many_names_take_their_time(
-    start: Start, victim: subprocess.Popen[bytes], path: Path, monkeypatch: pytest.MonkeyPatch
+    start: Start, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A change of many names, an import for example, may take longer than one of a few."""
     names: dict[Name, tuple[str, ...] | None] = {challenge(str(number)): () for number in range(10)}
     publisher = await start()
-    peer = await Peer.hello(path)
+    peer = await Peer.hello(supervisor)
     await peer.load()
     monkeypatch.setattr(peers, "ACK_DEADLINE", 0.01)
     monkeypatch.setattr(peers, "SECONDS_PER_NAME", PATIENCE)
@@ -587,14 +608,13 @@ async def test_many_names_take_their_time(
     await peer.take()
 
     await within(publishing)
-    assert victim.poll() is None
+    assert [] == supervisor.killed
 
 
 async def test_one_that_reads_its_snapshot_drop_by_drop_is_killed(
     start: Start,
     store: Store,
-    victim: subprocess.Popen[bytes],
-    path: Path,
+    supervisor: Supervisor,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """What a snapshot of so many names may take is limited as a whole: the store keeps a transaction open for it."""
@@ -603,11 +623,11 @@ async def test_one_that_reads_its_snapshot_drop_by_drop_is_killed(
     store.state = [change(7, {challenge(str(number)): (VALUE,) * 16 for number in range(500)})] * 1000
     await start()
 
-    peer = await Peer.hello(path)
+    peer = await Peer.hello(supervisor)
     read = await drip(peer, 0.1)
 
     assert read < len(store.state)
-    assert -signal.SIGKILL == await asyncio.to_thread(victim.wait, PATIENCE)
+    assert peer.pid in supervisor.killed
     await eventually(lambda: store.ended == 1, "the store may end its transaction")
 
 
@@ -622,10 +642,10 @@ async def drip(peer: Peer, pause: float) -> int:
     return taken
 
 
-async def test_one_that_dies_blocks_nobody(start: Start, victim: subprocess.Popen[bytes], path: Path) -> None:
+async def test_one_that_dies_blocks_nobody(start: Start, supervisor: Supervisor) -> None:
     """A nameserver whose connection ends is as good as dead: it is made sure of, and not waited for."""
     publisher = await start()
-    peer = await Peer.hello(path)
+    peer = await Peer.hello(supervisor)
     await peer.load()
     publishing = asyncio.create_task(publisher.publish([change(8, {ONE: ()})]))
     await peer.read()
@@ -633,16 +653,16 @@ async def test_one_that_dies_blocks_nobody(start: Start, victim: subprocess.Pope
     peer.close()
 
     await within(publishing)
-    assert -signal.SIGKILL == await asyncio.to_thread(victim.wait, PATIENCE)
+    assert [peer.pid] == supervisor.killed
 
 
 async def test_one_that_dies_while_loading(
-    start: Start, store: Store, victim: object, path: Path, caplog: pytest.LogCaptureFixture
+    start: Start, store: Store, supervisor: Supervisor, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Death in the middle of a snapshot blocks nobody, ends the store's transaction, and is no fault worth a trace."""
     publisher = await start()
     store.gate.clear()
-    peer = await Peer.hello(path, serving=True)
+    peer = await Peer.hello(supervisor, loaded=True)
     await peer.take()
     publishing = asyncio.create_task(publisher.publish([change(8, {ONE: ()})]))
 
@@ -653,59 +673,48 @@ async def test_one_that_dies_while_loading(
     assert [] == caplog.records
 
 
-async def test_the_dead_are_not_killed_again(start: Start, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A nameserver that died before it could be looked at costs no one else their life."""
-    gone = await asyncio.create_subprocess_exec("true")
-    await gone.wait()
-    monkeypatch.setattr(control_end, "_credentials", lambda _: (gone.pid, os.getuid()))
+async def test_the_dead_are_not_killed_again(start: Start, supervisor: Supervisor) -> None:
+    """A nameserver that is known to be dead is not asked to die: its id may be somebody else's by now."""
     publisher = await start()
-    peer = await Peer.hello(path)
+    peer = await Peer.hello(supervisor)
     await peer.load()
 
-    peer.close()
+    publisher.bury(peer.pid)
 
-    await eventually(lambda: not publisher._peers, "it is forgotten")
+    assert {} == publisher._peers
+    assert await peer.hung_up()
+    await publisher.stop()
+    assert [] == supervisor.killed
 
 
-async def test_a_new_control_process(start: Start, store: Store, victim: object, path: Path) -> None:
+async def test_a_new_control_process(start: Start, store: Store, supervisor: Supervisor) -> None:
     """While the control process is away the zones stay; a new one waits with its changes until all are back."""
     first = await start()
-    async with Follower(path).running() as follower:
+    async with Follower(supervisor).running() as follower:
         await follower.loaded()
         await first.stop()
-        await eventually(lambda: not first._peers, "the old one has let go")
         assert [VALUE] == follower.values(ONE)
-        assert path.is_socket()  # noqa: ASYNC240
 
         store.state = [change(8, {ONE: (VALUE,), TWO: ()})]
-        second = await start(nameservers=1)
-        await within(second.publish([change(9, {ONE: (OTHER,)})]))
+        second = await start(nameservers=1, outlived=[follower.pid])
+        publishing = asyncio.create_task(second.publish([change(9, {ONE: (OTHER,)})]))
+        await asyncio.sleep(0)
+        assert not publishing.done()
+        await follower.connect()
+        await within(publishing)
 
         assert 2 == len(follower.installed)
         assert [OTHER] == follower.values(ONE)
         assert TWO.wire in follower.zones.nodes
 
 
-def test_one_that_is_dead_already(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its id may be a stranger's by the time that it is found missing, so nobody is killed for it."""
-    process = subprocess.Popen([sys.executable, "-c", ""])
-    process.wait()
-    held = peers.hold(process.pid)
-    killed = list[int]()
-    monkeypatch.setattr("os.kill", lambda pid, _: killed.append(pid))
-
-    peers.kill(process.pid, held)
-
-    assert [] == killed
-
-
 async def test_one_that_outlived_the_control_process_is_waited_for(
-    start: Start, store: Store, victim: object, path: Path
+    start: Start, store: Store, supervisor: Supervisor
 ) -> None:
-    """A nameserver that comes back answers from old data until it has loaded, so changes wait until then."""
-    publisher = await start(nameservers=1)
+    """A nameserver that comes back may answer from old data until it has loaded, so changes wait until then."""
+    publisher = await start(outlived=[7])
     publishing = asyncio.create_task(publisher.publish([change(8, {ONE: ()})]))
-    peer = await Peer.hello(path, serving=True)
+    peer = await Peer.hello(supervisor, 7, loaded=True)
     for _ in range(3):
         await peer.take()
     assert not publishing.done()
@@ -714,9 +723,51 @@ async def test_one_that_outlived_the_control_process_is_waited_for(
     await within(publishing)
 
 
-async def test_those_that_never_come_back(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A control process does not wait for ever for nameservers that are no more, and calls nothing live then."""
+async def test_one_that_does_not_come_back(
+    start: Start, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A nameserver of before that says nothing hangs: changes wait until it is dead, and no longer."""
     monkeypatch.setattr(control_end, "GATHER_DEADLINE", 0.01)
+    supervisor.deaf = True
+    publisher = await start(outlived=[7, 8])
+    publishing = asyncio.create_task(publisher.publish([change(8, {ONE: ()})]))
+    publisher.bury(8)
+
+    await eventually(lambda: supervisor.killed == [7, 7], "its death is asked for, again and again")
+
+    assert not publishing.done()
+    publisher.bury(7)
+    await within(publishing)
+
+
+async def test_a_spare(start: Start, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    A spare has confirmed each change when `publish` returns, as it may answer at any time; but a change that spares
+    alone have is not served.
+    """
+    monkeypatch.setattr(control_end, "REPLACEMENT_DEADLINE", 0.01)
+    publisher = await start(nameservers=1)
+    spare = await Peer.hello(supervisor)
+    await spare.load()
+    await eventually(lambda: publisher._peers[spare.pid].is_current, "it has loaded")
+    publishing = asyncio.create_task(publisher.publish([change(8, {ONE: ()})]))
+    number, _ = await spare.read()
+    assert not publishing.done()
+    assert (0, 1) == publisher.lag()
+    spare.send({"ack": number})
+    with pytest.raises(Unserved, match="no nameserver is answering"):
+        await within(publishing)
+
+    publisher.answers(spare.pid)
+    publishing = asyncio.create_task(publisher.publish([change(9, {ONE: ()})]))
+    await spare.take()
+
+    await within(publishing)
+    assert (1, 0) == publisher.lag()
+
+
+async def test_nobody_answers(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A control process does not wait for ever for a nameserver that answers, and calls nothing live then."""
     monkeypatch.setattr(control_end, "REPLACEMENT_DEADLINE", 0.01)
     publisher = await start(nameservers=2)
 
@@ -725,35 +776,55 @@ async def test_those_that_never_come_back(start: Start, monkeypatch: pytest.Monk
     await within(publisher.publish([]))
 
 
-async def test_the_last_one_is_replaced(start: Start, victim: object, path: Path) -> None:
+async def test_the_last_one_is_replaced(start: Start, supervisor: Supervisor) -> None:
     """With no nameserver left, a change waits until the next one serves it."""
     publisher = await start(nameservers=1)
-    publisher._gathered.set()
 
     publishing = asyncio.create_task(publisher.publish([change(8, {ONE: ()})]))
-    peer = await Peer.hello(path)
-    await eventually(lambda: any(p.serving for p in publisher._peers), "the snapshot is on its way")
+    peer = await Peer.hello(supervisor)
+    publisher.answers(peer.pid)
+    await eventually(lambda: publisher._peers[peer.pid].loaded, "the snapshot is on its way")
 
     assert not publishing.done()
     await peer.load()
     await within(publishing)
 
 
-async def test_nameserver_before_control(start: Start, store: Store, victim: object, tmp_path: Path) -> None:
-    """A nameserver waits for a control process that is not there yet."""
-    path = tmp_path / "link.sock"
-    async with Follower(path).running() as follower:
-        await eventually(lambda: follower.task and not follower.task.done(), "it tries")
+async def test_nameserver_before_control(start: Start, supervisor: Supervisor) -> None:
+    """A nameserver waits for a feed that is not there yet, and of two takes the newer one."""
+    feeds = Feeds()
+    installed: list[Zones] = []
+    old, other_end = socket.socketpair()
+    with old, other_end:
+        feeds.put(old)
         await start()
-        path.symlink_to("feed.sock")
+        _, feed = await supervisor.connect()
+        feeds.put(feed)
+        following = asyncio.create_task(follow(feeds, installed.append, lambda _: None))
+        await eventually(lambda: installed, "it has loaded")
+        assert b"" == other_end.recv(1)
+    following.cancel()
+    await asyncio.wait([following])
 
-        await follower.loaded()
+
+async def test_control_is_away_for_long(
+    start: Start, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch, logged: list[structlog.typing.EventDict]
+) -> None:
+    """That nobody feeds a nameserver is worth a line, once."""
+    monkeypatch.setattr(follower, "AWAY_REPORTED", 0.001)
+    publisher = await start()
+    async with Follower(supervisor).running() as nameserver:
+        await nameserver.loaded()
+        await publisher.stop()
+        await eventually(lambda: logged, "the log says so")
+
+    assert ["control process is away; answering from memory"] == [event["event"] for event in logged]
 
 
-async def test_reload(start: Start, store: Store, victim: subprocess.Popen[bytes], path: Path) -> None:
+async def test_reload(start: Start, store: Store, supervisor: Supervisor) -> None:
     """`reload` has everybody take a new snapshot, returns when all serve it, and costs nobody their life."""
     publisher = await start(nameservers=2)
-    async with Follower(path).running() as one, Follower(path).running() as two:
+    async with Follower(supervisor).running() as one, Follower(supervisor).running() as two:
         await asyncio.gather(one.loaded(), two.loaded())
         store.state = [change(5, {TWO: (OTHER,)})]
 
@@ -764,16 +835,32 @@ async def test_reload(start: Start, store: Store, victim: subprocess.Popen[bytes
             assert ([], [OTHER]) == (follower.values(ONE), follower.values(TWO))
         await within(publisher.publish([change(6, {TWO: (VALUE,)})]))
         assert ([VALUE], [VALUE]) == (one.values(TWO), two.values(TWO))
-        assert victim.poll() is None
+        assert [] == supervisor.killed
+
+
+async def test_reload_in_the_middle_of_a_snapshot(start: Start, store: Store, supervisor: Supervisor) -> None:
+    """A snapshot that was begun before a `reload` is given up for a new one, and the transaction with it."""
+    publisher = await start()
+    peer = await Peer.hello(supervisor, loaded=True)
+    store.gate.clear()
+    assert Begin((static(),)) == await peer.take()
+    store.state = [change(9, {TWO: (OTHER,)})]
+
+    reloading = asyncio.create_task(publisher.reload())
+    await eventually(lambda: store.ended == 1, "the first transaction is over")
+    store.gate.set()
+
+    assert [Begin((static(),)), change(9, {TWO: (OTHER,)}), End()] == await peer.load()
+    await within(reloading)
 
 
 async def test_old_zones_go_little_by_little(
-    start: Start, victim: object, path: Path, monkeypatch: pytest.MonkeyPatch
+    start: Start, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever else has work in a nameserver process has it done while the names of before a `reload` are freed."""
     monkeypatch.setattr(follower, "FREED_AT_ONCE", 4)
     publisher = await start()
-    async with Follower(path).running() as nameserver:
+    async with Follower(supervisor).running() as nameserver:
         await nameserver.loaded()
         old = nameserver.zones
         reloading = asyncio.create_task(publisher.reload())
@@ -784,36 +871,19 @@ async def test_old_zones_go_little_by_little(
         assert [VALUE] == nameserver.values(ONE)
 
 
-async def test_reload_gives_everybody_the_full_time(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A deadline set before a `reload` does not cut short the time that nameservers have to come back from it."""
-    publisher = await start(nameservers=1)
-    earlier = publisher._gathering
-
-    reloading = asyncio.create_task(publisher.reload())
-    await eventually(lambda: publisher._gathering is not earlier, "the reload has begun")
-
-    assert earlier is not None
-    assert earlier.cancelled()
-    assert not reloading.done()
-    publisher._gathered.set()
-    monkeypatch.setattr(control_end, "REPLACEMENT_DEADLINE", 0)
-    with pytest.raises(Unserved):
-        await within(reloading)
-
-
 async def test_a_store_that_fails(
-    start: Start, store: Store, victim: subprocess.Popen[bytes], path: Path, monkeypatch: pytest.MonkeyPatch
+    start: Start, store: Store, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A snapshot that the store fails to give is begun anew; what the nameserver serves meanwhile, it keeps."""
     monkeypatch.setattr(control_end, "SNAPSHOT_RETRY", 0)
     publisher = await start()
     store.faults = [OSError("first"), ConnectionError("second")]
     store.gate.clear()
-    peer = await Peer.hello(path, serving=True)
+    peer = await Peer.hello(supervisor, loaded=True)
     await eventually(lambda: store.begun, "it is loading")
     publishing = asyncio.create_task(publisher.publish([change(8, {TWO: ()})]))
 
-    await eventually(lambda: any(p._pending for p in publisher._peers), "the change waits")
+    await eventually(lambda: any(p._pending for p in publisher._peers.values()), "the change waits")
     store.gate.set()
     frames = await peer.load()
     await within(publishing)
@@ -821,7 +891,7 @@ async def test_a_store_that_fails(
     begun = [Begin((static(),)), change(7, {})]
     assert [*begun, *begun, Begin((static(),)), *store.state, change(8, {TWO: ()}), End()] == frames
     assert 3 == store.ended
-    assert victim.poll() is None
+    assert [] == supervisor.killed
 
 
 GARBAGE = [
@@ -842,35 +912,34 @@ GARBAGE = [
 ]
 
 
-@pytest.mark.parametrize("garbage", [*GARBAGE, b'\0\0\0\x09{"serving', b"\0\0", b""])
+@pytest.mark.parametrize("garbage", [*GARBAGE, b'\0\0\0\x09{"loaded', b"\0\0", b""])
 async def test_garbage_instead_of_a_greeting(
-    start: Start, victim: subprocess.Popen[bytes], path: Path, garbage: bytes, caplog: pytest.LogCaptureFixture
+    start: Start, supervisor: Supervisor, garbage: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whoever does not greet as a nameserver does is hung up on, and nobody else notices."""
+    """A nameserver that does not greet as one is killed, and nobody else notices."""
     publisher = await start()
-    peer = await Peer.connect(path)
+    peer = await Peer.connect(supervisor)
     peer.writer.write(garbage)
     peer.writer.write_eof()
 
     assert await peer.hung_up()
 
-    assert set() == publisher._peers
-    assert victim.poll() is None
+    await eventually(lambda: not publisher._peers, "it is forgotten")
+    assert [peer.pid] == supervisor.killed
     assert [] == caplog.records
 
 
 @pytest.mark.parametrize("garbage", GARBAGE)
 async def test_garbage_instead_of_an_acknowledgement(
     start: Start,
-    victim: subprocess.Popen[bytes],
-    path: Path,
+    supervisor: Supervisor,
     garbage: bytes,
     caplog: pytest.LogCaptureFixture,
     logged: list[structlog.typing.EventDict],
 ) -> None:
     """A nameserver that has lost its mind is killed, which the log says; changes go on without it."""
     publisher = await start()
-    peer = await Peer.hello(path)
+    peer = await Peer.hello(supervisor)
     await peer.load()
     publishing = asyncio.create_task(publisher.publish([change(8, {ONE: ()})]))
     await peer.read()
@@ -878,39 +947,19 @@ async def test_garbage_instead_of_an_acknowledgement(
     peer.writer.write(garbage)
 
     await within(publishing)
-    assert -signal.SIGKILL == await asyncio.to_thread(victim.wait, PATIENCE)
+    assert [peer.pid] == supervisor.killed
     assert ["nameserver sends what makes no sense; killing it"] == [event["event"] for event in logged]
     assert [] == caplog.records
 
 
-async def test_stranger(start: Start, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A process of another user is told nothing."""
-    monkeypatch.setattr(control_end, "_credentials", lambda _: (1, os.getuid() + 4242))
-    publisher = await start()
-    peer = await Peer.hello(path)
-
-    with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
-        await peer.read()
-
-    assert set() == publisher._peers
-
-
-async def test_credentials(path: Path, listener: socket.socket) -> None:
-    """The kernel says who is at the other end."""
-    _, writer = await asyncio.open_unix_connection(path)
-
-    assert (os.getpid(), os.getuid()) == control_end._credentials(writer)
-    writer.close()
-    await writer.wait_closed()
-
-
-async def test_nameserver_does_not_live_with_nonsense(path: Path, listener: socket.socket) -> None:
+async def test_nameserver_does_not_live_with_nonsense() -> None:
     """A frame that is none ends the nameserver's task, and with it the process: a fresh one may understand more."""
-    following = asyncio.create_task(follow(str(path), lambda _: None, lambda _: None))
-    listener.setblocking(False)
-    connection, _ = await asyncio.get_running_loop().sock_accept(listener)
-    with connection:
-        connection.sendall(b'\0\0\0\x14{"n":1,"Unheard":{}}')
+    feeds = Feeds()
+    control, nameserver = socket.socketpair()
+    feeds.put(nameserver)
+    following = asyncio.create_task(follow(feeds, lambda _: None, lambda _: None))
+    with control:
+        control.sendall(b'\0\0\0\x14{"n":1,"Unheard":{}}')
 
         with pytest.raises(ValueError, match="not a feed frame"):
             await within(following)

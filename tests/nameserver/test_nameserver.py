@@ -6,12 +6,12 @@ import asyncio
 import contextlib
 import errno
 import gc
+import os
 import socket
 import struct
 import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from unittest.mock import Mock
 
 import dns.message
@@ -25,12 +25,16 @@ import structlog
 from responder.dns.exchange import Draft, Exchange
 from responder.dns.wire import Transport
 from responder.dns.zone import Change
-from responder.feed import Deliver, Packet, Publisher, follower
-from responder.feed import peer as peers
+from responder.feed import Deliver, Packet, Publisher
 from responder.nameserver import tcp, udp
-from responder.nameserver.server import MAX_DRAFT, Nameserver, keep_collections_short, serve
+from responder.nameserver.life import serve
+from responder.nameserver.server import MAX_DRAFT, Nameserver, keep_collections_short
 from responder.nameserver.tcp import Connections, TCPConnection
 from responder.nameserver.udp import drain
+from responder.process import lifeline
+from responder.process.child import Lifeline
+from responder.process.lifeline import Message, Word
+from tests.support.feeds import nobody_is_killed
 from tests.support.networks import network
 from tests.support.processes import PATIENCE, eventually
 from tests.support.zones import APEX, CLIENT, SERIAL, SOA, VALUE, challenge, static, text, zones
@@ -91,11 +95,9 @@ class Client:
 class Service:
     """A nameserver in this process, its feed, and its clients."""
 
-    path: Path
     udp: dict[str, socket.socket]
     tcp: dict[str, socket.socket]
     stop: asyncio.Event = field(default_factory=asyncio.Event)
-    is_ready: asyncio.Event = field(default_factory=asyncio.Event)
     gate: asyncio.Event = field(default_factory=asyncio.Event)
     loads: int = 0
     task: asyncio.Task[None] | None = None
@@ -107,10 +109,42 @@ class Service:
         await self.gate.wait()
         yield Change(apex=APEX, previous=SERIAL, serial=SERIAL, names={ONE: (VALUE,), FULL: VALUES})
 
+    def __post_init__(self) -> None:
+        self.supervisor, theirs = lifeline.pair()
+        self.lifeline = Lifeline(theirs)
+
     def start(self) -> None:
-        sockets = {"udp": [*self.udp.values()], "tcp": [*self.tcp.values()]}
-        server = Nameserver(Exchange(updates=True))
-        self.task = asyncio.create_task(serve(server, sockets, str(self.path), self.stop, self.is_ready.set))
+        sockets = {"udp 1": [*self.udp.values()], "tcp": [*self.tcp.values()]}
+        self.lifeline.watch()
+        self.task = asyncio.create_task(serve(Nameserver(Exchange(updates=True)), sockets, self.lifeline, self.stop))
+
+    async def follow(self, publisher: Publisher) -> None:
+        """Have it follow *publisher*, which it shares this process with."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            lifeline.send(self.supervisor, Message(Word.FEED, os.getpid(), theirs.fileno()))
+        await publisher.admit(os.getpid(), ours)
+
+    def give_place(self) -> None:
+        """Have it answer, as soon as it can."""
+        lifeline.send(self.supervisor, Message(Word.SERVE, 1))
+
+    async def said(self) -> int:
+        """What it says next: where it answers."""
+        async with asyncio.timeout(PATIENCE):
+            said = await asyncio.get_running_loop().sock_recv(self.supervisor, 64)
+        return int(said.removeprefix(b"alive "))
+
+    async def close(self) -> None:
+        """Have it stop, and close what is left."""
+        self.stop.set()
+        assert self.task is not None
+        await asyncio.wait([self.task])
+        self.lifeline.unwatch()
+        self.lifeline._socket.close()
+        self.supervisor.close()
+        for client in self.clients:
+            client.close()
 
     async def connect(self, family: str = "IPv4", source: str | None = None) -> Client:
         local = (source, 0) if source else None
@@ -137,18 +171,18 @@ class Service:
 
 
 @pytest.fixture(autouse=True)
-def logged(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[structlog.typing.EventDict]]:
-    """What the log says, kept from the terminal. Nobody is killed in the process that tests run in."""
-    monkeypatch.setattr(peers.Peer, "kill", peers.Peer.abandon)
+def logged() -> Iterator[list[structlog.typing.EventDict]]:
+    """What the log says, kept from the terminal."""
     with structlog.testing.capture_logs() as events:
         yield events
 
 
 @pytest_asyncio.fixture
-async def loading(tmp_path: Path) -> AsyncIterator[Service]:
+async def loading() -> AsyncIterator[Service]:
     """A nameserver whose first snapshot waits for the service's *gate*."""
     with contextlib.ExitStack() as stack:
-        service = Service(tmp_path / "feed.sock", {}, {})
+        service = Service({}, {})
+        service.supervisor.setblocking(False)
         for family, host in LOOPBACK.items():
             kind = socket.AF_INET6 if ":" in host else socket.AF_INET
             service.udp[family] = stack.enter_context(socket.socket(kind, socket.SOCK_DGRAM))
@@ -157,29 +191,22 @@ async def loading(tmp_path: Path) -> AsyncIterator[Service]:
                 sock.setblocking(False)
                 sock.bind((host, 0))
             service.tcp[family].listen()
-        listener = stack.enter_context(socket.socket(socket.AF_UNIX))
-        listener.bind(str(service.path))
-        listener.listen()
-        publisher = Publisher([static()], service.snapshot, nameservers=1)
+        publisher = Publisher([static()], service.snapshot, nameservers=1, kill=nobody_is_killed)
         publisher.answer_packets(lambda packet, deliver: service.passed_on.append((packet, deliver)))
-        await publisher.start(listener)
         service.start()
+        await service.follow(publisher)
         await eventually(lambda: service.loads, "it asks for a snapshot")
         yield service
-        service.stop.set()
-        assert service.task is not None
-        await asyncio.wait([service.task])
-        for client in service.clients:
-            client.close()
+        await service.close()
         await publisher.stop()
-        await eventually(lambda: not publisher._peers, "the feed has let go")
 
 
 @pytest_asyncio.fixture
 async def service(loading: Service) -> Service:
     """A nameserver that answers."""
     loading.gate.set()
-    await loading.is_ready.wait()
+    loading.give_place()
+    assert [0, 1] == [await loading.said() for _ in range(2)]
     return loading
 
 
@@ -217,10 +244,11 @@ async def test_nothing_before_the_first_snapshot(loading: Service) -> None:
     sock = loading.send(query())
     client = await loading.connect()
     client.send(framed(query()))
+    loading.give_place()
     await asyncio.sleep(0)
-    assert not loading.is_ready.is_set()
-    with pytest.raises(BlockingIOError):
-        sock.recv(1)
+    for silent in (sock, loading.supervisor):
+        with pytest.raises(BlockingIOError):
+            silent.recv(1)
 
     loading.gate.set()
 
@@ -235,9 +263,9 @@ async def test_stop_before_the_first_snapshot(loading: Service) -> None:
         assert loading.task is not None
         await asyncio.wait_for(loading.task, PATIENCE)
 
-        assert not loading.is_ready.is_set()
-        with pytest.raises(BlockingIOError):
-            sock.recv(1)
+        for silent in (sock, loading.supervisor):
+            with pytest.raises(BlockingIOError):
+                silent.recv(1)
 
 
 async def test_stop_hangs_up(service: Service) -> None:
@@ -250,21 +278,38 @@ async def test_stop_hangs_up(service: Service) -> None:
     assert await client.is_cut_off()
 
 
-async def test_a_feed_gone_mad_ends_the_process(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_spare_answers_nobody(loading: Service) -> None:
+    """
+    A spare has loaded and says so, but reads nothing: what comes in waits for whoever has the place. When it gets
+    that, it answers what waits.
+    """
+    loading.gate.set()
+    assert 0 == await loading.said()
+    sock = loading.send(query())
+    client = await loading.connect()
+    client.send(framed(query()))
+    await asyncio.sleep(0.01)
+    assert query() == loading.udp["IPv4"].recv(4096, socket.MSG_PEEK)
+
+    loading.give_place()
+
+    assert [SOA] == text((await loading.receive(sock)).answer)
+    assert [SOA] == text((await client.answer()).answer)
+    assert 1 == await loading.said()
+
+
+async def test_a_feed_gone_mad_ends_the_process() -> None:
     """A fault in following the feed comes out, so that the log has it and the supervisor starts a new process."""
-    monkeypatch.setattr(follower, "RECONNECT_DELAY", 3600)
-    other = Service(service.path.with_name("other.sock"), {}, {})
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(other.path))
-        listener.listen()
-        listener.setblocking(False)
-        other.start()
-        connection, _ = await asyncio.get_running_loop().sock_accept(listener)
-        with connection:
-            connection.send(b"\0\0\0\x04null")
-            assert other.task is not None
-            with pytest.raises(ValueError, match="not a feed message"):
-                await asyncio.wait_for(other.task, PATIENCE)
+    service = Service({}, {})
+    service.start()
+    control, theirs = socket.socketpair()
+    with control, theirs:
+        lifeline.send(service.supervisor, Message(Word.FEED, 1, theirs.fileno()))
+        control.send(b"\0\0\0\x04null")
+        assert service.task is not None
+        with pytest.raises(ValueError, match="not a feed message"):
+            await asyncio.wait_for(service.task, PATIENCE)
+    await service.close()
 
 
 @pytest.mark.parametrize("count", [2, 5, 1000])
@@ -830,10 +875,8 @@ async def test_signed_query_with_a_long_answer(service: Service) -> None:
     assert len(VALUES) == len(answer.answer[0])
 
 
-async def test_no_control_process(loading: Service) -> None:
+def test_no_control_process() -> None:
     """While the control process is away, updates get SERVFAIL, unsigned; over the limit, too."""
-    loading.gate.set()
-    await loading.is_ready.wait()
     server = Nameserver(Exchange(zones(), updates=True))
     replies: list[bytes] = []
 

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from responder.process import child
-from responder.process.child import ALIVE, Lifeline, run, send_orders
+from responder.process.child import Lifeline, run
+from responder.process.lifeline import Message, Word, pair, send, send_orders
 from tests.support.processes import PATIENCE
 
 
@@ -28,12 +29,12 @@ def supervisor(monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
     )
     lifelines: list[Lifeline] = []
 
-    def make_lifeline() -> Lifeline:
-        lifelines.append(Lifeline())
+    def make_lifeline(sock: socket.socket) -> Lifeline:
+        lifelines.append(Lifeline(sock))
         return lifelines[-1]
 
     monkeypatch.setattr(child, "Lifeline", make_lifeline)
-    ours, theirs = socket.socketpair()
+    ours, theirs = pair()
     with ours, theirs:
         os.dup2(theirs.fileno(), 0)
         theirs.close()
@@ -66,7 +67,34 @@ def test_orders_and_readiness(supervisor: socket.socket) -> None:
     run(main)
 
     assert [["\u00e9" + "x" * 5_000_000]] == received
-    assert ALIVE == supervisor.recv(16)
+    assert b"alive 0" == supervisor.recv(64)
+
+
+def test_what_the_supervisor_says(supervisor: socket.socket) -> None:
+    """A child hears what its supervisor says, in order, with the descriptors that come along; it can ask, too."""
+    heard: list[Message] = []
+
+    async def main(orders: Any, lifeline: Lifeline, stop: asyncio.Event) -> None:
+        heard.extend([await lifeline.hear() for _ in range(3)])
+        lifeline.ask_to_kill(42)
+
+    send_orders(supervisor, b"{}")
+    reading, writing = os.pipe()
+    send(supervisor, Message(Word.FEED, 7, writing))
+    send(supervisor, Message(Word.DIED, 7))
+    send(supervisor, Message(Word.SERVE, 2))
+    os.close(writing)
+    run(main)
+
+    feed, *others = heard
+    assert (Word.FEED, 7) == (feed.word, feed.number)
+    assert [Message(Word.DIED, 7), Message(Word.SERVE, 2)] == others
+    assert feed.descriptor is not None
+    os.write(feed.descriptor, b"x")
+    os.close(feed.descriptor)
+    with os.fdopen(reading, "rb") as pipe:
+        assert b"x" == pipe.read()
+    assert b"kill 42" == supervisor.recv(64)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -98,25 +126,28 @@ def test_hangup_is_survived(supervisor: socket.socket) -> None:
 
 @pytest.mark.parametrize("unread", [False, True])
 def test_losing_the_supervisor(supervisor: socket.socket, monkeypatch: pytest.MonkeyPatch, *, unread: bool) -> None:
-    """A child whose supervisor is gone kills itself, also if its last report was never looked at."""
+    """A child whose supervisor is gone ends at once, also if its last report was never looked at."""
     died = asyncio.Event()
-    killed: list[tuple[int, int]] = []
+    statuses: list[int] = []
 
-    def kill(pid: int, number: int) -> None:
-        killed.append((pid, number))
+    def end(status: int) -> None:
+        statuses.append(status)
+        asyncio.get_running_loop().remove_reader(lifelines[0]._socket)
         died.set()
 
     async def main(orders: Any, lifeline: Lifeline, stop: asyncio.Event) -> None:
+        lifelines.append(lifeline)
         if unread:
             lifeline.ready()
         supervisor.close()
         await until(died)
 
-    monkeypatch.setattr("os.kill", kill)
+    lifelines: list[Lifeline] = []
+    monkeypatch.setattr("os._exit", end)
     send_orders(supervisor, b"{}")
     run(main)
 
-    assert [(os.getpid(), signal.SIGKILL)] == killed
+    assert [1] == statuses
 
 
 def test_losing_the_supervisor_at_birth(supervisor: socket.socket) -> None:

@@ -23,8 +23,9 @@ import pytest
 import structlog
 
 from responder import logs
-from responder.process import listeners, supervisor
-from responder.process.supervisor import KEPT_FOR_NAMESERVERS, Child, Plan, Supervisor
+from responder.process import children, listeners, supervisor
+from responder.process.children import KEPT_FOR_NAMESERVERS, Child
+from responder.process.supervisor import Plan, Supervisor
 from tests.e2e.programs import descendants
 from tests.support.places import ROOT
 from tests.support.ports import free_port
@@ -47,6 +48,19 @@ async def main(orders, lifeline, stop):
 run(main)
 """
 LIVE = "lifeline.ready(); note('ready'); await stop.wait(); note('stopping')"
+OBEY = (
+    """
+async def obey():
+    while True:
+        message = await lifeline.hear()
+        note(f"{message.word} {message.number}")
+        if message.word == "serve":
+            lifeline.ready(message.number)
+obeying = asyncio.create_task(obey())
+"""
+    + LIVE
+)
+"""Notes what the supervisor says, and answers where it is told to."""
 
 IN_USE = " (see who listens there with `ss -lntup`, and stop that, or choose another address)"
 
@@ -100,7 +114,7 @@ def blocked() -> Iterator[None]:
     """Signals blocked as the supervisor has them, so that they reach the thread that waits for them."""
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, supervisor._SIGNALS)
     yield
-    while signal.sigtimedwait([signal.SIGCHLD], 0) is not None:
+    while signal.sigtimedwait([signal.SIGCHLD, signal.SIGIO], 0) is not None:
         pass
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
@@ -158,9 +172,10 @@ def supervise(blocked: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Superv
     runs: list[Run] = []
     children: list[Child] = []
 
-    def supervise(control: Child, *nameservers: Child) -> Run:
+    def supervise(control: Child, *nameservers: Child, places: int | None = None) -> Run:
         children.extend((control, *nameservers))
-        runs.append(Run(Supervisor(control, [*nameservers]).run))
+        places = len(nameservers) if places is None else places
+        runs.append(Run(Supervisor(control, [*nameservers], places=places).run))
         return runs[-1]
 
     yield supervise
@@ -208,19 +223,125 @@ def test_those_that_die_at_birth(supervise: Supervise, nursery: Nursery, journal
     assert 0 == run.status()
 
 
-def test_order_of_the_end(supervise: Supervise, nursery: Nursery, journal: Journal) -> None:
-    """SIGTERM ends the control process first and only then the nameservers, which its callers still wait for."""
-    slow = LIVE + "\nawait asyncio.sleep(0.1); note('stopped')"
-    run = supervise(nursery.child("control", slow), nursery.child("nameserver 1"), nursery.child("nameserver 2"))
-    for name in ("control", "nameserver 1", "nameserver 2"):
+def test_a_spare(supervise: Supervise, nursery: Nursery, journal: Journal) -> None:
+    """
+    Of the nameservers as many answer as there are places; one more is started then, and gets the place of the first
+    that dies. That one is started again, as the next spare.
+    """
+    names = [f"nameserver {number}" for number in (1, 2, 3)]
+    supervise(nursery.child("control", OBEY), *(nursery.child(name, OBEY) for name in names), places=2)
+    journal.wait_for("nameserver 3 ready")
+    served = [line for line in journal.lines() if " serve " in line and not line.startswith("control")]
+    assert {"nameserver 1", "nameserver 2"} == {line.partition(" serve ")[0] for line in served}
+    assert {"1", "2"} == {line.rpartition(" ")[2] for line in served}
+    name, _, place = served[0].partition(" serve ")
+    (first,) = journal.starts(name)
+
+    os.kill(first, signal.SIGKILL)
+    journal.wait_for(f"{name} ready", times=2)
+
+    _, second = journal.starts(name)
+    assert journal.lines().index(f"nameserver 3 serve {place}") < journal.lines().index(f"{name} started {second}")
+    journal.wait_for(f"control serve {journal.starts('nameserver 3')[0]}")
+    assert f"control died {first}" in journal.lines()
+
+
+def test_feeds(supervise: Supervise, nursery: Nursery, journal: Journal) -> None:
+    """
+    The control process and each nameserver get an end of a feed, for each life of either; a new control process is
+    told who runs and who answers.
+    """
+    feed = """
+sock = None
+async def obey():
+    global sock
+    while True:
+        message = await lifeline.hear()
+        if message.word == "feed":
+            import socket
+            sock = socket.socket(fileno=message.descriptor)
+            if orders["name"] == "control":
+                sock.send(f"{os.getpid()} to {message.number}".encode())
+            else:
+                note(f"was told: {sock.recv(100).decode()}")
+        elif message.word == "serve":
+            note(f"serve {message.number}")
+            lifeline.ready(message.number)
+obeying = asyncio.create_task(obey())
+note(f"runs: {orders['nameservers']}")
+"""
+    supervise(nursery.child("control", feed + LIVE), nursery.child("nameserver 1", feed + LIVE))
+    (pid,) = wait_until_started(journal, "nameserver 1")
+    for life in range(2):
+        control = wait_until_started(journal, "control", life + 1)[life]
+        journal.wait_for(f"nameserver 1 was told: {control} to {pid}")
+        journal.wait_for(f"control serve {pid}", times=life + 1)
+        os.kill(control, signal.SIGKILL)
+
+    journal.wait_for("control ready", times=3)
+    assert ["control runs: []", *[f"control runs: [{pid}]"] * 2] == [
+        line for line in journal.lines() if line.startswith("control runs")
+    ]
+
+
+def wait_until_started(journal: Journal, name: str, times: int = 1) -> list[int]:
+    """The process ids of the child's lives, once there are so many."""
+    wait_until(lambda: len(journal.starts(name)) >= times, f"{name} was started")
+    return journal.starts(name)
+
+
+ASK = """
+lifeline.ready(); note('ready')
+while not stop.is_set():
+    await asyncio.sleep(0.01)
+    for pid in open(orders['victims']).read().split():
+        lifeline.ask_to_kill(int(pid))
+"""
+"""Asks for the death of all whose process ids are in a file."""
+
+
+def test_killed_for_the_control_process(supervise: Supervise, nursery: Nursery, journal: Journal) -> None:
+    """A nameserver that the control process wants dead is killed, and nobody else is."""
+    victims = journal.path.with_name("victims")
+    with subprocess.Popen(["sleep", "3600"]) as stranger:
+        victims.write_text(f"{stranger.pid} {os.getpid()} 0 -1")
+        supervise(nursery.child("control", ASK, victims=str(victims)), nursery.child("nameserver 1"))
+        for name in ("control", "nameserver 1"):
+            journal.wait_for(f"{name} ready")
+
+        victims.write_text(f"{stranger.pid} {journal.starts('nameserver 1')[0]}")
+        journal.wait_for("nameserver 1 ready", times=2)
+
+        assert stranger.poll() is None
+        stranger.kill()
+    assert 1 == len(journal.starts("control"))
+
+
+def test_nameservers_have_no_say(supervise: Supervise, nursery: Nursery, journal: Journal) -> None:
+    """A nameserver cannot have anybody killed."""
+    victims = journal.path.with_name("victims")
+    victims.write_text("")
+    ask = ASK.replace("ask_to_kill(int(pid))", "ask_to_kill(int(pid)); note('asked')")
+    names = ["control", "nameserver 1", "nameserver 2"]
+    supervise(*(nursery.child(name, ask if name == "nameserver 1" else LIVE, victims=str(victims)) for name in names))
+    for name in names:
         journal.wait_for(f"{name} ready")
 
-    run.send(signal.SIGTERM)
+    victims.write_text(" ".join(str(journal.starts(name)[0]) for name in names))
+    journal.wait_for("nameserver 1 asked", times=9)
 
-    assert 0 == run.status()
-    ends = journal.lines()[6:]
-    assert ["control stopping", "control stopped"] == ends[:2]
-    assert ["nameserver 1 stopping", "nameserver 2 stopping"] == sorted(ends[2:])
+    assert [1, 1, 1] == [len(journal.starts(name)) for name in names]
+
+
+def test_nonsense(supervise: Supervise, nursery: Nursery, journal: Journal, logged: Logged) -> None:
+    """A child that says what makes no sense is killed, as it is not itself any more, and started again."""
+    mad = "lifeline._socket.send(b'die 1'); await stop.wait()"
+    supervise(nursery.child("control"), nursery.child("nameserver 1", mad))
+
+    wait_until_started(journal, "nameserver 1", 2)
+
+    assert entry("a process sends invalid messages; killing it", process="nameserver 1") in logged
+    assert death("nameserver 1", "killed by signal 9") in logged
 
 
 @pytest.mark.parametrize("stubborn", ["control", "nameserver 1"])
@@ -310,7 +431,7 @@ def test_those_that_hang_are_replaced(
 
     def is_replaced() -> bool:
         if child.process is first:  # as if nothing had been heard of it for so long: it may have said something before
-            child._heard -= supervisor.SILENCE
+            child._heard -= children.SILENCE
         return child.process is not first
 
     wait_until(is_replaced, "it is killed")
@@ -324,9 +445,9 @@ def test_short_lives(monkeypatch: pytest.MonkeyPatch) -> None:
     """A child that keeps dying young is started with growing delays; one that lived is started at once."""
     now = 1000.0
     monkeypatch.setattr("time.monotonic", lambda: now)
-    monkeypatch.setattr(Child, "listen", lambda self: None)
+    monkeypatch.setattr(Child, "listen", lambda self: [])
     child = Child("nameserver 1", "nothing", {}, {})
-    child._started = now - supervisor.SHORT_LIFE
+    child._started = now - children.SHORT_LIFE
     delays = []
     for is_ready in (False, True, True, True, True, False, True, True):
         child.is_ready = is_ready
@@ -336,7 +457,7 @@ def test_short_lives(monkeypatch: pytest.MonkeyPatch) -> None:
         child._started = now
 
     assert [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0] == delays
-    child._started, child.is_ready = now - supervisor.SHORT_LIFE, True
+    child._started, child.is_ready = now - children.SHORT_LIFE, True
     child.bury()
     assert now == child.due
 
@@ -345,10 +466,10 @@ def test_deaths_that_come_again_and_again(monkeypatch: pytest.MonkeyPatch, logge
     """Of a child that keeps dying the log tells once in ten minutes, and when it lives again."""
     now = 1000.0
     monkeypatch.setattr("time.monotonic", lambda: now)
-    monkeypatch.setattr(Child, "listen", lambda self: None)
+    monkeypatch.setattr(Child, "listen", lambda self: [])
     child = Child("nameserver 1", "nothing", {}, {})
     child.deaths = logs.Seldom(logs.REMINDER, lambda: now)
-    run = Supervisor(Child("control", "nothing", {}, {}), [child])
+    run = Supervisor(Child("control", "nothing", {}, {}), [child], places=1)
     for _ in range(130):
         child._started = now
         child.bury()
@@ -362,7 +483,7 @@ def test_deaths_that_come_again_and_again(monkeypatch: pytest.MonkeyPatch, logge
     child.is_ready, child._heard = True, now
     for _ in range(3):
         run._listen()
-    child._started = now - supervisor.SHORT_LIFE
+    child._started = now - children.SHORT_LIFE
     child.bury()
     run._report(child, "exited with status 3")
 
@@ -467,7 +588,7 @@ def test_sigkill_takes_all_along(nursery: Nursery, journal: Journal) -> None:
     code = (
         "import json, signal, sys; from responder.process import supervisor as s; "
         "signal.pthread_sigmask(signal.SIG_BLOCK, s._SIGNALS); "
-        "first, *rest = [s.Child(*a) for a in json.loads(sys.argv[1])]; s.Supervisor(first, rest).run()"
+        "first, *rest = [s.Child(*a) for a in json.loads(sys.argv[1])]; s.Supervisor(first, rest, places=2).run()"
     )
     with subprocess.Popen([sys.executable, "-c", code, json.dumps(arguments)]) as process:
         for name in ("control", "nameserver 1"):
@@ -492,7 +613,14 @@ def taken() -> Iterator[tuple[int, int]]:
 
 
 def plan(**differences: Any) -> Plan:
-    nothing: dict[str, Any] = {"dns": [], "api": [], "admin": [], "processes": 1, "settings": {"log": {}, "dns": {}}}
+    nothing: dict[str, Any] = {
+        "dns": [],
+        "api": [],
+        "admin": [],
+        "processes": 1,
+        "spares": 1,
+        "settings": {"log": {}, "dns": {}},
+    }
     return Plan(**nothing | differences)
 
 
@@ -578,72 +706,47 @@ def test_both_families_side_by_side() -> None:
     close(others)
 
 
-def test_every_nameserver_has_its_own_udp_sockets(tmp_path: Path) -> None:
-    """Nameservers share the listening TCP sockets; each has UDP sockets of its own, one for each address."""
+def test_every_place_has_its_own_udp_sockets() -> None:
+    """Places share the listening TCP sockets; each has UDP sockets of its own, one for each address."""
     port = free_port()
     work = plan(dns=[("127.0.0.1", port), ("::1", port)], api=[("127.0.0.1", 0)], admin=[("::1", 0)], processes=3)
     sockets, faults = work.bind()
     sockets["feed"] = []
 
-    control, *nameservers = supervisor._start(work, sockets, tmp_path / "feed.sock")._children
+    control, *nameservers = supervisor._supervisor(work, sockets)._children
 
     assert [] == faults
-    assert ["control", "nameserver 1", "nameserver 2", "nameserver 3"] == [c.name for c in (control, *nameservers)]
-    assert {"api", "admin", "feed"} == set(control.sockets)
+    names = ["control", "nameserver 1", "nameserver 2", "nameserver 3", "nameserver 4"]
+    assert names == [child.name for child in (control, *nameservers)]
+    assert {"api", "admin"} == set(control.sockets)
     hosts = {sock.fileno(): sock.getsockname()[0] for sock in sockets["udp"]}
-    assert [["127.0.0.1", "::1"]] * 3 == [[hosts[n] for n in child.sockets["udp"]] for child in nameservers]
-    assert 6 == len({number for child in nameservers for number in child.sockets["udp"]})
-    assert 1 == len({tuple(child.sockets["tcp"]) for child in nameservers})
-    assert [True] * 3 == [child.bare for child in nameservers]
+    (places,) = {tuple(map(tuple, child.sockets.values())) for child in nameservers}
+    assert {"udp 1", "udp 2", "udp 3", "tcp"} == set(nameservers[0].sockets)
+    assert [("127.0.0.1", "::1")] * 3 == [tuple(hosts[number] for number in place) for place in places[:3]]
+    assert 6 == len({number for place in places[:3] for number in place})
+    assert [True] * 4 == [child.bare for child in nameservers]
     close(sockets)
 
 
-def test_a_fault_leaves_nothing_bound(taken: tuple[int, int], tmp_path: Path, logged: Logged) -> None:
+def test_a_fault_leaves_nothing_bound(
+    blocked: None, taken: tuple[int, int], tmp_path: Path, logged: Logged, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With any fault nothing is started, all faults are logged, and what was bound is free again."""
     port = free_port()
 
-    status = supervisor._supervise(plan(api=[("127.0.0.1", taken[1])], admin=[("127.0.0.1", port)]), tmp_path / "no")
+    plan_file(plan(api=[("127.0.0.1", taken[1])], admin=[("127.0.0.1", port), (NOBODY, 80)]), tmp_path, monkeypatch)
+    monkeypatch.setattr(logs, "configure", lambda **_: None)  # the tests' own stays
 
-    assert 1 == status
-    assert [
-        f"cannot listen on 127.0.0.1:{taken[1]} (api, api.listen): Address already in use{IN_USE}",
-        f"cannot create {tmp_path}/no/feed.sock: No such file or directory",
-    ] == [event["reason"] for event in logged]
+    assert 1 == supervisor.main()
+
+    first, second = logged
     assert {("cannot start", "critical")} == {(event["event"], event["log_level"]) for event in logged}
+    reason = f"cannot listen on 127.0.0.1:{taken[1]} (api, api.listen): Address already in use{IN_USE}"
+    assert reason == first["reason"]
+    assert second["reason"].startswith(f"cannot listen on {NOBODY}:80 (admin, admin.listen)")
     sockets, faults = plan(admin=[("127.0.0.1", port)]).bind()
     assert [] == faults
     close(sockets)
-
-
-def test_a_path_too_long(tmp_path: Path, logged: Logged) -> None:
-    """A runtime directory whose path no socket can have is a clear fault."""
-    directory = tmp_path / ("x" * 120)
-    directory.mkdir()
-
-    assert 1 == supervisor._supervise(plan(), directory)
-    assert logged[0]["reason"].endswith("feed.sock: AF_UNIX path too long")
-
-
-def test_a_socket_left_behind(tmp_path: Path) -> None:
-    """The feed's socket of a supervisor that was killed gives way to a new one, which only we may connect to."""
-    path = tmp_path / "feed.sock"
-    with socket.socket(socket.AF_UNIX) as old:
-        old.bind(str(path))
-
-    with supervisor._bind_feed(path), socket.socket(socket.AF_UNIX) as client:
-        client.connect(str(path))
-        assert 0o600 == path.stat().st_mode & 0o777
-
-
-def test_two_with_one_directory(tmp_path: Path, logged: Logged) -> None:
-    """A second supervisor with the same runtime directory leaves the first one's socket alone, and says why it ends."""
-    with supervisor._bind_feed(tmp_path / "feed.sock"):
-        assert 1 == supervisor._supervise(plan(), tmp_path)
-
-        with socket.socket(socket.AF_UNIX) as client:
-            client.connect(str(tmp_path / "feed.sock"))
-    reason = f"another responder is running with RUNTIME_DIRECTORY={tmp_path}: give each its own"
-    assert [entry("cannot start", level="critical", reason=reason)] == logged
 
 
 def plan_file(work: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -651,31 +754,6 @@ def plan_file(work: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     path = tmp_path / "plan"
     path.write_text(json.dumps({name: getattr(work, name) for name in Plan.__slots__}))
     monkeypatch.setattr(sys, "argv", ["supervisor", str(os.open(path, os.O_RDONLY))])
-
-
-@pytest.mark.parametrize("variable", [None, "", "{0}", "{0}:/elsewhere"])
-def test_runtime_directory(
-    blocked: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str | None
-) -> None:
-    """The feed's socket is in systemd's first runtime directory, or in a temporary one that goes in the end."""
-    monkeypatch.delenv("RUNTIME_DIRECTORY", raising=False)
-    if variable is not None:
-        monkeypatch.setenv("RUNTIME_DIRECTORY", variable.format(tmp_path))
-    plan_file(plan(processes=2), tmp_path, monkeypatch)
-    monkeypatch.setattr(logs, "configure", lambda **_: None)  # the tests' own stays
-    used: list[Path] = []
-
-    def supervise(work: Plan, directory: Path) -> int:
-        assert plan(processes=2) == work
-        assert directory.is_dir()
-        used.append(directory)
-        return 7
-
-    monkeypatch.setattr(supervisor, "_supervise", supervise)
-
-    assert 7 == supervisor.main()
-    assert bool(variable) == (used == [tmp_path])
-    assert bool(variable) == used[0].exists()
 
 
 def test_become_hands_over_the_plan(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -722,13 +800,12 @@ url = "sqlite+aiosqlite:///{database}"
 
 
 def serve(tmp_path: Path, port: int, records: str) -> subprocess.Popen[bytes]:
-    """The whole service, its feed's socket in `tmp_path/runtime`, saying what it has to say into `log`."""
+    """The whole service, saying what it has to say into `log`."""
     configuration = tmp_path / "responder.toml"
     configuration.write_text(CONFIGURATION.format(port=port, database=tmp_path / "responder.db", records=records))
     with (tmp_path / "log").open("wb") as log:
         return subprocess.Popen(
             [sys.executable, "-m", "responder", "--config", str(configuration), "serve"],
-            env={**os.environ, "RUNTIME_DIRECTORY": str(tmp_path / "runtime")},
             cwd=ROOT,
             stdout=log,
             stderr=log,
@@ -742,13 +819,9 @@ def nameservers_of(pid: int) -> list[int]:
 
 def test_whole_service(tmp_path: Path) -> None:
     """
-    A megabyte of zone records, the feed's socket of a predecessor that was killed, nameservers that die: the service
-    answers, and comes to an orderly end.
+    A megabyte of zone records, nameservers that all die at once: the service answers, and comes to an orderly end.
     """
-    runtime, port = tmp_path / "runtime", free_port()
-    runtime.mkdir()
-    with socket.socket(socket.AF_UNIX) as old:
-        old.bind(str(runtime / "feed.sock"))
+    port = free_port()
     records = "\n".join(f"host{number} 60 IN TXT " + f'"{"x" * 250}" ' * 80 for number in range(50))
     question = dns.message.make_query("host49.acme.example.com", "TXT")
 
@@ -760,7 +833,7 @@ def test_whole_service(tmp_path: Path) -> None:
 
     with serve(tmp_path, port, records) as service:
         try:
-            wait_until(lambda: len(nameservers_of(service.pid)) == 2 and answers(), "the service answers")
+            wait_until(lambda: len(nameservers_of(service.pid)) == 3 and answers(), "the service answers")
             first = nameservers_of(service.pid)
             for pid in first:
                 os.kill(pid, signal.SIGKILL)
@@ -771,4 +844,4 @@ def test_whole_service(tmp_path: Path) -> None:
             service.kill()
 
     events = map(json.loads, (tmp_path / "log").read_text().splitlines())
-    assert 2 == [event.get("cause") for event in events].count("killed by signal 9")
+    assert 3 == [event.get("cause") for event in events].count("killed by signal 9")

@@ -15,11 +15,11 @@ import struct
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import dns.exception
 import dns.flags
@@ -33,7 +33,8 @@ from responder.dns.wire import Rcode, header_only
 from responder.dns.zone import Change, Static
 from responder.feed.frames import Check, Reply
 from responder.names import Name
-from responder.process.child import ALIVE, send_orders
+from responder.process import lifeline
+from responder.process.lifeline import Message, Word
 from responder.process.listeners import TCP_BACKLOG, UDP_RECEIVE_BUFFER
 from tests.support.processes import PATIENCE, is_alive
 from tests.support.zones import APEX, SERIAL, VALUE, challenge, static
@@ -96,37 +97,60 @@ def running(
     A nameserver that is ready, for *statics* or the zone of `tests.support.zones`. It may have *max_files* descriptors.
     Its messages are in a file in *directory*.
     """
-    control = Control(statics or (static(),), names)
+    limit = ["sh", "-c", f'ulimit -n {max_files}; exec "$@"', "sh"] if max_files else []
+    log = directory / "log"
     with contextlib.ExitStack() as stack:
-        listener = stack.enter_context(socket.socket(socket.AF_UNIX))
-        listener.bind(str(directory / "feed"))
-        listener.listen()
-        threading.Thread(target=control.attend, args=(listener,), daemon=True).start()
-        stack.callback(listener.shutdown, socket.SHUT_RDWR)
         udp, tcp = (stack.enter_context(sock) for sock in _sockets())
-        log = directory / "log"
-        ours, theirs = (stack.enter_context(sock) for sock in socket.socketpair())
-        orders = {
-            "sockets": {"udp": [udp.fileno()], "tcp": [tcp.fileno()]},
-            "feed": str(directory / "feed"),
-            "log": {"level": "info", "format": "json"},
-            "dns": DnsSettings().model_dump(mode="json"),
-        }
-        send_orders(ours, json.dumps(orders).encode())
-        limit = ["sh", "-c", f'ulimit -n {max_files}; exec "$@"', "sh"] if max_files else []
-        with log.open("wb") as stderr:
-            process = subprocess.Popen(
-                [*limit, sys.executable, "-P", "-m", "responder.nameserver"],
-                stdin=theirs.fileno(),
-                stderr=stderr,
-                pass_fds=[udp.fileno(), tcp.fileno()],
-            )
-        theirs.close()
-        stack.callback(process.wait, PATIENCE)
-        stack.callback(process.kill)
-        ours.settimeout(PATIENCE)
-        assert ALIVE == ours.recv(1), log.read_text()
+        stderr = stack.enter_context(log.open("wb"))
+        process, supervisor, feed_end = start(stack, udp, tcp, DnsSettings(), before=limit, stderr=stderr)
+        control = Control(feed_end, statics or (static(),), names)
+        threading.Thread(target=control.attend, daemon=True).start()
+        stack.callback(feed_end.shutdown, socket.SHUT_RDWR)
+        wait_until_it_answers(supervisor, PATIENCE)
         yield Nameserver(process, udp.getsockname()[1], log, control)
+
+
+def start(
+    stack: contextlib.ExitStack,
+    udp: socket.socket,
+    tcp: socket.socket,
+    settings: DnsSettings,
+    *,
+    before: Sequence[str] = (),
+    stderr: IO[bytes] | None = None,
+) -> tuple[subprocess.Popen[bytes], socket.socket, socket.socket]:
+    """
+    A nameserver process that is to answer on these sockets, killed when *stack* unwinds; the supervisor's end of its
+    lifeline, and the control process's end of its feed. *before* stands in front of its command.
+    """
+    ours, theirs = (stack.enter_context(sock) for sock in lifeline.pair())
+    control, feed_end = socket.socketpair()
+    orders = {
+        "sockets": {"udp 1": [udp.fileno()], "tcp": [tcp.fileno()]},
+        "log": {"level": "info", "format": "json"},
+        "dns": settings.model_dump(mode="json"),
+    }
+    lifeline.send_orders(ours, json.dumps(orders).encode())
+    with feed_end:
+        lifeline.send(ours, Message(Word.FEED, os.getpid(), feed_end.fileno()))
+    lifeline.send(ours, Message(Word.SERVE, 1))
+    process = subprocess.Popen(
+        [*before, sys.executable, "-P", "-m", "responder.nameserver"],
+        stdin=theirs.fileno(),
+        stderr=stderr,
+        pass_fds=[udp.fileno(), tcp.fileno()],
+    )
+    theirs.close()
+    stack.callback(process.wait, PATIENCE)
+    stack.callback(process.kill)
+    return process, ours, control
+
+
+def wait_until_it_answers(supervisor: socket.socket, seconds: float) -> None:
+    """Wait for what a nameserver tells its *supervisor*: that it could answer, and that it does."""
+    supervisor.settimeout(seconds)
+    for place in (0, 1):
+        assert f"alive {place}".encode() == supervisor.recv(64)
 
 
 def _sockets() -> tuple[socket.socket, socket.socket]:
@@ -150,14 +174,14 @@ def _sockets() -> tuple[socket.socket, socket.socket]:
 class Control:
     """The control process as a nameserver sees it: one snapshot, then nothing changes, and all passed on fails."""
 
-    def __init__(self, statics: Iterable[Static], names: Names) -> None:
+    def __init__(self, peer: socket.socket, statics: Iterable[Static], names: Names) -> None:
+        self._peer = peer
         self._statics = tuple(statics)
         self._change = Change(apex=APEX, previous=0, serial=SERIAL, names=names)
         self._numbers = itertools.count(1)
         self._heard = threading.Condition()
         self._acknowledged = 0
         self._counts: list[Count] = []
-        self._peer: socket.socket | None = None
 
     def check(self) -> list[Count]:
         """Have the nameserver report what it counted, as the control process reads that."""
@@ -167,15 +191,13 @@ class Control:
             taken, self._counts = self._counts, []
             return taken
 
-    def attend(self, listener: socket.socket) -> None:
-        """Serve the first nameserver that comes, as long as it is there."""
-        with contextlib.suppress(OSError):
-            self._peer, _ = listener.accept()
-            with self._peer, self._peer.makefile("rb") as incoming:
-                for item in (feed.Begin(self._statics), self._change, feed.End()):
-                    self._send(item)
-                while head := incoming.read(4):
-                    self._hear(json.loads(incoming.read(int.from_bytes(head, "big"))))
+    def attend(self) -> None:
+        """Serve the nameserver, as long as it is there."""
+        with contextlib.suppress(OSError), self._peer, self._peer.makefile("rb") as incoming:
+            for item in (feed.Begin(self._statics), self._change, feed.End()):
+                self._send(item)
+            while head := incoming.read(4):
+                self._hear(json.loads(incoming.read(int.from_bytes(head, "big"))))
 
     def _hear(self, message: dict[str, Any]) -> None:
         with self._heard:
@@ -188,7 +210,6 @@ class Control:
             self._heard.notify_all()
 
     def _send(self, frame: feed.Frame) -> int:
-        assert self._peer is not None
         number = next(self._numbers)
         self._peer.sendall(feed.render_frame(number, frame))
         return number

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-import socket
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -28,13 +27,14 @@ from responder.challenges import Challenges
 from responder.config import Settings, load
 from responder.dns.zone import Change, Zones
 from responder.errors import StoreUnavailable
-from responder.feed import Publisher, follower, peer
+from responder.feed import Publisher, peer
 from responder.names import Name
 from responder.store import Applied, NewToken, Operation, Statistics, Store
 from responder.tokens.hostname import challenge_name
 from responder.tokens.network import Network
 from responder.tokens.secret import Digest, Secret, digest, mint_secret
 from responder.tokens.token import Grant, Token
+from tests.support.feeds import connect_answering, nobody_is_killed
 from tests.support.processes import eventually
 from tests.support.zones import ask
 
@@ -260,15 +260,12 @@ async def _control(directory: Path, store: BrittleStore) -> AsyncIterator[Contro
     before, clock = asyncio.all_tasks(), Clock()
     published = await store.serials()
     statics = read_settings(directory).statics
-    publisher = Publisher(statics, store.snapshot, nameservers=1)
-    listener = socket.socket(socket.AF_UNIX)
-    listener.bind(str(directory / "feed"))
-    listener.listen()
-    listener.setblocking(False)
-    await publisher.start(listener)
+    publisher = Publisher(statics, store.snapshot, nameservers=1, kill=nobody_is_killed)
+    feeds = feed.Feeds()
+    await connect_answering(publisher, feeds)
     writer = Challenges(store, publisher, zones=statics, published=published, lifetime=LIFETIME, clock=clock)
     running = Control(directory, store, publisher, writer, clock, asyncio.create_task(writer.run()))
-    following = asyncio.create_task(feed.follow(str(directory / "feed"), running.snapshots.append, lambda _: None))
+    following = asyncio.create_task(feed.follow(feeds, running.snapshots.append, lambda _: None))
     try:
         await until(lambda: bool(running.snapshots))
         yield running
@@ -292,8 +289,6 @@ async def until(condition: Callable[[], object]) -> None:
 class Quick:
     """
     Shortens the intervals at which the writer looks around, and lengthens deadlines that a busy machine misses.
-
-    The nameserver's end of the feed lives in this process, so it is not to be killed when it hangs up.
     """
 
     _saved: list[tuple[Any, str, Any]] = field(default_factory=list)
@@ -304,8 +299,6 @@ class Quick:
             (challenges, "SWEEP_INTERVAL", 0.01),
             (challenges, "SETTLED", 0.02),
             (peer, "ACK_DEADLINE", 60.0),
-            (follower, "RECONNECT_DELAY", 0.001),
-            (peer.Peer, "kill", peer.Peer.abandon),
         ):
             self._saved.append((module, name, getattr(module, name)))
             setattr(module, name, value)

@@ -1,0 +1,188 @@
+"""
+A child process as its supervisor sees it: how it is started, what it reports, and when it is started again.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+
+from responder.logs import REMINDER, Seldom
+from responder.process.lifeline import Message, Word, pair, receive_text, send, send_orders
+
+SHORT_LIFE = 1.0
+"""Seconds: a child that lived shorter, or was never ready, is restarted with growing delays, any other at once."""
+
+MAX_DELAY = 5.0
+"""Seconds between two starts of a child that keeps dying."""
+
+SILENCE = 30.0
+"""Seconds without a message after which a child hangs, and is killed. It sends one every second."""
+
+HEARD_AT_ONCE = 1000
+"""Messages of a child that are read in one go: a child that never stops sending must not occupy the supervisor."""
+
+KEPT_FOR_NAMESERVERS = (
+    *("PATH", "LANG", "LC_ALL", "TZ", "PYTHONPATH", "PYTHONHOME", "PYTHONUNBUFFERED"),
+    "JOURNAL_STREAM",  # whether stderr is the journal, which wants priorities
+)
+"""The only environment variables a nameserver process sees."""
+
+_log = structlog.get_logger("supervisor")
+
+
+@dataclass(slots=True)
+class Child:
+    """A child process: how to start it, and how it fared."""
+
+    name: str
+    module: str
+    sockets: dict[str, list[int]]
+    orders: dict[str, Any]
+    bare: bool = False
+    process: subprocess.Popen[bytes] | None = None
+    is_ready: bool = False
+    was_ready: bool = False
+    due: float | None = 0.0
+    restarts: int = 0
+    deaths: Seldom = field(default_factory=lambda: Seldom(REMINDER))
+    is_missed: bool = False
+    place: int = 0
+    """Where it is to answer queries, if it is a nameserver; 0 is nowhere."""
+    answers_at: int = 0
+    """Where it reports that it does."""
+    _lifeline: socket.socket | None = None
+    _started: float = 0.0
+    _heard: float = 0.0
+    _delay: float = 0.0
+
+    @property
+    def pid(self) -> int:
+        """Its process id; 0 if it does not run."""
+        return self.process.pid if self.process is not None else 0
+
+    def start(self, nameservers: Sequence[int] = ()) -> None:
+        """
+        Start it, with nothing open but its sockets and its lifeline; later, if the system has no process to give.
+
+        Its orders name the *nameservers* that are running, by process id.
+        """
+        self._started, self.due = time.monotonic(), None
+        orders = self.orders | {
+            "sockets": self.sockets,
+            "nameservers": list(nameservers),
+            "restarts": self.restarts,
+        }
+        try:
+            self._lifeline, theirs = pair()
+            with theirs:
+                _wake_for(self._lifeline)
+                send_orders(self._lifeline, json.dumps(orders).encode())
+                self.process = self._popen(theirs)
+        except OSError as fault:
+            _log.error("cannot start a process", process=self.name, reason=fault.strerror)
+            self._retire()
+
+    def _popen(self, lifeline: socket.socket) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [sys.executable, "-P", "-m", self.module],
+            stdin=lifeline.fileno(),
+            pass_fds=[number for numbers in self.sockets.values() for number in numbers],
+            env={k: v for k, v in os.environ.items() if not self.bare or k in KEPT_FOR_NAMESERVERS},
+            process_group=0,  # a terminal's Ctrl-C is for the supervisor, which stops all in the right order
+        )
+
+    def bury(self) -> None:
+        """Note that it died, whether it ever was ready, and when it may be started again."""
+        self.listen()
+        self._retire()
+
+    def _retire(self) -> None:
+        if self._lifeline is not None:
+            self._lifeline.close()
+        short = not self.is_ready or time.monotonic() - self._started < SHORT_LIFE
+        self._delay = min(max(2 * self._delay, 0.1), MAX_DELAY) if short else 0.0
+        self.due = time.monotonic() + self._delay
+        self.restarts += 1
+        self.is_ready = False
+        self.place = self.answers_at = 0
+        self._lifeline = self.process = None
+
+    def notify(self, message: Message) -> None:
+        """Send *message*. A child that takes none any more is killed; one that is gone does not need it."""
+        if self._lifeline is None:
+            return
+        try:
+            send(self._lifeline, message)
+        except BlockingIOError:
+            _log.error("a process reads no messages; killing it", process=self.name)
+            self.signal(signal.SIGKILL)
+        except OSError:
+            return
+
+    def listen(self) -> list[int]:
+        """Note that it is ready, where it answers, and that it responds. Returns the processes that it wants killed."""
+        wanted = []
+        try:
+            for message in self._messages():
+                if message.word is Word.KILL:
+                    wanted.append(message.number)
+                else:
+                    self.is_ready = self.was_ready = True
+                    self.answers_at = message.number if message.number == self.place else 0
+                    self._heard = time.monotonic()
+        except ValueError:
+            _log.error("a process sends invalid messages; killing it", process=self.name)
+            self.signal(signal.SIGKILL)
+        return wanted
+
+    def _messages(self) -> Iterator[Message]:
+        if self._lifeline is None:
+            return
+        with suppress(OSError):  # there is nothing more for now, or it is gone
+            for _ in range(HEARD_AT_ONCE):
+                if (message := receive_text(self._lifeline)) is None:
+                    return
+                yield message
+
+    @property
+    def keeps_dying(self) -> bool:
+        return self._delay >= MAX_DELAY
+
+    def is_back(self) -> bool:
+        """Whether it kept dying, and now lives."""
+        return self.is_missed and self.is_ready and time.monotonic() - self._started >= SHORT_LIFE
+
+    def hangs(self) -> bool:
+        """Whether it was ready once, and has been silent for too long."""
+        return self.is_ready and time.monotonic() - self._heard > SILENCE
+
+    def signal(self, number: int) -> None:
+        if self.process is not None:
+            self.process.send_signal(number)
+
+
+def introduce(control: Child, nameserver: Child) -> None:
+    """Give both of them an end of a new feed."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        control.notify(Message(Word.FEED, nameserver.pid, ours.fileno()))
+        nameserver.notify(Message(Word.FEED, control.pid, theirs.fileno()))
+
+
+def _wake_for(lifeline: socket.socket) -> None:
+    """Have the kernel send us SIGIO when the child reports something (fcntl(2))."""
+    fcntl.fcntl(lifeline, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(lifeline, fcntl.F_SETFL, os.O_ASYNC | os.O_NONBLOCK)
