@@ -188,7 +188,7 @@ async def _start(
         max_lifetime=timedelta(seconds=settings.values.max_lifetime),
     )
     tls = await _start_tls(settings, store, challenges, stack)
-    await _listen(build_runner(api, drain=DRAIN), sockets["api"], tls, stack)
+    await _listen(build_runner(api, name="api", drain=DRAIN), sockets["api"], tls, stack)
     await _listen(_admin(settings, store, publisher.lag), sockets["admin"], None, stack)
     return writer
 
@@ -207,7 +207,7 @@ async def _attend(lifeline: Lifeline, publisher: Publisher) -> None:
 
 def _admin(settings: Settings, store: Health, lag: Callable[[], tuple[int, int]]) -> Runner:
     dns = [(endpoint.host, endpoint.port) for endpoint in (listen.reachable for listen in settings.dns.listen)]
-    return build_runner(build_admin(store, settings.statics[0].apex, dns, lag=lag), drain=DRAIN)
+    return build_runner(build_admin(store, settings.statics[0].apex, dns, lag=lag), name="admin", drain=DRAIN)
 
 
 async def _listen(

@@ -78,6 +78,19 @@ LAG = Gauge(
 RESTARTS = Counter(
     "responder_child_restarts", "Processes that died and were started again", ["process"], registry=REGISTRY
 )
+CONNECTIONS = Gauge(
+    "responder_http_connections",
+    "HTTP connections by listener, TLS handshakes included",
+    ["listener"],
+    registry=REGISTRY,
+)
+CONNECTIONS_CLOSED = Counter(
+    "responder_http_connections_closed",
+    "HTTP connections that were not left to their clients, by listener: refused (no room), evicted (made room), "
+    "handshake (not finished or failed), no-request (none in time), unread (the answer was not read in time)",
+    ["listener", "reason"],
+    registry=REGISTRY,
+)
 CERTIFICATE = Gauge(
     "responder_certificate_expiry_timestamp_seconds",
     "When the API's own certificate expires; kind is issued, or self-signed while there is no better one",

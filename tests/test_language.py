@@ -121,9 +121,6 @@ responder/config/api.py
 responder/config/fields.py
 responder/config/settings.py
 responder/config/sources.py
-responder/connections/__init__.py
-responder/connections/listener.py
-responder/connections/runner.py
 responder/control.py
 responder/dns/cookies.py
 responder/dns/exchange.py

@@ -131,9 +131,13 @@ def _count_with(limits: Limits) -> Middleware:
     return count
 
 
-def build_runner(app: web.Application, *, drain: float) -> Runner:
-    """What runs *app* on its listeners; requests under way get *drain* seconds to finish when it is stopped."""
-    return Runner(app, problems, keepalive=KEEPALIVE, drain=drain)
+def build_runner(app: web.Application, *, name: str, drain: float) -> Runner:
+    """
+    What runs *app* on its listeners, which the metrics call *name*.
+
+    When it is stopped, requests under way get *drain* seconds to finish.
+    """
+    return Runner(app, problems, name=name, keepalive=KEEPALIVE, drain=drain)
 
 
 def _describe_routes() -> Callable[[web.Request], Awaitable[web.Response]]:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Annotated, Any
 
-from aiohttp import web
+from aiohttp import hdrs, web
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError, ValidationInfo, field_validator
 
 from responder.errors import Invalid, InvalidRequest
@@ -115,7 +115,9 @@ async def read_body(request: web.Request, *, max_lifetime: timedelta) -> Body:
 
 
 async def read_octets(request: web.Request) -> bytes:
-    """The body as it came. Raises `InvalidRequest`, `web.HTTPException` if it is too large or too slow."""
+    """The body as it came. Raises `InvalidRequest`, `web.HTTPException` if it is too large, too slow or compressed."""
+    if {coding.lower() for coding in request.headers.getall(hdrs.CONTENT_ENCODING, ())} - {"identity"}:
+        raise web.HTTPUnsupportedMediaType
     try:
         async with asyncio.timeout(DEADLINE):
             return await request.read()

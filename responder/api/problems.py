@@ -61,10 +61,13 @@ _TITLES = {
     408: "The request took too long",
     409: "Too many values",
     413: "The request is too large",
+    415: "The body cannot be read",
     417: "The expectation cannot be met",
     429: "Too many requests",
     500: "A fault of ours",
+    501: "Not supported",
     503: "Temporarily unavailable",
+    505: "Not supported",
 }
 
 SLASHES = ("/", "//")
@@ -188,8 +191,18 @@ def for_http(error: web.HTTPException, routes: str = "") -> web.Response:
             return problem(408, "timeout", "the request body did not arrive in time")
         case web.HTTPRequestEntityTooLarge():
             return problem(413, "too-large", "the request body is larger than this route takes")
+        case web.HTTPUnsupportedMediaType():
+            response = problem(415, "content-coding", "the body is compressed: send it without a Content-Encoding")
+            response.headers["Accept-Encoding"] = "identity"  # RFC 9110, section 12.5.3
+            return response
         case web.HTTPExpectationFailed():
             return problem(417, "expectation-failed", "the only expectation that is met here is 100-continue")
+        case web.HTTPNotImplemented():
+            return problem(501, "transfer-coding", "the only Transfer-Encoding that is taken here is chunked")
+        case web.HTTPVersionNotSupported():
+            return problem(505, "http-version", "the versions of HTTP that are spoken here are 1.1 and 1.0")
+        case web.HTTPBadRequest():
+            return malformed()
         case _:
             return problem(error.status, "http", error.reason)
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime, timedelta
 from itertools import count
 from pathlib import Path
-from uuid import UUID, uuid5
+from uuid import UUID, uuid4, uuid5
 
 import structlog
 
@@ -34,8 +35,14 @@ LOOK_INTERVAL = 30.0
 OBTAIN_DEADLINE = 300.0
 """Seconds for obtaining a certificate, from the first request to the last."""
 
-LEASE = timedelta(seconds=OBTAIN_DEADLINE + 30)
-"""For as long no other node tries, should this one be killed meanwhile."""
+LEASE = timedelta(seconds=20)
+"""How long no other process tries after the last sign of life of the one that is obtaining a certificate."""
+
+SIGN_INTERVAL = 5.0
+"""Seconds between two signs of life: the lease ends when several have failed."""
+
+LOOK_AGAIN = 5.0
+"""Seconds between two looks while another process is obtaining a certificate: it may have been killed."""
 
 RESTART_PAUSE = timedelta(seconds=20)
 """After an attempt that failed, if the process was started since: its settings may have been mended."""
@@ -86,6 +93,7 @@ class OwnCertificateKeeper:
         self._used: KeyPair | None = None
         self._obtained: KeyPair | None = None  # but not in the store yet
         self._has_tried = False
+        self._holder = uuid4()
         self._window: tuple[datetime, datetime] | None = None
         self._ask_at = clock()
 
@@ -125,8 +133,8 @@ class OwnCertificateKeeper:
         now = self._clock()
         if due > now:
             return min((due - now).total_seconds(), LOOK_INTERVAL)
-        if not await self._store.begin_certificate(self._hostname, now=now, until=now + LEASE):
-            return LOOK_INTERVAL  # another node is at it
+        if not await self._store.begin_certificate(self._hostname, holder=self._holder, lease=LEASE, now=now):
+            return LOOK_AGAIN
         await self._attempt(known)
         return 0.0
 
@@ -144,6 +152,7 @@ class OwnCertificateKeeper:
 
     async def _attempt(self, known: OwnCertificate) -> None:
         self._has_tried = True
+        signs = asyncio.create_task(self._give_signs())
         try:
             async with asyncio.timeout(OBTAIN_DEADLINE):
                 self._obtained = await self._obtain(known)
@@ -156,6 +165,15 @@ class OwnCertificateKeeper:
             raise
         else:
             await self._keep(self._obtained)
+        finally:
+            signs.cancel()
+
+    async def _give_signs(self) -> None:
+        """Have other processes wait for as long as this one lives."""
+        while True:
+            await asyncio.sleep(SIGN_INTERVAL)
+            with suppress(StoreUnavailable):  # the lease outlasts that for a while
+                await self._store.go_on_certificate(self._hostname, holder=self._holder, lease=LEASE)
 
     async def _obtain(self, known: OwnCertificate) -> KeyPair:
         _log.info("obtaining a certificate", hostname=str(self._hostname), directory=self._acme.directory)

@@ -1,7 +1,9 @@
 """
-The connections of an HTTP listener: how many there may be, how long they may dally, what is said to what is no request.
+The connections of an HTTP listener: how many there may be and who has to make room, how long each may wait for its
+client, and what is answered to what is not HTTP. aiohttp bounds none of this by itself.
 
-aiohttp bounds none of this by itself, and answers malformed HTTP with its parser's own words.
+`runner` puts the rest together: `listener` accepts connections, `places` decides which may stay, `connection` serves
+one, `closings` counts those that had to go.
 """
 
 from responder.connections.runner import Runner

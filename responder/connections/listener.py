@@ -1,144 +1,143 @@
 """
-A listening socket whose TLS handshakes are bounded.
+A listening socket: connections are accepted, find a place, and shake hands if TLS is spoken.
 
-asyncio tells of a TLS connection only when its handshake is done. Whoever never finishes one has to be counted as well,
-so for so long it is the sockets that are counted, from when they are accepted.
+asyncio's own servers report a TLS connection only when its handshake is done, and accept without asking whether there
+is room. Here, a connection counts from the moment it is accepted.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
+import fcntl
 import socket
 import ssl
+import struct
+import termios
 from asyncio.sslproto import SSLProtocol
-from collections import Counter
 from collections.abc import Callable
-from typing import Any
-
-from aiohttp import web
+from contextlib import suppress
 
 from responder.addresses import client_of
+from responder.connections.closings import Closings, Reason
+from responder.connections.places import Place, Places
 
 BACKLOG = 1024
-"""Connections that may wait to be accepted, as on all sockets of the service; aiohttp would make it 128."""
+"""Connections that may wait to be accepted, as on all sockets of the service."""
 
-MAX_HANDSHAKES = 1000
-"""Handshakes under way at one listener. Each takes some milliseconds."""
+ACCEPTED_AT_ONCE = 64
+"""Connections accepted in one turn of the event loop, so that a flood of them leaves time for others."""
 
-MAX_HANDSHAKES_PER_CLIENT = 250
-"""Of one client (`client_of`): a proxy in front is a single address for everybody behind it."""
+PAUSE = 1.0
+"""Seconds without accepting anything after the system had no resources for another connection."""
 
 FAREWELL_DEADLINE = 2.0
 """Seconds that a TLS client gets for its half of the goodbye (close_notify) before the connection is cut."""
 
 TLS_BUFFER = 16 << 10
 """Octets that TLS reads at a time, as much as a record has (RFC 8446, section 5.1). asyncio keeps a buffer of that size
-for each connection, from before its handshake on: with its own 256 KiB, strangers could fill 500 MB."""
+for each connection, from before its handshake on: with its own 256 KiB, a thousand handshakes would fill 250 MB."""
 
-Peer = tuple[Any, ...]
-"""Where a connection comes from: an address, a port, and what else IPv6 has."""
+_RESET = struct.pack("ii", 1, 0)
 
-
-SSLProtocol.max_size = TLS_BUFFER  # there is no other way to say it
+SSLProtocol.max_size = TLS_BUFFER  # there is no other way to set it
 
 
-class Site(web.BaseSite):
+class Listener:
     """
-    Serves a runner's application on one socket, over TLS if it is given a context; a handshake may take *deadline*
-    seconds. When the site is stopped the socket is closed, so that nobody waits in its queue.
+    Takes connections on *sock*, over TLS if there is a context for it, until it is stopped.
+
+    *serve* makes the protocol of a connection that has a place among *places*. A handshake may take *deadline* seconds.
     """
 
     def __init__(
         self,
-        runner: web.BaseRunner,
         sock: socket.socket,
         tls: ssl.SSLContext | None,
-        handshakes: Handshakes,
+        places: Places,
+        serve: Callable[[Place], asyncio.Protocol],
+        closings: Closings,
         *,
         deadline: float,
     ) -> None:
-        super().__init__(runner, ssl_context=tls, backlog=BACKLOG)
         self._socket = sock
-        self._listener = _Listener(sock, handshakes if tls is not None else None)
+        self._tls = tls
+        self._places = places
+        self._serve = serve
+        self._closings = closings
         self._deadline = deadline
+        self._connecting: set[asyncio.Task[None]] = set()
+        self._loop = asyncio.get_running_loop()
+        self._pause: asyncio.TimerHandle | None = None
 
-    @property
-    def name(self) -> str:
-        return str(self._listener.getsockname())
-
-    async def start(self) -> None:
-        await super().start()
-        server, tls = self._runner.server, self._ssl_context
-        assert server is not None  # noqa: S101  # BaseSite refuses a runner without
-        self._server = await asyncio.get_running_loop().create_server(
-            server,
-            sock=self._listener,
-            ssl=tls,
-            backlog=self._backlog,
-            ssl_handshake_timeout=self._deadline if tls else None,
-            ssl_shutdown_timeout=FAREWELL_DEADLINE if tls else None,
-        )
+    def start(self) -> None:
+        self._socket.setblocking(False)
+        self._socket.listen(BACKLOG)
+        self._loop.add_reader(self._socket, self._accept)
 
     async def stop(self) -> None:
-        await super().stop()
-        self._socket.close()  # asyncio has closed its duplicate
+        """Accept nothing more, give up handshakes, and close the socket, so that no client waits in its queue."""
+        if self._pause is not None:
+            self._pause.cancel()
+        self._loop.remove_reader(self._socket)
+        self._socket.close()
+        for task in self._connecting:
+            task.cancel()
+        await asyncio.gather(*self._connecting, return_exceptions=True)
 
+    def _accept(self) -> None:
+        for _ in range(ACCEPTED_AT_ONCE):
+            try:
+                connection, peer = self._socket.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as fault:
+                self._rest(fault)
+                return
+            self._admit(connection, client_of(peer[0]))
 
-class Handshakes:
-    """Those that are under way, in all and of each client."""
+    def _rest(self, fault: OSError) -> None:
+        """The socket stays readable: asked again at once, it would keep the process busy."""
+        self._closings.report_exhausted(fault)
+        self._loop.remove_reader(self._socket)
+        self._pause = self._loop.call_later(PAUSE, self._loop.add_reader, self._socket, self._accept)
 
-    def __init__(self) -> None:
-        self._peers: set[Peer] = set()
-        self._by_client: Counter[str] = Counter()
-
-    def __len__(self) -> int:
-        return len(self._peers)
-
-    def begin(self, peer: Peer) -> bool:
-        """Count one more, if there is room."""
-        client = client_of(peer[0])
-        if len(self._peers) >= MAX_HANDSHAKES or self._by_client[client] >= MAX_HANDSHAKES_PER_CLIENT:
-            return False
-        self._peers.add(peer)
-        self._by_client[client] += 1
-        return True
-
-    def end(self, peer: Peer) -> None:
-        """It is done, or its connection is gone; both may be told."""
-        if peer in self._peers:
-            self._peers.remove(peer)
-            client = client_of(peer[0])
-            self._by_client[client] -= 1
-            if not self._by_client[client]:
-                del self._by_client[client]
-
-
-class _Listener(socket.socket):
-    """Accepts nobody whose handshake would be one too many."""
-
-    def __init__(self, sock: socket.socket, handshakes: Handshakes | None) -> None:
-        super().__init__(sock.family, sock.type, sock.proto, fileno=os.dup(sock.fileno()))
-        self._handshakes = handshakes
-
-    def accept(self) -> tuple[socket.socket, Any]:
-        connection, peer = super().accept()
-        handshakes = self._handshakes
-        if handshakes is None:
-            return connection, peer
-        if not handshakes.begin(peer):
+    def _admit(self, connection: socket.socket, client: str) -> None:
+        place, crowd = self._places.take(client, lambda: _hang_up(connection))
+        if crowd is not None:
+            self._closings.note(Reason.REFUSED if place is None else Reason.EVICTED, crowd.client, crowd.connections)
+        if place is None:
             connection.close()
-            raise ConnectionAbortedError  # the event loop goes on with the next one
-        return _Connected(connection, lambda: handshakes.end(peer)), peer
+            return
+        task = self._loop.create_task(self._connect(connection, place))
+        self._connecting.add(task)
+        task.add_done_callback(self._connecting.discard)
+
+    async def _connect(self, connection: socket.socket, place: Place) -> None:
+        """Hand *connection* over to its protocol, after the handshake if there is one."""
+        try:
+            await self._loop.connect_accepted_socket(
+                lambda: self._serve(place),
+                connection,
+                ssl=self._tls,
+                ssl_handshake_timeout=self._deadline if self._tls else None,
+                ssl_shutdown_timeout=FAREWELL_DEADLINE if self._tls else None,
+            )
+        except OSError:
+            if place.leave():  # it was not closed to make room, which is counted already
+                self._closings.note(Reason.HANDSHAKE, place.client)
+        except BaseException:
+            place.leave()
+            raise
 
 
-class _Connected(socket.socket):
-    """An accepted socket that says when it is closed."""
+def _hang_up(connection: socket.socket) -> None:
+    """End *connection* under the handshake that reads it."""
+    with suppress(OSError):  # it is gone already
+        connection.shutdown(socket.SHUT_RDWR)
 
-    def __init__(self, connection: socket.socket, closed: Callable[[], None]) -> None:
-        super().__init__(connection.family, connection.type, connection.proto, fileno=connection.detach())
-        self._tell = closed
 
-    def close(self) -> None:
-        super().close()
-        self._tell()
+def drop_unread(connection: socket.socket) -> None:
+    """Have the kernel drop what a client has not read when *connection* closes: it would keep that for minutes."""
+    with suppress(OSError):  # it is gone already
+        if any(fcntl.ioctl(connection.fileno(), termios.TIOCOUTQ, bytes(4))):  # SIOCOUTQ, tcp(7)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)

@@ -15,6 +15,8 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
+import responder
+
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446  # the same number on every architecture
 _VERSION_FLAG, _PATH_BENEATH = 1, 1
 
@@ -59,8 +61,16 @@ def enter() -> int:
 
 
 def _where_python_is() -> Iterable[str]:
-    """Modules are read when they are first needed, which may be late."""
-    return {path for path in (*sys.path, sys.prefix, sys.base_prefix) if path and Path(path).is_dir()}
+    """
+    Modules are read when they are first needed, which may be late.
+
+    Of a checkout, which a development install has on its path, that is the package alone: beside it may be a database.
+    """
+    package = Path(responder.__file__).parent
+    places = {Path(path) for path in (*sys.path, sys.prefix, sys.base_prefix) if path}
+    if (package.parent / "pyproject.toml").exists():
+        places = places - {package.parent} | {package}
+    return {str(place) for place in places if place.is_dir()}
 
 
 def _let_read(rules: int, directories: Iterable[str]) -> None:

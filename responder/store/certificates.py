@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
 
 from sqlalchemy import Connection, insert, literal, select, update
 from sqlalchemy.exc import IntegrityError
 
 from responder.errors import Invalid
 from responder.names import Name
-from responder.store.schema import Deadline, acme_accounts, certificates
+from responder.store.clock import database_clock
+from responder.store.schema import Instant, acme_accounts, certificates
 from responder.tls.keypair import KeyPair
 
 
@@ -57,19 +59,26 @@ def find(connection: Connection, hostname: Name) -> OwnCertificate:
     )
 
 
-def begin(connection: Connection, hostname: Name, *, now: datetime, until: datetime) -> bool:
-    """Note that the caller obtains a certificate, *until* then at most; False if somebody else does already."""
+def begin(connection: Connection, hostname: Name, *, holder: UUID, lease: timedelta, now: datetime) -> bool:
+    """Note that *holder* obtains a certificate, for as long as the *lease* lasts; False if another holder does."""
     with suppress(IntegrityError), connection.begin_nested():
         known = select(certificates.c.hostname).where(certificates.c.hostname == hostname)
         if connection.scalar(known) is None:
             connection.execute(insert(certificates), {"hostname": hostname, "failures": 0})
-    is_free = certificates.c.busy_until.is_(None) | (certificates.c.busy_until <= literal(now, Deadline))
+    present = _now(connection)
+    is_free = certificates.c.busy_until.is_(None) | (certificates.c.busy_until <= literal(present, Instant))
     begun = connection.execute(
         update(certificates)
         .where(certificates.c.hostname == hostname, is_free)
-        .values(attempted_at=now, busy_until=until)
+        .values(attempted_at=now, busy_until=present + lease, busy_by=holder)
     )
     return begun.rowcount == 1
+
+
+def go_on(connection: Connection, hostname: Name, *, holder: UUID, lease: timedelta) -> None:
+    """Let the *lease* of *holder* begin anew, unless somebody else has begun since, or has a certificate."""
+    mine = (certificates.c.hostname == hostname) & (certificates.c.busy_by == holder)
+    connection.execute(update(certificates).where(mine).values(busy_until=_now(connection) + lease))
 
 
 def keep(connection: Connection, hostname: Name, directory: str, pair: KeyPair) -> None:
@@ -84,15 +93,21 @@ def note_failure(connection: Connection, hostname: Name, *, failures: int, retry
 
 def give_up(connection: Connection, hostname: Name) -> None:
     """Whoever was obtaining it stopped before it was decided."""
-    connection.execute(update(certificates).where(certificates.c.hostname == hostname).values(busy_until=None))
+    connection.execute(update(certificates).where(certificates.c.hostname == hostname).values(_FREE))
 
 
 def _end(connection: Connection, hostname: Name, *, retry_at: datetime | None = None, **values: object) -> None:
     connection.execute(
-        update(certificates)
-        .where(certificates.c.hostname == hostname)
-        .values(busy_until=None, retry_at=retry_at, **values)
+        update(certificates).where(certificates.c.hostname == hostname).values(_FREE | {"retry_at": retry_at} | values)
     )
+
+
+_FREE: dict[str, object] = {"busy_until": None, "busy_by": None}
+
+
+def _now(connection: Connection) -> datetime:
+    """The present by the database's clock, in which leases are measured."""
+    return datetime.fromtimestamp(connection.execute(select(database_clock())).scalar_one(), UTC)
 
 
 def _pair(chain: str | None, key: str | None) -> KeyPair | None:

@@ -195,7 +195,7 @@ acme_accounts = Table(
     Column("key", Text, nullable=False),
 )
 
-# Certificates of our own, with their keys, in PEM; and who is obtaining the next one until when.
+# Certificates of our own, with their keys, in PEM; and which process is obtaining the next one, until when at most.
 certificates = Table(
     "certificates",
     metadata,
@@ -205,6 +205,7 @@ certificates = Table(
     Column("key", Text),
     Column("attempted_at", Instant),
     Column("busy_until", Deadline),
+    Column("busy_by", UuidText),
     Column("failures", Integer, nullable=False),
     Column("retry_at", Deadline),
 )

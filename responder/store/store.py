@@ -242,13 +242,18 @@ class Store:
         """What is known of our own certificate for *hostname*; nothing, if we never had any."""
         return await self._database.read(certificates.find, hostname)
 
-    async def begin_certificate(self, hostname: Name, *, now: datetime, until: datetime) -> bool:
+    async def begin_certificate(self, hostname: Name, *, holder: UUID, lease: timedelta, now: datetime) -> bool:
         """
-        Take it upon us to obtain a certificate, *until* then at most; False if another node has already.
+        Let *holder* obtain a certificate for as long as the *lease* lasts; False if another holder does so already.
 
-        It ends with `keep_certificate`, `note_failure` or `give_up_certificate`.
+        It goes on with `go_on_certificate`, and ends with `keep_certificate`, `note_failure` or `give_up_certificate`.
+        Leases are measured by the clock of the database; *now* is for the record.
         """
-        return await self._database.write(certificates.begin, hostname, now=now, until=until)
+        return await self._database.write(certificates.begin, hostname, holder=holder, lease=lease, now=now)
+
+    async def go_on_certificate(self, hostname: Name, *, holder: UUID, lease: timedelta) -> None:
+        """Let the *lease* of *holder* begin anew, unless another holder has begun since."""
+        await self._database.write(certificates.go_on, hostname, holder=holder, lease=lease)
 
     async def keep_certificate(self, hostname: Name, directory: str, pair: KeyPair) -> None:
         """Put *pair*, from the CA at *directory*, in the place of the one in use."""

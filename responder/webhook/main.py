@@ -94,7 +94,7 @@ async def serve(
         solver = Solver(cluster, service, reads_challenges=options.reads_challenges, resolver=resolver)
         gate = Gate(cluster, group=options.group, version=VERSION)
         app = build_webhook(gate, solver, group=options.group, name=options.solver)
-        runner = Runner(app, statuses, keepalive=KEEPALIVE, drain=DRAIN)
+        runner = Runner(app, statuses, name="webhook", keepalive=KEEPALIVE, drain=DRAIN)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
         for sock in sockets:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 
 import structlog
-from aiohttp import web
+from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
 from responder.errors import ApiUnavailable, ResponderError
@@ -58,7 +58,8 @@ class Routes:
 
     async def solve(self, request: web.Request) -> web.Response:
         """201 for whatever the solver decides, as cert-manager wants it; the rest is up to `statuses`."""
-        if request.content_type != "application/json":
+        coded = {*request.headers.getall(hdrs.CONTENT_ENCODING, ())} - {"identity"}
+        if coded or request.content_type != "application/json":
             raise web.HTTPUnsupportedMediaType
         challenge = payload.parse(await request.read())
         try:

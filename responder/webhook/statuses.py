@@ -34,7 +34,7 @@ _HTTP = {
     404: ("NotFound", "there is no such path here"),
     405: ("MethodNotAllowed", "this path takes another method"),
     413: ("RequestEntityTooLarge", "the body is larger than any ChallengePayload"),
-    415: ("UnsupportedMediaType", "the body has to be application/json"),
+    415: ("UnsupportedMediaType", "the body has to be application/json, and not compressed"),
 }
 
 _log = structlog.get_logger("webhook")
@@ -80,6 +80,8 @@ def malformed() -> web.Response:
 
 def for_http(error: web.HTTPException) -> web.Response:
     """aiohttp's own refusals, with texts of ours."""
+    if isinstance(error, web.HTTPBadRequest):
+        return malformed()
     reason, message = _HTTP.get(error.status, ("BadRequest", error.reason))
     return status(error.status, reason, message)
 

@@ -19,7 +19,7 @@ import structlog
 from responder import metrics
 from responder.api import build_api
 from responder.config import ApiSettings, RegistrationSettings
-from responder.connections import runner as connections
+from responder.connections import connection
 from responder.errors import StoreUnavailable
 from responder.limits import Limits
 from responder.names import Name
@@ -89,7 +89,7 @@ def settings() -> ApiSettings:
 @pytest.fixture
 async def served(running: Control, settings: ApiSettings, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Served]:
     """The API, and a token for `some.example.com`; no secret may come into a log."""
-    monkeypatch.setattr(connections, "LINGER", 0.1)
+    monkeypatch.setattr(connection, "LINGER", 0.1)
     secret, token = await running.mint(HOST)
     app = build_api(
         running.store,
@@ -559,3 +559,10 @@ def test_the_settings_have_a_rate() -> None:
     with pytest.raises(ValueError, match='is no rate: write one like "100/minute"'):
         RegistrationSettings(limit="often")
     assert "5/hour" == RegistrationSettings(limit="5/hour").limit
+
+
+async def test_compressed_body(served: Served) -> None:
+    """A body that claims to be compressed is refused in its words."""
+    for route, secret in (("update", f"X-Api-User: {served.token.id}\nX-Api-Key: {served.secret}\n"), ("register", "")):
+        reply = await served.send(f"POST /{route} HTTP/1.1\nHost: a\n{secret}Content-Encoding: gzip", "{}")
+        assert (415, {"error": "unsupported_media_type"}) == (reply.status, json.loads(reply.body))

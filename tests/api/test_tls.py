@@ -9,7 +9,6 @@ import tracemalloc
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import cast
 
 import pytest
 from aiohttp import web
@@ -19,8 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from responder import metrics
 from responder.api import build_runner
 from responder.api.tls import ServerTls, stay_on_https
-from responder.connections import Runner, listener
-from responder.connections import runner as connections
+from responder.connections import Runner, connection, listener, runner
 from responder.errors import Invalid
 from tests.support.keypairs import key_pair
 from tests.support.networks import network
@@ -71,8 +69,7 @@ class Server:
 
     def held(self) -> int:
         """How many connections there are."""
-        server = cast(connections._Server, self.runner.server)
-        return server.clients.total + len(server.handshakes)
+        return len(self.runner.places)
 
     @asynccontextmanager
     async def client(self, *, hostname: str = HOST, version: ssl.TLSVersion | None = None) -> AsyncIterator[Client]:
@@ -95,7 +92,7 @@ async def server() -> AsyncIterator[Server]:
     app = web.Application()
     app.router.add_get("/", answer)
     app.on_response_prepare.append(stay_on_https(600))
-    runner = build_runner(app, drain=0.1)
+    runner = build_runner(app, name="api", drain=0.1)
     await runner.setup()
     tls = ServerTls(key_pair(HOST))
     with socket.create_server(("127.0.0.1", 0)) as sock, socket.create_server(("127.0.0.1", 0)) as plain:
@@ -230,7 +227,7 @@ async def test_memory_of_handshakes(server: Server) -> None:
 
 async def test_no_request_after_the_handshake(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """The deadline for the first request holds over TLS as it does without."""
-    monkeypatch.setattr(connections, "HEAD_DEADLINE", 0.05)
+    monkeypatch.setattr(connection, "HEAD_DEADLINE", 0.05)
     async with server.client() as client:
         client.writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nX")
         assert b"" == await asyncio.wait_for(client.reader.read(), PATIENCE)
@@ -238,7 +235,7 @@ async def test_no_request_after_the_handshake(server: Server, monkeypatch: pytes
 
 async def test_no_goodbye(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """A client that takes no notice of the end of its connection is cut off."""
-    monkeypatch.setattr(connections, "HEAD_DEADLINE", 0.05)
+    monkeypatch.setattr(connection, "HEAD_DEADLINE", 0.05)
     monkeypatch.setattr(listener, "FAREWELL_DEADLINE", 0.05)
     with socket.create_server(("127.0.0.1", 0)) as sock:
         await server.runner.listen(sock, server.tls.context)
@@ -264,16 +261,19 @@ async def test_plain_http_on_the_tls_port(server: Server) -> None:
 
 
 async def test_unfinished_handshakes_count(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One address has so many handshakes under way and no more; those that end, one way or the other, make room."""
-    monkeypatch.setattr(listener, "MAX_HANDSHAKES_PER_CLIENT", 3)
+    """An address has a number of handshakes under way; for one more, the oldest is ended, and not counted any more."""
+    monkeypatch.setattr(runner, "MAX_CONNECTIONS", 30)
     held = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(3)]
     await eventually(lambda: server.held() == 3, "all three are there")
-    one_more = await asyncio.open_connection("127.0.0.1", server.port)
-    assert b"" == await asyncio.wait_for(one_more[0].read(), PATIENCE)
-    for _, writer in (*held, one_more):
+    async with server.client() as one_more:
+        assert b"" == await asyncio.wait_for(held[0][0].read(), PATIENCE)
+        assert "HTTP/1.1 200 OK" == (await one_more.get())[0]
+        assert server.held() == 3
+    for _, writer in held:
         writer.close()
         await writer.wait_closed()
-    await eventually(lambda: server.held() == 0, "nobody is left")
+    await eventually(lambda: server.held() == 0, "all are gone")
+    monkeypatch.setattr(runner, "MAX_CONNECTIONS", 60)
 
     async with AsyncExitStack() as stack:
         for number in range(1, 6):
@@ -283,7 +283,7 @@ async def test_unfinished_handshakes_count(server: Server, monkeypatch: pytest.M
 
 
 async def test_an_ipv6_network_is_one_client(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever has a /64 has no more handshakes or connections than who has one address, wherever in it they are."""
+    """A client that has a /64 has no more handshakes or connections than one with one address."""
     own = [f"2001:db8::{number}:1" for number in range(4)]
     async with AsyncExitStack() as stack:
         elsewhere = stack.enter_context(network(["2001:db8:ffff::1", "2001:db8:0:1::1", *own]))
@@ -298,24 +298,23 @@ async def test_an_ipv6_network_is_one_client(server: Server, monkeypatch: pytest
             return made
 
         for tls in (server.tls.context, None):
-            patched = (listener, "MAX_HANDSHAKES_PER_CLIENT") if tls else (connections, "MAX_CONNECTIONS_PER_CLIENT")
             with monkeypatch.context() as patch:
-                patch.setattr(*patched, 3)
-                patch.setattr(connections, "HEAD_DEADLINE", 2 * PATIENCE)
+                patch.setattr(runner, "MAX_CONNECTIONS", 30)
+                patch.setattr(connection, "HEAD_DEADLINE", 2 * PATIENCE)
                 sock = elsewhere.socket("2001:db8:ffff::1")
                 sock.listen()
                 await server.runner.listen(sock, tls, deadline=2 * PATIENCE)
                 clients = [await client(source, sock.getsockname()[:2]) for source in own]
-                assert b"" == await asyncio.wait_for(clients[3].reader.read(), PATIENCE)
+                assert b"" == await asyncio.wait_for(clients[0].reader.read(), PATIENCE)
                 neighbour = await client("2001:db8:0:1::1", sock.getsockname()[:2], tls and trusting_context())
                 assert "HTTP/1.1 200 OK" == (await neighbour.get())[0]
 
 
 async def test_connections_count_after_their_handshakes(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """The limit for connections holds over TLS as it does without."""
-    monkeypatch.setattr(connections, "MAX_CONNECTIONS_PER_CLIENT", 1)
+    monkeypatch.setattr(runner, "MAX_CONNECTIONS", 10)
     async with server.client() as client:
         await client.get()
         async with server.client() as one_more:
-            assert b"" == await asyncio.wait_for(one_more.reader.read(), PATIENCE)
-        assert "HTTP/1.1 200 OK" == (await client.get())[0]
+            assert "HTTP/1.1 200 OK" == (await one_more.get())[0]
+            assert b"" == await asyncio.wait_for(client.reader.read(), PATIENCE)

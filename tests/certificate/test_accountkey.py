@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +114,7 @@ DAMAGED = "the key in it is damaged, or neither RSA nor EC on a NIST curve"
     ("content", "fault"),
     [
         (b"", "it holds no key in PEM and no JWK: name the file of the account key"),
-        (os.urandom(64), "it holds no key in PEM and no JWK: name the file of the account key"),
+        (bytes(range(128, 192)), "it holds no key in PEM and no JWK: name the file of the account key"),
         (pem(EC, password=b"x"), "the key is encrypted: take its passphrase off, into a file for you alone"),
         (pem(RSA, TRADITIONAL, b"x"), "the key is encrypted: take its passphrase off, into a file for you alone"),
         (

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 import structlog
@@ -310,7 +311,7 @@ async def test_one_node_at_a_time(host: Host) -> None:
     busy = asyncio.create_task(host.look(first))
     await until(lambda: host.ca.seen is not None)
 
-    assert own.LOOK_INTERVAL == await host.look(second)
+    assert own.LOOK_AGAIN == await host.look(second)
     assert [] == host.used
     host.ca.gate.set()
     await busy
@@ -338,16 +339,41 @@ async def test_stopped_meanwhile(host: Host) -> None:
 
 
 async def test_killed_meanwhile(host: Host) -> None:
-    """A node that is killed in the middle stands in nobody's way for long."""
-    now = host.control.clock.now
-    assert await host.control.store.begin_certificate(HOSTNAME, now=now, until=now + own.LEASE)
+    """A node that is killed in the middle is in nobody's way once its lease is over."""
+    store, now = host.control.store, host.control.clock.now
+    assert await store.begin_certificate(HOSTNAME, holder=uuid4(), lease=timedelta(seconds=2), now=now)
     host.ca.pair = host.certificate()
-    await host.look()
-    assert [] == host.used
+    keeper = host.keeper()
 
-    host.pass_time(own.LEASE)
-    await host.look()
+    while await host.look(keeper) == own.LOOK_AGAIN:
+        assert [] == host.used
+        await asyncio.sleep(0.05)
 
+    assert [host.ca.pair] == host.used
+
+
+async def test_slow_authority(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A node that waits for a slow CA keeps its lease, however short that is."""
+    monkeypatch.setattr(own, "SIGN_INTERVAL", 0.01)
+    prolonged = asyncio.Event()
+    go_on = host.control.store.go_on_certificate
+
+    async def note(hostname: Name, **lease: Any) -> None:
+        await go_on(hostname, **lease)
+        prolonged.set()
+
+    monkeypatch.setattr(host.control.store, "go_on_certificate", note)
+    host.ca.gate.clear()
+    host.ca.pair = host.certificate()
+    busy = asyncio.create_task(host.look(host.keeper()))
+    await until(lambda: host.ca.seen is not None)
+
+    prolonged.clear()
+    await prolonged.wait()
+
+    assert own.LOOK_AGAIN == await host.look(host.keeper())
+    host.ca.gate.set()
+    await busy
     assert [host.ca.pair] == host.used
 
 

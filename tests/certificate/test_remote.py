@@ -33,7 +33,7 @@ NOBODY = Secret("rsp_nobody")
 
 @asynccontextmanager
 async def listening(app: web.Application, tls: ssl.SSLContext | None = None) -> AsyncIterator[str]:
-    runner = build_runner(app, drain=0.1)
+    runner = build_runner(app, name="api", drain=0.1)
     await runner.setup()
     with socket.create_server(("127.0.0.1", 0)) as listener:
         await runner.listen(listener, tls)

@@ -25,7 +25,9 @@ from .programs import require, running
 
 _ENVIRONMENT = {
     "PEBBLE_VA_NOSLEEP": "1",  # no pause before a validation
-    "PEBBLE_AUTHZREUSE": "0",  # validate every time
+    # Validate nearly every time: even so, it reuses one authorization in a hundred that its account has. A test that
+    # needs a validation takes an account of its own.
+    "PEBBLE_AUTHZREUSE": "0",
 }
 
 

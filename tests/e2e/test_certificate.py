@@ -299,6 +299,19 @@ def test_stopped_in_the_middle(tmp_path: Path) -> None:
         wait_until(running.is_trusted, "there is a certificate of the CA")
 
 
+def test_killed_in_the_middle(tmp_path: Path) -> None:
+    """A control process that is killed while the CA dallies is in nobody's way: the next one tries again soon."""
+    with stack(tmp_path) as running:
+        dns, front = running.service.dns, running.front
+        front.dally_after("/chalZ/")
+        wait_until(lambda: values(dns, CHALLENGE_NAME) and not front.hang.is_set(), "the CA was asked to look")
+
+        running.service.child("control").kill()
+        front.recover()
+
+        wait_until(running.is_trusted, "there is a certificate of the CA")
+
+
 def test_absence_is_remembered(tmp_path: Path) -> None:
     """A resolver that remembers for some seconds that there was no value does not make the CA refuse."""
     with stack(tmp_path, before=lambda front: front.hang.clear(), negative_ttl=5) as running:

@@ -208,11 +208,12 @@ def test_authority_that_is_no_help(service: Responder, front: Front) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda each: each.name)
-def test_interrupted(service: Responder, front: Front, number: signal.Signals) -> None:
+def test_interrupted(service: Responder, front: Front, tmp_path: Path, number: signal.Signals) -> None:
     """Ended while the CA dallies, the command takes everything back before it goes."""
     name = "_acme-challenge.some.acme.example.com"
+    new_account = ("--account-key", str(tmp_path / "account.pem"))  # so that the CA has to look at the hostname
     front.dally_after("/chalZ/")
-    with service.begin("issue", "some.example.com", *ca(front)) as process:
+    with service.begin("issue", "some.example.com", *ca(front), *new_account) as process:
         wait_until(
             lambda: process.poll() is not None or (values(service.dns, name) and not front.hang.is_set()),
             "the CA was asked to look",

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.places import ROOT
 from tests.support.processes import PATIENCE
 
 ENTER = "import os, signal, socket, sys; from responder.nameserver.sandbox import enter; version = enter()\n"
@@ -88,3 +89,14 @@ def test_without_landlock() -> None:
     run = subprocess.run([sys.executable, "-c", code], stdout=-1, check=True, timeout=PATIENCE)
 
     assert "0" == run.stdout.decode().strip()
+
+
+def test_of_a_checkout_only_the_package_is_read() -> None:
+    """In a development install the checkout is on Python's path; its modules can be read, and nothing else in it."""
+    needs(1)
+    code = (
+        "try: open(sys.argv[1])\nexcept PermissionError: print('denied')\n"
+        "import responder.dns.counts; print('imported')"
+    )
+
+    assert ["denied", "imported"] == confined(code, ROOT / "pyproject.toml").split()

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import timedelta
+from datetime import datetime, timedelta
+from uuid import UUID, uuid4
 
 from responder.names import Name
 from responder.store import OwnCertificate, Store
 from responder.tokens.token import Grant
 from tests.support.keypairs import key_pair
 from tests.support.postgres import database_url
-from tests.support.stores import APEX, NOW, SECOND, grant, new_token, store
+from tests.support.stores import APEX, DAY, NOW, SECOND, grant, new_token, store
 
 __all__ = ["database_url", "store"]
 
 HOST = Name.parse("api.acme.example.com")
 OTHER = Name.parse("other.acme.example.com")
 MINUTE = timedelta(minutes=1)
+ONE, TWO = uuid4(), uuid4()
 
 
 async def test_nothing_is_known_at_first(store: Store) -> None:
@@ -28,7 +30,7 @@ async def test_a_certificate_is_kept(store: Store) -> None:
     """The pair that was obtained is there for everybody, in the place of the one before, and for its host alone."""
     first, second = key_pair(str(HOST)), key_pair(str(HOST))
     for pair in (first, second):
-        assert await store.begin_certificate(HOST, now=NOW, until=NOW + MINUTE)
+        assert await store.begin_certificate(HOST, holder=ONE, lease=MINUTE, now=NOW)
         await store.keep_certificate(HOST, "https://ca.example/dir", pair)
 
     kept = await store.certificate(HOST)
@@ -39,36 +41,52 @@ async def test_a_certificate_is_kept(store: Store) -> None:
 
 
 async def test_one_at_a_time(store: Store, database_url: str) -> None:
-    """Of any number of nodes that would begin, one does; the others may when its time is over, or when it has ended."""
+    """Of any number of nodes that would begin, one does; the others may when it has ended."""
     other = await Store.open(database_url)
     try:
         begun = await asyncio.gather(
-            *(each.begin_certificate(HOST, now=NOW, until=NOW + MINUTE) for each in (store, other) * 5)
+            *(each.begin_certificate(HOST, holder=uuid4(), lease=MINUTE, now=NOW) for each in (store, other) * 5)
         )
         assert 1 == sum(begun)
-        assert not await other.begin_certificate(HOST, now=NOW + MINUTE - SECOND, until=NOW + 2 * MINUTE)
-        assert await other.begin_certificate(HOST, now=NOW + MINUTE, until=NOW + 2 * MINUTE)
-        assert await other.begin_certificate(OTHER, now=NOW, until=NOW + MINUTE)
+        assert not await other.begin_certificate(HOST, holder=TWO, lease=MINUTE, now=NOW + DAY)
+        assert await other.begin_certificate(OTHER, holder=TWO, lease=MINUTE, now=NOW)
 
         await other.give_up_certificate(HOST)
-        assert await store.begin_certificate(HOST, now=NOW + MINUTE, until=NOW + 2 * MINUTE)
+        assert await store.begin_certificate(HOST, holder=TWO, lease=MINUTE, now=NOW)
     finally:
         await other.close()
+
+
+async def test_lease(store: Store) -> None:
+    """A lease that nobody prolongs ends, and only its holder can prolong it; the clocks of nodes do not matter."""
+
+    async def begin(holder: UUID, *, now: datetime = NOW) -> bool:
+        return await store.begin_certificate(HOST, holder=holder, lease=2 * SECOND, now=now)
+
+    assert await begin(ONE)
+    await store.go_on_certificate(HOST, holder=TWO, lease=DAY)
+    while not await begin(TWO, now=NOW - DAY):  # noqa: ASYNC110  # nobody says when a lease ends
+        await asyncio.sleep(0.05)
+
+    await store.go_on_certificate(HOST, holder=ONE, lease=-DAY)
+    assert not await begin(ONE, now=NOW + DAY)
+    await store.go_on_certificate(HOST, holder=TWO, lease=-DAY)
+    assert await begin(ONE)
 
 
 async def test_failures(store: Store) -> None:
     """A failure leaves the pair in use alone, and says when to try again; success forgets it."""
     pair = key_pair(str(HOST))
-    await store.begin_certificate(HOST, now=NOW, until=NOW + MINUTE)
+    await store.begin_certificate(HOST, holder=ONE, lease=MINUTE, now=NOW)
     await store.keep_certificate(HOST, "https://ca.example/dir", pair)
     later = NOW + timedelta(days=60)
-    await store.begin_certificate(HOST, now=later, until=later + MINUTE)
+    await store.begin_certificate(HOST, holder=ONE, lease=MINUTE, now=later)
 
     await store.note_failure(HOST, failures=3, retry_at=later + MINUTE)
 
     known = await store.certificate(HOST)
     assert (pair, later, 3, later + MINUTE) == (known.pair, known.attempted_at, known.failures, known.retry_at)
-    assert await store.begin_certificate(HOST, now=later, until=later + MINUTE)
+    assert await store.begin_certificate(HOST, holder=ONE, lease=MINUTE, now=later)
     await store.keep_certificate(HOST, "https://ca.example/dir", pair)
     assert (0, None) == ((await store.certificate(HOST)).failures, (await store.certificate(HOST)).retry_at)
 

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import random
 import socket
 
-_PORTS = range(15_000, 32_000)
-"""Below what Linux gives to outgoing sockets, so that nobody takes a port between two starts of a program."""
+_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+_WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+_PORTS = range(15_000 + _WORKER, 32_000, _WORKERS)
+"""
+Below what Linux gives to outgoing sockets, so that no other program takes a port between two starts of a program; and
+other ones in each of the processes that run tests side by side.
+"""
 
 _untried = iter(random.sample(_PORTS, len(_PORTS)))
 

@@ -15,7 +15,7 @@ import pytest
 from aiohttp import web
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from responder.connections import runner as connections
+from responder.connections import connection, places, runner
 from responder.errors import InvalidConfiguration
 from responder.logs import Seldom
 from responder.webhook import handshake, server, statuses
@@ -249,21 +249,25 @@ async def test_no_access_review(served: Served, solved: list[ChallengeRequest], 
 
 
 async def test_crowd_of_strangers(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Strangers that hold all the connections there are do not keep the front proxy out."""
-    monkeypatch.setattr(connections, "MAX_CONNECTIONS", 2)
+    """Others that hold all connections do not keep the front proxy out, and its own are not ended for them."""
+    monkeypatch.setattr(runner, "MAX_CONNECTIONS", 10)
+    monkeypatch.setattr(places, "PER_CLIENT", 1)
     async with contextlib.AsyncExitStack() as stack:
-        crowd = [await stack.enter_async_context(served.cluster.front_proxy(served.port, pair=None)) for _ in range(3)]
-        for stranger in crowd[:2]:
+        crowd = [await stack.enter_async_context(served.cluster.front_proxy(served.port, pair=None)) for _ in range(25)]
+        for stranger in crowd[:12]:
             assert 200 == (await stranger.send("GET", "/livez")).status
-        with pytest.raises((OSError, EOFError)):
-            await crowd[2].send("GET", "/livez")
+        assert await served.proxy.is_available(RESOURCES)
+        kept = [*served.proxy.idle]
+        for stranger in crowd[12:]:
+            assert 200 == (await stranger.send("GET", "/livez")).status
 
         assert await served.proxy.is_available(RESOURCES)
+        assert {*kept} == {*served.proxy.idle}
 
 
 async def test_connection_opened_for_later(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stranger has to say soon what it wants; kube-apiserver may keep a connection for a request to come."""
-    monkeypatch.setattr(connections, "HEAD_DEADLINE", 0.05)
+    monkeypatch.setattr(connection, "HEAD_DEADLINE", 0.05)
     served.proxy.idle.append(await served.proxy._connect())
     async with served.cluster.front_proxy(served.port, pair=None) as stranger:
         reader, writer = await stranger._connect()
@@ -489,8 +493,12 @@ async def test_no_payload(served: Served, solved: list[ChallengeRequest], conten
 async def test_media_type(served: Served) -> None:
     """Nothing but JSON is read."""
     reply = await served.cert_manager.post(body("Present", ORDER), "application/vnd.kubernetes.protobuf")
-
     assert_status((415, "UnsupportedMediaType"), reply)
+
+    headers = [JSON, ("Content-Encoding", "gzip"), *IDENTITY.headers()]
+    assert_status(
+        (415, "UnsupportedMediaType"), await served.proxy.send("POST", SOLVING, headers, body("Present", ORDER))
+    )
 
 
 async def test_too_large(served: Served) -> None:

@@ -1,0 +1,188 @@
+"""
+One connection of a client, as aiohttp serves it, with the bounds that aiohttp does not have: time for the first request
+and for reading each answer, a place that may be needed for another client, and answers of our own to what is not HTTP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from aiohttp import HttpVersion10, HttpVersion11, hdrs, web
+
+from responder.connections.closings import Closings, Reason
+from responder.connections.listener import drop_unread
+from responder.connections.places import Place
+
+HEAD_DEADLINE = 10.0
+"""Seconds that a new connection has until its first request is there, head and all."""
+
+READ_DEADLINE = 30.0
+"""Seconds that a client has to read one answer: a slow line takes that long for a megabyte."""
+
+LINGER = 1.0
+"""Seconds for the rest of a body that is not wanted, so that its sender reads why (RFC 9112, section 9.6)."""
+
+
+class Answers(Protocol):
+    """What a listener answers to requests that its application never sees, and where its answers are noted."""
+
+    def malformed(self) -> web.Response:
+        """The answer to what is not HTTP."""
+
+    def internal(self, fault: BaseException | None) -> web.Response:
+        """The answer when *fault* is ours."""
+
+    def for_http(self, error: web.HTTPException) -> web.Response:
+        """The answer for one of aiohttp's own."""
+
+    def note(self, request: web.BaseRequest, response: web.StreamResponse) -> None:
+        """Log what was answered."""
+
+
+class Connection(web.RequestHandler):
+    """
+    Serves the requests on the connection that has *place*.
+
+    The place waits for the client, except from when a request is there as a whole until its answer is written.
+    """
+
+    __slots__ = ("_answers", "_closings", "_is_busy", "_is_patient", "_place", "_until_read", "_until_request")
+
+    def __init__(self, server: web.Server, place: Place, answers: Answers, closings: Closings, **options: Any) -> None:
+        super().__init__(server, loop=asyncio.get_running_loop(), lingering_time=LINGER, **options)
+        self._place = place
+        self._answers = answers
+        self._closings = closings
+        self._until_request: asyncio.TimerHandle | None = None
+        self._until_read: asyncio.TimerHandle | None = None
+        self._is_busy = False
+        self._is_patient = True
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)  # noqa: S101  # what a listener makes
+        super().connection_made(transport)
+        self._place.close = self._hang_up
+        transport.set_write_buffer_limits(high=1, low=0)  # writing pauses while the kernel has no room for all of it
+        if transport.get_extra_info("peercert"):
+            self._place.leave()  # a client that has a certificate may open connections for later, as Go does
+        else:
+            self._until_request = self._close_after(HEAD_DEADLINE, Reason.NO_REQUEST)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        super().connection_lost(exc)
+        self._cancel(self._until_request, self._until_read)
+        self._place.leave()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if not self._is_patient:
+            self._hang_up()
+            return
+        self._place.wait()
+        self._until_read = self._close_after(READ_DEADLINE, Reason.UNREAD)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._cancel(self._until_read)
+
+    def close_when_idle(self) -> None:
+        """aiohttp's own `close` leaves an idle connection open, but reads nothing from it any more."""
+        if self._is_busy:
+            self.close()
+        else:
+            self.force_close()
+
+    def wait_no_more(self) -> None:
+        """From now on, end it where it would wait for its client to read: a process that stops has no time for that."""
+        self._is_patient = False
+        if self.writing_paused:
+            self._hang_up()
+
+    async def _handle_request(
+        self, request: web.BaseRequest, start_time: float | None, handler: Callable[..., Any]
+    ) -> tuple[web.StreamResponse, bool]:
+        self._cancel(self._until_request)
+        self._is_busy = True
+        request.content.on_eof(self._is_whole)
+        try:
+            return await super()._handle_request(request, start_time, _refusing(request) or handler)
+        finally:
+            self._is_busy = False
+            self._place.wait()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """aiohttp's own puts *message* into the answer and the log; it quotes the request, and so perhaps a token."""
+        if request.writer.output_size > 0:
+            raise ConnectionError("half an answer cannot become another")
+        response = self._answers.malformed() if status == 400 else self._answers.internal(exc)
+        self._answers.note(request, response)
+        response.force_close()
+        return response
+
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        """Some are made before any middleware is asked: refused expectations (RFC 9110, section 10.1.1) are."""
+        if isinstance(resp, web.HTTPException):
+            keep_alive, resp = resp.keep_alive, self._answers.for_http(resp)
+            self._answers.note(request, resp)
+            if keep_alive is False:
+                resp.force_close()
+        resp.headers["Server"] = "responder"  # without the versions that aiohttp would add
+        return await super().finish_response(request, resp, start_time)
+
+    def _is_whole(self) -> None:
+        """The body of a request is there. It may come when the request was answered already."""
+        if self._is_busy:
+            self._place.work()
+
+    def _close_after(self, seconds: float, reason: Reason) -> asyncio.TimerHandle:
+        return asyncio.get_running_loop().call_later(seconds, self._give_up, reason)
+
+    def _cancel(self, *deadlines: asyncio.TimerHandle | None) -> None:
+        for deadline in deadlines:
+            if deadline is not None:
+                deadline.cancel()
+
+    def _give_up(self, reason: Reason) -> None:
+        self._closings.note(reason, self._place.client)
+        self._hang_up()
+
+    def _hang_up(self) -> None:
+        if self.transport is not None:
+            drop_unread(self.transport.get_extra_info("socket"))
+            self.transport.abort()
+
+
+def _refusing(request: web.BaseRequest) -> Callable[[web.BaseRequest], Any] | None:
+    """A handler that refuses *request* if its framing is not what is spoken here; the connection ends with it."""
+    error = _unspoken(request)
+    if error is None:
+        return None
+    error.force_close()
+
+    async def refuse(_: web.BaseRequest) -> web.StreamResponse:
+        raise error
+
+    return refuse
+
+
+def _unspoken(request: web.BaseRequest) -> web.HTTPException | None:
+    """What the parser lets pass: other versions (RFC 9110, section 15.6.6), other codings (RFC 9112, section 6.1)."""
+    if not HttpVersion10 <= request._version <= HttpVersion11:  # noqa: SLF001  # `version` would remember it
+        request._version = HttpVersion11  # noqa: SLF001  # the answer is in a version that is spoken
+        return web.HTTPVersionNotSupported()
+    coding = request.headers.get(hdrs.TRANSFER_ENCODING, "").strip().lower()
+    if coding not in ("", "chunked"):
+        return web.HTTPNotImplemented()
+    if coding and request.version == HttpVersion10:  # it has none: where such a message ends is a guess
+        return web.HTTPBadRequest()
+    return None
