@@ -246,7 +246,7 @@ async def _start_tls(
     """What the API needs to speak TLS, and who keeps its certificate; the API answers whether there is one or not."""
     if settings.api.tls == "off":
         return None
-    tls = ServerTls(KeyPair.self_signed(settings.api.hostname, now=_now()))
+    tls = ServerTls(KeyPair.self_signed(settings.api.hostname, now=_now()), settings.api.hostname)
     keeper: Files | OwnCertificateKeeper
     if settings.api.tls == "files":
         keeper = Files(settings.api, tls.use)
@@ -256,6 +256,7 @@ async def _start_tls(
         keeper = OwnCertificateKeeper(store, challenges, settings, tls.use, clock=_now)
     await keeper.load()
     await stack.enter_async_context(_running(keeper.run()))
+    await stack.enter_async_context(_running(tls.watch(_now)))
     return tls.context
 
 

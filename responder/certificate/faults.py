@@ -14,6 +14,7 @@ from urllib3.exceptions import HTTPError
 
 from responder.certificate.network import Network
 from responder.errors import AuthorityUnavailable, CertificateRefused
+from responder.tls import distrust
 
 MAX_TEXT = 2_000
 """Characters of what a CA says that are passed on: all that an honest one has to say."""
@@ -66,11 +67,10 @@ def _describe_one(problem: messages.Error) -> str:
 
 def _why(fault: Exception) -> str:
     causes = list(_causes(fault))
-    if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in causes):
-        return (
-            "its HTTPS certificate is not trusted here: for a private CA, give the file of its root "
-            "(api.acme.ca_file, --ca-file)"
-        )
+    for cause in causes:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            root = "for a private CA, give the file of its root (api.acme.ca_file, --ca-file)"
+            return f"its HTTPS certificate {distrust.describe(cause, name='check the URL', issuer=root)}"
     if any(isinstance(cause, ssl.SSLError) for cause in causes):
         return "it does not speak TLS at that port as it should: check the URL"
     if any(isinstance(cause, requests.Timeout | TimeoutError) for cause in causes):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 
 import structlog
@@ -28,7 +27,6 @@ class Files:
 
     def __init__(self, api: ApiSettings, use: Callable[[KeyPair], None]) -> None:
         self._certificate, self._key = Path(api.certificate_file), Path(api.private_key_file)
-        self._hostname = api.hostname
         self._use = use
         self._settled: object = None  # the state that was acted upon
         self._broken: object = None
@@ -68,12 +66,6 @@ class Files:
             return
         self._settled = state
         _log.info("using the certificate files", issuer=pair.issuer, not_after=pair.not_after.isoformat())
-        if pair.not_after <= datetime.now(UTC):
-            _log.warning("the certificate has expired: clients will refuse it", not_after=pair.not_after.isoformat())
-        if self._hostname is not None and not pair.covers(self._hostname):
-            _log.warning(
-                "the certificate is not for api.hostname: clients will refuse it", hostname=str(self._hostname)
-            )
 
 
 def _read(path: Path, setting: str) -> bytes:

@@ -100,10 +100,6 @@ class OwnCertificateKeeper:
     async def load(self) -> None:
         """Use the certificate in the store, if there is one, and make sure that our challenge name exists."""
         self._follow(await self._store.certificate(self._hostname))
-        if self._used is None:
-            _log.warning(
-                "answering with a self-signed certificate until the CA has issued one", hostname=str(self._hostname)
-            )
         try:
             await self._token()
         except ResponderError as fault:

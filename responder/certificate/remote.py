@@ -14,6 +14,7 @@ import aiohttp
 
 from responder.certificate.authority import Challenge
 from responder.errors import Refused, Unavailable
+from responder.tls import distrust
 from responder.tokens.secret import Secret
 
 REQUEST_TIMEOUT = 30.0
@@ -103,11 +104,16 @@ def _parse(content: bytes) -> dict[str, Any]:
 
 
 def _why(fault: Exception) -> str:
+    if isinstance(fault, aiohttp.ClientConnectorCertificateError):
+        fault = fault.certificate_error
     match fault:
         case TimeoutError():
             return "it does not answer in time"
-        case aiohttp.ClientConnectorCertificateError() | ssl.SSLCertVerificationError():
-            return "its certificate is not trusted here, or not for that name: check --url"
+        case ssl.SSLCertVerificationError():
+            issuer = (
+                "have the API show a certificate of a public CA (api.tls), or add its issuer to those of the system"
+            )
+            return f"its certificate {distrust.describe(fault, name='check --url', issuer=issuer)}"
         case aiohttp.ClientSSLError():
             return "it does not speak TLS there: check --url"
         case aiohttp.ClientConnectorError():

@@ -79,10 +79,10 @@ def check(
     """
     Find what is wrong with a delegation or hostname, and what mends it.
 
-    Without HOST, only the zones are looked at. Exit status 1 if anything has to be mended.
+    Without HOST, only the zones and the API are looked at. Exit status 1 if anything has to be mended.
     """
     # Imports more than any other command, and most commands are not this one.
-    from responder.doctor import Case, Policy, system_resolvers
+    from responder.doctor import Api, Case, Policy, system_resolvers
 
     settings = context.settings
     address, resolver_port = resolver if resolver is not None else (None, 53)
@@ -99,6 +99,7 @@ def check(
             resolver_port=resolver_port or port,
             port=port,
             write=store if write else None,
+            api=Api.of(settings.api),
         )
         with ended_by_signals():
             return await _examine(case, output)

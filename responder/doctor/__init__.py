@@ -10,13 +10,27 @@ it presents a value, to see it arrive, and cleans it up. How its findings are pr
     `hostname`      whether the name that a CA asks for leads to us
     `authorities`   CAA, whose meaning is in `caa`
     `probe`         a value of our own
+    `api`           whether clients find the API; `visit` is one request to it
     `questions`     one question to one server
     `report`        ticks, notes and crosses
 """
 
+from responder.doctor.api import Api
 from responder.doctor.caa import Policy
 from responder.doctor.examination import Case, Patient, examine
 from responder.doctor.report import Check, Finding, Mark, Mend, Section
 from responder.doctor.walk import system_resolvers
 
-__all__ = ["Case", "Check", "Finding", "Mark", "Mend", "Patient", "Policy", "Section", "examine", "system_resolvers"]
+__all__ = [
+    "Api",
+    "Case",
+    "Check",
+    "Finding",
+    "Mark",
+    "Mend",
+    "Patient",
+    "Policy",
+    "Section",
+    "examine",
+    "system_resolvers",
+]

@@ -10,6 +10,7 @@ it presents a value, to see it arrive, and cleans it up. How its findings are pr
     `hostname`      whether the name that a CA asks for leads to us
     `authorities`   CAA, whose meaning is in `caa`
     `probe`         a value of our own
+    `api`           whether clients find the API; `visit` is one request to it
     `questions`     one question to one server
     `report`        ticks, notes and crosses
 """
@@ -22,7 +23,8 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from responder.config import ZoneSettings
-from responder.doctor import authorities, delegation, hostname, nameservers, probe
+from responder.doctor import api, authorities, delegation, hostname, nameservers, probe
+from responder.doctor.api import Api
 from responder.doctor.caa import Policy
 from responder.doctor.questions import DNS_PORT, Asker, Server
 from responder.doctor.report import Check, Finding, Mark, Mend, Section
@@ -32,7 +34,19 @@ from responder.names import Name
 from responder.store import Store
 from responder.tokens.token import Grant
 
-__all__ = ["Case", "Check", "Finding", "Mark", "Mend", "Patient", "Policy", "Section", "examine", "system_resolvers"]
+__all__ = [
+    "Api",
+    "Case",
+    "Check",
+    "Finding",
+    "Mark",
+    "Mend",
+    "Patient",
+    "Policy",
+    "Section",
+    "examine",
+    "system_resolvers",
+]
 
 DEADLINE = 180.0
 """Seconds for everything. A delegation in order takes one or two; one whose every server is silent, about a minute."""
@@ -50,7 +64,7 @@ class Patient:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
     """
-    What to look at, and from where.
+    What to look at, and from where. Without an *api*, that is left out.
 
     *resolvers* are tried in order, at *resolver_port*; every other server is asked at *port*. Values are presented
     only with a store to *write* to.
@@ -64,11 +78,12 @@ class Case:
     resolver_port: int = DNS_PORT
     port: int = DNS_PORT
     write: Store | None = None
+    api: Api | None = None
 
 
 async def examine(case: Case, *, waiting: Callable[[str], None], found: Callable[[Section], None]) -> list[Section]:
     """
-    Look at everything: the zones side by side, then the hostnames.
+    Look at everything: the zones and the API side by side, then the hostnames.
 
     *found* is told each section in order, as soon as it is complete; *waiting*, which server is waited for. Raises
     `CannotExamine` if no resolver answers, or if time runs out.
@@ -86,7 +101,8 @@ async def examine(case: Case, *, waiting: Callable[[str], None], found: Callable
 
 async def _examine(case: Case, walk: Walk, found: Callable[[Section], None]) -> list[Section]:
     serving: dict[Name, list[Server]] = {}
-    zones = await _in_order((_examine_zone(case, walk, zone, serving) for zone in case.zones), found)
+    first = [_examine_zone(case, walk, zone, serving) for zone in case.zones]
+    zones = await _in_order([*first, *([_examine_api(walk, case.api)] if case.api is not None else [])], found)
     hosts = await _in_order((_examine_host(case, walk, patient, serving) for patient in case.patients), found)
     return [*zones, *hosts]
 
@@ -116,6 +132,10 @@ async def _examine_zone(case: Case, walk: Walk, zone: ZoneSettings, serving: dic
         nameservers.examine(walk, zone, servers, case.serials.get(zone.name)),
     )
     return Section(zone.name, (*above, *ours))
+
+
+async def _examine_api(walk: Walk, place: Api) -> Section:
+    return Section(f"the API at {place.place.url}", tuple(await api.examine(walk, place)))
 
 
 async def _examine_host(case: Case, walk: Walk, patient: Patient, serving: Mapping[Name, Sequence[Server]]) -> Section:

@@ -65,7 +65,8 @@ _CHAIN = 16
 _MAX_REASON = 200
 """Characters of somebody else's explanation that are shown."""
 
-_UNROUTED = {errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.EACCES, errno.EPERM}
+UNROUTED = {errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.EACCES, errno.EPERM}
+"""Faults of a machine that has no way to an address, which says nothing about the server there."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -263,7 +264,7 @@ async def _udp(question: dns.message.Message, address: str, port: int, seconds: 
     except dns.exception.DNSException:
         return Failure.NONSENSE
     except OSError as error:
-        return Failure.UNROUTED if error.errno in _UNROUTED else Failure.SILENT
+        return Failure.UNROUTED if error.errno in UNROUTED else Failure.SILENT
 
 
 async def _tcp(question: dns.message.Message, address: str, port: int) -> Outcome:
@@ -276,4 +277,4 @@ async def _tcp(question: dns.message.Message, address: str, port: int) -> Outcom
     except dns.exception.DNSException:
         return Failure.NONSENSE
     except OSError as error:
-        return Failure.UNROUTED if error.errno in _UNROUTED else Failure.SILENT
+        return Failure.UNROUTED if error.errno in UNROUTED else Failure.SILENT

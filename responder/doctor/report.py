@@ -43,6 +43,8 @@ class Check(Enum):
     CAA = "CAA"
     BINDING = "CAA binding"
     PROBE = "probe value"
+    API = "API"
+    CERTIFICATE = "certificate"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +67,9 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """All findings about one zone or one hostname."""
+    """All findings about one zone, one hostname, or the API, which is named by its URL."""
 
-    subject: Name
+    subject: Name | str
     findings: tuple[Finding, ...]
 
 

@@ -7,6 +7,7 @@ Work runs on SQLAlchemy's asynchronous engine, which lets ordinary functions wai
 from __future__ import annotations
 
 import re
+import ssl
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import contextmanager
 from inspect import signature
@@ -28,6 +29,7 @@ from responder.errors import StoreUnavailable
 from responder.store.connecting import Connector
 from responder.store.database import Database, Work
 from responder.store.hints import Hint, Hints
+from responder.tls import distrust
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -285,6 +287,9 @@ def _explain(error: Exception) -> str:
         return "it does not answer in time: check that PostgreSQL is well, and the network"
     if isinstance(cause.__cause__, ClientConfigurationError):  # which SQLAlchemy has turned into one of its own
         return "asyncpg cannot use an option in {setting}: see the parameters of its connect()"
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        root = "give the file of its issuer in PGSSLROOTCERT, or in ~/.postgresql/root.crt"
+        return f"its certificate {distrust.describe(cause, name='fix the host in {setting}', issuer=root)}"
     if isinstance(cause, ConnectionError) and "SSL" in str(cause):
         return "it speaks no TLS: turn ssl on there, or leave ssl=... out of {setting}"
     if isinstance(cause, OSError):

@@ -79,18 +79,44 @@ class KeyPair:
 
     @property
     def issuer(self) -> str:
-        """Who says that they issued it, for people."""
-        name = self.leaf.issuer.rfc4514_string()
-        return "".join(letter if letter.isprintable() else " " for letter in name)
+        """The name of its issuer, for people."""
+        return issuer(self.leaf)
 
     def covers(self, hostname: Name) -> bool:
-        """Whether a client that connects to *hostname* finds it in the certificate (RFC 9525, section 6.3)."""
-        try:
-            names = self.leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName)
-        except (x509.ExtensionNotFound, ValueError):
-            return False
-        wildcard = f"*.{hostname.parent}"
-        return any(name.lower() in (str(hostname), wildcard) for name in names.value.get_values_for_type(x509.DNSName))
+        """As the function of that name."""
+        return covers(self.leaf, hostname)
+
+
+def issuer(certificate: x509.Certificate) -> str:
+    """The name of its issuer, for people: anyone can have written it."""
+    name = certificate.issuer.rfc4514_string()
+    return "".join(letter if letter.isprintable() else " " for letter in name)
+
+
+def refusal(certificate: x509.Certificate, hostname: Name | None, *, now: datetime) -> str:
+    """Why clients of *hostname* refuse the certificate, whoever issued it; "" if its dates and its name are right."""
+    if certificate.not_valid_after_utc <= now:
+        return "it has expired"
+    if now < certificate.not_valid_before_utc:
+        return "it is not valid yet, or the clock of this machine is behind"
+    if hostname is not None and not covers(certificate, hostname):
+        return f"it is not for {hostname}"
+    return ""
+
+
+def is_self_signed(certificate: x509.Certificate) -> bool:
+    """Whether no CA stands behind it, by its own account."""
+    return certificate.issuer == certificate.subject
+
+
+def covers(certificate: x509.Certificate, hostname: Name) -> bool:
+    """Whether a client that connects to *hostname* finds it in the certificate (RFC 9525, section 6.3)."""
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    except (x509.ExtensionNotFound, ValueError):
+        return False
+    wildcard = f"*.{hostname.parent}"
+    return any(name.lower() in (str(hostname), wildcard) for name in names.value.get_values_for_type(x509.DNSName))
 
 
 def new_key() -> ec.EllipticCurvePrivateKey:

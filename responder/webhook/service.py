@@ -17,6 +17,7 @@ import aiohttp
 from yarl import URL
 
 from responder.errors import ApiBusy, ApiUnavailable, ApiUntrusted, InvalidConfiguration, RefusedByApi
+from responder.tls import distrust
 
 ATTEMPT = 5.0
 """Seconds for one try. A present waits up to 3 s for a nameserver that hangs."""
@@ -164,8 +165,11 @@ def _judge(endpoint: Endpoint, status: int, document: dict[str, Any], challenge:
 
 def _untrusted(endpoint: Endpoint, fault: aiohttp.ClientConnectorCertificateError) -> ApiUntrusted:
     error = fault.certificate_error
-    reason = error.verify_message if isinstance(error, ssl.SSLCertVerificationError) else "not valid"
-    return ApiUntrusted(
-        f"the certificate of {endpoint.name} is not trusted ({reason}): put the CA that signed it into caBundle of the"
-        " issuer's config, or mend the certificate"
+    if not isinstance(error, ssl.SSLCertVerificationError):
+        return ApiUntrusted(f"the certificate of {endpoint.name} is not valid: fix the certificate")
+    why = distrust.describe(
+        error,
+        name="fix the issuer's url, or the certificate",
+        issuer="put the CA that signed it into caBundle of the issuer's config, or fix the certificate",
     )
+    return ApiUntrusted(f"the certificate of {endpoint.name} {why}")

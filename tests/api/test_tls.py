@@ -9,22 +9,27 @@ import tracemalloc
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 
 import pytest
+import structlog
 from aiohttp import web
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from responder import metrics
-from responder.api import build_runner
+from responder.api import build_runner, tls
 from responder.api.tls import ServerTls, stay_on_https
 from responder.connections import Runner, connection, listener, runner
 from responder.errors import Invalid
+from responder.names import Name
+from responder.tls.keypair import KeyPair
 from tests.support.keypairs import key_pair
 from tests.support.networks import network
 from tests.support.processes import PATIENCE, eventually
 
 HOST = "api.acme.example.com"
+DAY = timedelta(days=1)
 RSA = rsa.generate_private_key(65537, 2048)
 
 
@@ -318,3 +323,47 @@ async def test_connections_count_after_their_handshakes(server: Server, monkeypa
         async with server.client() as one_more:
             assert "HTTP/1.1 200 OK" == (await one_more.get())[0]
             assert b"" == await asyncio.wait_for(client.reader.read(), PATIENCE)
+
+
+async def test_what_clients_refuse(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    A certificate that clients refuse is logged for as long as it is shown: one of our own making, one that has expired
+    or is not valid yet, one for another name.
+    """
+    monkeypatch.setattr(tls, "LOOK_INTERVAL", 0.001)
+    now = datetime.now(UTC)
+    server = ServerTls(KeyPair.self_signed(Name.parse(HOST), now=now), Name.parse(HOST))
+    good = key_pair(HOST, begins=now - DAY, lifetime=90 * DAY)
+    watching = asyncio.create_task(server.watch(lambda: now))
+    with structlog.testing.capture_logs() as logged:
+        for shown, count in (
+            (None, 1),
+            (key_pair(HOST, begins=now - 6 * 365 * DAY), 2),
+            (key_pair(HOST, begins=now + DAY), 3),
+            (key_pair("other.example.com"), 4),
+            (good, 5),
+        ):
+            if shown is not None:
+                server.use(shown)
+            await eventually(lambda count=count: len(logged) == count, "it is logged")  # type: ignore[misc]
+        now += 90 * DAY
+        await eventually(lambda: len(logged) == 6, "it has expired while it was shown")
+    watching.cancel()
+
+    refused, accepted = "clients refuse the API's certificate", "clients accept the API's certificate again"
+    assert [
+        (refused, "error", "it is self-signed, because there is no other one yet"),
+        (refused, "error", "it has expired"),
+        (refused, "error", "it is not valid yet, or the clock of this machine is behind"),
+        (refused, "error", f"it is not for {HOST}"),
+        (accepted, "warning", None),
+        (refused, "error", "it has expired"),
+    ] == [(event["event"], event["log_level"], event.get("reason")) for event in logged]
+
+
+def test_without_a_name() -> None:
+    """Where nobody says which name clients use, any is right."""
+    server = ServerTls(KeyPair.self_signed(None, now=datetime.now(UTC)))
+    server.use(key_pair("other.example.com"))
+
+    assert "" == server.refusal(now=datetime.now(UTC))

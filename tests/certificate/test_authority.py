@@ -78,6 +78,9 @@ def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Script]:
             thread.join(10)
 
 
+YEARS_AGO = datetime.now(UTC) - timedelta(days=6 * 365)
+
+
 async def fault(step: Any) -> ResponderError:
     with pytest.raises(ResponderError) as caught:
         await step
@@ -449,8 +452,10 @@ async def test_roots(script: Script, tmp_path: Path) -> None:
     other.write_bytes(key_pair("localhost").chain)
     mistaken = await fault(Authority(url, KEY, ca_file=str(other)).log_in())
 
-    assert "its HTTPS certificate is not trusted here: for a private CA, give the file of its root" in str(distrusted)
-    assert str(distrusted) == str(mistaken)
+    untrusted = "its HTTPS certificate is not trusted here ("
+    assert untrusted in str(distrusted)
+    assert untrusted in str(mistaken)
+    assert "): for a private CA, give the file of its root" in str(distrusted)
     assert [] == script.front.requests
     for content, reason in ((b"nonsense", "holds no certificate in PEM"), (None, "no such file or directory")):
         path = tmp_path / "roots"
@@ -459,6 +464,28 @@ async def test_roots(script: Script, tmp_path: Path) -> None:
             path.write_bytes(content)
         with pytest.raises(Invalid, match=reason):
             Authority(url, KEY, ca_file=str(path))
+
+
+CLOCK = "compare `date -u` with the true time"
+
+
+@pytest.mark.parametrize(
+    ("pair", "reason"),
+    [
+        (key_pair("localhost", begins=YEARS_AGO), f"has expired, or the clock of this machine is ahead: {CLOCK}"),
+        (
+            key_pair("localhost", begins=datetime.now(UTC) + timedelta(days=1)),
+            f"is not valid yet, or the clock of this machine is behind: {CLOCK}",
+        ),
+        (key_pair("ca.example.com"), "is for another name: check the URL"),
+    ],
+)
+async def test_certificate_of_the_ca(tmp_path: Path, pair: KeyPair, reason: str) -> None:
+    """Where the root is given, and something else is wrong with the certificate, or the clock, that is the reason."""
+    with fronting(tmp_path, pair=pair) as front:
+        refused = await fault(Authority(front.directory_url, KEY, ca_file=str(front.ca_file)).log_in())
+
+    assert f"the CA {front.directory_url}: its HTTPS certificate {reason}" == str(refused)
 
 
 async def test_user_agent(script: Script) -> None:

@@ -142,4 +142,4 @@ async def test_tls(running: Control) -> None:
         async with solving(endpoint, secret, lifetime=60, trust_anybody=True) as solver:
             await solver.check()
 
-    assert "its certificate is not trusted here, or not for that name: check --url" in str(distrusted)
+    assert "its certificate is not trusted here (self-signed certificate): have the API show" in str(distrusted)

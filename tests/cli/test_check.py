@@ -20,6 +20,7 @@ import pytest_asyncio
 from responder.cli.findings import Screen, as_json
 from responder.doctor.report import Check, Section, cross, note, tick
 from responder.names import Name
+from tests.support.apis import serving
 from tests.support.world import World, world
 
 APEX = "acme.example.com"
@@ -39,6 +40,8 @@ name = "{apex}"
 hostmaster = "hostmaster@example.com"
 [zones.nameservers]
 "ns1.{apex}" = ["{ns1}"]
+[api]
+listen = ["127.0.0.1:{api}"]
 [database]
 url = "sqlite+aiosqlite:///{directory}/responder.db"
 """
@@ -79,8 +82,8 @@ class Cli:
 async def program(tmp_path: Path) -> AsyncIterator[Cli]:
     """A delegation that is in order."""
     configuration = tmp_path / "responder.toml"
-    configuration.write_text(CONFIGURATION.format(apex=APEX, ns1=NS1, directory=tmp_path))
-    async with world() as servers:
+    async with world() as servers, serving() as api:
+        configuration.write_text(CONFIGURATION.format(apex=APEX, ns1=NS1, directory=tmp_path, api=api))
         await servers.add(RESOLVER, RECORDS + SOA, recursive=True)
         await servers.add(PARENT, RECORDS)
         await servers.add(NS1, RECORDS[RECORDS.index(APEX) :] + SOA)
@@ -107,7 +110,7 @@ async def test_report(program: Cli) -> None:
     lines = list(map(str.strip, done.out.splitlines()))
     assert (0, "") == (done.status, done.err)
     assert APEX == lines[0]
-    assert 9 == sum(line.startswith("✔") for line in lines)
+    assert 10 == sum(line.startswith("✔") for line in lines)
     noted = f"!  public addresses no CA on the internet ever gets to {NS1}"
     assert [noted] == [line for line in lines if line.startswith("!")]
     assert "nothing to mend, 1 worth knowing" == lines[-1]
@@ -121,14 +124,15 @@ async def test_json(program: Cli) -> None:
     report = json.loads(done.out)
     assert (0, "") == (done.status, done.err)
     assert (True, 0, 1) == (report["passed"], report["crosses"], report["notes"])
-    assert [APEX] == [one["subject"] for one in report["sections"]]
+    zone, api = [one["subject"] for one in report["sections"]]
+    assert (APEX, True) == (zone, api.startswith("the API at http://127.0.0.1:"))
 
 
 async def test_terminal_without_the_signs(program: Cli) -> None:
     """Where there are no ticks, words do."""
     done = await program.check(PYTHONIOENCODING="ascii")
 
-    assert 9 == sum(line.split()[:1] == ["ok"] for line in done.out.splitlines())
+    assert 10 == sum(line.split()[:1] == ["ok"] for line in done.out.splitlines())
 
 
 async def test_no_resolver(program: Cli) -> None:

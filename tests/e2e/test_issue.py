@@ -201,7 +201,8 @@ def test_authority_that_is_no_help(service: Responder, front: Front) -> None:
         f"the CA {name} says: urn:ietf:params:acme:error:rateLimited: too many [31m of them; "
         "some.example.com: urn:ietf:params:acme:error:rateLimited: five already"
     )
-    assert f"the CA {name}: its HTTPS certificate is not trusted here: for a private CA, give the file" in distrusted
+    assert f"the CA {name}: its HTTPS certificate is not trusted here (" in distrusted
+    assert "): for a private CA, give the file of its root" in distrusted
     assert "it cannot be reached (connection refused): check the URL, and that it is up" in down
     assert "the name in its URL cannot be resolved: check the URL, and the resolver of this machine" in nowhere
     assert_nothing_left(service)

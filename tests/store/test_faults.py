@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import sqlite3
 import stat
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -17,8 +20,10 @@ from sqlalchemy import text
 
 from responder.errors import StoreUnavailable
 from responder.store import Store, sqlite
+from tests.support.keypairs import key_pair
 from tests.support.places import ROOT
-from tests.support.postgres import PostgresServer, database_url
+from tests.support.ports import free_port
+from tests.support.postgres import PostgresServer, database_url, new_server
 from tests.support.stores import APEX, NOW, START, new_token, store
 
 __all__ = ["database_url", "store"]
@@ -243,6 +248,31 @@ async def test_a_server_without_tls() -> None:
         with pytest.raises(StoreUnavailable, match=r"speaks no TLS: turn ssl on there, or leave ssl=\.\.\. out of"):
             await Store.open(f"postgresql+asyncpg://me@127.0.0.1:{port}/responder?ssl=require")
         await over.wait()
+
+
+@pytest.fixture
+def server_with_old_certificate(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
+    """The URL of a database on a server whose certificate is from a known issuer, and has expired."""
+    pair = key_pair("localhost", begins=datetime.now(UTC) - timedelta(days=365))
+    (tmp_path / "root.crt").write_bytes(pair.chain)
+    monkeypatch.setenv("PGSSLROOTCERT", str(tmp_path / "root.crt"))
+    port = free_port()
+    with new_server() as server:
+        server.stop()
+        for name, content in (("server.crt", pair.chain), ("server.key", pair.key)):
+            path = server.data / name
+            path.touch(0o600)
+            path.write_bytes(content)
+            if os.geteuid() == 0:
+                shutil.chown(path, "postgres", "postgres")
+        server.start("ssl=on", "listen_addresses=127.0.0.1", f"port={port}")
+        yield f"postgresql+asyncpg://postgres@localhost:{port}/postgres?ssl=verify-full"
+
+
+async def test_an_old_certificate(server_with_old_certificate: str) -> None:
+    """The reason is the certificate, or the clock here, and not that nothing answers."""
+    with pytest.raises(StoreUnavailable, match="its certificate has expired, or the clock of this machine is ahead: "):
+        await Store.open(server_with_old_certificate)
 
 
 async def test_a_connection_that_the_server_closed(postgres_server: PostgresServer) -> None:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from responder.tls.keypair import KeyPair
 from tests.support.keypairs import key_pair
 from tests.support.processes import PATIENCE
 
@@ -114,9 +115,11 @@ class Front:
 
 
 @contextmanager
-def fronting(directory: Path, *, behind: str | None = None, behind_ca_file: Path | None = None) -> Iterator[Front]:
-    """A server at a port of its own, before the CA whose URL is *behind* if there is one."""
-    pair = key_pair("localhost")
+def fronting(
+    directory: Path, *, behind: str | None = None, behind_ca_file: Path | None = None, pair: KeyPair | None = None
+) -> Iterator[Front]:
+    """A server at a port of its own, with this *pair*, before the CA whose URL is *behind* if there is one."""
+    pair = pair or key_pair("localhost")
     certificate, ca_file = directory / "front.pem", directory / "front.crt"
     certificate.write_bytes(pair.chain + pair.key)
     ca_file.write_bytes(pair.chain)

@@ -1,0 +1,102 @@
+"""
+Whether clients find the API, and trust its certificate: asked at every address of the host that they know it by.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shlex
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from cryptography import x509
+
+from responder.config import ApiSettings
+from responder.doctor.report import Check, Finding, Mark, cross, note, tick
+from responder.doctor.visit import Place, Shown, Visit, visit
+from responder.doctor.walk import Walk
+from responder.tls.keypair import is_self_signed, issuer, refusal
+
+LATE = 0.2
+"""Part of its lifetime that is left of a certificate that should have been renewed; ours is after two thirds."""
+
+_LOG = "journalctl -u responder -p warning"
+"""Shows what went wrong of late, where the service runs under systemd."""
+
+
+@dataclass(frozen=True, slots=True)
+class Api:
+    """Where the API is for its clients, and how it gets its certificate (`api.tls`)."""
+
+    place: Place
+    mode: str
+
+    @classmethod
+    def of(cls, settings: ApiSettings) -> Api:
+        """As the settings have it: `api.url`, or else `api.hostname`, or else the first address that is listened on."""
+        local = settings.listen[0].reachable
+        host = str(settings.hostname) if settings.hostname is not None else local.host
+        scheme, usual = ("http", 80) if settings.tls == "off" else ("https", 443)
+        authority = f"[{host}]" if ":" in host else host
+        port = "" if local.port == usual else f":{local.port}"
+        return cls(Place(settings.url or f"{scheme}://{authority}{port}"), settings.tls)
+
+
+async def examine(walk: Walk, api: Api) -> list[Finding]:
+    """Ask for `/health` at each address, and look at the certificates that are shown there."""
+    name = api.place.name
+    addresses = [api.place.host] if name is None else [str(address) for address in await walk.addresses_of(name)]
+    if name is not None and not addresses:
+        record = f"{name.fqdn} 3600 IN A <ADDRESS OF THE API>"
+        return [cross(Check.API, f"the resolver finds no address of {name}", "add to the zone that holds it:", record)]
+    visits = await asyncio.gather(*(visit(api.place, address, "/health") for address in addresses))
+    findings = list(_judge_reach(api, visits))
+    shown = {seen.shown.certificate: seen.shown for seen in visits if seen.shown is not None}
+    return [*findings, *(_judge_certificate(api, each) for each in shown.values())]
+
+
+def _judge_reach(api: Api, visits: Sequence[Visit]) -> Iterator[Finding]:
+    url = f"{api.place.url}/health"
+    command = shlex.join(["curl", "-sk", "-o", "/dev/null", "-w", "%{http_code}", url])
+    for seen in visits:
+        if not seen.unrouted and seen.status != 200:
+            yield cross(
+                Check.API,
+                f"at {seen.address} it {seen.wrong or f'answers with status {seen.status}'}",
+                "start the service, or let this port through: firewall, load balancer, proxy; then this prints 200:",
+                command,
+            )
+    if away := [seen.address for seen in visits if seen.unrouted]:
+        yield note(Check.API, f"not asked, because this machine has no route there: {', '.join(away)}")
+    if good := [seen.address for seen in visits if seen.status == 200]:
+        yield tick(Check.API, f"it answers at {', '.join(good)}")
+
+
+def _judge_certificate(api: Api, shown: Shown) -> Finding:
+    certificate, now = shown.certificate, datetime.now(UTC)
+    until = f"{certificate.not_valid_after_utc:%Y-%m-%d}"
+    if refused := refusal(certificate, api.place.name, now=now):
+        return _cross(api, f"clients refuse it: {refused}")
+    if api.mode == "acme" and is_self_signed(certificate):
+        return _cross(api, "clients refuse it: it is self-signed, because the CA has not issued one yet")
+    if _is_late(certificate, now):
+        late = _cross(api, f"it expires on {until}, and should have been renewed before")
+        return replace(late, mark=Mark.NOTE)
+    if shown.distrust:
+        text = f"this machine does not trust it ({shown.distrust}): neither do clients that do not know its issuer"
+        return note(Check.CERTIFICATE, text)
+    return tick(Check.CERTIFICATE, f"issued by {issuer(certificate)}, valid until {until}")
+
+
+def _cross(api: Api, text: str) -> Finding:
+    if api.mode == "acme":
+        return cross(Check.CERTIFICATE, text, "the service renews it, and its log has the reason why it has not:", _LOG)
+    show = f"openssl s_client -connect {api.place.host}:{api.place.port} -servername {api.place.host} </dev/null"
+    instruction = "renew it where it comes from; then this shows the new one:"
+    return cross(Check.CERTIFICATE, text, instruction, f"{show} | openssl x509 -noout -dates")
+
+
+def _is_late(certificate: x509.Certificate, now: datetime) -> bool:
+    lifetime = certificate.not_valid_after_utc - certificate.not_valid_before_utc
+    return certificate.not_valid_after_utc - now < LATE * lifetime
