@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -25,6 +24,7 @@ from responder.errors import NotServed, Refused, ResponderError, StoreUnavailabl
 from responder.feed import Publisher
 from responder.logs import Outage
 from responder.names import Name
+from responder.refusals import Refusals
 from responder.store import (
     Action,
     AuditEvent,
@@ -62,9 +62,6 @@ SWEEP_INTERVAL = 5.0
 SETTLED = 2 * SWEEP_INTERVAL
 """Seconds without a fault after which the database is well again: by then it was written to, not only read."""
 
-MAX_REFUSALS = 100
-"""Refusals put on record in one sweep: enough to tell of any attack, too few to fill a disk with them."""
-
 _log = structlog.get_logger("challenges")
 
 
@@ -100,7 +97,7 @@ class Challenges:
         self._clock = clock
         self._waiting: asyncio.Queue[_Waiting] = asyncio.Queue(MAX_WAITING)
         self._usual = 1  # operations in the last batch
-        self._refusals: deque[AuditEvent] = deque(maxlen=MAX_REFUSALS)
+        self._refusals = Refusals()
         self._published = dict(published)
         self._turn = asyncio.Lock()  # one at a time makes changes live, in the order of their serials
 
@@ -163,8 +160,8 @@ class Challenges:
             await self._follow()
 
     def note_refusal(self, token: Token, action: Action, refusal: Refused, *, client: str) -> None:
-        """Put on record that *token* was refused something. Of very many refusals, the last few are kept."""
-        self._refusals.append(
+        """Put on record that *token* was refused something. Of very many refusals, each kind is."""
+        self._refusals.add(
             AuditEvent(
                 at=self._clock(),
                 action=action,
@@ -279,8 +276,7 @@ class Challenges:
         """Remove expired values and record refusals. Returns whether values may be left to remove."""
         changes = await self._store.expire(now=self._clock())
         await self._publish(changes)
-        if refusals := list(self._refusals):
-            self._refusals.clear()
+        if refusals := self._refusals.take():
             await self._store.record(refusals)
         return bool(changes)
 

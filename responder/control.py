@@ -177,6 +177,7 @@ async def _start(
     stack.push_async_callback(publisher.stop)
     await stack.enter_async_context(_running(_attend(lifeline, publisher)))
     writer = await stack.enter_async_context(_running(challenges.run()))
+    await stack.enter_async_context(_running(store.keep_pruned(_now)))
     if updates is not None:
         stack.push_async_callback(updates.stop)
     api = build_api(

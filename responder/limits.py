@@ -37,9 +37,9 @@ class Limits:
         """One more request from *address*, whatever it is about."""
         self._hit(self._per_address, "requests from your address", "request", client_of(address))
 
-    def count_use(self, token_id: UUID) -> None:
-        """One more request with that token."""
-        self._hit(self._per_token, "requests with this token", "use", str(token_id))
+    def count_use(self, token_id: UUID, changes: int = 1) -> None:
+        """One more request with that token, or as many as it asks for *changes*, if those are more."""
+        self._hit(self._per_token, "requests with this token", "use", str(token_id), cost=max(1, changes))
 
     def count_registration(self, address: str) -> None:
         """One more account for *address*, and one more of those that everybody may have together."""
@@ -58,8 +58,10 @@ class Limits:
                 self._windows, self._failures, "failed requests from your address", "failure", client_of(address)
             )
 
-    def _hit(self, limit: limits.RateLimitItem, what: str, kind: str, client: str) -> None:
-        if not self._windows.hit(limit, kind, client):
+    def _hit(self, limit: limits.RateLimitItem, what: str, kind: str, client: str, cost: int = 1) -> None:
+        if not self._windows.test(limit, kind, client, cost=cost) or not self._windows.hit(
+            limit, kind, client, cost=cost
+        ):
             raise _refusal(self._windows, limit, what, kind, client)
 
 

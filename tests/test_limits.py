@@ -43,6 +43,16 @@ def test_each_counts_for_itself() -> None:
         counted.count_request("192.0.2.1")
 
 
+def test_changes_count() -> None:
+    """An update of several changes counts as many; one that is refused for that uses up nothing."""
+    counted, token_id = Limits(FEW), uuid4()
+    with pytest.raises(TooManyRequests):
+        counted.count_use(token_id, 3)
+    counted.count_use(token_id, 2)
+    with pytest.raises(TooManyRequests):
+        counted.count_use(token_id, 0)
+
+
 def test_failures_are_counted_and_checked() -> None:
     """Counting refuses nobody; who failed too often is refused when asked about, and nobody else."""
     counted = Limits(FEW)

@@ -12,8 +12,9 @@ from responder.store.certificates import OwnCertificate
 from responder.store.hints import Hint, Hints
 from responder.store.migration import SchemaState
 from responder.store.nodes import Node, NodeReport, ServedZone
+from responder.store.pruning import AUDIT_KEPT
 from responder.store.statistics import Statistics
-from responder.store.store import AUDIT_KEPT, Store
+from responder.store.store import Store
 from responder.store.tokens import NewToken
 from responder.store.values import Applied, LiveValue
 from responder.tokens.values import MAX_VALUES, Cleanup, Expect, Operation, Outcome, Present, Step, Update, names

@@ -8,16 +8,11 @@ from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
-from sqlalchemy import Connection, delete, func, insert, select
+from sqlalchemy import Connection, Text, bindparam, delete, func, insert, select, type_coerce
 
 from responder.names import Name
+from responder.store.journal import chunks
 from responder.store.schema import audit, grants, hostnames
-
-MAX_PRUNED = 10_000
-"""Rows deleted at a time."""
-
-MAX_EVENTS = 1_000_000
-"""Rows kept, however young, about 200 MB: whoever may write must not be able to fill the disk with that."""
 
 
 class Action(StrEnum):
@@ -59,6 +54,8 @@ class AuditEvent:
 
 
 _RECORD = insert(audit)
+_HOLDER = func.coalesce(type_coerce(audit.c.token_id, Text), "").label("holder")
+_NUMBER = func.count().label("number")
 
 
 def record(connection: Connection, events: Iterable[AuditEvent]) -> None:
@@ -106,14 +103,34 @@ def events(connection: Connection, since: datetime, hostname: Name | None) -> li
     ]
 
 
-def prune(connection: Connection, before: datetime) -> bool:
-    """
-    Forget what happened *before*, and what there is too much of; some at a time, so that nobody waits long for the
-    writer. Returns whether there may be more.
-    """
-    newest = connection.scalar(select(func.max(audit.c.id))) or 0
-    old = (audit.c.at < before) | (audit.c.id <= newest - MAX_EVENTS)
-    ids = list(connection.scalars(select(audit.c.id).where(old).order_by(audit.c.id).limit(MAX_PRUNED)))
-    if ids:
-        connection.execute(delete(audit).where(audit.c.id >= ids[0], audit.c.id <= ids[-1], old))
-    return len(ids) == MAX_PRUNED
+def newest(connection: Connection) -> int:
+    """The id of the newest event, which grows by one with each."""
+    return connection.scalar(select(func.max(audit.c.id))) or 0
+
+
+def count(connection: Connection) -> int:
+    """How many events there are."""
+    return connection.scalar(select(func.count()).select_from(audit)) or 0
+
+
+def shares(connection: Connection) -> dict[str, int]:
+    """How many events each token has, by its id as text; "" is for events of no token."""
+    return {row.holder: row.number for row in connection.execute(select(_HOLDER, _NUMBER).group_by(_HOLDER))}
+
+
+def before(connection: Connection, at: datetime, limit: int) -> list[int]:
+    """The ids of the oldest events before *at*, at most *limit*."""
+    return list(connection.scalars(select(audit.c.id).where(audit.c.at < at).order_by(audit.c.at).limit(limit)))
+
+
+def oldest_of(connection: Connection, holders: Iterable[str], after: int, limit: int) -> list[tuple[int, str]]:
+    """The oldest events of *holders* (see `shares`) with an id above *after*, at most *limit*, with their holders."""
+    query = select(audit.c.id, _HOLDER).where(audit.c.id > after, _HOLDER.in_(list(holders)))
+    return [(row.id, row.holder) for row in connection.execute(query.order_by(audit.c.id).limit(limit))]
+
+
+def forget(connection: Connection, ids: Iterable[int]) -> None:
+    """Delete the events with these ids."""
+    query = delete(audit).where(audit.c.id.in_(bindparam("ids", expanding=True)))
+    for chunk in chunks(ids):
+        connection.execute(query, {"ids": chunk})

@@ -175,15 +175,25 @@ def snapshot(connection: Connection) -> Iterator[Change]:
             yield Change(apex=zone.apex, previous=zone.serial, serial=zone.serial, names=names)
 
 
-def prune(connection: Connection) -> None:
-    """Forget the oldest part of the journal; the rows of one serial go together or not at all."""
+def prune(connection: Connection, limit: int) -> bool:
+    """
+    Forget the oldest part of the journal; the rows of one serial go together or not at all.
+
+    About *limit* rows of each zone go at once, so that no present waits long for the writer. Returns whether more are
+    left that should go.
+    """
+    more = False
     for zone_id in list(connection.scalars(select(zones.c.id))):
         mine = changes.c.zone_id == zone_id
-        oldest = connection.scalar(
-            select(changes.c.serial).where(mine).order_by(changes.c.serial.desc()).offset(MAX_JOURNAL - 1).limit(1)
-        )
-        if oldest is not None:
-            connection.execute(delete(changes).where(mine, changes.c.serial < oldest))
+        serials = select(changes.c.serial).where(mine)
+        first_kept = connection.scalar(serials.order_by(changes.c.serial.desc()).offset(MAX_JOURNAL - 1).limit(1))
+        if first_kept is not None:
+            old = serials.where(changes.c.serial < first_kept).order_by(changes.c.serial)
+            last = connection.scalar(old.offset(limit).limit(1))
+            more = more or last is not None
+            until = first_kept - 1 if last is None else last
+            connection.execute(delete(changes).where(mine, changes.c.serial <= until))
+    return more
 
 
 def is_granted() -> ColumnElement[bool]:

@@ -42,6 +42,7 @@ from responder.store.hints import Hint, Hints
 from responder.store.migration import SchemaState
 from responder.store.nodes import Node, NodeReport
 from responder.store.postgresql import PostgreSQL
+from responder.store.pruning import Pruning
 from responder.store.sqlite import SQLite
 from responder.store.statistics import Statistics
 from responder.store.tokens import NewToken
@@ -51,20 +52,13 @@ from responder.tokens.secret import Digest
 from responder.tokens.token import Grant, Token
 from responder.tokens.values import Operation
 
-PRUNE_EVERY = timedelta(minutes=10)
-"""Between two looks at the length of the journal."""
-
-
-AUDIT_KEPT = timedelta(days=90)
-"""How long it is known who set and cleared what."""
-
 
 class Store:
     """An open database with the schema that this program needs. Get one from `Store.open`."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._prune_at: datetime | None = None
+        self._pruning = Pruning(database)
 
     @classmethod
     async def open(cls, url: str, *, auto_upgrade: bool = False) -> Self:
@@ -210,13 +204,18 @@ class Store:
 
     async def expire(self, *, now: datetime) -> list[Change]:
         """Remove values whose time is over, a limited number at once: call again until nothing comes back."""
-        changes = await self._database.write(values.expire, now=now)
-        if self._prune_at is None or now >= self._prune_at:
-            self._prune_at = now + PRUNE_EVERY
-            await self._database.write(journal.prune)
-            if await self._database.write(audit.prune, now - AUDIT_KEPT):
-                self._prune_at = now  # there is more: go on at the next call
-        return changes
+        return await self._database.write(values.expire, now=now)
+
+    async def prune(self, *, now: datetime) -> None:
+        """Forget what is too old, or too much, of the audit and the journal, if it is time to look for that."""
+        await self._pruning.prune(now)
+
+    async def keep_pruned(self, clock: Callable[[], datetime]) -> None:
+        """
+        `prune` again and again, for ever. It is done beside presents, which wait for one short transaction at most;
+        what fails is tried again.
+        """
+        await self._pruning.run(clock)
 
     async def clear(self, challenge_name: Name, value: str | None = None, *, now: datetime) -> list[str]:
         """Remove one value, or all, from a name and return what was removed. Raises `NotFound` if nothing was."""

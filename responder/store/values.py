@@ -16,12 +16,24 @@ from uuid import UUID
 from sqlalchemy import Connection, Text, bindparam, delete, insert, literal, select, type_coerce, update
 
 from responder.dns.zone import Change
-from responder.errors import NotCovered, NotFound, Refused, ResponderError, Unauthenticated
+from responder.errors import NotCovered, NotFound, ResponderError, Unauthenticated
 from responder.names import Name
 from responder.store import journal
 from responder.store.audit import Action, AuditEvent, Verdict, record
 from responder.store.schema import Instant, challenge_values, grants, hostnames, tokens
-from responder.tokens.values import Cleanup, Effect, Held, Operation, Outcome, Present, Step, names, settle, steps
+from responder.tokens.values import (
+    Cleanup,
+    Effect,
+    Held,
+    Operation,
+    Outcome,
+    Present,
+    Rejected,
+    Step,
+    names,
+    settle,
+    steps,
+)
 
 MAX_EXPIRED = 1000
 """Values removed by one call of `expire`, so that it never keeps a present waiting for long."""
@@ -64,7 +76,7 @@ def apply(connection: Connection, batch: Sequence[Operation], *, now: datetime) 
     serials |= {zone.id: change.serial for change in changes for zone in zones.values() if zone.apex == change.apex}
     return Applied(
         outcomes=[
-            effect if isinstance(effect, Refused) else _outcome(operation, effect, places, serials)
+            effect.refusal if isinstance(effect, Rejected) else _outcome(operation, effect, places, serials)
             for operation, effect in zip(batch, effects, strict=True)
         ],
         changes=changes,
@@ -285,35 +297,40 @@ def _visible(
 
 
 def _events(
-    batch: Sequence[Operation], effects: Sequence[list[Effect] | Refused], places: Mapping[Name, _Place], now: datetime
+    batch: Sequence[Operation], effects: Sequence[list[Effect] | Rejected], places: Mapping[Name, _Place], now: datetime
 ) -> Iterator[AuditEvent]:
+    """What to write down: changes, and one event for each operation that was refused, however many steps it has."""
     for operation, effect in zip(batch, effects, strict=True):
-        for index, step in enumerate(steps(operation)):
-            if not isinstance(step, Present | Cleanup):
-                continue  # what was only looked at
-            place = places.get(step.challenge_name)
-            event = AuditEvent(
-                at=now,
-                action=Action.PRESENT if isinstance(step, Present) else Action.CLEANUP,
-                token_id=step.token_id,
-                hostname=None if place is None else place.hostname,
-                value=step.value,
-                client=step.client,
-            )
-            if isinstance(effect, Refused):
-                yield replace(event, verdict=Verdict.REFUSED, reason=str(effect))
-            else:
-                yield from _done(event, step, effect[index])
+        if isinstance(effect, Rejected):
+            if isinstance(effect.step, Present | Cleanup):  # an expectation is no attempt to change anything
+                event = _event(effect.step, places, now)
+                yield replace(event, verdict=Verdict.REFUSED, reason=str(effect.refusal))
+            continue
+        for step, done in zip(steps(operation), effect, strict=True):
+            if isinstance(step, Present | Cleanup):
+                yield from _done(_event(step, places, now), done)
 
 
-def _done(event: AuditEvent, step: Present | Cleanup, effect: Effect) -> Iterator[AuditEvent]:
-    """What to write down of a step that was taken: each value that went, and the one it was about."""
-    if isinstance(step, Present):
-        yield from (replace(event, action=Action.EVICT, value=value) for value in effect.removed)
-        yield event
-    elif step.value is None:
-        yield from (replace(event, value=value) for value in effect.removed)
-    else:
+def _event(step: Present | Cleanup, places: Mapping[Name, _Place], now: datetime) -> AuditEvent:
+    place = places.get(step.challenge_name)
+    return AuditEvent(
+        at=now,
+        action=Action.PRESENT if isinstance(step, Present) else Action.CLEANUP,
+        token_id=step.token_id,
+        hostname=None if place is None else place.hostname,
+        value=step.value,
+        client=step.client,
+    )
+
+
+def _done(event: AuditEvent, effect: Effect) -> Iterator[AuditEvent]:
+    """
+    The values that went and came by a step that was taken. A step that changed nothing is no event: an update of 40
+    cleanups of absent values would write 40, and a client that sends those in a loop would fill the audit.
+    """
+    gone = Action.EVICT if event.action is Action.PRESENT else Action.CLEANUP
+    yield from (replace(event, action=gone, value=value) for value in effect.removed)
+    if event.action is Action.PRESENT and (effect.changed or effect.taken_over):
         yield event
 
 

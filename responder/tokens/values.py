@@ -111,11 +111,23 @@ Values = Mapping[str, Held]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Effect:
-    """What one accepted step did; *removed* are the values that it removed, or that had to make room."""
+    """
+    What one accepted step did; *removed* are the values that it removed, or that had to make room. *taken_over* is
+    whether the value of a present was there already, presented by another token.
+    """
 
     changed: bool
     expires_at: datetime | None = None
     removed: tuple[str, ...] = ()
+    taken_over: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rejected:
+    """Why nothing was done of an operation, and the step that it was refused for."""
+
+    step: Step
+    refusal: Refused
 
 
 def settle(
@@ -124,21 +136,26 @@ def settle(
     permit: Callable[[Step], None],
     *,
     now: datetime,
-) -> tuple[list[list[Effect] | Refused], dict[Name, dict[str, Held]]]:
+) -> tuple[list[list[Effect] | Rejected], dict[Name, dict[str, Held]]]:
     """
     Take *operations* in order and return what became of the steps of each, and the values of every name afterwards.
 
     *before* has an entry for each name that a permitted step is about; *permit* raises `Refused`.
     """
     after = {name: dict(values) for name, values in before.items()}
-    effects: list[list[Effect] | Refused] = []
+    effects: list[list[Effect] | Rejected] = []
     for operation in operations:
         undo = {name: dict(after[name]) for name in names(operation) & after.keys()}
-        try:
-            effects.append([_settle(step, after, permit, now) for step in steps(operation)])
-        except Refused as refusal:
-            after |= undo
-            effects.append(refusal)
+        taken: list[Effect] = []
+        for step in steps(operation):
+            try:
+                taken.append(_settle(step, after, permit, now))
+            except Refused as refusal:
+                after |= undo
+                effects.append(Rejected(step=step, refusal=refusal))
+                break
+        else:
+            effects.append(taken)
     return effects, after
 
 
@@ -176,7 +193,12 @@ def _present(operation: Present, values: dict[str, Held], now: datetime) -> Effe
     if current is None and len(values) >= MAX_VALUES:
         removed = (_make_room(operation, values, now),)
     values[operation.value] = held
-    return Effect(changed=current is None, expires_at=held.expires_at, removed=removed)
+    return Effect(
+        changed=current is None,
+        expires_at=held.expires_at,
+        removed=removed,
+        taken_over=current is not None and current.token_id != operation.token_id,
+    )
 
 
 def _make_room(operation: Present, values: dict[str, Held], now: datetime) -> str:

@@ -226,7 +226,7 @@ class Updates:
         client = request.packet.client
         try:
             token.admit(client, now=self._clock())
-            self._limits.count_use(token.id)
+            self._limits.count_use(token.id, len(message.changes))
             wanted = steps(message, token, client=client, expires_at=self._clock() + self._challenges.lifetime)
         except TooManyRequests:  # nothing for the audit, which a client in a loop would fill
             raise

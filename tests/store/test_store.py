@@ -23,7 +23,6 @@ from responder.errors import (
 )
 from responder.names import Name
 from responder.store import (
-    AUDIT_KEPT,
     MAX_VALUES,
     Action,
     AuditEvent,
@@ -464,32 +463,6 @@ async def test_serials_that_the_journal_does_not_know(store: Store) -> None:
         await store.changes_since(Name.parse("acme.example.org"), START)
 
 
-async def test_the_audit_is_pruned(store: Store) -> None:
-    """What happened is known for ninety days."""
-    await store.mint(new_token("old", at=NOW))
-    later = NOW + AUDIT_KEPT + SECOND
-    await store.mint(new_token("new", at=later))
-
-    await store.expire(now=later)
-
-    assert [later] == [event.at for event in await store.audit(NOW)]
-
-
-async def test_the_journal_is_pruned(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The newest rows stay, and a serial is kept whole."""
-    monkeypatch.setattr(journal, "MAX_JOURNAL", 3)
-    token = await store.mint(new_token("a", "b"))
-    for value in "uvwxyz":
-        await store.apply([present(token, label, value) for label in "ab"], now=NOW)
-    latest = (await store.serials())[APEX]
-    assert await store.changes_since(APEX, latest - 2) is not None
-    await store.expire(now=NOW)
-    assert await store.changes_since(APEX, latest - 2) is None
-    change = await store.changes_since(APEX, latest - 1)
-    assert change is not None
-    assert set(change.names) == {name("a"), name("b")}
-
-
 async def test_a_snapshot_comes_in_pieces_of_one_moment(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """Serials first, then bounded chunks; what is committed meanwhile is not in it."""
     monkeypatch.setattr(journal, "CHUNK", 3)
@@ -558,6 +531,38 @@ async def test_audit_tells_who_did_what(store: Store) -> None:
         ),
         AuditEvent(at=NOW + 3 * SECOND, action=Action.REVOKE, token_id=token.id),
     ]
+
+
+async def test_what_changes_nothing_is_no_event(store: Store) -> None:
+    """Repeated presents and cleanups of absent values leave no trace; a value that changes hands does."""
+    token, other = await store.mint(new_token("a")), await store.mint(new_token("a"))
+    absent = Update(steps=tuple(cleanup(token, "a", f"absent {number}") for number in range(40)))
+    every = Cleanup(token_id=token.id, challenge_name=name("a"), value=None, client="192.0.2.1")
+    later = NOW + SECOND
+    await store.apply([present(token, "a", "x"), present(token, "a", "x")], now=later)
+    await store.apply([present(token, "a", "x"), absent, cleanup(token, "a", "absent")], now=later)
+    await store.apply([present(other, "a", "x")], now=later)
+    await store.apply([every, every], now=later)
+    assert [(event.action, event.value, event.token_id) for event in await store.audit(later)] == [
+        (Action.PRESENT, "x", token.id),
+        (Action.PRESENT, "x", other.id),
+        (Action.CLEANUP, "x", token.id),
+    ]
+
+
+async def test_a_refused_update_is_one_event(store: Store) -> None:
+    """It is about the step that was refused; a prerequisite that does not hold is no refusal."""
+    token = await store.mint(new_token("a", "b"))
+    too_many = Update(steps=tuple(present(token, "b", f"{number}") for number in range(MAX_VALUES + 3)))
+    unmet = Update(steps=(present(token, "a", "x"), _expect(token, "a", "y")))
+    await store.apply([too_many, unmet], now=NOW)
+    [refused] = [event for event in await store.audit(NOW) if event.verdict is Verdict.REFUSED]
+    assert (refused.action, refused.hostname, refused.value) == (
+        Action.PRESENT,
+        Name.parse("b.example.com"),
+        str(MAX_VALUES),
+    )
+    assert "holds 16 values already" in str(refused.reason)
 
 
 async def test_key_is_made_once(store: Store, database_url: str) -> None:
@@ -713,16 +718,3 @@ async def test_an_update_goes_on_only_as_expected(store: Store) -> None:
         if event.action is Action.CLEANUP and event.verdict is Verdict.DONE
     ]
     assert sorted(filter(None, cleaned)) == ["x", "y"]
-
-
-async def test_the_audit_has_a_bound(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of too many events the oldest go, however young, some at each call until all is well."""
-    monkeypatch.setattr("responder.store.audit.MAX_EVENTS", 10)
-    monkeypatch.setattr("responder.store.audit.MAX_PRUNED", 4)
-    await store.record([AuditEvent(at=NOW, action=Action.CLEAR, value=str(number)) for number in range(20)])
-    left = []
-    for _ in range(4):
-        await store.expire(now=NOW)
-        left.append(len(await store.audit(NOW)))
-    assert [16, 12, 10, 10] == left
-    assert [str(number) for number in range(10, 20)] == [event.value for event in await store.audit(NOW)]

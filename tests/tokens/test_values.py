@@ -8,7 +8,7 @@ from uuid import UUID
 
 import pytest
 
-from responder.errors import InvalidValue, NotCovered, PrerequisiteFailed, Refused, TooManyValues
+from responder.errors import InvalidValue, NotCovered, PrerequisiteFailed, TooManyValues
 from responder.names import Name
 from responder.tokens.values import (
     MAX_VALUES,
@@ -18,6 +18,7 @@ from responder.tokens.values import (
     Held,
     Operation,
     Present,
+    Rejected,
     Step,
     Update,
     challenge_value,
@@ -70,7 +71,7 @@ def permit(_: Step) -> None:
     """Any token may do anything."""
 
 
-def settled(*operations: Operation, before: State | None = None) -> tuple[list[list[Effect] | Refused], State]:
+def settled(*operations: Operation, before: State | None = None) -> tuple[list[list[Effect] | Rejected], State]:
     """What becomes of *operations* with these values in place."""
     state = {HERE: {}, THERE: {}, **(before or {})}
     return settle(operations, state, permit, now=NOW)
@@ -125,8 +126,9 @@ def test_presents_make_a_set() -> None:
 
 def test_a_value_belongs_to_who_presented_it_last() -> None:
     """The token that presented a value last owns it, so that revoking the first takes nothing away."""
-    _, after = settled(present("a", by=SECOND), before={HERE: held(["a"], by=FIRST, age=5)})
+    effects, after = settled(present("a", by=SECOND), before={HERE: held(["a"], by=FIRST, age=5)})
 
+    assert [[Effect(changed=False, expires_at=LATER, taken_over=True)]] == effects
     assert Held(token_id=SECOND, presented_at=NOW, expires_at=LATER) == after[HERE]["a"]
 
 
@@ -134,8 +136,9 @@ def test_the_17th_value_is_refused() -> None:
     """A name holds 16 values; another one is refused, one of the 16 is not."""
     effects, after = settled(present("another"), present("v03"), before={HERE: FULL})
 
-    assert isinstance(effects[0], TooManyValues)
-    assert "holds 16 values already: clean up" in str(effects[0])
+    assert isinstance(effects[0], Rejected)
+    assert isinstance(effects[0].refusal, TooManyValues)
+    assert "holds 16 values already: clean up" in str(effects[0].refusal)
     assert [Effect(changed=False, expires_at=LATER)] == effects[1]
     assert set(FULL) == texts(after)
 
@@ -208,7 +211,9 @@ def test_an_update_is_done_or_not() -> None:
 
     (first, refusal, last), after = settled(present("a"), update, cleanup("b"))
 
-    assert isinstance(refusal, PrerequisiteFailed)
+    assert isinstance(refusal, Rejected)
+    assert isinstance(refusal.refusal, PrerequisiteFailed)
+    assert isinstance(refusal.step, Expect)
     assert [Effect(changed=True, expires_at=LATER)] == first
     assert [Effect(changed=False)] == last
     assert ({"a"}, {}) == (texts(after), after[THERE])
@@ -223,7 +228,8 @@ def test_what_is_not_permitted_is_refused() -> None:
 
     effects, after = settle([present("a", THERE), present("a")], {HERE: {}}, refuse, now=NOW)
 
-    assert isinstance(effects[0], NotCovered)
+    assert isinstance(effects[0], Rejected)
+    assert isinstance(effects[0].refusal, NotCovered)
     assert {HERE: {"a"}} == {name: set(values) for name, values in after.items()}
 
 

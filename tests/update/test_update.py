@@ -454,6 +454,16 @@ async def test_too_many_with_one_token(running: Control, two: Desk, key: Key) ->
     assert "NOERROR" == await two.send(key_of(other), add(THEIRS, OTHER))
 
 
+async def test_changes_count(running: Control, two: Desk, key: Key) -> None:
+    """An update counts as many times as it has changes: one of many must not be as good as one of few."""
+    _, other = await running.mint(YOURS)
+
+    assert "SERVFAIL" == await two.send(key, *(delete(MINE, str(number)) for number in range(3)))
+    assert "NOERROR" == await two.send(key, add(MINE, VALUE), add(MINE, OTHER))
+    assert "SERVFAIL" == await two.send(key)
+    assert "NOERROR" == await two.send(key_of(other), add(THEIRS, VALUE), delete(THEIRS, VALUE))
+
+
 async def test_both_ways_count(running: Control, two: Desk) -> None:
     """What a token does over HTTP counts as well: it is one token."""
     _, token = await running.mint(HOST)
