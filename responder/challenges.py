@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 import structlog
@@ -20,10 +21,19 @@ import structlog
 from responder import metrics
 from responder.dns.rrset import RRType
 from responder.dns.zone import Change, Static
-from responder.errors import NotServed, Refused, ResponderError, StoreUnavailable, Unavailable, WrongAccount
+from responder.errors import (
+    NotServed,
+    Refused,
+    ResponderError,
+    StoreUnavailable,
+    Unavailable,
+    Unconfirmed,
+    WrongAccount,
+)
 from responder.feed import Publisher
 from responder.logs import Outage
 from responder.names import Name
+from responder.nodes import Confirmation, Nodes
 from responder.refusals import Refusals
 from responder.store import (
     Action,
@@ -38,6 +48,7 @@ from responder.store import (
     Verdict,
     names,
 )
+from responder.tokens.hostname import zone_of
 from responder.tokens.token import Grant, Token
 from responder.tokens.values import parse_value
 
@@ -62,6 +73,15 @@ SWEEP_INTERVAL = 5.0
 SETTLED = 2 * SWEEP_INTERVAL
 """Seconds without a fault after which the database is well again: by then it was written to, not only read."""
 
+PATIENCE = 10.0
+"""Seconds that a caller waits until its change is stored and served. ACME clients wait for ten or more."""
+
+UPDATE_PATIENCE = 1.8
+"""The same for DNS updates: the client of cert-manager leaves after 2 s."""
+
+UPDATE_CONFIRMATION = 1.5
+"""Seconds of it that a DNS update waits for other nodes."""
+
 _log = structlog.get_logger("challenges")
 
 
@@ -69,6 +89,11 @@ _log = structlog.get_logger("challenges")
 class _Waiting:
     operation: Operation
     outcome: asyncio.Future[Outcome]
+
+    @property
+    def confirmation(self) -> float:
+        """Seconds that it has time for until all nodes serve it."""
+        return UPDATE_CONFIRMATION if isinstance(self.operation, Update) else PATIENCE
 
 
 class Challenges:
@@ -78,7 +103,9 @@ class Challenges:
         self,
         store: Store,
         publisher: Publisher,
+        nodes: Nodes,
         *,
+        require_all: bool = True,
         zones: Sequence[Static],
         published: Mapping[Name, int],
         lifetime: timedelta,
@@ -87,15 +114,21 @@ class Challenges:
         """
         *lifetime* is that of a value whose presenter asks for none. *published* are the serials of the zones, read
         before *publisher* gave a snapshot to anybody: whatever was committed since then is made live (again, perhaps)
-        when the writer first looks.
+        when the writer first looks. With *require_all*, a change that a live node does not serve in time is
+        `Unconfirmed` to its caller.
         """
         self._store = store
         self._publisher = publisher
+        self._nodes = nodes
+        self._require_all = require_all
         self._apexes = [zone.apex for zone in zones]
         self._aliases = {rrset.owner for zone in zones for rrset in zone.rrsets if rrset.type == RRType.CNAME}
         self.lifetime = lifetime
         self._clock = clock
-        self._waiting: asyncio.Queue[_Waiting] = asyncio.Queue(MAX_WAITING)
+        self._waiting: deque[_Waiting] = deque()
+        self._wake = asyncio.Event()  # set when something waits, or another node has committed
+        self._look_due = 0.0
+        self._confirming: set[asyncio.Task[None]] = set()
         self._usual = 1  # operations in the last batch
         self._refusals = Refusals()
         self._published = dict(published)
@@ -120,26 +153,32 @@ class Challenges:
         meanwhile), `Unavailable`.
         """
         self._check_account(token, value, acme_token, client)
-        return await self._queue(
-            Present(
-                token_id=token.id,
-                challenge_name=grant.challenge_name,
-                value=parse_value(value),
-                expires_at=self._clock() + (lifetime or self.lifetime),
-                client=client,
-                evict_oldest=evict_oldest,
-            )
+        return await within(
+            PATIENCE,
+            self._queue(
+                Present(
+                    token_id=token.id,
+                    challenge_name=grant.challenge_name,
+                    value=parse_value(value),
+                    expires_at=self._clock() + (lifetime or self.lifetime),
+                    client=client,
+                    evict_oldest=evict_oldest,
+                )
+            ),
         )
 
     async def cleanup(self, token: Token, grant: Grant, value: str, *, client: str) -> Outcome:
         """Remove *value*, and no other, from the grant's challenge name. One that is not there is fine."""
-        return await self._queue(
-            Cleanup(
-                token_id=token.id,
-                challenge_name=grant.challenge_name,
-                value=parse_value(value),
-                client=client,
-            )
+        return await within(
+            PATIENCE,
+            self._queue(
+                Cleanup(
+                    token_id=token.id,
+                    challenge_name=grant.challenge_name,
+                    value=parse_value(value),
+                    client=client,
+                )
+            ),
         )
 
     def update(self, token: Token, steps: Sequence[Step]) -> asyncio.Future[Outcome]:
@@ -159,6 +198,11 @@ class Challenges:
         async with self._turn:
             await self._follow()
 
+    def look(self) -> None:
+        """Notice at once what others committed, instead of at the next look."""
+        self._look_due = 0.0
+        self._wake.set()
+
     def note_refusal(self, token: Token, action: Action, refusal: Refused, *, client: str) -> None:
         """Put on record that *token* was refused something. Of very many refusals, each kind is."""
         self._refusals.add(
@@ -174,7 +218,7 @@ class Challenges:
 
     async def run(self) -> None:
         """The writer. Runs until cancelled, which leaves those who still wait without an answer: stop them first."""
-        follow_due = sweep_due = check_due = 0.0
+        sweep_due = check_due = 0.0
         loop = asyncio.get_running_loop()
         outage = Outage(
             _log,
@@ -194,8 +238,8 @@ class Challenges:
                     if loop.time() >= check_due:
                         check_due = loop.time() + CHECK_INTERVAL
                         await self._publisher.check()
-                    if loop.time() >= follow_due:
-                        follow_due = loop.time() + FOLLOW_INTERVAL
+                    if loop.time() >= self._look_due:
+                        self._look_due = loop.time() + FOLLOW_INTERVAL
                         await self._follow()
                         outage.is_over()
             except Unavailable as fault:
@@ -214,10 +258,10 @@ class Challenges:
         for name in names(operation):
             self._check_served(name)
         waiting = _Waiting(operation, asyncio.get_running_loop().create_future())
-        try:
-            self._waiting.put_nowait(waiting)
-        except asyncio.QueueFull:
-            raise StoreUnavailable("too many changes are waiting for the database: try again in a while") from None
+        if len(self._waiting) >= MAX_WAITING:
+            raise StoreUnavailable("too many changes are waiting for the database: try again in a while")
+        self._waiting.append(waiting)
+        self._wake.set()
         return waiting.outcome
 
     def _check_served(self, name: Name) -> None:
@@ -229,15 +273,16 @@ class Challenges:
 
     async def _take_waiting(self, timeout: float) -> list[_Waiting]:  # noqa: ASYNC109  # how long to wait for a first
         """All that waits; where many came last time, as many are given a moment to come again."""
-        batch: list[_Waiting] = []
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout):
-                batch.append(await self._waiting.get())
-        if batch:
-            await self._gather(min(self._usual, MAX_BATCH))
-            while len(batch) < MAX_BATCH and not self._waiting.empty():
-                batch.append(self._waiting.get_nowait())
-            self._usual = len(batch)
+            await asyncio.wait_for(self._wake.wait(), timeout)
+        self._wake.clear()
+        if not self._waiting:
+            return []
+        await self._gather(min(self._usual, MAX_BATCH))
+        batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), MAX_BATCH))]
+        if self._waiting:
+            self._wake.set()
+        self._usual = len(batch)
         return batch
 
     async def _gather(self, usual: int) -> None:
@@ -249,7 +294,7 @@ class Challenges:
         """
         loop = asyncio.get_running_loop()
         until = loop.time() + GATHER_DEADLINE
-        while self._waiting.qsize() + 1 < usual and loop.time() < until:  # noqa: ASYNC110  # it is turns that are wanted
+        while len(self._waiting) < usual and loop.time() < until:  # noqa: ASYNC110  # it is turns that are wanted
             await asyncio.sleep(0)
 
     async def _commit(self, batch: Sequence[_Waiting]) -> None:
@@ -258,6 +303,7 @@ class Challenges:
             with metrics.COMMIT.time():
                 applied = await self._store.apply([waiting.operation for waiting in batch], now=self._clock())
             metrics.BATCH.observe(len(batch))
+            self._nodes.committed()
             await self._publish(applied.changes)
             if any(map(self._is_behind, batch, applied.outcomes)):  # what they repeat was committed, but not by us
                 await self._follow()
@@ -269,8 +315,39 @@ class Challenges:
             for waiting in batch:
                 waiting.outcome.cancel()
             raise
-        for waiting, outcome in zip(batch, applied.outcomes, strict=True):
-            _settle(waiting.outcome, outcome)
+        self._confirm(list(zip(batch, applied.outcomes, strict=True)))
+
+    def _confirm(self, settled: Sequence[tuple[_Waiting, Outcome | ResponderError]]) -> None:
+        """Let the callers go on when all nodes serve their changes. The writer does not wait for that."""
+        groups: defaultdict[tuple[Name | None, int, float], list[tuple[_Waiting, Outcome]]] = defaultdict(list)
+        for waiting, outcome in settled:
+            if isinstance(outcome, ResponderError):
+                _settle(waiting.outcome, outcome)
+            else:
+                apex = self._apex_of(waiting.operation)
+                groups[apex, outcome.serial, waiting.confirmation].append((waiting, outcome))
+        for (apex, serial, within), group in groups.items():
+            if apex is None or self._nodes.are_alone(apex):
+                self._settle_all(group, Confirmation(confirmed=(self._nodes.name,)))
+            else:
+                task = asyncio.create_task(self._confirm_group(apex, serial, within, group))
+                self._confirming.add(task)
+                task.add_done_callback(self._confirming.discard)
+
+    async def _confirm_group(
+        self, apex: Name, serial: int, within: float, group: Sequence[tuple[_Waiting, Outcome]]
+    ) -> None:
+        with metrics.PROPAGATION.time():
+            confirmation = await self._nodes.confirm(apex, serial, within=within)
+        self._settle_all(group, confirmation)
+
+    def _settle_all(self, group: Sequence[tuple[_Waiting, Outcome]], confirmation: Confirmation) -> None:
+        for waiting, outcome in group:
+            if confirmation.unconfirmed and self._require_all:
+                _settle(waiting.outcome, Unconfirmed(confirmation.unconfirmed))
+            else:
+                found = replace(outcome, confirmed=confirmation.confirmed, unconfirmed=confirmation.unconfirmed)
+                _settle(waiting.outcome, found)
 
     async def _sweep(self) -> bool:
         """Remove expired values and record refusals. Returns whether values may be left to remove."""
@@ -296,9 +373,13 @@ class Challenges:
 
     def _is_behind(self, waiting: _Waiting, outcome: Outcome | ResponderError) -> bool:
         """Whether the zone has moved on to *outcome* without our having published that."""
-        name, *_ = names(waiting.operation)
-        serials = {serial for apex, serial in self._published.items() if name.is_within(apex)}
-        return isinstance(outcome, Outcome) and outcome.serial not in serials
+        apex = self._apex_of(waiting.operation)
+        return isinstance(outcome, Outcome) and (apex is None or outcome.serial != self._published.get(apex))
+
+    def _apex_of(self, operation: Operation) -> Name | None:
+        """The zone that *operation* is about."""
+        name, *_ = names(operation)
+        return zone_of(name, self._apexes)
 
     async def _catch_up(self, apex: Name) -> Change | None:
         """Everything in the zone since what was published last; None if that took a whole new snapshot."""
@@ -308,6 +389,7 @@ class Challenges:
             serials = await self._store.serials()
             await self._publisher.reload()
             self._published |= serials
+            self._nodes.applied(self._published)
         return change
 
     async def _announce(self, changes: Sequence[Change]) -> None:
@@ -315,6 +397,16 @@ class Challenges:
             await self._publisher.publish(changes)
         for change in changes:
             self._published[change.apex] = change.serial
+        if changes:
+            self._nodes.applied(self._published)
+
+
+async def within(patience: float, outcome: asyncio.Future[Outcome]) -> Outcome:
+    """The *outcome*, for which its caller waits *patience* seconds. The change goes on if that is too short."""
+    try:
+        return await asyncio.wait_for(asyncio.shield(outcome), patience)
+    except TimeoutError:
+        raise StoreUnavailable("the database takes too long: it may still store the change: try again") from None
 
 
 def _settle(future: asyncio.Future[Outcome], result: Outcome | ResponderError) -> None:

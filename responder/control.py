@@ -13,6 +13,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from importlib.metadata import version
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -30,10 +31,13 @@ from responder.feed import Publisher
 from responder.files.keyfile import read_key
 from responder.limits import Limits
 from responder.logs import Outage
+from responder.nodes import Membership, Myself, Nodes
+from responder.nodes.membership import RENEW_INTERVAL
 from responder.process.child import Lifeline, run
 from responder.process.lifeline import Word
 from responder.process.scheduling import take_short_turns
 from responder.store import SchemaState, Store
+from responder.store.schema import REVISION
 from responder.tls.keypair import KeyPair
 from responder.update import Keyring, Updates
 
@@ -53,6 +57,9 @@ KEY_LOOK = 600.0
 
 OPEN_AGAIN = 1.0
 """Seconds between attempts to open a database that was there before."""
+
+LONE_LEASE, LONE_RENEWAL = 90, 30.0
+"""Seconds, for the only node of an SQLite database: nobody waits for it, but `responder node list` shows it."""
 
 DRAIN = 2.0
 """Seconds that requests under way get to finish when the process stops."""
@@ -79,7 +86,7 @@ async def main(orders: dict[str, Any], lifeline: Lifeline, stop: asyncio.Event) 
             if store is None:
                 return
             stack.push_async_callback(store.close)
-            writer = await _start(settings, store, sockets, lifeline, outlived, stack)
+            writer = await _start(settings, store, sockets, lifeline, outlived, orders["instance"], stack)
             lifeline.ready()
             metrics.RESTARTS.labels("control").inc(orders["restarts"])
             _log.info(
@@ -143,6 +150,7 @@ async def _start(
     sockets: dict[str, list[socket.socket]],
     lifeline: Lifeline,
     outlived: Sequence[int],
+    instance: str,
     stack: AsyncExitStack,
 ) -> asyncio.Task[None]:
     """Start everything; what stops it again is pushed on *stack*. Returns the task of the one writer."""
@@ -162,9 +170,14 @@ async def _start(
     )
     if settings.dns.cookies:
         await stack.enter_async_context(_running(_renew_cookie_keys(publisher, await store.key("dns cookies"))))
+    nodes = Nodes(_membership(settings, store, instance), settings.propagation.deadline)
+    await nodes.membership.renew()
+    stack.push_async_callback(nodes.membership.leave)
     challenges = Challenges(
         store,
         publisher,
+        nodes,
+        require_all=settings.propagation.require == "live",
         zones=statics,
         published=published,
         lifetime=timedelta(seconds=settings.values.lifetime),
@@ -176,6 +189,7 @@ async def _start(
         publisher.answer_packets(updates.answer)
     stack.push_async_callback(publisher.stop)
     await stack.enter_async_context(_running(_attend(lifeline, publisher)))
+    await stack.enter_async_context(_running(nodes.run(_listen_url(settings), challenges.look)))
     writer = await stack.enter_async_context(_running(challenges.run()))
     await stack.enter_async_context(_running(store.keep_pruned(_now)))
     if updates is not None:
@@ -204,6 +218,27 @@ async def _attend(lifeline: Lifeline, publisher: Publisher) -> None:
             publisher.answers(message.number)
         elif message.word is Word.DIED:
             publisher.bury(message.number)
+
+
+def _membership(settings: Settings, store: Store, instance: str) -> Membership:
+    """The lease of this node. With SQLite there is one node, which has nobody to report to often."""
+    is_alone = settings.database.path is not None
+    myself = Myself(
+        name=settings.node.name,
+        instance=instance,
+        address=settings.node.address or settings.dns.listen[0].host,
+        version=version("acme-responder"),
+        schema_min=REVISION,
+        schema_max=REVISION,
+        statics={static.apex: static.digest for static in settings.statics},
+        lease=timedelta(seconds=LONE_LEASE if is_alone else settings.node.lease),
+    )
+    return Membership(store, myself, interval=LONE_RENEWAL if is_alone else RENEW_INTERVAL, is_alone=is_alone)
+
+
+def _listen_url(settings: Settings) -> str | None:
+    """As `Store.hints` takes it."""
+    return {"": None, "off": ""}.get(settings.database.listen_url, settings.database.listen_url)
 
 
 def _admin(settings: Settings, store: Health, lag: Callable[[], tuple[int, int]]) -> Runner:

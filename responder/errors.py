@@ -209,7 +209,7 @@ class Unconfirmed(Unserved):
 
     def __init__(self, nodes: Iterable[str]) -> None:
         self.nodes = tuple(nodes)
-        super().__init__(f"it is stored, but not confirmed yet by {', '.join(self.nodes)}: try again in a few seconds")
+        super().__init__("it is stored, but not every node serves it yet: try again in a few seconds")
 
 
 class ClusterUnavailable(Unavailable):

@@ -44,6 +44,12 @@ PUBLISH = Histogram(
     buckets=_FAST,
     registry=REGISTRY,
 )
+PROPAGATION = Histogram(
+    "responder_propagation_seconds",
+    "Time from publishing a change on this node until all other nodes confirmed it, or until the deadline",
+    buckets=_FAST,
+    registry=REGISTRY,
+)
 BATCH = Histogram(
     "responder_batch_changes", "Changes that share a transaction", buckets=(1, 2, 5, 10, 20, 50, 100, 200, 512),
     registry=REGISTRY,

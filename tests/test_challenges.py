@@ -26,6 +26,7 @@ from tests.support.service import (
     connect,
     control,
     grant,
+    lone_node,
     new_database,
     quick,
     running,
@@ -293,7 +294,13 @@ async def test_what_was_committed_while_starting(running: Control) -> None:
     await running.mint(HOST)
 
     again = Challenges(
-        running.store, running.publisher, zones=[static()], published=published, lifetime=LIFETIME, clock=running.clock
+        running.store,
+        running.publisher,
+        lone_node(running.store),
+        zones=[static()],
+        published=published,
+        lifetime=LIFETIME,
+        clock=running.clock,
     )
     running.writer = asyncio.create_task(again.run())
 

@@ -102,7 +102,13 @@ def process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Process
     with Quick(), ours, theirs:
         yield Process(
             tmp_path,
-            {"settings": settings.model_dump(mode="json"), "sockets": numbers, "nameservers": [], "restarts": 0},
+            {
+                "settings": settings.model_dump(mode="json"),
+                "sockets": numbers,
+                "nameservers": [],
+                "restarts": 0,
+                "instance": "first",
+            },
             ports,
             Lifeline(theirs),
             ours,

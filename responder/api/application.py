@@ -62,12 +62,12 @@ class Routes:
             lifetime=body.lifetime,
             acme_token=body.acme_token,
         )
-        return _challenge_response(grant, body.value, outcome)
+        return _challenge_response(grant, body, outcome)
 
     async def cleanup(self, request: web.Request) -> web.Response:
         token, grant, body = await self._permit(request, Action.CLEANUP)
         outcome = await self._challenges.cleanup(token, grant, body.value, client=request.remote or "")
-        return _challenge_response(grant, body.value, outcome)
+        return _challenge_response(grant, body, outcome)
 
     async def token(self, request: web.Request) -> web.Response:
         token = await self._authenticator.admit(request, Action.AUTHENTICATE)
@@ -149,13 +149,16 @@ def _describe_routes() -> Callable[[web.Request], Awaitable[web.Response]]:
     return openapi
 
 
-def _challenge_response(grant: Grant, value: str, outcome: Outcome) -> web.Response:
+def _challenge_response(grant: Grant, body: Body, outcome: Outcome) -> web.Response:
     note_hostname(grant, outcome)
     return json_response(
         {
-            "fqdn": grant.challenge_name.fqdn,
-            "value": value,
+            "fqdn": body.fqdn,
+            "challenge_name": grant.challenge_name.fqdn,
+            "value": body.value,
             "serial": outcome.serial,
             "expires_at": outcome.expires_at.isoformat() if outcome.expires_at else None,
+            "confirmed": outcome.confirmed,
+            "unconfirmed": outcome.unconfirmed,
         }
     )

@@ -67,12 +67,22 @@ def _parse_key_authorization(text: str) -> str:
     return text
 
 
+def _check_name(text: str) -> str:
+    """A domain name, as it was sent: clients compare it with the one in the response."""
+    Name.parse(text)
+    return text
+
+
 class DefaultBody(_Body):
     """The body of present and cleanup as lego's httpreq sends it by default: a name, and the value for it."""
 
-    name: Annotated[Name, _read_by(Name.parse)] = Field(alias="fqdn")
+    fqdn: Annotated[str, _read_by(_check_name)]
     value: Annotated[str, _read_by(parse_value)]
     acme_token: Annotated[str | None, _read_by(str)] = None
+
+    @property
+    def name(self) -> Name:
+        return Name.parse(self.fqdn)
 
 
 class RawBody(_Body):
@@ -89,6 +99,10 @@ class RawBody(_Body):
     @property
     def name(self) -> Name:
         return Name.from_labels([CHALLENGE_LABEL, *self.hostname.labels])
+
+    @property
+    def fqdn(self) -> str:
+        return self.name.fqdn
 
     @property
     def value(self) -> str:

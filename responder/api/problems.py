@@ -26,6 +26,7 @@ from responder.errors import (
     TooManyValues,
     Unauthenticated,
     Unavailable,
+    Unconfirmed,
     WrongAccount,
     WrongNetwork,
     by_ancestry,
@@ -48,6 +49,7 @@ STATUSES: dict[type[ResponderError], tuple[int, str]] = {
     NotFound: (404, "not-found"),
     NotServed: (403, "not-served"),
     TooManyValues: (409, "too-many-values"),
+    Unconfirmed: (503, "unconfirmed"),
     Unavailable: (503, "unavailable"),
 }
 """The nearest class of an error's ancestry decides."""
@@ -158,6 +160,11 @@ def malformed() -> web.Response:
 
 def _problem_for(error: ResponderError) -> web.Response:
     status, kind = by_ancestry(error, STATUSES)
+    if isinstance(error, Unconfirmed):
+        _log.warning("unconfirmed", nodes=error.nodes)
+        response = problem(status, kind, str(error), unconfirmed=error.nodes)
+        response.headers["Retry-After"] = RETRY_AFTER
+        return response
     if status == 503:
         log_unavailable(error)
         response = problem(status, kind, "the service cannot do this now; trying again is safe")
@@ -207,12 +214,16 @@ def for_http(error: web.HTTPException, routes: str = "") -> web.Response:
             return problem(error.status, "http", error.reason)
 
 
-def problem(status: int, kind: str, detail: str, faults: Sequence[str] | None = None) -> web.Response:
+def problem(
+    status: int, kind: str, detail: str, faults: Sequence[str] | None = None, **members: Sequence[str]
+) -> web.Response:
+    """A problem document (RFC 9457); *members* are its extensions."""
     document: dict[str, Any] = {
         "type": f"urn:responder:problem:{kind}",
         "title": _TITLES.get(status, "Not possible"),
         "status": status,
         "detail": detail,
+        **members,
     }
     if faults:
         document["faults"] = list(faults)

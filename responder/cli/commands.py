@@ -35,6 +35,7 @@ COMMANDS = {
     "manifest": ("responder.cli.manifest.command", "Print what cert-manager needs for a certificate."),
     "import": ("responder.cli.importing", "Take over what another server has."),
     "webhook": ("responder.cli.webhook", "Run the solver for cert-manager in a cluster, until SIGTERM."),
+    "node": ("responder.cli.nodes", "Look at the nodes: the running services on one database."),
     "db": ("responder.cli.database", "Look after the database."),
 }
 """Every command: the module that has it under its own name (or `name_`), and the first line of its help."""

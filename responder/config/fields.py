@@ -135,6 +135,15 @@ def _parse_network(text: str) -> IPv4Network | IPv6Network:
         raise Invalid(f'"{text}" is not a network: write one like "192.0.2.0/24" or "2001:db8::/32"') from None
 
 
+def _parse_listen_url(text: str) -> str:
+    """Empty: the same database; "off": none; otherwise a URL of PostgreSQL."""
+    if text in ("", "off"):
+        return text
+    if not text.startswith("postgresql+asyncpg://"):
+        raise Invalid(f'is not a URL of PostgreSQL: write it as "{POSTGRESQL_URL}", or "off" for no listening')
+    return _parse_url(text)
+
+
 def _parse_identifier(text: str) -> str:
     if len(text) > 255 or not text.isascii() or not text.isprintable():
         raise Invalid("must be at most 255 printable ASCII characters")
@@ -213,6 +222,7 @@ Identifier = Annotated[str, read_by(_parse_identifier)]
 Hostmaster = Annotated[str, read_by(_parse_hostmaster)]
 Rate = Annotated[str, read_by(_parse_rate)]
 DatabaseUrl = Annotated[str, read_by(_parse_url)]
+ListenUrl = Annotated[str, read_by(_parse_listen_url)]
 BaseUrl = Annotated[str, read_by(lambda text: parse_base_url(text) if text else text)]
 Count = Annotated[int, read_by(_parse_count, int, expected="a number")]
 Seconds = Annotated[int, read_by(parse_duration, int, expected='seconds, or text like "24h"')]

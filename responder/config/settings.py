@@ -7,6 +7,7 @@ Nothing here knows where the values come from (see `sources`), or what they do i
 from __future__ import annotations
 
 import re
+import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
@@ -30,6 +31,7 @@ from responder.config.fields import (
     Faults,
     Hostmaster,
     Identifier,
+    ListenUrl,
     NameField,
     NetworkField,
     Seconds,
@@ -151,6 +153,7 @@ class DatabaseSettings(Section):
     """Where the state is kept; the URL may hold a password."""
 
     url: DatabaseUrl = Field(SQLITE_URL, repr=False)
+    listen_url: ListenUrl = Field("", repr=False)
     auto_upgrade: bool = False
 
     @property
@@ -158,6 +161,32 @@ class DatabaseSettings(Section):
         """The file that it is; None if it is no file."""
         scheme, _, rest = self.url.partition("://")
         return Path(rest[1:]) if scheme == "sqlite+aiosqlite" else None
+
+
+class NodeSettings(Section):
+    """
+    This service among those on the same database: its *name* there (by default, that of the machine), the *address*
+    that an administrator finds it by, and its *lease*, in seconds: other nodes wait as long for one that is silent.
+    """
+
+    name: Annotated[Identifier, Field(validate_default=True)] = ""
+    address: Identifier = ""
+    lease: Annotated[Seconds, Field(ge=3, le=60)] = 5
+
+    @field_validator("name")
+    @classmethod
+    def _default_name(cls, name: str) -> str:
+        return name or socket.gethostname()
+
+
+class PropagationSettings(Section):
+    """
+    What a change waits for: *deadline* seconds for every live node. If one is late, its caller gets 503 (live), or 200
+    with the names of those that serve it (any).
+    """
+
+    require: Literal["live", "any"] = "live"
+    deadline: Annotated[float, Field(ge=0.1, le=8)] = 2.0
 
 
 class ValuesSettings(Section):
@@ -189,6 +218,8 @@ class Settings(Section):
     api: ApiSettings = ApiSettings()
     admin: AdminSettings = AdminSettings()
     database: DatabaseSettings = DatabaseSettings()
+    node: NodeSettings = NodeSettings()
+    propagation: PropagationSettings = PropagationSettings()
     values: ValuesSettings = ValuesSettings()
     log: LogSettings = LogSettings()
 
@@ -209,8 +240,9 @@ class Settings(Section):
     def effective(self) -> dict[str, object]:
         """What is in force, fit for JSON and for other people's eyes: the database's password is masked."""
         dump: dict[str, Any] = self.model_dump(mode="json")
-        url = re.sub(r"^([^:]*://[^:/@]*:).*@", r"\1***@", self.database.url)
-        dump["database"]["url"] = re.sub(r"([?&]password=)[^&]*", r"\1***", url)
+        for key in ("url", "listen_url"):
+            url = re.sub(r"^([^:]*://[^:/@]*:).*@", r"\1***@", dump["database"][key])
+            dump["database"][key] = re.sub(r"([?&]password=)[^&]*", r"\1***", url)
         return dump
 
     @property

@@ -8,6 +8,7 @@ compiled when somebody first asks: in a flood of changes, or a snapshot of a mil
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -35,6 +36,12 @@ class Static:
     apex: Name
     rrsets: tuple[RRset, ...]
     txt_ttl: int
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of everything in it, in hexadecimal digits: what two nodes serve alike has the same."""
+        parts = [(r.owner.wire, r.type, r.ttl, r.rdatas) for r in self.rrsets]
+        return hashlib.sha256(repr((self.apex.wire, self.txt_ttl, parts)).encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,7 +19,7 @@ class Confirmation:
     """Which nodes serve a change, by name: those that confirmed it, this one among them, and those that did not."""
 
     confirmed: tuple[str, ...]
-    unconfirmed: tuple[str, ...]
+    unconfirmed: tuple[str, ...] = ()
 
 
 async def confirm(membership: Membership, apex: Name, serial: int, *, deadline: float) -> Confirmation:

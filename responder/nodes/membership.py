@@ -58,13 +58,15 @@ class Membership:
     """
     The lease of the node *myself* in *store*, and all nodes as they were at the last look.
 
-    *share* lets the other nodes know that there is something new to read about this one.
+    *share* lets the other nodes know that there is something new to read about this one. A node that *is_alone* on its
+    database has no others to report to.
     """
 
     store: Store
     myself: Myself
     share: Callable[[], object] = lambda: None
     interval: float = RENEW_INTERVAL
+    is_alone: bool = False
     clock: Callable[[], float] = time.monotonic
     nodes: Sequence[Node] = ()
     _serials: dict[Name, int] = field(default_factory=dict)
@@ -90,13 +92,16 @@ class Membership:
 
     def others(self, apex: Name) -> list[Node]:
         """The other nodes with a live lease that serve the zone *apex*."""
+        if self.is_alone:
+            return []
         return [node for node in self.nodes if node.is_live and apex in node.zones and node.name != self.myself.name]
 
     def applied(self, serials: Mapping[Name, int]) -> None:
         """Every nameserver of this node serves these *serials*: let the other nodes know soon."""
         self._serials |= serials
-        self._has_news = True
-        self._wake.set()
+        if not self.is_alone:
+            self._has_news = True
+            self._wake.set()
 
     def look(self) -> None:
         """Read about the other nodes now instead of at the next renewal: one of them has news."""

@@ -105,7 +105,8 @@ def main() -> int:
 def _supervisor(plan: Plan, sockets: Sockets) -> Supervisor:
     """The supervisor of *plan*, none of whose children lives yet."""
     control_sockets = {purpose: _numbers(sockets[purpose]) for purpose in ("api", "admin")}
-    control = Child("control", "responder.control", control_sockets, {"settings": plan.settings})
+    orders = {"settings": plan.settings, "instance": os.urandom(8).hex()}  # one instance, however often it is restarted
+    control = Child("control", "responder.control", control_sockets, orders)
     share = len(sockets["udp"]) // plan.processes
     places = {f"udp {n + 1}": _numbers(sockets["udp"][n * share : (n + 1) * share]) for n in range(plan.processes)}
     nameservers = [

@@ -94,6 +94,9 @@ class Networks(TypeDecorator[tuple[Network, ...]]):
         return tuple(parse_network(text) for text in value)
 
 
+REVISION = "0005"
+"""The step of `migrations/` that makes this schema."""
+
 metadata = MetaData(
     naming_convention={
         "pk": "pk_%(table_name)s",

@@ -89,12 +89,15 @@ def names(operation: Operation) -> set[Name]:
 class Outcome:
     """
     What one operation came to. *serial* is that of its zone after the commit; *expires_at* that of the value, None
-    after a cleanup; *changed* whether the operation added or removed a value.
+    after a cleanup; *changed* whether the operation added or removed a value. *confirmed* are the names of the nodes
+    that serve it by now, *unconfirmed* of those that may be asked and do not.
     """
 
     serial: int
     expires_at: datetime | None
     changed: bool
+    confirmed: tuple[str, ...] = ()
+    unconfirmed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,7 +18,7 @@ from weakref import WeakValueDictionary
 import structlog
 
 from responder import metrics
-from responder.challenges import Challenges
+from responder.challenges import UPDATE_PATIENCE, Challenges, within
 from responder.dns.rrset import CLASS_IN, RRType
 from responder.dns.wire import Opcode, Query, Rcode, header_only, parse
 from responder.errors import (
@@ -215,7 +215,7 @@ class Updates:
                 queued = self._queue(request, await looking)
         finally:
             looking.cancel()
-        return await queued if queued is not None else None
+        return await within(UPDATE_PATIENCE, queued) if queued is not None else None
 
     def _queue(self, request: _Request, token: Token | None) -> asyncio.Future[Outcome] | None:
         """Have the writer do what the update of *token* says; None if that is nothing."""

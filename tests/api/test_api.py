@@ -163,7 +163,16 @@ async def test_present_and_cleanup(served: Api) -> None:
     assert {VALUE} == served.running.values(HOST)
     assert 200 == presented.status
     assert "application/json" == presented.headers["Content-Type"].partition(";")[0]
-    assert {"fqdn", "value", "serial", "expires_at"} == presented.body.keys()
+    assert {
+        "fqdn",
+        "challenge_name",
+        "value",
+        "serial",
+        "expires_at",
+        "confirmed",
+        "unconfirmed",
+    } == presented.body.keys()
+    assert (["a"], []) == (presented.body["confirmed"], presented.body["unconfirmed"])
     assert (CHALLENGE, VALUE) == (presented.body["fqdn"], presented.body["value"])
     assert (served.running.clock.now + LIFETIME).isoformat() == presented.body["expires_at"]
     assert next(iter(served.running.snapshots[-1])).serial == presented.body["serial"]
@@ -171,18 +180,25 @@ async def test_present_and_cleanup(served: Api) -> None:
     assert set() == served.running.values(HOST)
     assert {
         "fqdn": CHALLENGE,
+        "challenge_name": CHALLENGE,
         "value": VALUE,
         "serial": next(iter(served.running.snapshots[-1])).serial,
         "expires_at": None,
+        "confirmed": ["a"],
+        "unconfirmed": [],
     } == cleaned.body
 
 
 @pytest.mark.parametrize("fqdn", [CHALLENGE, CHALLENGE[:-1], OWN, OWN[:-1], CHALLENGE.upper(), OWN.title()])
 async def test_spellings_of_the_name(served: Api, fqdn: str) -> None:
-    """Our name and the user's own mean the same grant, in any letter case, with or without the dot at the end."""
+    """
+    Our name and the user's own mean the same grant, in any letter case, with or without the dot at the end.
+
+    The response has the name as it was sent: Caddy's acmeproxy module compares it.
+    """
     reply = await served.present(fqdn)
 
-    assert (200, CHALLENGE) == (reply.status, reply.body["fqdn"])
+    assert (200, fqdn, CHALLENGE) == (reply.status, reply.body["fqdn"], reply.body["challenge_name"])
     assert {VALUE} == served.running.values(HOST)
     assert 200 == (await served.cleanup(fqdn)).status
     assert set() == served.running.values(HOST)

@@ -888,7 +888,9 @@ def test_effective_hides_the_password(file: Path, url: str, shown: str) -> None:
     settings = read(file, ZONE, RESPONDER_DATABASE__URL=url)
     effective = settings.effective()
 
-    assert effective == settings.model_dump(mode="json") | {"database": {"url": shown, "auto_upgrade": False}}
+    assert effective == settings.model_dump(mode="json") | {
+        "database": {"url": shown, "listen_url": "", "auto_upgrade": False}
+    }
     assert "SECRET" not in repr(settings)
 
 

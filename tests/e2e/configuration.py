@@ -15,10 +15,12 @@ def render(
     rate_limit: str = 'exempt = ["127.0.0.0/8"]',
     limits: str = "",
     log: str = "debug",
+    database: str = "sqlite+aiosqlite:///{database}",
+    more: str = "",
 ) -> str:
     """
     A whole file. Nameservers *listen* there, too; *dns*, *rate_limit* and *limits* are more of those tables; *log* is
-    the level, so that a secret in any line would show.
+    the level, so that a secret in any line would show. *database* is its URL, *more* are further tables.
     """
     return f"""{"".join(zones)}
 [dns]
@@ -39,10 +41,12 @@ tls = "off"
 listen = ["127.0.0.1:{{admin}}"]
 
 [database]
-url = "sqlite+aiosqlite:///{{database}}"
+url = "{database}"
 
 [log]
 level = "{log}"
+
+{more}
 """
 
 

@@ -29,6 +29,7 @@ from responder.dns.zone import Change, Zones
 from responder.errors import StoreUnavailable
 from responder.feed import Publisher, peer
 from responder.names import Name
+from responder.nodes import Membership, Myself, Nodes
 from responder.store import Applied, NewToken, Operation, Statistics, Store
 from responder.tokens.hostname import challenge_name
 from responder.tokens.network import Network
@@ -254,6 +255,21 @@ async def control(directory: Path, url: str) -> AsyncIterator[Control]:
         await store.close()
 
 
+def lone_node(store: Store) -> Nodes:
+    """The only node of its database, named a."""
+    myself = Myself(
+        name="a",
+        instance="first",
+        address="127.0.0.1",
+        version="0",
+        schema_min="0",
+        schema_max="0",
+        statics={APEX: "5f"},
+        lease=timedelta(minutes=1),
+    )
+    return Nodes(Membership(store, myself, is_alone=True), 2.0)
+
+
 @asynccontextmanager
 async def _control(directory: Path, store: BrittleStore) -> AsyncIterator[Control]:
     await store.register_zones([APEX], now=datetime.now(UTC))
@@ -263,7 +279,9 @@ async def _control(directory: Path, store: BrittleStore) -> AsyncIterator[Contro
     publisher = Publisher(statics, store.snapshot, nameservers=1, kill=nobody_is_killed)
     feeds = feed.Feeds()
     await connect_answering(publisher, feeds)
-    writer = Challenges(store, publisher, zones=statics, published=published, lifetime=LIFETIME, clock=clock)
+    writer = Challenges(
+        store, publisher, lone_node(store), zones=statics, published=published, lifetime=LIFETIME, clock=clock
+    )
     running = Control(directory, store, publisher, writer, clock, asyncio.create_task(writer.run()))
     following = asyncio.create_task(feed.follow(feeds, running.snapshots.append, lambda _: None))
     try:
