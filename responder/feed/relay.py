@@ -4,6 +4,9 @@ What a nameserver holds of the packets that the control process is to answer: wh
 It is here that strangers are kept from the control process, which has better things to do than to look at signatures
 that do not hold: so many packets at once, so many in a second, so many of one network. UDP, where anybody can send in
 anybody's name, is counted apart from TCP. There, networks whose packets came to nothing share a third of the places.
+
+No key is here, so no reply that is made here is signed, and a client that signs has no reason to believe it. So packets
+wait for a control process that is away, and what it did not answer when it died is sent to its successor.
 """
 
 from __future__ import annotations
@@ -40,8 +43,14 @@ MAX_SUSPECTS_PER_SECOND = 100
 FAILURES = {Rcode.FORMERR, Rcode.REFUSED, Rcode.NOTAUTH}
 """What the control process says to packets that whoever holds a good key and a right clock does not send."""
 
-DEADLINE = 5.0
-"""Seconds until a packet counts as lost: more than a hanging nameserver is given, which an update may wait for."""
+DEADLINE = 9.0
+"""
+Seconds until a packet counts as lost: more than a start of the control process takes, and than the 8 s that an update
+may wait for a hanging nameserver and its successor; less than lego's patience of 10 s, and than an idle TCP connection.
+"""
+
+MAX_SENDS = 3
+"""Control processes that are sent one packet: should it be what they die of, there is an end to it."""
 
 Deliver = Callable[[bytes], None]
 """Sends a reply where the packet came from; it may be too late for that."""
@@ -66,15 +75,17 @@ class Relay:
         self._numbers = itertools.count(1)
 
     def pass_on(self, packet: Packet, deliver: Deliver) -> None:
-        """Have *packet* answered by the control process. Nobody waits for ever: *deliver* gets SERVFAIL if need be."""
-        lane = self._lanes[packet.transport]
-        if self._writer is None or not lane.admit(packet.client):
+        """
+        Have *packet* answered by the control process, as soon as there is one. *deliver* gets SERVFAIL if there is no
+        answer in time, or no room to wait for one.
+        """
+        if not self._lanes[packet.transport].admit(packet.client):
             fail(packet, deliver)
             return
         number = next(self._numbers)
         timer = asyncio.get_running_loop().call_later(DEADLINE, self._give_up, number)
         self._waiting[number] = _Waiting(packet, deliver, timer)
-        self._writer.write(render_packet(number, packet))
+        self._send(number)
 
     def settle(self, number: int, reply: bytes) -> None:
         """Deliver the *reply* to the packet of that *number*, unless it counts as lost already."""
@@ -85,14 +96,25 @@ class Relay:
             waiting.deliver(reply)
 
     def attach(self, writer: asyncio.StreamWriter) -> None:
-        """From now on, *writer* leads to the control process."""
+        """From now on, *writer* leads to the control process. All that waits is sent, in the order in which it came."""
         self._writer = writer
+        for number in [*self._waiting]:
+            self._send(number)
 
     def detach(self) -> None:
-        """The control process is away, and with it what it was to answer."""
+        """The control process is away: what it was to answer waits for the next one."""
         self._writer = None
-        for number in [*self._waiting]:
+
+    def _send(self, number: int) -> None:
+        """Send a packet to the control process, if there is one."""
+        waiting = self._waiting[number]
+        if self._writer is None:
+            return
+        if waiting.sent >= MAX_SENDS:
             self._give_up(number)
+            return
+        waiting.sent += 1
+        self._writer.write(render_packet(number, waiting.packet))
 
     def _give_up(self, number: int) -> None:
         waiting = self._release(number)
@@ -105,11 +127,14 @@ class Relay:
         return waiting
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Waiting:
+    """A packet without an answer so far, and how many times it was sent."""
+
     packet: Packet
     deliver: Deliver
     timer: asyncio.TimerHandle
+    sent: int = 0
 
 
 @dataclass(slots=True)

@@ -54,31 +54,66 @@ async def test_reply_finds_its_packet() -> None:
 
 
 async def test_control_process_away() -> None:
-    """While it is away there is SERVFAIL at once; when it goes, so for everything that it had."""
+    """What comes while it is away, and what it did not answer, is sent to the next one, in the order of arrival."""
+    control = Control(away=True)
+    clients = [f"192.0.2.{number}" for number in range(1, 6)]
+    for client in clients[:2]:
+        control.pass_on(client)
+    control.relay.attach(control.writer)
+    for client in clients[2:4]:
+        control.pass_on(client)
+    control.relay.settle(control.sent[2][0], REPLY)
+    control.relay.detach()
+    control.pass_on(clients[4])
+    assert [REPLY] == control.replies
+    assert clients[:4] == [packet.client for _, packet in control.sent]
+
+    control.writer.write.reset_mock()
+    control.relay.attach(control.writer)
+
+    assert [*clients[:2], *clients[3:]] == [packet.client for _, packet in control.sent]
+    for number, _ in control.sent:
+        control.relay.settle(number, REPLY)
+    assert [REPLY] * 5 == control.replies
+
+
+async def test_a_packet_that_nobody_survives() -> None:
+    """What was sent to several control processes, none of which answered, may be what they died of: it is given up."""
     control = Control(away=True)
     control.pass_on()
+    for _ in range(relay.MAX_SENDS):
+        control.relay.attach(control.writer)
+        control.relay.detach()
+    assert [] == control.replies
+
     control.relay.attach(control.writer)
-    control.pass_on()
+
     assert [SERVFAIL] == control.replies
+    assert relay.MAX_SENDS == len(control.sent)
 
-    control.relay.detach()
 
-    assert [SERVFAIL] * 2 == control.replies
-    control.relay.settle(control.sent[0][0], REPLY)
-    assert [SERVFAIL] * 2 == control.replies
+async def test_places_while_the_control_process_is_away() -> None:
+    """As many wait for it as would be on their way to it; more get SERVFAIL at once."""
+    control = Control(away=True)
+    for _ in range(relay.MAX_WAITING_OF_NETWORK + 3):
+        control.pass_on()
+
+    assert [SERVFAIL] * 3 == control.replies
 
 
 async def test_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A packet that is not answered in time gets SERVFAIL, and its place is free again."""
+    """A packet that is not answered in time gets SERVFAIL, and its place is free again: also while nobody is there."""
     monkeypatch.setattr(relay, "DEADLINE", 0.01)
     control = Control()
-    for _ in range(3):
+    for away in (False, False, True):
+        if away:
+            control.relay.detach()
         control.replies.clear()
         for _ in range(relay.MAX_WAITING_OF_NETWORK):
             control.pass_on()
         await eventually(lambda: len(control.replies) == relay.MAX_WAITING_OF_NETWORK, "all are given up")
 
-    assert len(control.sent) == 3 * relay.MAX_WAITING_OF_NETWORK
+    assert len(control.sent) == 2 * relay.MAX_WAITING_OF_NETWORK
 
 
 async def test_so_many_of_one_network() -> None:

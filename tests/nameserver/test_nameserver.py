@@ -25,7 +25,7 @@ import structlog
 from responder.dns.exchange import Draft, Exchange
 from responder.dns.wire import Transport
 from responder.dns.zone import Change
-from responder.feed import Deliver, Packet, Publisher
+from responder.feed import Deliver, Packet, Publisher, relay
 from responder.nameserver import tcp, udp
 from responder.nameserver.life import serve
 from responder.nameserver.server import MAX_DRAFT, Nameserver, keep_collections_short
@@ -875,13 +875,16 @@ async def test_signed_query_with_a_long_answer(service: Service) -> None:
     assert len(VALUES) == len(answer.answer[0])
 
 
-def test_no_control_process() -> None:
-    """While the control process is away, updates get SERVFAIL, unsigned; over the limit, too."""
+async def test_no_control_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the control process stays away, updates get SERVFAIL, unsigned, in the end."""
+    monkeypatch.setattr(relay, "DEADLINE", 0.01)
     server = Nameserver(Exchange(zones(), updates=True))
     replies: list[bytes] = []
 
     server.pass_on(update(), Transport.UDP, CLIENT, replies.append)
 
+    assert [] == replies
+    await eventually(lambda: replies, "it is given up")
     assert [reply_to(update(), dns.rcode.SERVFAIL)] == replies
 
 
