@@ -158,6 +158,7 @@ class Challenges:
             self._queue(
                 Present(
                     token_id=token.id,
+                    generation=token.generation,
                     challenge_name=grant.challenge_name,
                     value=parse_value(value),
                     expires_at=self._clock() + (lifetime or self.lifetime),
@@ -174,6 +175,7 @@ class Challenges:
             self._queue(
                 Cleanup(
                     token_id=token.id,
+                    generation=token.generation,
                     challenge_name=grant.challenge_name,
                     value=parse_value(value),
                     client=client,

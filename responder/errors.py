@@ -18,7 +18,7 @@ Every exception this project raises on purpose, and how tables of them are read.
     │   ├── WrongAccount            the token is pinned to an ACME account, and this is not shown to be its value
     │   ├── NotServed               the name is in no zone that is served here
     │   ├── TooManyValues           the name holds as many values as it may
-    │   ├── NotAChallenge           a DNS update would add what is no challenge value
+    │   ├── NotAChallenge           what would be published is no challenge value
     │   ├── PrerequisiteFailed      a DNS update expected other values than there are
     │   ├── NameTaken               another hostname already owns that challenge name
     │   ├── NodeNameTaken           another running service has that name of a node
@@ -133,7 +133,10 @@ class TooManyValues(Refused):
 
 
 class NotAChallenge(Refused):
-    """A DNS update would add a record that is no challenge value: another type, or text that may not be one."""
+    """
+    What would be published is no challenge value: another type than TXT, text that may not be one, or any text but a
+    digest at the name of an account that a client registered itself.
+    """
 
 
 class PrerequisiteFailed(Refused):

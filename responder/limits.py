@@ -22,7 +22,7 @@ MAX_COUNTED = 20_000
 
 
 class Limits:
-    """Counts requests, failures and registrations. All methods raise `TooManyRequests` but `count_failure`."""
+    """Counts requests, failures and registrations. All methods raise `TooManyRequests`."""
 
     def __init__(self, settings: ApiSettings) -> None:
         self._windows = FixedWindowRateLimiter(_Windows())
@@ -48,15 +48,16 @@ class Limits:
             raise _refusal(self._in_all, self._registrations_in_all, "registrations in all")
 
     def count_failure(self, address: str) -> None:
-        """One more credential from *address* that is good for nothing."""
-        self._windows.hit(self._failures, "failure", client_of(address))
+        """One more credential from *address* that is not known here."""
+        self._hit(self._failures, "failed requests from your address", "failure", client_of(address))
 
-    def check_failures(self, address: str) -> None:
-        """Whether *address* has shown too many of those lately."""
-        if not self._windows.test(self._failures, "failure", client_of(address)):
-            raise _refusal(
-                self._windows, self._failures, "failed requests from your address", "failure", client_of(address)
-            )
+    def count_refusal(self, token_id: UUID) -> None:
+        """One more request with that token that is refused: it has expired, for example."""
+        self._hit(self._failures, "refused requests with this token", "refusal", str(token_id))
+
+    def count_guess(self, address: str, token_id: UUID) -> None:
+        """One more password from *address* that is to be compared with the bcrypt hash of that token."""
+        self._hit(self._failures, "passwords for this account", "guess", f"{client_of(address)} {token_id}")
 
     def _hit(self, limit: limits.RateLimitItem, what: str, kind: str, client: str, cost: int = 1) -> None:
         if not self._windows.test(limit, kind, client, cost=cost) or not self._windows.hit(

@@ -21,6 +21,7 @@ from responder.store import Account, NewToken, Store
 from responder.store.acmedns import AcmeDnsDatabase, Row
 from responder.tokens.network import Network, parse_network
 from responder.tokens.token import Grant
+from responder.tokens.values import is_digest
 
 VALUES_KEPT = 2
 """Of each name: as many as acme-dns shows."""
@@ -34,7 +35,6 @@ PAUSE = 0.05
 DESCRIPTION = "imported from acme-dns"
 
 _LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
-_VALUE = re.compile(r"[A-Za-z0-9_-]{43}")
 # Of the 22 characters of salt, the last has two bits only. acme-dns's hashes cost 10; each step more doubles the time
 # that somebody who tries a password keeps us busy with.
 _BCRYPT = re.compile(rb"\$2[abxy]\$(0[4-9]|1[0-4])\$[./A-Za-z0-9]{21}[.Oeu][./A-Za-z0-9]{31}")
@@ -205,7 +205,7 @@ def _grant(subdomain: str, plan: Plan) -> tuple[Grant, Name]:
 def _values(row: Row) -> tuple[str, ...]:
     """The newest, in the order in which they came."""
     values = (_text(value) for value, _ in row.values)
-    good = dict.fromkeys(value for value in values if _VALUE.fullmatch(value))
+    good = dict.fromkeys(value for value in values if is_digest(value))
     return tuple(reversed([*good][:VALUES_KEPT]))
 
 

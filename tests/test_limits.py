@@ -53,15 +53,22 @@ def test_changes_count() -> None:
         counted.count_use(token_id, 0)
 
 
-def test_failures_are_counted_and_checked() -> None:
-    """Counting refuses nobody; who failed too often is refused when asked about, and nobody else."""
+def test_failures_count_apart() -> None:
+    """Unknown tokens count by address, refusals by token, guesses by both: none of them uses up another's number."""
     counted = Limits(FEW)
-    counted.check_failures("192.0.2.1")
-    for _ in range(5):
-        counted.count_failure("192.0.2.1")
+    one, other = uuid4(), uuid4()
+    for token_id in (one, other):
+        counted.count_refusal(token_id)
+        for address in ("192.0.2.1", "192.0.2.2"):
+            counted.count_guess(address, token_id)
+    counted.count_failure("192.0.2.1")
+    counted.count_failure("192.0.2.2")
     with pytest.raises(TooManyRequests, match="too many failed requests from your address"):
-        counted.check_failures("192.0.2.1")
-    counted.check_failures("192.0.2.2")
+        counted.count_failure("192.0.2.1")
+    with pytest.raises(TooManyRequests, match="too many refused requests with this token"):
+        counted.count_refusal(one)
+    with pytest.raises(TooManyRequests, match="too many passwords for this account"):
+        counted.count_guess("192.0.2.1", one)
 
 
 def test_an_ipv6_network_is_one_client() -> None:

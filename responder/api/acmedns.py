@@ -9,7 +9,6 @@ password are its id and secret, `subdomain` is a challenge name of one of its gr
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -49,14 +48,13 @@ from responder.store import Action, NewToken, Store
 from responder.tokens.network import Network, parse_network
 from responder.tokens.secret import digest, mint_secret
 from responder.tokens.token import Grant, Token
+from responder.tokens.values import is_digest
 
 MAX_NETWORKS = 50
 """Networks of one account."""
 
 ROUTES = {"update", "register", "health"}
 """Its paths, after one slash or two."""
-
-_VALUE = re.compile(r"[A-Za-z0-9_-]{43}")  # a SHA-256 in base64url (RFC 8555, section 8.4), and nothing else
 
 
 class Fault(Exception):
@@ -144,7 +142,7 @@ class AcmeDns:
             self._challenges.note_refusal(token, Action.PRESENT, refusal, client=request.remote or "")
             raise
         value = body.get("txt")
-        if not isinstance(value, str) or not _VALUE.fullmatch(value):
+        if not isinstance(value, str) or not is_digest(value):
             raise Fault(400, "bad_txt")
         outcome = await self._challenges.present(token, grant, value, client=request.remote or "", evict_oldest=True)
         note_hostname(grant, outcome)

@@ -28,7 +28,7 @@ from responder.tokens.secret import Digest, digest
 from responder.tokens.token import Token
 
 TOKEN_MEMORY = 0.9
-"""Seconds that a token is remembered: a revocation takes effect within them."""
+"""Seconds that a token is remembered: what it is granted in addition, or a new token, is noticed within them."""
 
 TOKEN_FRESH = 0.4
 """Seconds after which a token that is used is looked up again, while the one remembered still serves."""
@@ -78,31 +78,36 @@ class Authenticator:
 
         Raises `Unauthenticated`, `WrongNetwork`, `TooManyRequests`, `StoreUnavailable`.
         """
-        token = await self.find(request)
+        token = await self.find(request, from_memory=action is not Action.AUTHENTICATE)
         client = request.remote or ""
         try:
             token.admit(client, now=datetime.now(UTC))
         except Refused as refusal:
-            self._limits.count_failure(client)
+            self._limits.count_refusal(token.id)
             self._challenges.note_refusal(token, action, refusal, client=client)
             raise
         self._limits.count_use(token.id)
         return token
 
-    async def find(self, request: web.Request) -> Token:
-        """The token, whatever its state. Raises `Unauthenticated`, `TooManyRequests`, `StoreUnavailable`."""
+    async def find(self, request: web.Request, *, from_memory: bool) -> Token:
+        """
+        The token in any state. Raises `Unauthenticated`, `TooManyRequests`, `StoreUnavailable`.
+
+        *from_memory* is for changes: their transaction sees whether the token was revoked or replaced meanwhile.
+        Only what is not known is limited by address, after the look-up: many clients may share the address, and those
+        with a good token must not wait for what the others get wrong.
+        """
         client = request.remote or ""
         credentials = presented(request)
         key = digest(credentials.secret)
-        if self._remembered.get(key, (0.0, None))[1] is None:  # whoever is known is not asked what neighbours do
-            self._limits.check_failures(client)
-        token = await self._find(key) or await self._take_over(credentials, key, client)
+        look_up = self._find if from_memory else self._store.find_token
+        token = await look_up(key) or await self._take_over(credentials, key, client)
         if token is None:
             self._limits.count_failure(client)
             raise Unauthenticated(_UNKNOWN)
         structlog.contextvars.bind_contextvars(token=str(token.id))
         if credentials.is_claim and credentials.token_id != token.id:
-            self._limits.count_failure(client)
+            self._limits.count_refusal(token.id)
             user = credentials.token_id or "not a UUID"
             raise Unauthenticated(_UNKNOWN, reason=f"the user name is {user}, which is not the id of this token")
         return token
@@ -137,18 +142,21 @@ class Authenticator:
         The token of an imported account whose password is shown for the first time.
 
         Its bcrypt hash is compared this once, and replaced by our own digest, which cannot be used to keep us busy.
-        Failures are looked at again when it is this request's turn: many that came at once would all be hashed else.
         """
         secret = credentials.secret.encode("utf-8", "surrogatepass")
         if credentials.token_id is None or len(secret) > MAX_HASHED:
+            return None
+        if b"\0" in secret:  # bcrypt repeats a password with a zero octet behind it: pw and pw\0pw have one hash
+            return None
+        hashed = await self._store.find_bcrypt(credentials.token_id)
+        if hashed is None:
             return None
         async with self._taking:
             _, token = self._remembered.get(key, (0.0, None))
             if token is not None:  # another request with it came first
                 return token
-            self._limits.check_failures(client)
-            hashed = await self._store.find_bcrypt(credentials.token_id)
-            if hashed is None or not await asyncio.to_thread(bcrypt.checkpw, secret, hashed):
+            self._limits.count_guess(client, credentials.token_id)
+            if not await asyncio.to_thread(bcrypt.checkpw, secret, hashed):
                 return None
             await self._store.settle_bcrypt(credentials.token_id, hashed, key)
             return await self._look_up(key)

@@ -17,6 +17,7 @@ from aiohttp.typedefs import Handler
 from responder import metrics
 from responder.errors import (
     Invalid,
+    NotAChallenge,
     NotCovered,
     NotFound,
     NotServed,
@@ -45,6 +46,7 @@ STATUSES: dict[type[ResponderError], tuple[int, str]] = {
     NotCovered: (403, "not-covered"),
     WrongNetwork: (403, "wrong-network"),
     WrongAccount: (403, "pinned"),
+    NotAChallenge: (403, "not-a-challenge"),
     Refused: (403, "refused"),
     NotFound: (404, "not-found"),
     NotServed: (403, "not-served"),

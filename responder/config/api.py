@@ -82,7 +82,8 @@ class ApiLimitSettings(Section):
     How many requests are taken, in the notation of the `limits` library.
 
     *per_token*, which counts DNS updates, too, and *per_address* keep a client that runs in circles from starving the
-    others; *failures*, of one address, keeps guessers and scanners from costing anything.
+    others; *failures*, of unknown credentials from one address and of refusals of one token, keeps guessers and clients
+    with a dead token from filling the log and the audit.
     """
 
     per_token: Rate = "60000/minute"  # noqa: S105  # a rate

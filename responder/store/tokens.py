@@ -14,7 +14,20 @@ from itertools import groupby
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import Connection, Row, Text, bindparam, delete, exists, insert, literal, select, type_coerce, update
+from sqlalchemy import (
+    Connection,
+    Row,
+    Text,
+    bindparam,
+    delete,
+    exists,
+    insert,
+    literal,
+    select,
+    true,
+    type_coerce,
+    update,
+)
 
 from responder.errors import Invalid, NotFound
 from responder.names import Name
@@ -130,7 +143,7 @@ def revoke(connection: Connection, token_id: UUID, *, at: datetime) -> None:
 
 
 def rotate(connection: Connection, token_id: UUID, digest: Digest, *, at: datetime, grace: timedelta) -> Token:
-    """Give a token a new secret; those before it end after *grace*. Raises `NotFound`."""
+    """Give a token a new secret; those before it end after *grace*, or at once if that is zero. Raises `NotFound`."""
     journal.lock_zones(connection)  # two who rotate at once would count to the same generation
     token = _usable(connection, token_id)
     mine = secrets.c.token_id == token_id
@@ -139,7 +152,8 @@ def rotate(connection: Connection, token_id: UUID, digest: Digest, *, at: dateti
         update(secrets).where(mine, secrets.c.expires_at.is_(None) | (secrets.c.expires_at > ends)),
         {"expires_at": ends},
     )
-    connection.execute(delete(secrets).where(mine, secrets.c.expires_at <= literal(at, Instant)))
+    # Without a grace, all of them: what has an end stays good to the end of that second.
+    connection.execute(delete(secrets).where(mine, (secrets.c.expires_at <= literal(at, Instant)) if grace else true()))
     connection.execute(
         insert(secrets),
         {"token_id": token_id, "generation": token.generation + 1, "digest": digest, "created_at": at},

@@ -20,7 +20,8 @@ from responder.errors import NotCovered, NotFound, ResponderError, Unauthenticat
 from responder.names import Name
 from responder.store import journal
 from responder.store.audit import Action, AuditEvent, Verdict, record
-from responder.store.schema import Instant, challenge_values, grants, hostnames, tokens
+from responder.store.schema import Instant, challenge_values, grants, hostnames, secrets, tokens
+from responder.tokens.token import Grant
 from responder.tokens.values import (
     Cleanup,
     Effect,
@@ -181,6 +182,8 @@ _PLACES = (
 
 _PERMITS = (
     select(tokens.c.id, tokens.c.revoked_at, tokens.c.expires_at, grants.c.hostname_id)
+    .add_columns(secrets.c.generation, secrets.c.expires_at.label("secret_expires_at"))
+    .outerjoin(secrets, secrets.c.token_id == tokens.c.id)
     .outerjoin(
         grants,
         (grants.c.token_id == tokens.c.id) & grants.c.hostname_id.in_(bindparam("hostname_ids", expanding=True)),
@@ -221,7 +224,7 @@ class _Permits:
     """
     Which tokens may do what, as it stands inside the transaction.
 
-    The caller checked already, but perhaps from memory, and a token may have been revoked since.
+    The caller checked already, but perhaps from memory, and a token may have been revoked or rotated since.
     """
 
     def __init__(
@@ -229,7 +232,7 @@ class _Permits:
     ) -> None:
         self.used: set[UUID] = set()
         self._places = places
-        self._good: set[UUID] = set()
+        self._good: set[tuple[UUID, int | None]] = set()
         self._granted: set[tuple[UUID, int]] = set()
         rows = connection.execute(
             _PERMITS,
@@ -240,19 +243,23 @@ class _Permits:
         )
         for row in rows:
             if row.revoked_at is None and (row.expires_at is None or row.expires_at > now):
-                self._good.add(row.id)
+                self._good.add((row.id, None))
+                if row.secret_expires_at is None or row.secret_expires_at > now:
+                    self._good.add((row.id, row.generation))
                 self._granted.add((row.id, row.hostname_id))
 
     def check(self, step: Step) -> None:
-        """Raise `Unauthenticated` or `NotCovered` unless the step's token may take it."""
-        if step.token_id not in self._good:
+        """Raise `Unauthenticated`, `NotCovered` or `NotAChallenge` unless the step's token may take it."""
+        if (step.token_id, step.generation) not in self._good:
             raise Unauthenticated(
-                "this token is unknown, was revoked or has expired: ask your platform team for a new one"
+                "this token is unknown, was revoked or replaced, or has expired: ask your platform team for a new one"
             )
         self.used.add(step.token_id)
         place = self._places.get(step.challenge_name)
         if place is None or (step.token_id, place.id) not in self._granted:
             raise NotCovered(f"this token does not cover {step.challenge_name}")
+        if isinstance(step, Present):
+            Grant(hostname=place.hostname, challenge_name=step.challenge_name).check_value(step.value)
 
 
 def _write(connection: Connection, places: Mapping[Name, _Place], after: Mapping[Name, Mapping[str, Held]]) -> None:

@@ -15,11 +15,11 @@ from typing import Any, assert_never
 from uuid import UUID
 
 from responder.addresses import parse_address
-from responder.errors import NotCovered, Unauthenticated, WrongAccount, WrongNetwork
+from responder.errors import NotAChallenge, NotCovered, Unauthenticated, WrongAccount, WrongNetwork
 from responder.names import Name
 from responder.tokens.hostname import CHALLENGE_LABEL
 from responder.tokens.network import Network
-from responder.tokens.values import challenge_value
+from responder.tokens.values import challenge_value, is_digest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +37,18 @@ class Grant:
     def names_a_host(self) -> bool:
         """Whether the hostname is known, and not just the name that some hostname's CNAME leads to."""
         return self.hostname != self.challenge_name
+
+    def check_value(self, value: str) -> None:
+        """
+        Check that *value* may be published for this hostname. Raises `NotAChallenge`.
+
+        Whoever made an account without being asked who they are may answer challenges with it, and publish nothing
+        else: an SPF policy or the proof that a site is theirs would speak for the whole zone.
+        """
+        if not self.names_a_host and not is_digest(value):
+            raise NotAChallenge(
+                f"{self.challenge_name} takes answers to dns-01 challenges only: 43 characters of base64url"
+            )
 
     @property
     def delegated_name(self) -> Name:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -25,16 +26,23 @@ MAX_VALUE = 255
 MAX_VALUES = 16
 """Values at one name: enough for several clusters and wildcards at once, and the answer still fits one UDP reply."""
 
+_DIGEST = re.compile(r"[A-Za-z0-9_-]{43}")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Present:
-    """Make *value* one of those at *challenge_name*, until *expires_at*. *evict_oldest* makes room at a full name."""
+    """
+    Make *value* one of those at *challenge_name*, until *expires_at*. *evict_oldest* makes room at a full name.
+
+    *generation* is that of the secret which was shown, here and in other steps; None where none has to be.
+    """
 
     token_id: UUID
     challenge_name: Name
     value: str
     expires_at: datetime
     client: str
+    generation: int | None = None
     evict_oldest: bool = False
 
 
@@ -46,6 +54,7 @@ class Cleanup:
     challenge_name: Name
     value: str | None
     client: str
+    generation: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +67,7 @@ class Expect:
     token_id: UUID
     challenge_name: Name
     refusal: Refused
+    generation: int | None = None
     values: frozenset[str] | None = None
     negated: bool = False
 
@@ -224,6 +234,11 @@ def parse_value(text: str) -> str:
     if not 1 <= len(text) <= MAX_VALUE or not text.isascii() or not text.isprintable():
         raise InvalidValue(f"a challenge value is 1 to {MAX_VALUE} printable ASCII characters")
     return text
+
+
+def is_digest(text: str) -> bool:
+    """Whether *text* could be the answer to a dns-01 challenge: a SHA-256 in base64url (RFC 8555, section 8.4)."""
+    return _DIGEST.fullmatch(text) is not None
 
 
 def challenge_value(key_authorization: str) -> str:

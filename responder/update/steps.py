@@ -37,6 +37,7 @@ def _change(record: Record, token: Token, client: str, expires_at: datetime) -> 
     if record.rclass == CLASS_IN:
         return Present(
             token_id=token.id,
+            generation=token.generation,
             challenge_name=record.name,
             value=_added_value(record),
             expires_at=expires_at,
@@ -46,10 +47,16 @@ def _change(record: Record, token: Token, client: str, expires_at: datetime) -> 
         value = _value(record)
         if value is None:  # there never was such a record
             return None
-        return Cleanup(token_id=token.id, challenge_name=record.name, value=value, client=client)
+        return _cleanup(record, token, client, value)
     if record.type in (RRType.TXT, RRType.ANY):
-        return Cleanup(token_id=token.id, challenge_name=record.name, value=None, client=client)
+        return _cleanup(record, token, client, None)
     return None
+
+
+def _cleanup(record: Record, token: Token, client: str, value: str | None) -> Cleanup:
+    return Cleanup(
+        token_id=token.id, generation=token.generation, challenge_name=record.name, value=value, client=client
+    )
 
 
 def _expectations(prerequisites: Iterable[Record], token: Token) -> Iterator[Step]:
@@ -65,6 +72,7 @@ def _expectations(prerequisites: Iterable[Record], token: Token) -> Iterator[Ste
         elif record.type in (RRType.TXT, RRType.ANY):
             yield Expect(
                 token_id=token.id,
+                generation=token.generation,
                 challenge_name=record.name,
                 refusal=failed,
                 negated=record.rclass == CLASS_NONE,
@@ -73,7 +81,13 @@ def _expectations(prerequisites: Iterable[Record], token: Token) -> Iterator[Ste
             raise failed
     for name, values in whole.items():
         refusal = PrerequisiteFailed(f"the update expects other values at {name} than there are", Rcode.NXRRSET)
-        yield Expect(token_id=token.id, challenge_name=name, refusal=refusal, values=frozenset(values))
+        yield Expect(
+            token_id=token.id,
+            generation=token.generation,
+            challenge_name=name,
+            refusal=refusal,
+            values=frozenset(values),
+        )
 
 
 def _failed(record: Record) -> PrerequisiteFailed:

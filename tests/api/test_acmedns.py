@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import threading
 from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from responder.store import MAX_VALUES, Action, NewToken, Verdict
 from responder.tokens.secret import Secret, digest, mint_secret
 from responder.tokens.token import Grant, Token
 from tests.api.test_api import MAX_LIFETIME, listening
+from tests.support.processes import PATIENCE
 from tests.support.service import APEX, Control, quick, rows, running, until, url
 
 __all__ = ["quick", "running", "url"]
@@ -436,10 +438,52 @@ async def test_wrong_passwords_at_once(served: Served, monkeypatch: pytest.Monke
     assert 60 == len(hashed)
 
 
-async def test_a_key_that_bcrypt_cannot_take(served: Served) -> None:
-    """What is longer than any password of acme-dns is refused like any other."""
+class TestFewFailures:
+    """An address may show three unknown keys an hour."""
+
+    @pytest.fixture
+    def settings(self) -> ApiSettings:
+        return ApiSettings.model_validate({"limits": {"failures": "3/hour"}})
+
+    async def test_failures_of_others_at_one_address(self, served: Served) -> None:
+        """Behind an address with too many unknown keys, an account that was imported is taken over all the same."""
+        account = await _import(served, "password")
+        label = str(account.grants[0].challenge_name).partition(".")[0]
+        for _ in range(3):
+            assert 401 == (await served.update(user=uuid4(), key="unknown")).status
+        assert 429 == (await served.update(user=uuid4(), key="unknown")).status
+
+        assert 200 == (await served.update(label, user=account.id, key="password")).status
+
+
+async def test_unknown_keys_wait_for_no_hash(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a password is compared, which takes long, a key of no account is refused."""
+    account = await _import(served, "right")
+    compared = threading.Event()
+
+    def check(*_: bytes) -> bool:
+        return not compared.wait(PATIENCE)
+
+    monkeypatch.setattr("bcrypt.checkpw", check)
+    waiting = asyncio.create_task(served.update(user=account.id, key="wrong"))
+    try:
+        assert 401 == (await served.update(user=uuid4(), key="unknown")).status
+        assert not waiting.done()
+    finally:
+        compared.set()
+    assert 401 == (await waiting).status
+
+
+@pytest.mark.parametrize("key", ["x" * 73, "short\0", "short\0short", "short\0shor"])
+async def test_a_key_that_bcrypt_cannot_take(served: Served, key: str) -> None:
+    """A key that is longer than any password of acme-dns, or has a zero octet, is refused like any other."""
     account = await _import(served, "short")
-    assert 401 == (await served.update(user=account.id, key="x" * 73)).status
+    basic = base64.b64encode(f"{account.id}:{key}".encode()).decode()
+
+    reply = await served.send(f"GET /v1/token HTTP/1.1\nHost: a\nAuthorization: Basic {basic}")
+
+    assert 401 == reply.status
+    assert await served.running.store.find_bcrypt(account.id) is not None
 
 
 # Registration and health
@@ -545,6 +589,48 @@ class TestClosed:
         reply = await served.register()
         assert (expected, ["error"]) == (reply.status, list(json.loads(reply.body)))
         assert [served.token.id] == [token.id for token in await served.running.store.tokens()]
+
+
+NO_DIGEST = [
+    "v=spf1 include:mail.example.net -all",
+    "google-site-verification=" + VALUE,
+    VALUE[1:],
+    VALUE + "A",
+    "+" * 43,
+]
+
+
+@pytest.mark.parametrize("value", NO_DIGEST)
+async def test_what_an_account_may_publish(served: Served, value: str) -> None:
+    """On no route does a registered account publish anything but answers to challenges; a refusal is on record."""
+    account = json.loads((await served.register()).body)
+    basic = base64.b64encode(f"{account['username']}:{account['password']}".encode()).decode()
+    head = f"POST /{{}} HTTP/1.1\nHost: a\nAuthorization: Basic {basic}"
+
+    refused = await served.send(head.format("present"), json.dumps({"fqdn": account["fulldomain"], "value": value}))
+    good = await served.send(head.format("present"), json.dumps({"fqdn": account["fulldomain"], "value": VALUE}))
+    cleaned = await served.send(head.format("cleanup"), json.dumps({"fqdn": account["fulldomain"], "value": value}))
+
+    problem = json.loads(refused.body)
+    assert (403, "urn:responder:problem:not-a-challenge") == (refused.status, problem["type"])
+    assert (
+        f"{account['fulldomain']} takes answers to dns-01 challenges only: 43 characters of base64url"
+        in problem["detail"]
+    )
+    assert [200, 200] == [good.status, cleaned.status]
+    assert {VALUE} == served.running.shown(Name.parse(account["fulldomain"]))
+    await until_recorded(served, "answers to dns-01 challenges only")
+
+
+async def test_what_an_imported_account_may_publish(served: Served) -> None:
+    """It is the same for an account of an acme-dns server, which takes nothing else either."""
+    account = await _import(served, "password")
+    basic = base64.b64encode(f"{account.id}:password".encode()).decode()
+    body = json.dumps({"fqdn": str(account.grants[0].challenge_name), "value": NO_DIGEST[0]})
+
+    reply = await served.send(f"POST /present HTTP/1.1\nHost: a\nAuthorization: Basic {basic}", body)
+
+    assert (403, "urn:responder:problem:not-a-challenge") == (reply.status, json.loads(reply.body)["type"])
 
 
 async def test_health(served: Served) -> None:

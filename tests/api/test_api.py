@@ -33,7 +33,7 @@ from responder.limits import Limits
 from responder.logs import REMINDER, Seldom
 from responder.names import Name
 from responder.store import MAX_VALUES, Action, Verdict
-from responder.tokens.secret import Secret, digest
+from responder.tokens.secret import Secret, digest, mint_secret
 from responder.tokens.token import Token
 from tests.support.processes import PATIENCE
 from tests.support.service import APEX, LIFETIME, Control, grant, quick, rows, running, until, url
@@ -119,15 +119,21 @@ def deadlines(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-async def served(running: Control, caplog: pytest.LogCaptureFixture) -> AsyncIterator[Api]:
+def settings() -> ApiSettings:
+    """The defaults."""
+    return ApiSettings()
+
+
+@pytest.fixture
+async def served(running: Control, settings: ApiSettings, caplog: pytest.LogCaptureFixture) -> AsyncIterator[Api]:
     """The API. Whatever a test does with it, no secret may come into a log."""
     secret, token = await running.mint(HOST)
     caplog.set_level(logging.DEBUG, "aiohttp")
     app = build_api(
         running.store,
         running.challenges,
-        Limits(ApiSettings()),
-        ApiSettings(),
+        Limits(settings),
+        settings,
         apexes=[APEX],
         max_lifetime=MAX_LIFETIME,
     )
@@ -458,6 +464,80 @@ async def test_revoked_token(served: Api) -> None:
     async with asyncio.timeout(PATIENCE):
         while "was revoked: ask" not in (await served.ask("GET", "/v1/token")).body.get("detail", ""):
             pass
+
+
+async def test_a_secret_that_was_replaced(served: Api) -> None:
+    """Rotated by another process without a grace, a token takes only its new secret from that moment, on each route."""
+    assert 200 == (await served.present()).status
+    secret = mint_secret()
+    async with served.running.other_store() as other:
+        await other.rotate(served.token.id, digest(secret), at=datetime.now(UTC), grace=timedelta(0))
+
+    replies = [await served.present(), await served.cleanup(), await served.ask("GET", "/v1/token")]
+    update = {"subdomain": "_acme-challenge.some", "txt": VALUE}
+    headers = {"X-Api-User": str(served.token.id), "X-Api-Key": served.secret}
+    acme_dns = await served.ask("POST", "/update", headers=headers, json=update)
+
+    for reply in replies:
+        assert_problem((401, "unauthenticated"), reply)
+    assert (401, {"error": "forbidden"}) == (acme_dns.status, acme_dns.body)
+    assert 200 == (await served.present(headers={"X-Api-Key": secret})).status
+
+
+async def test_a_token_without_a_hostname(served: Api) -> None:
+    """A hostname that another process takes from a token is not its own from that moment."""
+    secret, token = await served.running.mint(HOST, OTHER)
+    headers = {"X-Api-Key": secret}
+    assert 200 == (await served.present(f"_acme-challenge.{OTHER}", headers=headers)).status
+    async with served.running.other_store() as other:
+        await other.deny(token.id, [Name.parse(OTHER)], at=datetime.now(UTC))
+
+    assert_problem((403, "not-covered"), await served.present(f"_acme-challenge.{OTHER}", headers=headers))
+    held = await served.ask("GET", "/v1/token", headers=headers)
+    assert [HOST] == [each["hostname"] for each in held.body["hostnames"]]
+
+
+class TestFewFailures:
+    """An address may show three unknown tokens an hour, and a token may be refused three times."""
+
+    @pytest.fixture
+    def settings(self) -> ApiSettings:
+        return ApiSettings.model_validate({"limits": {"failures": "3/hour"}})
+
+    async def test_failures_of_others_at_one_address(self, served: Api) -> None:
+        """Behind an address with too many unknown tokens, one that was never used before is good all the same."""
+        unknown = {"Authorization": "Bearer rsp_unknown"}
+        for _ in range(3):
+            assert_problem((401, "unauthenticated"), await served.ask("GET", "/v1/token", headers=unknown))
+        limited = await served.ask("GET", "/v1/token", headers=unknown)
+
+        assert_problem((429, "too-many-requests"), limited)
+        assert limited.body["detail"].startswith("too many failed requests from your address")
+        assert 0 < int(limited.headers["Retry-After"]) <= 3600
+        assert 200 == (await served.present()).status
+
+    async def test_a_token_that_is_refused_too_often(self, served: Api) -> None:
+        """A token that was revoked has a number of refusals of its own: no other one waits for it, known or not."""
+        secret, revoked = await served.running.mint("revoked.example.com")
+        await served.running.store.revoke(revoked.id, at=datetime.now(UTC))
+        dead = {"Authorization": f"Bearer {secret}"}
+        for _ in range(3):
+            assert_problem((401, "unauthenticated"), await served.ask("GET", "/v1/token", headers=dead))
+        limited = await served.ask("GET", "/v1/token", headers=dead)
+
+        assert_problem((429, "too-many-requests"), limited)
+        assert limited.body["detail"].startswith("too many refused requests with this token")
+        unknown = {"Authorization": "Bearer rsp_unknown"}
+        assert_problem((401, "unauthenticated"), await served.ask("GET", "/v1/token", headers=unknown))
+        assert 200 == (await served.present()).status
+
+    async def test_a_token_with_another_name(self, served: Api) -> None:
+        """A user name that is not the token's counts as a refusal of that token."""
+        wrong = {"X-Api-User": "somebody", "X-Api-Key": served.secret}
+        for _ in range(3):
+            assert_problem((401, "unauthenticated"), await served.ask("GET", "/v1/token", headers=wrong))
+        assert_problem((429, "too-many-requests"), await served.ask("GET", "/v1/token", headers=wrong))
+        assert 200 == (await served.present()).status
 
 
 async def test_a_token_is_remembered_for_a_moment(running: Control, monkeypatch: pytest.MonkeyPatch) -> None:

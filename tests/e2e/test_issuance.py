@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 
 import dns.rcode
 import pytest
@@ -146,17 +148,29 @@ def test_new_token(service: Responder) -> None:
     assert {VALUE} == values(service.dns, token.challenge_name)
 
 
-def test_revoked_token(service: Responder) -> None:
-    """A token revoked while the service runs is soon worth nothing, and its values are gone."""
-    token = service.mint("revoked.example.com")
-    wait_until(lambda: service.introspect(token).status == 200, "the new token is good")
-    assert service.present(token, VALUE).status == 200
+@pytest.mark.parametrize("command", [("revoke",), ("rotate", "--grace", "0")], ids=["revoked", "rotated"])
+def test_what_is_taken_away(service: Responder, command: tuple[str, ...]) -> None:
+    """Once the command returns, the service takes the secret for nothing, however busy it was with it until then."""
+    token = service.mint(f"{command[0]}.example.com")
+    wait_until(lambda: service.present(token, VALUE).status == 200, "the new token is good")
+    done = Event()
 
-    service.cli("token", "revoke", token.id)
+    def use() -> None:
+        while not done.is_set() and service.present(token, VALUE).status == 200:
+            pass
 
-    wait_until(lambda: service.introspect(token).status == 401, "the token is good no longer")
-    assert service.present(token, VALUE).status == 401
-    wait_until(lambda: not values(service.dns, token.challenge_name), "its value is gone")
+    with ThreadPoolExecutor() as others:
+        using = others.submit(use)
+        try:
+            service.cli("token", command[0], token.id, *command[1:])
+            present, introspected = service.present(token, VALUE), service.introspect(token)
+        finally:
+            done.set()
+    using.result()
+
+    assert [401, 401] == [present.status, introspected.status]
+    if command[0] == "revoke":
+        wait_until(lambda: not values(service.dns, token.challenge_name), "its value is gone")
 
 
 def test_expired_token(service: Responder) -> None:

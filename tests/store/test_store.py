@@ -591,6 +591,22 @@ async def test_a_rotated_token_has_two_secrets_for_a_while(store: Store) -> None
     assert await store.tokens() == [rotated]
 
 
+async def test_changes_by_a_secret_that_was_replaced(store: Store) -> None:
+    """Nothing changes by a secret whose grace is over, though the token is good; each within its grace is good."""
+    token = await store.mint(new_token("a"))
+    first = replace(present(token, "a", "first"), generation=1)
+    await store.rotate(token.id, digest("second"), at=NOW, grace=DAY)
+    second = replace(present(token, "a", "second"), generation=2)
+
+    during = (await store.apply([first, second], now=NOW + DAY - SECOND)).outcomes
+    after = (await store.apply([second, first, replace(first, generation=7)], now=NOW + DAY)).outcomes
+    await store.rotate(token.id, digest("third"), at=NOW + DAY, grace=timedelta(0))
+    at_once = (await store.apply([second, replace(second, generation=3)], now=NOW + DAY)).outcomes
+
+    good, bad = Outcome, Unauthenticated
+    assert [[good, good], [good, bad, bad], [bad, good]] == [[*map(type, each)] for each in (during, after, at_once)]
+
+
 async def test_a_grace_never_lengthens_a_life(store: Store) -> None:
     """A secret that was to end soon does, whatever grace a later rotation gives; one that is over is forgotten."""
     minted = await store.mint(first := new_token("a"))

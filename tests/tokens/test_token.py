@@ -13,7 +13,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from responder.errors import InvalidHostname, InvalidName, NotCovered, Unauthenticated, WrongAccount, WrongNetwork
+from responder.errors import (
+    InvalidHostname,
+    InvalidName,
+    NotAChallenge,
+    NotCovered,
+    Unauthenticated,
+    WrongAccount,
+    WrongNetwork,
+)
 from responder.names import Name
 from responder.tokens.hostname import challenge_name, home_zone, parse_hostname, zone_of
 from responder.tokens.network import parse_network
@@ -303,6 +311,19 @@ def test_pinned_account_refuses(acme_token: str | None, fault: str) -> None:
     """A pinned token publishes no value that was not proven to be its account's."""
     with pytest.raises(WrongAccount, match=fault):
         token(account_thumbprint=THUMBPRINT).check_account(challenge_value(f"any.{THUMBPRINT}"), acme_token)
+
+
+@pytest.mark.parametrize("value", ["v=spf1 -all", "A" * 42, "A" * 44, "A" * 42 + "=", "A" * 42 + "\n", ""])
+def test_what_an_account_may_publish(value: str) -> None:
+    """A name that a client registered itself takes digests in base64url only; one of a hostname takes any value."""
+    own, hosts = (
+        Grant(hostname=Name.parse(host), challenge_name=Name.parse("a.acme.example.com"))
+        for host in ("a.acme.example.com", "some.example.com")
+    )
+    own.check_value("-_09azAZ" + "A" * 35)
+    hosts.check_value(value)
+    with pytest.raises(NotAChallenge, match=r"^a\.acme\.example\.com takes answers to dns-01 challenges only"):
+        own.check_value(value)
 
 
 def test_tokens_show_no_index() -> None:

@@ -27,15 +27,16 @@ TOKEN = Token(
         Grant(hostname=Name.parse("www.acme.example.com"), challenge_name=ALIAS),
     ),
     created_at=UNTIL,
+    generation=3,
 )
 
 
 def present(value: str, name: Name = NAME) -> Present:
-    return Present(token_id=TOKEN.id, challenge_name=name, value=value, expires_at=UNTIL, client=CLIENT)
+    return Present(token_id=TOKEN.id, generation=3, challenge_name=name, value=value, expires_at=UNTIL, client=CLIENT)
 
 
 def cleanup(value: str | None) -> Cleanup:
-    return Cleanup(token_id=TOKEN.id, challenge_name=NAME, value=value, client=CLIENT)
+    return Cleanup(token_id=TOKEN.id, generation=3, challenge_name=NAME, value=value, client=CLIENT)
 
 
 def wanted(*changes: Record, prerequisites: tuple[Record, ...] = ()) -> list[Step]:

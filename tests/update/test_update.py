@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_network
 from itertools import product
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import dns.message
 import dns.tsig
@@ -21,6 +21,7 @@ from responder.config import ApiSettings
 from responder.dns.wire import Transport
 from responder.errors import NotFound
 from responder.limits import Limits
+from responder.names import Name
 from responder.store import MAX_VALUES, AuditEvent, NewToken, Verdict
 from responder.tokens.secret import digest, tsig_secret
 from responder.tokens.token import Grant, Token
@@ -409,6 +410,23 @@ async def test_no_such_generation(running: Control, desk: Desk, key: Key) -> Non
     never = tsig_secret(bytes(range(32)), f"{token_id}-7")
 
     assert "REFUSED" == await desk.send(Key(f"{token_id}-7", never), add(MINE, VALUE))
+
+
+async def test_account_without_a_host(running: Control, desk: Desk) -> None:
+    """An account that a client registered adds answers to challenges and nothing else, and may delete anything."""
+    own = Name.parse(f"{uuid4()}.acme.example.com")
+    new = NewToken(
+        digest=digest("account"),
+        grants=((Grant(hostname=own, challenge_name=own), APEX),),
+        created_at=running.clock.now,
+    )
+    key = key_of(await running.store.mint(new))
+
+    assert "REFUSED" == await desk.send(key, add(own.fqdn, "v=spf1 -all"))
+    assert "REFUSED" == await desk.send(key, add(own.fqdn, VALUE), add(own.fqdn, "short"))
+    assert not running.shown(own)
+    assert "NOERROR" == await desk.send(key, add(own.fqdn, VALUE), delete(own.fqdn, "short"))
+    assert {VALUE} == running.shown(own)
 
 
 async def test_pinned(running: Control, desk: Desk, logged: list[structlog.typing.EventDict]) -> None:

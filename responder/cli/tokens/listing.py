@@ -79,4 +79,4 @@ def revoke(context: Context, id: str, output: str) -> None:  # noqa: A002  # bec
     if output == "json":
         print_json({"revoked": str(revoked)})
         return
-    click.echo(f"revoked {revoked}; a running service refuses it within a second")
+    click.echo(f"revoked {revoked}; it is refused from now on, and its values leave the DNS within a second")
