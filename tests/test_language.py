@@ -64,10 +64,8 @@ config/kubernetes/manifests/responder.yaml
 config/nsupdate-hook.sh
 config/responder.example.toml
 config/systemd/responder.service
-docs/acme-dns.md
 docs/api.md
 docs/cert-manager.md
-docs/clients.md
 docs/design.md
 docs/doctor.md
 docs/operations.md
