@@ -38,7 +38,7 @@ from responder.config.fields import (
     Section,
     Ttl,
 )
-from responder.dns.rrset import RRset, RRType
+from responder.dns.rrset import MAX_RRSET, RRset, RRType
 from responder.dns.zone import Static
 from responder.dns.zonetext import parse_records, rname, soa_rdata
 from responder.errors import InvalidHostname, InvalidZone
@@ -97,19 +97,12 @@ class ZoneSettings(Section):
         mname = next(iter(self.nameservers))
         times = SOA_REFRESH, SOA_RETRY, SOA_EXPIRE, self.negative_ttl
         soa = RRset(self.name, RRType.SOA, self.soa_ttl, (soa_rdata(mname, rname(self.hostmaster), 0, *times),))
-        ns = RRset(self.name, RRType.NS, self.static_ttl, tuple(name.wire for name in self.nameservers))
+        ns, *glue = _nameserver_rrsets(self.name, self.nameservers, self.static_ttl)
         records = parse_records(self.records, self.name, default_ttl=self.static_ttl)
         if not any((rrset.owner, rrset.type) == (self.name, RRType.CAA) for rrset in records):
             # RFC 8659: nobody who gains a TXT in the zone shall get certificates for names in it.
             records += parse_records('@ CAA 0 issue ";"', self.name, default_ttl=self.static_ttl)
-        return Static(apex=self.name, rrsets=(soa, ns, *self._glue(), *records), txt_ttl=self.txt_ttl)
-
-    def _glue(self) -> Iterator[RRset]:
-        for name, addresses in self.nameservers.items():
-            for version, rrtype in ((4, RRType.A), (6, RRType.AAAA)):
-                rdatas = dict.fromkeys(address.packed for address in addresses if address.version == version)
-                if rdatas:
-                    yield RRset(name, rrtype, self.static_ttl, tuple(rdatas))
+        return Static(apex=self.name, rrsets=(soa, ns, *glue, *records), txt_ttl=self.txt_ttl)
 
 
 class RateLimitSettings(Section):
@@ -301,6 +294,16 @@ def _records(text: str, data: Mapping[str, Any]) -> tuple[RRset, ...]:
     return parse_records(text, data["name"], default_ttl=data.get("static_ttl", STATIC_TTL))
 
 
+def _nameserver_rrsets(apex: Name, nameservers: Mapping[Name, tuple[Address, ...]], ttl: int) -> Iterator[RRset]:
+    """What the nameservers of a zone make: its NS records, then their addresses."""
+    yield RRset(apex, RRType.NS, ttl, tuple(name.wire for name in nameservers))
+    for name, addresses in nameservers.items():
+        for version, rrtype in ((4, RRType.A), (6, RRType.AAAA)):
+            rdatas = dict.fromkeys(address.packed for address in addresses if address.version == version)
+            if rdatas:
+                yield RRset(name, rrtype, ttl, tuple(rdatas))
+
+
 def _nameserver_faults(nameservers: Mapping[Name, tuple[Address, ...]], apex: Name) -> Iterator[str]:
     if not nameservers:
         yield f'there is no nameserver: write "ns1.{apex}" = ["ITS PUBLIC ADDRESS"]'
@@ -311,6 +314,10 @@ def _nameserver_faults(nameservers: Mapping[Name, tuple[Address, ...]], apex: Na
             yield f'"{name}" is inside the zone and has no address: write "{name}" = ["ITS PUBLIC ADDRESS"]'
         if not name.is_within(apex) and addresses:
             yield f'"{name}" is outside the zone, where its addresses are not ours to give: write "{name}" = []'
+    for rrset in _nameserver_rrsets(apex, nameservers, STATIC_TTL):
+        if rrset.octets > MAX_RRSET:
+            what = f'{len(rrset.rdatas)} {RRType(rrset.type).name} records of "{rrset.owner}"'
+            yield f"no reply can hold the {what}: remove some of them"
 
 
 def _clashes(nameservers: Mapping[Name, tuple[Address, ...]], records: tuple[RRset, ...]) -> Iterator[str]:

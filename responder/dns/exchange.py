@@ -33,7 +33,6 @@ from responder.dns.wire import (
     cut,
     extend_opt,
     extended_error,
-    header_only,
     keepalive,
     nsid,
     parse,
@@ -147,7 +146,8 @@ class Exchange:
                     tail = packet[end + 4 :]
                     edns = self._opts.get(tail) or self._cookie_opts.get((client, tail))
                 if edns is not None:
-                    reply = packet[:2] + answer.heads[head] + packet[12 : end + 4] + answer.body + edns.opt
+                    opt = edns.opt_of_nxdomain if answer.rcode else edns.opt
+                    reply = packet[:2] + answer.heads[head] + packet[12 : end + 4] + answer.body + opt
                     if len(reply) <= edns.limit:
                         self._types[key] += 1  # with the next line 0.1 us, of 8 that a query takes
                         answer.count[0] += 1
@@ -166,7 +166,7 @@ class Exchange:
             return Draft(b"", self._refusals[Rcode.NOERROR].count)
         query = self._with_cookie(packet, query, client)
         edns = replace(query.edns, limit=query.edns.limit - SIGNATURE)
-        return Draft(*self._answer(packet, replace(query, edns=edns, tsig=0), transport))
+        return Draft(*self._answer(replace(query, edns=edns, tsig=0), transport))
 
     def count(self, reply: bytes, draft: Draft | None = None) -> None:
         """Count a *reply* that was made elsewhere: *draft* with a signature, the reply to an update, or a refusal."""
@@ -214,9 +214,11 @@ class Exchange:
             return None
         if isinstance(query, Query):
             query = self._with_cookie(packet, query, client)
-            (reply, count), question, edns = self._answer(packet, query, transport), query.question, query.edns
+            (reply, count), question, edns = self._answer(query, transport), query.echo, query.edns
             if reply and reply[2] & _TRUNCATED:
                 self._events["truncated"] += 1
+            if edns.fault:
+                self._events["malformed"] += 1
         else:
             reply, question, edns = query, b"", NO_EDNS
             count = self._refusals[Rcode(reply[3] & 0xF)].count
@@ -227,64 +229,72 @@ class Exchange:
             return reply
         return self._limited(reply, question, edns, client)
 
-    def _answer(self, packet: bytes, query: Query, transport: Transport) -> tuple[bytes, list[int]]:
-        """The reply to a well-formed query, and the cell that it is counted in."""
+    def _answer(self, query: Query, transport: Transport) -> tuple[bytes, list[int]]:
+        """The reply to a message with a question, and the cell that it is counted in."""
         if (refused := self._refuse(query)) is not None:
-            return header_only(packet, refused), self._refusals[refused].count
+            rcode, why = refused
+            return render(query, self._refusals[rcode], transport, why=why), self._refusals[rcode].count
         if query.opcode == Opcode.UPDATE or query.tsig:
             return ELSEWHERE, []
         self._rare_types[type_label(query.qtype)] += 1
-        if not query.question:  # it only wants a cookie (RFC 7873, section 5.4)
-            reply = query.id + _NO_QUESTION[query.recursion_desired] + query.edns.opt
-            return reply, self._refusals[Rcode.NOERROR].count
         answer, why = self._resolve(query)
-        options = extended_error(why) if why is not None else b""
-        if query.edns.nsid:
-            options += self._nsid
+        options = self._nsid if query.edns.nsid else b""
         if query.edns.keepalive and transport is Transport.TCP:
             options += self._keepalive
-        return render(query, answer, transport, options), answer.count
+        return render(query, answer, transport, options=options, why=why), answer.count
 
-    def _refuse(self, query: Query) -> Rcode | None:
-        """What a message earns that nobody needs a key or a table to turn down; None for any other."""
-        if query.opcode == Opcode.NOTIFY:  # we are primary of all we serve: nobody has news for us (RFC 1996, 3.10)
-            return Rcode.REFUSED if self._zones.find(query.qname) else Rcode.NOTAUTH
+    def _refuse(self, query: Query) -> tuple[Rcode, bytes] | None:
+        """
+        What a message gets that is refused without a key or a table, and the extended error; None for any other.
+        """
+        if query.edns.fault:
+            return Rcode.FORMERR, extended_error(ExtendedError.OTHER, query.edns.fault)
+        if query.opcode != Opcode.QUERY and query.edns.version:
+            return Rcode.BADVERS, b""
+        if query.opcode == Opcode.NOTIFY:  # we are primary of all we serve: there is no news for us (RFC 1996, 3.10)
+            return (Rcode.REFUSED, _NO_SECONDARY) if self._zones.find(query.qname) else (Rcode.NOTAUTH, _ELSEWHERE)
         if query.opcode == Opcode.UPDATE:
             return self._refuse_update(query)
-        if (query.tsig and not self._updates) or (not query.question and self.cookies is None):
-            return Rcode.FORMERR
+        if query.tsig and not self._updates:
+            return Rcode.FORMERR, _NO_KEYS
+        if not query.question and self.cookies is None:
+            return Rcode.FORMERR, _NO_COOKIES
         return None
 
-    def _refuse_update(self, query: Query) -> Rcode | None:
+    def _refuse_update(self, query: Query) -> tuple[Rcode, bytes] | None:
         """The same for an update (RFC 2136, section 3.1)."""
         if not self._updates:
-            return Rcode.NOTIMP
+            return Rcode.NOTIMP, _NO_UPDATES
         if query.qtype != RRType.SOA:
-            return Rcode.FORMERR
+            return Rcode.FORMERR, _NO_ZONE_SECTION
         zone = self._zones.find(query.qname)
         if query.qclass != CLASS_IN or zone is None or zone.apex.wire != query.qname:
-            return Rcode.NOTAUTH
-        return None if query.tsig else Rcode.REFUSED
+            return Rcode.NOTAUTH, _NO_APEX
+        return None if query.tsig else (Rcode.REFUSED, _UNSIGNED)
 
-    def _resolve(self, query: Query) -> tuple[Answer, ExtendedError | None]:
-        """The answer to a question, and why if it is a refusal."""
+    def _resolve(self, query: Query) -> tuple[Answer, bytes]:
+        """The answer to a question, and the extended error if it is a refusal or an NXDOMAIN."""
         refusals = self._refusals
         if query.edns.version != 0:
-            return refusals[Rcode.BADVERS], None
+            return refusals[Rcode.BADVERS], b""
+        if not query.question:  # it is for a cookie alone (RFC 7873, section 5.4)
+            return refusals[Rcode.NOERROR], b""
         if query.qclass == CLASS_CH:
-            return self._chaos.get((query.qname, query.qtype), refusals[Rcode.REFUSED]), None
+            answer = self._chaos.get((query.qname, query.qtype))
+            return (answer, b"") if answer is not None else (refusals[Rcode.REFUSED], _NOT_SUPPORTED)
         if query.qclass != CLASS_IN:
-            return refusals[Rcode.REFUSED], ExtendedError.NOT_SUPPORTED
+            return refusals[Rcode.REFUSED], _NOT_SUPPORTED
         zone = self._zones.find(query.qname)
         if zone is None:
-            return refusals[Rcode.REFUSED], ExtendedError.NOT_AUTHORITATIVE
+            return refusals[Rcode.REFUSED], _ELSEWHERE
         if query.qtype in _TRANSFERS:
-            return refusals[Rcode.REFUSED], ExtendedError.PROHIBITED
+            return refusals[Rcode.REFUSED], _PROHIBITED
         if query.qtype in _NOT_QUESTIONS:
-            return refusals[Rcode.FORMERR], ExtendedError.INVALID_QUERY_TYPE
+            return refusals[Rcode.FORMERR], _NO_SUCH_QUESTION
         if query.qtype in _OBSOLETE:
-            return refusals[Rcode.NOTIMP], None
-        return zone.lookup(query.qname, query.qtype), None
+            return refusals[Rcode.NOTIMP], _NOT_SUPPORTED
+        answer = zone.lookup(query.qname, query.qtype)
+        return answer, _UNCOVERED if answer.rcode else b""
 
     def _with_cookie(self, packet: bytes, query: Query, client: str) -> Query:
         """
@@ -293,15 +303,19 @@ class Exchange:
         An OPT whose reply depends on nothing else is remembered, for the first half of `respond`.
         """
         edns = query.edns
-        if not edns.opt or edns.version != 0:
+        if not edns.opt or edns.version != 0 or edns.fault:
             return query
+        tail = packet[12 + len(query.question) :]
+        begins_with_opt = query.opcode == Opcode.QUERY and query.qtype != RRType.IXFR
+        if begins_with_opt and (known := self._opts.get(tail) or self._cookie_opts.get((client, tail))):
+            return replace(query, edns=known)
         if edns.cookie and self.cookies is not None:
             granted = cookie(edns.cookie[:8], self.cookies.grant(edns.cookie, client))
             verified = self.cookies.is_ours(edns.cookie, client)
             edns = replace(edns, opt=extend_opt(edns.opt, granted), verified=verified)
-        tail = packet[12 + len(query.question) :]
-        ordinary = query.question and query.qtype != RRType.IXFR and not (edns.nsid or edns.keepalive or query.tsig)
+        ordinary = begins_with_opt and query.question and not (edns.nsid or edns.keepalive or query.tsig)
         if ordinary and len(tail) <= MAX_REMEMBERED_OPT:
+            edns = replace(edns, opt_of_nxdomain=extend_opt(edns.opt, _UNCOVERED))
             if edns.cookie:
                 _remember(self._cookie_opts, (client, tail), edns)
             else:
@@ -351,7 +365,20 @@ _ORDINARY = frozenset(
                    RRType.DNSKEY, RRType.SVCB, RRType.HTTPS, RRType.CAA)
 )  # fmt: skip
 
-_NO_QUESTION = tuple(header_only(bytes((0, 0, rd, 0)), Rcode.NOERROR)[2:11] + b"\1" for rd in (0, 1))
+# Extended errors (RFC 8914). Their texts are for the person who looks for the reason, and give nothing away that the
+# rcode does not.
+_UNCOVERED = extended_error(ExtendedError.OTHER, "no token covers this name")
+_ELSEWHERE = extended_error(ExtendedError.NOT_AUTHORITATIVE)
+_PROHIBITED = extended_error(ExtendedError.PROHIBITED)
+_NOT_SUPPORTED = extended_error(ExtendedError.NOT_SUPPORTED)
+_NO_SUCH_QUESTION = extended_error(ExtendedError.INVALID_QUERY_TYPE)
+_NO_SECONDARY = extended_error(ExtendedError.PROHIBITED, "this server is the primary of the zone")
+_NO_UPDATES = extended_error(ExtendedError.NOT_SUPPORTED, "DNS updates are off")
+_NO_ZONE_SECTION = extended_error(ExtendedError.OTHER, "the zone section of an update must ask for a SOA")
+_NO_APEX = extended_error(ExtendedError.NOT_AUTHORITATIVE, "an update must name a zone that is served here")
+_UNSIGNED = extended_error(ExtendedError.PROHIBITED, "an update must be signed with the key of a token")
+_NO_KEYS = extended_error(ExtendedError.NOT_SUPPORTED, "no signature is checked, since DNS updates are off")
+_NO_COOKIES = extended_error(ExtendedError.OTHER, "a query must have one question")
 
 _TRANSFERS = {RRType.AXFR, RRType.IXFR}
 _NOT_QUESTIONS = {RRType.OPT, RRType.NXNAME, RRType.TKEY, RRType.TSIG}

@@ -45,6 +45,14 @@ class RRType(IntEnum):
     CAA = 257
 
 
+MAX_RRSET = 56 << 10
+"""Octets that a static RRset may take of a reply (see `RRset.octets`). Of the 64 KiB that TCP can carry, 7 KiB are for
+the question, aliases in front of it, challenge values at the same name, EDNS options, and a signature."""
+
+_RECORD_OCTETS = 12
+"""Octets of a record besides its data: a pointer to its owner, type, class, TTL and length."""
+
+
 @dataclass(frozen=True, slots=True)
 class RRset:
     """Records of one owner and type. *ttl* is in seconds; each of *rdatas* is uncompressed wire form."""
@@ -53,6 +61,11 @@ class RRset:
     type: int
     ttl: int
     rdatas: tuple[bytes, ...]
+
+    @property
+    def octets(self) -> int:
+        """What it takes of a reply, at most."""
+        return sum(_RECORD_OCTETS + len(rdata) for rdata in self.rdatas)
 
 
 def txt_rdata(value: str) -> bytes:

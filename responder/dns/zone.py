@@ -105,7 +105,7 @@ class Zones:
         """
         What *node*, found at *qname*, has for the ordinary type in *key* but does not show yet, or NXDOMAIN, or NODATA.
 
-        None if *qname* is in no zone, is no well-formed name, or holds something that answers for other types.
+        None if *qname* is in no zone or is no well-formed name.
         """
         at = 0
         while (zone := self._zones.get(qname[at:])) is None:
@@ -118,7 +118,7 @@ class Zones:
         answers = zone.answers(qname, node)
         if key in answers:
             return answers[key]
-        return zone.negative(Rcode.NOERROR, qname) if _CNAME not in answers else None
+        return zone.chase(qname, key) if _CNAME in answers else zone.negative(Rcode.NOERROR, qname)
 
     def take_counts(self) -> dict[tuple[str, int], int]:
         """How often answers were used since the last call, by the apex of their zone and their rcode."""
@@ -153,6 +153,7 @@ class Zone:
         self._static: dict[bytes, dict[int, RRset]] = {}
         self._values: dict[bytes, tuple[str, ...]] = {}
         self._negatives: dict[tuple[Rcode, int], Answer] = {}
+        self._chased: dict[bytes, Mapping[bytes, Answer]] = {}
         for rrset in static.rrsets:
             self._static.setdefault(rrset.owner.wire, {})[rrset.type] = rrset
         for owner in self._static:
@@ -169,9 +170,7 @@ class Zone:
             return answer
         if qtype == RRType.ANY and answers:
             return next(iter(answers.values()))  # RFC 8482, section 4.1: one RRset is enough
-        if _CNAME in answers:
-            return self._chase(qname, qtype)
-        return self.negative(Rcode.NOERROR, qname)
+        return self.chase(qname, _key(qtype)) if _CNAME in answers else self.negative(Rcode.NOERROR, qname)
 
     def answers(self, owner: bytes, node: Node) -> Mapping[bytes, Answer]:
         """The answers of *node*, found at *owner*; compiled now, if nobody has asked for them yet."""
@@ -181,6 +180,7 @@ class Zone:
 
     def apply(self, change: Change) -> None:
         """Take over the state that *change* carries, and its serial."""
+        self._chased.clear()  # an alias may lead to any of these names
         for name, values in change.names.items():
             self._set_values(name.wire, values)
         if change.serial != self.serial:  # it is the same in all pieces of a change, and in a whole snapshot
@@ -244,8 +244,18 @@ class Zone:
         minimum = int.from_bytes(soa.rdatas[0][-4:], "big")
         return replace(soa, ttl=min(soa.ttl, minimum))  # RFC 2308, section 3
 
-    def _chase(self, qname: bytes, qtype: int) -> Answer:
-        """Follow CNAMEs as far as they stay in this zone (RFC 1034, section 4.3.2, step 3a)."""
+    def chase(self, qname: bytes, key: bytes) -> Answer:
+        """
+        The CNAME at *qname*, and what it leads to in this zone of the type in *key* (RFC 1034, section 4.3.2, step 3a).
+
+        Compiled once between two changes: for each type at the end of the chain, and once for all other types.
+        """
+        chased = self._chased.get(qname)
+        if chased is None:
+            chased = self._chased[qname] = self._follow(qname)
+        return chased.get(key) or chased[_ANY_OTHER]
+
+    def _follow(self, qname: bytes) -> Mapping[bytes, Answer]:
         chain: dict[bytes, RRset] = {}
         owner = qname
         while RRType.CNAME in self._static.get(owner, {}) and owner not in chain and len(chain) < MAX_CNAME_CHAIN:
@@ -254,13 +264,12 @@ class Zone:
         aliases = [*chain.values()]
         endless = owner in chain or RRType.CNAME in self._static.get(owner, {})
         if endless or not Name(owner).is_within(self.apex):
-            return self._answer(qname, answer=aliases)
-        try:
-            rrset = self._rrset(owner, qtype)
-        except KeyError:
-            rcode = Rcode.NOERROR if owner in self._nodes else Rcode.NXDOMAIN  # RFC 2308, section 2.1: of the last name
-            return self._answer(qname, rcode, answer=aliases, authority=(self._negative_soa(),))
-        return self._answer(qname, answer=[*aliases, rrset], additional=self._glue(rrset))
+            return {_ANY_OTHER: self._answer(qname, answer=aliases)}
+        rcode = Rcode.NOERROR if owner in self._nodes else Rcode.NXDOMAIN  # RFC 2308, section 2.1: of the last name
+        chased = {_ANY_OTHER: self._answer(qname, rcode, answer=aliases, authority=(self._negative_soa(),))}
+        for rrset in self._rrsets_at(owner):
+            chased[_key(rrset.type)] = self._answer(qname, answer=[*aliases, rrset], additional=self._glue(rrset))
+        return chased
 
     def _set_values(self, owner: bytes, values: tuple[str, ...] | None) -> None:
         if owner == self.apex.wire or not Name(owner).is_within(self.apex):
@@ -297,11 +306,17 @@ class Zone:
         self._count_child(_parent(owner), step)  # ends at the apex, which has records and so is always there
 
     def _compile(self, owner: bytes) -> Mapping[bytes, Answer]:
+        return {
+            _key(rrset.type): self._answer(owner, answer=(rrset,), additional=self._glue(rrset))
+            for rrset in self._rrsets_at(owner)
+        }
+
+    def _rrsets_at(self, owner: bytes) -> list[RRset]:
+        """What *owner* holds: static records first, and no values beside a CNAME."""
         types = dict.fromkeys(self._static.get(owner, {}))
         if owner in self._values and RRType.CNAME not in types:
             types[RRType.TXT] = None
-        rrsets = [self._rrset(owner, rrtype) for rrtype in types]
-        return {_key(r.type): self._answer(owner, answer=(r,), additional=self._glue(r)) for r in rrsets}
+        return [self._rrset(owner, rrtype) for rrtype in types]
 
     def _glue(self, rrset: RRset) -> list[RRset]:
         """The addresses of the nameservers in *rrset*, if it has any (RFC 1034, section 4.3.2, step 6)."""
@@ -319,6 +334,8 @@ _SHARED, _SHARED_UNASKED = (
 )
 _ABSENT = _SHARED[False, 0]
 _CNAME = RRType.CNAME.to_bytes(2, "big") + b"\0\1"
+_ANY_OTHER = b""
+"""In place of type and class, for those that there is no other answer for."""
 
 
 def _node(answers: Mapping[bytes, Answer], granted: bool, children: int) -> Node:  # noqa: FBT001

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from responder.dns.ratelimit import RateLimit, Verdict, network_of
-from responder.dns.wire import Rcode, Transport, header_only
+from responder.dns.wire import ExtendedError, Rcode, Transport, extended_error, refusal
 from responder.feed.frames import Packet, render_packet
 
 MAX_WAITING = 64
@@ -52,6 +52,8 @@ may wait for a hanging nameserver and its successor; less than lego's patience o
 MAX_SENDS = 3
 """Control processes that are sent one packet: should it be what they die of, there is an end to it."""
 
+_NOT_READY = extended_error(ExtendedError.NOT_READY, "no signature can be checked at the moment: try again")
+
 Deliver = Callable[[bytes], None]
 """Sends a reply where the packet came from; it may be too late for that."""
 
@@ -62,7 +64,7 @@ Answer = Callable[[Packet, Deliver], None]
 
 def fail(packet: Packet, deliver: Deliver) -> None:
     """Answer *packet* with SERVFAIL: nobody is there who could do better."""
-    deliver(header_only(packet.octets, Rcode.SERVFAIL))
+    deliver(refusal(packet.octets, Rcode.SERVFAIL, _NOT_READY))
 
 
 class Relay:

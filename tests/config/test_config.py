@@ -737,6 +737,18 @@ def test_nameserver_that_is_a_wildcard(file: Path) -> None:
     assert faults(file, zone) == ('zones[0].nameservers: "*.acme.example.com" is not the name of a host',)
 
 
+def test_nameservers_that_no_reply_can_hold(file: Path) -> None:
+    """So many addresses of one nameserver, or nameservers, would be an empty answer even over TCP."""
+    addresses = [f"2001:db8::{n:x}" for n in range(3000)]
+    names = "".join(f'"{"n" * 60}{n:x}.example.net" = []\n' for n in range(800))
+    zone = ZONE + f'"ns2.acme.example.com" = {json.dumps(addresses)}\n' + names
+
+    assert faults(file, zone) == (
+        'zones[0].nameservers: no reply can hold the 802 NS records of "acme.example.com": remove some of them',
+        'zones[0].nameservers: no reply can hold the 3000 AAAA records of "ns2.acme.example.com": remove some of them',
+    )
+
+
 @pytest.mark.parametrize(
     ("text", "url"),
     [

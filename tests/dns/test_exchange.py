@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import struct
+from dataclasses import replace
 from typing import Any
 
 import dns.edns
@@ -18,9 +20,12 @@ from responder.dns.cookies import Cookies
 from responder.dns.exchange import ELSEWHERE, SIGNATURE, Exchange
 from responder.dns.identity import Identity
 from responder.dns.ratelimit import RateLimit
-from responder.dns.wire import Opcode, Query, Rcode, Transport, parse
+from responder.dns.rrset import MAX_RRSET, RRset, RRType
+from responder.dns.wire import TCP_CEILING, Query, Rcode, Transport, parse
+from responder.dns.zone import Change, Zones
+from responder.dns.zonetext import parse_records
 from responder.names import Name
-from tests.support.zones import CLIENT, challenge, zones
+from tests.support.zones import APEX, CLIENT, challenge, static, zones
 
 SERVED = Exchange(zones(), identity=Identity(nsid="x"), cookies=Cookies((b"k" * 16,), lambda: 1000), updates=True)
 KNOWN = list(SERVED.zones.nodes)
@@ -113,11 +118,12 @@ def test_silence_or_a_reply_to_this_question(packet: bytes, transport: Transport
     assert packet[:2] == reply[:2]
     assert reply[2] & 0x80
     assert reply[3] & 0xF0 == 0
+    assert (packet[2] ^ reply[2]) & 0x78 == 0
     parsed = parse(packet)
-    if not isinstance(parsed, Query) or parsed.opcode != Opcode.QUERY:
+    if not isinstance(parsed, Query):
         assert 12 == len(reply)
         return
-    assert parsed.question == reply[12 : 12 + len(parsed.question)]
+    assert parsed.echo == reply[12 : 12 + len(parsed.echo)]
     dns.message.from_wire(reply)
     assert len(reply) <= (parsed.edns.limit if transport is Transport.UDP else 65535)
 
@@ -364,11 +370,19 @@ def test_what_a_client_takes_is_never_exceeded(size: int) -> None:
         assert 10 in [option.otype for option in dns.message.from_wire(octets).options]
 
 
+OPT = b"\0" + struct.pack("!HHIH", 41, 1232, 0, 0)
+
+
 def update(
-    zone: str = "acme.example.com", rrtype: int = 6, rclass: int = 1, tail: bytes = TSIG, opcode: int = 5
+    zone: str = "acme.example.com",
+    rrtype: int = 6,
+    rclass: int = 1,
+    tail: bytes = TSIG,
+    opcode: int = 5,
+    additional: int = 1,
 ) -> bytes:
     """An update with nothing in it but its zone section, and a TSIG that signs nothing."""
-    header = struct.pack("!HHHHHH", 0x1234, opcode << 11, 1, 0, 0, bool(tail))
+    header = struct.pack("!HHHHHH", 0x1234, opcode << 11, 1, 0, 0, additional if tail else 0)
     return header + Name.parse(zone).wire + struct.pack("!HH", rrtype, rclass) + tail
 
 
@@ -390,7 +404,7 @@ def update(
 )
 @pytest.mark.parametrize("transport", Transport)
 def test_updates(packet: bytes, rcode: Rcode | None, transport: Transport) -> None:
-    """What may be a good update is answered elsewhere; what cannot be one is turned down here, in twelve octets."""
+    """What may be a good update is answered elsewhere; what cannot be one is refused here, with its zone section."""
     reply = SERVED.respond(packet, transport, CLIENT)
 
     if rcode is None:
@@ -398,7 +412,32 @@ def test_updates(packet: bytes, rcode: Rcode | None, transport: Transport) -> No
         assert b"" == SERVED.draft(packet, transport, CLIENT).octets
     else:
         assert reply is not None
-        assert b"\x12\x34\xa8" + bytes((rcode,)) + bytes(8) == reply
+        end = packet.index(0, 12) + 5
+        zone_section = packet[12:end] if packet[12:end].endswith(b"\0\6\0\1") else b""
+        counts = bytes((0, bool(zone_section))) + bytes(6)
+        assert b"\x12\x34\xa8" + bytes((rcode,)) + counts + zone_section == reply
+
+
+@pytest.mark.parametrize(
+    ("packet", "code", "text"),
+    [
+        (update(tail=OPT), 18, "an update must be signed with the key of a token"),
+        (update(tail=OPT, rrtype=255), 0, "the zone section of an update must ask for a SOA"),
+        (update("some.acme.example.com", tail=OPT), 20, "an update must name a zone that is served here"),
+    ],
+)
+def test_reasons_of_refused_updates(packet: bytes, code: int, text: str) -> None:
+    """A client that sends an OPT is told why its update is refused."""
+    reply = dns.message.from_wire(SERVED.respond(packet, Transport.UDP, CLIENT) or b"")
+
+    (why,) = reply.options
+    assert isinstance(why, dns.edns.EDEOption)
+    assert (code, text) == (why.code, why.text)
+
+
+def test_signature_behind_an_opt() -> None:
+    """An update with both is answered elsewhere: the OPT is for the reply, the signature for who can check it."""
+    assert ELSEWHERE == SERVED.respond(update(tail=OPT + TSIG, additional=2), Transport.UDP, CLIENT)
 
 
 def test_updates_that_are_off() -> None:
@@ -408,7 +447,7 @@ def test_updates_that_are_off() -> None:
     for packet, rcode in ((update(), Rcode.NOTIMP), (update(tail=b""), Rcode.NOTIMP), (update(opcode=0), 1)):
         reply = served.respond(packet, Transport.UDP, CLIENT)
         assert reply is not None
-        assert (12, rcode) == (len(reply), reply[3] & 0xF)
+        assert (rcode, packet[12:34]) == (reply[3] & 0xF, reply[12:])
 
 
 def test_rate_limit_covers_updates() -> None:
@@ -452,3 +491,28 @@ def test_draft_that_is_cut() -> None:
 
         assert len(draft) <= 512 - SIGNATURE
         assert bool(draft[2] & 0x02) == (len(served.respond(plain, Transport.UDP, CLIENT) or b"") > 512 - SIGNATURE)
+
+
+def test_the_longest_answer() -> None:
+    """
+    The largest RRset that zone text takes is answered whole over TCP, signed or not, whatever is around it: as many
+    challenge values as one name can have, as many aliases as are followed, every option, the longest of names.
+    """
+    names = [Name.from_labels([bytes((97 + n,)) * 63] * 3 + [b"x" * 44, *APEX.labels]) for n in range(9)]
+    aliases = "".join(f"{a}. CNAME {b}.\n" for a, b in itertools.pairwise(names))
+    text = b"\xc8" + b"x" * 197
+    records = parse_records(aliases, APEX, default_ttl=60)
+    texts = RRset(names[-1], RRType.TXT, 60, tuple(text + n.to_bytes(3, "big") for n in range(MAX_RRSET // 213)))
+    served = Zones([replace(static(), rrsets=(*static().rrsets, *records, texts))])
+    values = tuple(chr(97 + n) * 255 for n in range(16))
+    served.apply(Change(apex=APEX, previous=0, serial=1, names={names[-1]: values}))
+    exchange = Exchange(
+        served, identity=Identity(nsid="x" * 255), cookies=Cookies((b"k" * 16,), lambda: 1000), updates=True
+    )
+    packet = with_options(cookie_option(b"c" * 8) + b"\0\3\0\0\0\x0b\0\0", name=str(names[0]), rrtype="TXT")
+    reply = exchange.respond(packet, Transport.TCP, CLIENT) or b""
+    draft = exchange.draft(packet[:11] + b"\2" + packet[12:] + TSIG, Transport.TCP, CLIENT).octets
+
+    assert reply == draft
+    assert len(draft) <= TCP_CEILING - SIGNATURE
+    assert 8 + len(texts.rdatas) + 16 == sum(len(rrset) for rrset in dns.message.from_wire(reply).answer)

@@ -7,19 +7,37 @@ import struct
 import dns.edns
 import dns.flags
 import dns.message
+import dns.rcode
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from responder.dns.cookies import Cookies
 from responder.dns.exchange import Exchange
 from responder.dns.rrset import RRset, RRType, txt_rdata
-from responder.dns.wire import TCP_CEILING, UDP_CEILING, Query, Rcode, Transport, compile_answer, option, parse, render
+from responder.dns.wire import (
+    HEADER,
+    TCP_CEILING,
+    UDP_CEILING,
+    Query,
+    Rcode,
+    Transport,
+    compile_answer,
+    option,
+    parse,
+    refusal,
+    render,
+)
+from responder.dns.wire.edns import MAX_OPTIONS
+from responder.dns.zone import Static, Zones
+from responder.dns.zonetext import parse_records
 from responder.names import Name
-from tests.support.zones import CLIENT, ask, zones
+from tests.support.zones import CLIENT, ask, static, zones
 
 NAME = b"\x04AcMe\x07eXample\x03COM\0"
 SOA_IN = b"\0\x06\0\x01"
 OPT = b"\0\0\x29\x04\xd0\0\0\0\0\0\0"
+RECORD = b"\0\0\x01\0\x01\0\0\0\0\0\0"
 
 
 def packet(
@@ -55,7 +73,6 @@ def test_silence(message: bytes) -> None:
     ("message", "expected"),
     [
         (packet(b"", counts=(0, 0, 0, 0)), "8101 0000 0000 0000 0000"),
-        (packet(OPT, counts=(0, 0, 0, 1)), "8101 0000 0000 0000 0000"),
         (packet(OPT[:-3], counts=(0, 0, 0, 1)), "8101 0000 0000 0000 0000"),
         (packet(NAME + SOA_IN + NAME + SOA_IN, counts=(2, 0, 0, 0)), "8101 0000 0000 0000 0000"),
         (packet(NAME[:-2]), "8101 0000 0000 0000 0000"),
@@ -65,27 +82,90 @@ def test_silence(message: bytes) -> None:
         (packet(b"\x40a\0" + SOA_IN), "8101 0000 0000 0000 0000"),
         (packet(b"\x80a\0" + SOA_IN), "8101 0000 0000 0000 0000"),
         (packet((b"\x3f" + b"a" * 63) * 4 + b"\0" + SOA_IN), "8101 0000 0000 0000 0000"),
-        (packet(NAME + SOA_IN + OPT, counts=(1, 1, 0, 0)), "8101 0000 0000 0000 0000"),
-        (packet(NAME + SOA_IN + OPT, counts=(1, 0, 1, 0)), "8101 0000 0000 0000 0000"),
-        (packet(NAME + SOA_IN + OPT + OPT, counts=(1, 0, 0, 2)), "8101 0000 0000 0000 0000"),
-        (packet(NAME + SOA_IN + opt(owner=NAME), counts=(1, 0, 0, 1)), "8101 0000 0000 0000 0000"),
-        (packet(NAME + SOA_IN + OPT[:-3], counts=(1, 0, 0, 1)), "8101 0000 0000 0000 0000"),
-        (packet(NAME + SOA_IN + OPT[:-1] + b"\x05", counts=(1, 0, 0, 1)), "8101 0000 0000 0000 0000"),
-        (packet(NAME + SOA_IN + opt(b"\0\x03\0\x05a"), counts=(1, 0, 0, 1)), "8101 0000 0000 0000 0000"),
-        (packet(NAME + SOA_IN + opt(b"\0\x03\0"), counts=(1, 0, 0, 1)), "8101 0000 0000 0000 0000"),
-        (packet(NAME + SOA_IN + b"\0\0\x01\0\x01\0\0\0\0\0\0", counts=(1, 0, 0, 1)), "8101 0000 0000 0000 0000"),
         (packet(b"", flags=0x2800, counts=(0, 0, 0, 0)), "a801 0000 0000 0000 0000"),
         (packet(b"", flags=0x0901, counts=(0, 0, 0, 0)), "8804 0000 0000 0000 0000"),
         (packet(flags=0x1000), "9004 0000 0000 0000 0000"),
-        (packet(flags=0x2800), "a804 0000 0000 0000 0000"),
         (packet(flags=0x7FFF), "f804 0000 0000 0000 0000"),
     ],
 )
 def test_header_only(message: bytes, expected: str) -> None:
-    """A faulty message gets FORMERR, an unknown opcode NOTIMP: twelve octets, as NSD and BIND answer."""
+    """What has not one good question gets FORMERR, an unknown opcode NOTIMP: twelve octets, as NSD and BIND answer."""
     assert expected == head(reply_to(message))
     assert message[:2] == reply_to(message)[:2]
     assert 12 == len(reply_to(message))
+
+
+NO_RECORDS = "a query must have no answer or authority records"
+ONE_RECORD = "only one OPT record and a signature may follow a query"
+CUT_OPTION = "an EDNS option is cut short"
+BAD_COOKIE = "a DNS cookie must have 8 or 16 to 40 octets"
+
+
+@pytest.mark.parametrize(
+    ("rest", "counts", "why"),
+    [
+        (opt(b"\0\x03\0\x05a"), (1, 0, 0, 1), CUT_OPTION),
+        (opt(b"\0\x03\0"), (1, 0, 0, 1), CUT_OPTION),
+        (opt(b"\xff\x01\0\0" * 70 + b"\0"), (1, 0, 0, 1), CUT_OPTION),
+        (opt(b"\0\x0a\0\x07ABCDEFG", flags=0x8000), (1, 0, 0, 1), BAD_COOKIE),
+        (opt(b"\0\x0a\0\x00"), (1, 0, 0, 1), BAD_COOKIE),
+        (opt(b"\0\x0a\0\x09" + b"x" * 9), (1, 0, 0, 1), BAD_COOKIE),
+        (opt(b"\0\x0a\0\x29" + b"x" * 41), (1, 0, 0, 1), BAD_COOKIE),
+        (OPT[:-1] + b"\x05", (1, 0, 0, 1), "the OPT record is cut short"),
+        (OPT + OPT, (1, 0, 0, 2), ONE_RECORD),
+        (OPT + RECORD, (1, 0, 0, 2), ONE_RECORD),
+        (RECORD + OPT, (1, 1, 0, 1), NO_RECORDS),
+        (RECORD + OPT, (1, 0, 1, 1), NO_RECORDS),
+        (RECORD + RECORD + OPT, (1, 1, 1, 1), NO_RECORDS),
+        (RECORD * 300 + OPT, (1, 150, 150, 1), NO_RECORDS),
+        (RECORD + OPT, (1, 0, 0, 2), ONE_RECORD),
+        (OPT + RECORD * 300, (1, 0, 0, 301), ONE_RECORD),
+        (OPT + RECORD * 400, (1, 0, 0, 401), ONE_RECORD),
+        (RECORD * 400 + OPT, (1, 0, 0, 401), None),
+        (RECORD, (1, 1, 0, 0), None),
+        (RECORD, (1, 0, 0, 1), None),
+        (opt(owner=NAME), (1, 0, 0, 1), None),
+        (OPT[:-3], (1, 0, 0, 1), None),
+        (OPT, (1, 1, 0, 0), None),
+    ],
+)
+@pytest.mark.parametrize("transport", Transport)
+def test_malformed(rest: bytes, counts: tuple[int, int, int, int], why: str | None, transport: Transport) -> None:
+    """
+    A query whose question is good and the rest is not gets FORMERR with that question; with an OPT if it had one that
+    could be found (RFC 6891, section 6.1.1), so that no client takes the server for one without EDNS, and the reason.
+    """
+    message = packet(NAME + SOA_IN + rest, counts=counts)
+    reply = reply_to(message, transport)
+    read = dns.message.from_wire(reply)
+
+    assert f"8101 0001 0000 0000 000{int(why is not None)}" == head(reply)
+    assert NAME + SOA_IN == reply[12 : 12 + len(NAME) + 4]
+    assert [] == read.answer + read.authority + read.additional
+    if why is None:
+        assert -1 == read.edns
+    else:
+        assert (0, UDP_CEILING, rest[-15:-13] == b"\x80\0") == (read.edns, read.payload, bool(read.ednsflags))
+        assert [(0, why)] == reasons(read)
+    assert reply == reply_to(message, transport)
+
+
+def reasons(message: dns.message.Message) -> list[tuple[int, str | None]]:
+    """The extended errors in *message*: all the options that it has."""
+    assert all(isinstance(option, dns.edns.EDEOption) for option in message.options)
+    return [(int(option.code), option.text) for option in message.options if isinstance(option, dns.edns.EDEOption)]
+
+
+@pytest.mark.parametrize(
+    ("option", "why"),
+    [(b"\0\x0a\0\x07ABCDEFG", BAD_COOKIE), (b"", "a query without a question must ask for a DNS cookie")],
+)
+def test_malformed_cookie_request(option: bytes, why: str) -> None:
+    """So does a query without a question whose only wish is a cookie, and that does not ask for it well."""
+    reply = reply_to(packet(opt(option), counts=(0, 0, 0, 1)))
+
+    assert "8101 0000 0000 0000 0001" == head(reply)
+    assert [(0, why)] == reasons(dns.message.from_wire(reply))
 
 
 def test_question_is_echoed() -> None:
@@ -103,10 +183,36 @@ def test_bits_of_the_query_are_not_copied(flags: int) -> None:
     assert "8500 0001 0001 0000 0000" == head(reply_to(packet(flags=flags | 0x0100)))
 
 
-@pytest.mark.parametrize(("name", "expected"), [(NAME, "a005 0000"), (b"\x03org\0", "a009 0000")])
-def test_notify_is_refused(name: bytes, expected: str) -> None:
-    """Nobody has news for a primary: REFUSED for our zone, NOTAUTH for others."""
-    assert expected == head(reply_to(packet(name + SOA_IN, flags=0x2400)))[:9]
+@pytest.mark.parametrize(
+    ("name", "rcode", "code", "text"),
+    [
+        (NAME, 5, 18, "this server is the primary of the zone"),
+        (b"\x03org\0", 9, 20, None),
+    ],
+)
+@pytest.mark.parametrize("records", [b"", RECORD * 20], ids=["empty", "with a record"])
+def test_notify_is_refused(name: bytes, rcode: int, code: int, text: str | None, records: bytes) -> None:
+    """There is no news for a primary: REFUSED for our zone, NOTAUTH for others, with the question and an OPT."""
+    message = packet(name + SOA_IN + records + OPT, flags=0x2500, counts=(1, len(records) // 11, 0, 1))
+    reply = reply_to(message)
+
+    assert f"a00{rcode} 0001 0000 0000 0001" == head(reply)
+    assert name + SOA_IN == reply[12 : 12 + len(name) + 4]
+    assert [(code, text)] == reasons(dns.message.from_wire(reply))
+    assert f"a00{rcode} 0001 0000 0000 0000" == head(reply_to(packet(name + SOA_IN, flags=0x2400)))
+
+
+@pytest.mark.parametrize("flags", [0x2400, 0x2800])
+def test_edns_of_other_opcodes(flags: int) -> None:
+    """An OPT in an update or a NOTIFY is held to the same rules: FORMERR for a bad option, BADVERS for a version."""
+    bad, newer = (
+        dns.message.from_wire(reply_to(packet(NAME + SOA_IN + rest, flags=flags, counts=(1, 0, 0, 1))))
+        for rest in (opt(b"\0\x0a\0\x07ABCDEFG"), opt(version=1))
+    )
+
+    assert (dns.rcode.FORMERR, [(0, BAD_COOKIE)]) == (bad.rcode(), reasons(bad))
+    assert (dns.rcode.BADVERS, 0) == (newer.rcode(), newer.edns)
+    assert [] == reasons(newer)
 
 
 @pytest.mark.parametrize(
@@ -148,15 +254,20 @@ def test_ixfr_may_carry_its_soa(owner: bytes) -> None:
 @pytest.mark.parametrize("soa", [NAME + SOA_IN + b"\0\0", NAME[:4], b"\x40" + SOA_IN + b"\0" * 6, b"\xc0"])
 def test_ixfr_with_half_a_record(soa: bytes) -> None:
     """A SOA that is cut off leaves no OPT to find behind it."""
-    assert "8101 0000 0000 0000 0000" == head(reply_to(packet(NAME + b"\0\xfb\0\x01" + soa, counts=(1, 0, 1, 1))))
+    assert "8101 0001 0000 0000 0000" == head(reply_to(packet(NAME + b"\0\xfb\0\x01" + soa, counts=(1, 0, 1, 1))))
 
 
-def test_options_are_bounded() -> None:
-    """Sixty-four options are read, more are malformed: a message could hold thousands."""
-    few, many = (opt(b"\xff\x01\0\0" * count) for count in (64, 65))
+@pytest.mark.parametrize("count", [64, 65, 900, 16_000])
+def test_many_options(count: int) -> None:
+    """However many options there are, the query is answered, and the cookie behind as many as a datagram can hold."""
+    unknown = b"\xff\x01\0\0" * count
+    cookies = Cookies((b"k" * 16,), lambda: 1000)
+    message = packet(NAME + SOA_IN + opt(unknown + b"\0\x0a\0\x088octets."), counts=(1, 0, 0, 1))
+    reply = Exchange(zones(), cookies=cookies).respond(message, Transport.TCP, CLIENT)
 
-    assert "8500 0001 0001 0000 0001" == head(reply_to(packet(NAME + SOA_IN + few, counts=(1, 0, 0, 1))))
-    assert "8101 0000 0000 0000 0000" == head(reply_to(packet(NAME + SOA_IN + many, counts=(1, 0, 0, 1))))
+    assert reply is not None
+    assert "8500 0001 0001 0000 0001" == head(reply)
+    assert [10] * (count < MAX_OPTIONS) == [option.otype for option in dns.message.from_wire(reply).options]
 
 
 def test_every_type_has_an_answer() -> None:
@@ -197,15 +308,67 @@ def test_flags_and_options_unknown_to_us() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "rrtype", "code"),
-    [("example.org", "A", 20), ("acme.example.com", "AXFR", 18), ("acme.example.com", "TYPE128", 30)],
+    ("name", "rrtype", "expected"),
+    [
+        ("example.org", "A", [(20, None)]),
+        ("acme.example.com", "AXFR", [(18, None)]),
+        ("acme.example.com", "TYPE128", [(30, None)]),
+        ("acme.example.com", "MAILA", [(21, None)]),
+        ("nope.acme.example.com", "A", [(0, "no token covers this name")]),
+        ("nope.acme.example.com", "TYPE65280", [(0, "no token covers this name")]),
+        ("lost.acme.example.com", "TXT", [(0, "no token covers this name")]),
+        ("_acme-challenge.none.acme.example.com", "TXT", []),
+        ("acme.example.com", "DS", []),
+    ],
 )
-def test_extended_errors(name: str, rrtype: str, code: int) -> None:
-    """A refusal says why, without text (RFC 8914)."""
-    (why,) = ask(zones(), name, rrtype, edns=0).options
+def test_extended_errors(name: str, rrtype: str, expected: list[tuple[int, str | None]]) -> None:
+    """A refusal comes with its reason (RFC 8914), and so does an NXDOMAIN, again and again; no other answer does."""
+    served = Exchange(zones())
+    message = dns.message.make_query(name, rrtype, use_edns=0).to_wire()
+    for _ in range(3):
+        assert expected == reasons(dns.message.from_wire(served.respond(message, Transport.UDP, CLIENT) or b""))
 
-    assert isinstance(why, dns.edns.EDEOption)
-    assert (code, None) == (why.code, why.text)
+
+def test_no_reason_without_edns() -> None:
+    """There is nowhere to put it."""
+    assert -1 == ask(zones(), "nope.acme.example.com", "A").edns
+
+
+def test_reason_that_does_not_fit() -> None:
+    """What would be too long with its reason goes without: TC would cost the client a connection, for a text."""
+    query = parse(packet(NAME + SOA_IN + opt(size=512), counts=(1, 0, 0, 1)))
+    assert isinstance(query, Query)
+    why = option(15, b"\0\0why")
+    room = 512 - HEADER - len(query.question) - len(OPT) - 12
+    for size, reasoned, cut in (
+        (room - len(why), True, False),
+        (room - len(why) + 1, False, False),
+        (room, False, False),
+        (room + 1, False, True),
+    ):
+        text = RRset(Name(query.qname), RRType.TXT, 1, (b"x" * size,))
+        reply = render(query, compile_answer(query.qname, Rcode.NXDOMAIN, authority=(text,)), Transport.UDP, why=why)
+        assert (reasoned, cut) == (reply.endswith(why), bool(reply[2] & 0x02))
+        assert len(reply) <= 512
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        (packet(NAME + SOA_IN + OPT, counts=(1, 0, 0, 1)), "8102 0001 0000 0000 0001"),
+        (packet(NAME + SOA_IN + OPT, flags=0x2900, counts=(1, 0, 0, 1)), "a802 0001 0000 0000 0001"),
+        (packet(NAME + SOA_IN), "8102 0001 0000 0000 0000"),
+        (packet(b"\xc0\x0c" + SOA_IN), "8102 0000 0000 0000 0000"),
+        (packet(flags=0x1000), "9002 0000 0000 0000 0000"),
+    ],
+)
+def test_refusal(message: bytes, expected: str) -> None:
+    """A reply of one rcode has the question and an OPT, with the reason, as far as those of the message can be read."""
+    why = option(15, b"\0\0why")
+    reply = refusal(message, Rcode.SERVFAIL, why)
+
+    assert expected == head(reply)
+    assert reply.endswith(why) == expected.endswith("1")
 
 
 @pytest.mark.parametrize(
@@ -222,6 +385,52 @@ def test_truncation(size: int | None, octets: int, truncated: bool) -> None:  # 
     assert truncated == bool(reply[2] & 0x02)
     assert f"8600 0001 0000 0000 000{int(size is not None)}" == head(reply)
     assert query.is_response(dns.message.from_wire(reply))
+
+
+@pytest.mark.parametrize("count", [1, 6, 13])
+@pytest.mark.parametrize("size", [None, 512, 600, 700, 1000, 1232])
+@pytest.mark.parametrize("label", ["ns", "nameserver-"])
+def test_glue_that_does_not_fit(count: int, size: int | None, label: str) -> None:
+    """
+    Addresses of nameservers that do not fit are left out, whole RRsets of them; TC is for what was asked for (RFC 2181,
+    section 9). No address is left out that would fit.
+    """
+    served = Exchange(Zones([with_nameservers(label, count)]))
+    query = dns.message.make_query("acme.example.com", "NS", use_edns=-1 if size is None else 0, payload=size or 0)
+    whole = dns.message.from_wire(served.respond(query.to_wire(), Transport.TCP, CLIENT) or b"")
+    octets = served.respond(query.to_wire(), Transport.UDP, CLIENT) or b""
+    reply = dns.message.from_wire(octets)
+    left_out = [rrset for rrset in whole.additional if rrset not in reply.additional]
+
+    assert not reply.flags & dns.flags.TC
+    assert count == len(reply.answer[0])
+    assert whole.answer == reply.answer
+    assert 2 * count == len(whole.additional)
+    assert all(rrset in whole.additional for rrset in reply.additional)
+    assert len(octets) <= (size or 512)
+    for rrset in left_out:
+        assert len(octets) + sum(12 + len(rdata.to_digestable()) for rdata in rrset) > (size or 512)
+    assert bool(left_out) == (len(whole.wire or b"") > (size or 512))
+
+
+def with_nameservers(label: str, count: int) -> Static:
+    """A zone with that many nameservers of two addresses each."""
+    addresses = "".join(f"{label}{n} A 192.0.2.{n}\n{label}{n} AAAA 2001:db8::{n}\n" for n in range(count))
+    names = [Name.parse(f"{label}{n}.acme.example.com") for n in range(count)]
+    soa, *_ = static().rrsets
+    nameservers = RRset(soa.owner, RRType.NS, 3600, tuple(name.wire for name in names))
+    records = parse_records(addresses, soa.owner, default_ttl=3600)
+    return Static(apex=soa.owner, rrsets=(soa, nameservers, *records), txt_ttl=1)
+
+
+def test_nameservers_that_do_not_fit() -> None:
+    """Where the nameservers themselves do not fit, the reply is cut."""
+    served = Exchange(Zones([with_nameservers("n" * 60, 13)]))
+    for edns, cut in ((-1, True), (0, False)):
+        query = dns.message.make_query("acme.example.com", "NS", use_edns=edns, payload=1232)
+        reply = dns.message.from_wire(served.respond(query.to_wire(), Transport.UDP, CLIENT) or b"")
+        assert cut == bool(reply.flags & dns.flags.TC)
+        assert cut == (not reply.answer)
 
 
 @pytest.mark.parametrize("size", [512, 4096])
@@ -255,6 +464,24 @@ def test_tcp_has_a_ceiling_too() -> None:
     huge = RRset(Name.parse("acme.example.com"), RRType.TXT, 1, tuple(txt_rdata("x" * 255) for _ in range(300)))
 
     assert len(render(parsed, compile_answer(parsed.qname, 0, answer=(huge,)), Transport.TCP)) < TCP_CEILING
+
+
+def test_names_are_compressed_against_each_other() -> None:
+    """A name that was there before is a pointer to it, in owners and in data, unless no pointer reaches it."""
+    zone = "a-zone.example.net"
+    names = [Name.parse(f"ns{n}.{zone}") for n in range(1200)]
+    nameservers = RRset(Name.parse("acme.example.com"), RRType.NS, 1, tuple(name.wire for name in names))
+    addresses = [RRset(name, RRType.A, 1, (b"\x7f\0\0\1", b"\x7f\0\0\2")) for name in (*names[:50], *names[-50:])]
+    parsed = parse(packet(NAME + b"\0\2\0\1"))
+    assert isinstance(parsed, Query)
+    answer = compile_answer(parsed.qname, 0, answer=(nameservers,), additional=addresses)
+    reply = dns.message.from_wire(render(parsed, answer, Transport.TCP))
+
+    assert {str(name) + "." for name in names} == {rdata.target.to_text() for rdata in reply.answer[0]}
+    assert [rrset.owner.fqdn for rrset in addresses] == [rrset.name.to_text() for rrset in reply.additional]
+    assert 1 == answer.body.count(b"\x06a-zone")
+    few = compile_answer(parsed.qname, 0, answer=(nameservers,), additional=addresses[:1])
+    assert ((2, 2 * (2 + 10 + 4)),) == few.optional
 
 
 def test_compression_respects_labels() -> None:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
+import struct
 from dataclasses import replace
 
+import dns.message
 import dns.rcode
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from responder.dns.exchange import Exchange
 from responder.dns.wire import Transport
 from responder.dns.zone import Change, Zones
+from responder.dns.zonetext import parse_records
 from responder.errors import InvalidValue
 from responder.names import Name
 from responder.tokens.values import parse_value
-from tests.support.zones import APEX, GLUE, NS, OTHER, SERIAL, SOA, VALUE, ask, challenge, static, text, zones
+from tests.support.zones import APEX, CLIENT, GLUE, NS, OTHER, SERIAL, SOA, VALUE, ask, challenge, static, text, zones
 
 TWO = "_acme-challenge.two.acme.example.com."
 
@@ -107,6 +112,22 @@ def test_cname_loop_ends() -> None:
 
     assert 2 == len(reply.answer)
     assert [] == reply.authority
+
+
+def test_aliases_are_chased_once() -> None:
+    """The answer at the end of a CNAME is kept until the next change, for the types there are and for all others."""
+    served = zones()
+    zone = served.find(APEX.wire)
+    assert zone is not None
+    www = Name.parse("www.acme.example.com").wire
+    types = {rrtype: struct.pack("!HH", rrtype, 1) for rrtype in (1, 16, 28, 33, 65280)}
+    first = {rrtype: zone.chase(www, key) for rrtype, key in types.items()}
+
+    assert all(zone.chase(www, key) is first[rrtype] for rrtype, key in types.items())
+    assert 3 == len({id(answer) for answer in first.values()})
+    served.apply(Change(apex=APEX, previous=7, serial=8, names={}))
+    assert zone.chase(www, types[16]) is not first[16]
+    assert [SOA.replace(" 7 ", " 8 ")] == text(ask(served, "www.acme.example.com", "TXT").authority)
 
 
 def test_one_negative_answer_does_not_spoil_another() -> None:
@@ -237,6 +258,30 @@ def test_history_does_not_matter(history: list[dict[Name, tuple[str, ...] | None
         values = state[name] or ()
         answer = ask(served, str(name), "TXT", transport=Transport.TCP).answer
         assert sorted(f'{name.fqdn} 1 IN TXT "{value}"' for value in values) == text(answer)
+
+
+ALIASES = ("one", "two", "chain", "below", "none")
+
+
+@given(st.lists(st.dictionaries(NAMES, STATES, max_size=3), max_size=6))
+def test_aliases_follow_changes(history: list[dict[Name, tuple[str, ...] | None]]) -> None:
+    """What an alias leads to is what is there now, whoever asked before, for names that come, change and go."""
+    records = parse_records(
+        "one CNAME a\ntwo CNAME b.a\nchain CNAME one\nbelow CNAME c.b.a\nnone CNAME nowhere", APEX, default_ttl=60
+    )
+    aliased = replace(static(), rrsets=(*static().rrsets, *records))
+    served = Zones([aliased])
+    state: dict[Name, tuple[str, ...] | None] = {}
+    for serial, names in enumerate(history, 1):
+        for piece in Change(apex=APEX, previous=serial - 1, serial=serial, names=names).pieces(1):
+            served.apply(piece)
+            state |= piece.names
+            fresh = Zones([aliased])
+            fresh.apply(Change(apex=APEX, previous=0, serial=serial, names=state))
+            for alias, rrtype in itertools.product(ALIASES, ("TXT", "A", "TYPE65280")):
+                query = dns.message.make_query(f"{alias}.acme.example.com", rrtype, use_edns=0, id=1).to_wire()
+                replies = [Exchange(zone).respond(query, Transport.UDP, CLIENT) for zone in (served, fresh)]
+                assert replies[0] == replies[1]
 
 
 def test_pieces() -> None:

@@ -11,13 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from responder.dns.rrset import RRset, RRType
+from responder.dns.rrset import MAX_RRSET, RRset, RRType
 from responder.dns.zonetext import parse_records, print_rrset, rname, soa_rdata
-from responder.dns.zonetext.records import MAX_RDATA, MAX_TTL
+from responder.dns.zonetext.records import MAX_TTL
 from responder.errors import InvalidName, InvalidZone
 from responder.names import Name
 
 APEX = Name.parse("acme.example.com")
+TOO_MUCH = f"octets of a reply, {MAX_RRSET} at most fit: remove records, or spread them over several names"
 
 
 def read(text: str) -> list[str]:
@@ -212,8 +213,12 @@ def test_faulty_line(text: str, fault: str) -> None:
         ),
         ("a CNAME b\na CNAME c", "line 2: a.acme.example.com has another CNAME in line 1: keep one"),
         (
-            f'a TXT "{"x" * MAX_RDATA}"',
-            f"line 1: a.acme.example.com TXT has over {MAX_RDATA} octets of data: shorten it",
+            "b A 192.0.2.1\n" + "".join(f"a A 192.0.{n // 250}.{n % 250}\n" for n in range(8000)),
+            f"line 2: a.acme.example.com A takes 128000 {TOO_MUCH}",
+        ),
+        (
+            rf"a TYPE65280 \# {MAX_RRSET - 11} {'00' * (MAX_RRSET - 11)}",
+            f"line 1: a.acme.example.com TYPE65280 takes {MAX_RRSET + 1} {TOO_MUCH}",
         ),
     ],
 )

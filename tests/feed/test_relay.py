@@ -7,6 +7,10 @@ import json
 from collections.abc import Callable
 from unittest.mock import Mock
 
+import dns.edns
+import dns.message
+import dns.rcode
+import dns.update
 import pytest
 
 from responder.dns.wire import Transport
@@ -99,6 +103,24 @@ async def test_places_while_the_control_process_is_away() -> None:
         control.pass_on()
 
     assert [SERVFAIL] * 3 == control.replies
+
+
+async def test_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that can take it gets the reason with its SERVFAIL, and its own zone section and OPT."""
+    monkeypatch.setattr(relay, "DEADLINE", 0.01)
+    update = dns.update.UpdateMessage("acme.example.com", id=0x1234)
+    update.use_edns(0)
+    control = Control(away=True)
+
+    control.relay.pass_on(Packet(update.to_wire(), Transport.UDP, "192.0.2.7", b""), control.replies.append)
+
+    await eventually(lambda: control.replies, "it is given up")
+    reply = dns.message.from_wire(control.replies[0])
+    assert update.is_response(reply)
+    assert (dns.rcode.SERVFAIL, update.question) == (reply.rcode(), reply.question)
+    (why,) = reply.options
+    assert isinstance(why, dns.edns.EDEOption)
+    assert (14, "no signature can be checked at the moment: try again") == (why.code, why.text)
 
 
 async def test_deadline(monkeypatch: pytest.MonkeyPatch) -> None:

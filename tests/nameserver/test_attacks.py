@@ -333,7 +333,7 @@ def test_a14_updates_that_are_not_signed(attacked: nameservers.Nameserver, signa
     replies = flood(attacked, forged)
 
     assert {dns.rcode.SERVFAIL if signature else dns.rcode.REFUSED} == {reply[3] & 0xF for reply in replies}
-    assert all(len(reply) == 12 for reply in replies)
+    assert all(len(reply) <= len(packet()) for reply in replies)
     with attacked.connect(new_source()) as connection:
         connection.sendall(b"".join(map(frame, [*forged[:200], packet(ident=7)])))
         answered = {(receive(connection) or b"")[:2] for _ in range(201)}

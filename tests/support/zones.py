@@ -6,7 +6,10 @@ import contextlib
 from collections.abc import Iterable
 from dataclasses import replace
 
+import dns.exception
 import dns.message
+import dns.rdata
+import dns.rdataclass
 import dns.rdatatype
 import dns.rrset
 
@@ -52,16 +55,36 @@ def static() -> Static:
 
 def static_with_types(types: Iterable[int]) -> Static:
     """The same with a record at the name `every` of each of *types*, as far as zone text takes it there."""
-    whole, records = static(), list[RRset]()
-    for rrtype in types:
-        rdata = _RDATA.get(rrtype, b"abc")
-        with contextlib.suppress(InvalidZone):
-            records += parse_records(f"every TYPE{rrtype} \\# {len(rdata)} {rdata.hex()}", APEX, default_ttl=60)
-    return replace(whole, rrsets=(*whole.rrsets, *(rrset for rrset in records if rrset.type != RRType.CNAME)))
+    whole = static()
+    records = [rrset for rrtype in types for rrset in _record(rrtype) if rrset.type != RRType.CNAME]
+    return replace(whole, rrsets=(*whole.rrsets, *records))
 
 
-_RDATA = {1: bytes(4), 12: b"\0", 15: b"\0\1\0", 16: b"\3abc", 28: bytes(16), 33: bytes(7), 257: b"\0\5issueabc"}
-"""Data of the types that have a form of their own, where `abc` does not have it."""
+def _record(rrtype: int) -> tuple[RRset, ...]:
+    """A record of that type; its data is what dnspython takes for it, too."""
+    known = dns.rdatatype.RdataType.make(rrtype)
+    for rdata in _RDATAS:
+        with contextlib.suppress(InvalidZone, dns.exception.DNSException, ValueError):
+            if not dns.rdatatype.to_text(known).startswith("TYPE"):
+                dns.rdata.from_wire(dns.rdataclass.IN, known, rdata, 0, len(rdata))
+            return parse_records(f"every TYPE{rrtype} \\# {len(rdata)} {rdata.hex()}", APEX, default_ttl=60)
+    return ()
+
+
+_RDATAS = (
+    b"\0\0\3abc\0",
+    b"\0",
+    b"\0\1\0\0",
+    b"\3abc\0\0",
+    b"\0\5issueabc",
+    b"\3abc\3abc",
+    bytes.fromhex("0012 1613 89172dd0 70be15f0 00988d20"),  # LOC
+    bytes(8),
+    bytes(2),
+    b"\0011\0011\0011",
+    bytes(4) + b"\1\1" + bytes(48),
+)
+"""Data of every form that a type has: for each type one of them will do."""
 
 
 def challenge(label: str) -> Name:

@@ -5,22 +5,26 @@ Bytes to `Query`: which messages are answered, and where in them things are.
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from responder.dns.rrset import CLASS_ANY, CLASS_IN, RRType
-from responder.dns.wire.edns import NO_EDNS, Edns, parse_additional
+from responder.dns.wire.edns import NO_EDNS, OPT_HEAD, Edns, parse_opt
 from responder.dns.wire.header import HEAD, HEADER, OPCODE, RD, RECORD, Opcode, Rcode, header_only
 from responder.names import MAX_LABEL, MAX_NAME
 
 MAX_SIGNED = 4096
-"""Octets of a message in which a signature is looked for: an update of 30 values, and 0.3 ms whatever comes."""
+"""Octets of a message in which a signature is looked for, or an OPT behind other records: an update of 30 values, and
+0.3 ms whatever comes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
     """
-    A well-formed query, or a DNS update as far as its zone section. *question* is as it came, letter case included;
-    *qname* is its name in lower case; *tsig* the octet that the signature begins at, 0 if there is none.
+    A message with one question: a query, well-formed but for what `edns.fault` names, a NOTIFY, or a DNS update as far
+    as its zone section.
+
+    *question* is as it came, letter case included; *qname* is its name in lower case; *tsig* the octet that the
+    signature begins at, 0 if there is none. *question* is empty if there is none: then the query is for a cookie.
     """
 
     id: bytes
@@ -33,10 +37,17 @@ class Query:
     edns: Edns
     tsig: int = 0
 
+    @property
+    def echo(self) -> bytes:
+        """The question as it comes back. What is no zone section does not: clients could not read the reply."""
+        if self.opcode == Opcode.UPDATE and (self.qtype, self.qclass) != (RRType.SOA, CLASS_IN):
+            return b""
+        return self.question
+
 
 def parse(packet: bytes) -> Query | bytes | None:
     """
-    Read a message: a `Query` to answer, the reply to send at once to a faulty one, or None for silence.
+    Read a message: a `Query`, the reply to send at once to one that has no question to answer, or None for silence.
 
     Parsing costs little whatever comes: one question, no pointers in its name, at most one OPT. Trailing octets are
     ignored, as NSD and BIND do.
@@ -53,19 +64,23 @@ def parse(packet: bytes) -> Query | bytes | None:
     if qdcount != 1 or end is None or len(packet) < end + 4:  # RFC 9619: exactly one question
         return header_only(packet, Rcode.FORMERR)
     qtype, qclass = _TYPE_CLASS.unpack_from(packet, end)
-    qname = packet[HEADER:end].lower()
-    edns: Edns | Rcode = NO_EDNS
-    at, tsig = end + 4, 0
+    opt, tsig = _find_opt_and_tsig(packet, end + 4, ancount + nscount, arcount)
+    edns = parse_opt(packet, opt) if opt else NO_EDNS
+    question, qname, desired = packet[HEADER : end + 4], packet[HEADER:end].lower(), False
     if opcode == Opcode.QUERY:
-        if qtype == RRType.IXFR and nscount == 1:  # the SOA that the client has (RFC 1995, section 3)
-            at, nscount = _skip_record(packet, at), 0
-        tsig = _find_tsig(packet, at, arcount) if arcount <= 2 else 0
-        edns = Rcode.FORMERR if ancount or nscount else parse_additional(packet, at, arcount - bool(tsig))
-    elif opcode == Opcode.UPDATE and arcount:
-        tsig = _find_tsig(packet, at, ancount + nscount + arcount)
-    if isinstance(edns, Rcode):
-        return header_only(packet, edns)
-    return Query(packet[:2], bool(flags & RD), opcode, packet[HEADER : end + 4], qname, qtype, qclass, edns, tsig)
+        desired = bool(flags & RD)  # other opcodes may give the bit another meaning
+        fault = edns.fault or _fault(qtype, ancount, nscount, arcount - bool(opt) - bool(tsig))
+        edns = replace(edns, fault=fault) if fault else edns
+    return Query(packet[:2], desired, opcode, question, qname, qtype, qclass, edns, tsig)
+
+
+def _fault(qtype: int, ancount: int, nscount: int, unknown: int) -> str:
+    """What is wrong with the sections of a query; *unknown* are its additional records but for an OPT and a TSIG."""
+    if unknown:
+        return "only one OPT record and a signature may follow a query"
+    if (ancount or nscount) and (ancount, nscount, qtype) != (0, 1, RRType.IXFR):  # which has a SOA (RFC 1995, 3)
+        return "a query must have no answer or authority records"
+    return ""
 
 
 _TYPE_CLASS = struct.Struct("!HH")
@@ -74,9 +89,11 @@ _TSIG = _TYPE_CLASS.pack(RRType.TSIG, CLASS_ANY)
 
 def _parse_cookie_request(packet: bytes) -> Query | bytes:
     """A query without a question, whose only wish is a cookie (RFC 7873, section 5.4)."""
-    edns = parse_additional(packet, HEADER, 1)
-    if isinstance(edns, Rcode) or not edns.cookie:
+    edns = parse_opt(packet, HEADER)
+    if not edns.opt:
         return header_only(packet, Rcode.FORMERR)
+    if not edns.cookie:
+        edns = replace(edns, fault=edns.fault or "a query without a question must ask for a DNS cookie")
     return Query(packet[:2], bool(packet[2] & 1), Opcode.QUERY, b"", b"", 0, CLASS_IN, edns)
 
 
@@ -108,18 +125,23 @@ def _skip_record(packet: bytes, at: int) -> int:
     return at + RECORD.size + int.from_bytes(packet[at + 8 : at + 10], "big")
 
 
-def _find_tsig(packet: bytes, at: int, records: int) -> int:
+def _find_opt_and_tsig(packet: bytes, at: int, before: int, additional: int) -> tuple[int, int]:
     """
-    Where the TSIG begins that is the last of so many *records* from octet *at* on (RFC 8945, section 5.1); else 0.
+    Where the OPT and the TSIG of a message begin, 0 for one that is not found. At octet *at* begin its records: that
+    many *before* the additional section, and those in it.
 
-    Nothing in front of it is read: whoever cannot sign shall not make us.
+    The signature is the last record (RFC 8945, section 5.1). Nothing in front of it is read but where it ends: a client
+    that cannot sign must not make us.
     """
-    if not records or len(packet) > MAX_SIGNED:
-        return 0
+    opt = at if additional and not before and packet.startswith(OPT_HEAD, at) else 0
+    if not additional or (opt and additional == 1) or len(packet) > MAX_SIGNED:
+        return opt, 0
     last = at
-    for _ in range(records):
+    for number in range(before + additional):
         last, at = at, _skip_record(packet, at)
         if at > len(packet):
-            return 0
+            return opt, 0
+        if not opt and number >= before and packet.startswith(OPT_HEAD, last):
+            opt = last
     end = _skip_name(packet, last)
-    return last if end is not None and packet[end : end + 4] == _TSIG else 0
+    return opt, last if end is not None and packet.startswith(_TSIG, end) else 0

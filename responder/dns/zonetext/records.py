@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import re
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from dnslib.dns import QTYPE
 
-from responder.dns.rrset import RRset, RRType
+from responder.dns.rrset import MAX_RRSET, RRset, RRType
 from responder.dns.zonetext.rdata import parse_type, print_rdata, read_rdata, type_text
 from responder.dns.zonetext.words import check, entries, parse_name, refuse
 from responder.errors import Invalid, InvalidName, InvalidZone
@@ -23,9 +24,6 @@ from responder.names import Name
 
 MAX_TTL = (1 << 31) - 1
 """Seconds (RFC 2181, section 8)."""
-
-MAX_RDATA = 32_768
-"""Octets of rdata in one RRset: with owners, lengths and glue, an answer must fit into 64 KiB over TCP."""
 
 
 def parse_records(text: str, apex: Name, *, default_ttl: int) -> tuple[RRset, ...]:
@@ -41,10 +39,11 @@ def parse_records(text: str, apex: Name, *, default_ttl: int) -> tuple[RRset, ..
             reader.read(line, words)
         except Invalid as fault:
             faults.append(f"line {line}: {fault}")
-    faults += _inconsistencies(reader.records)
+    rrsets = _group(reader.records)
+    faults += [*_inconsistencies(reader.records), *_oversized(rrsets, reader.records)]
     if faults:
         raise InvalidZone(faults)
-    return _group(reader.records)
+    return rrsets
 
 
 def print_rrset(rrset: RRset) -> str:
@@ -169,11 +168,9 @@ def _inconsistencies(records: list[_Record]) -> list[str]:
     """Faults that only several records together make."""
     faults = []
     firsts: dict[tuple[Name, int], _Record] = {}
-    sizes: dict[tuple[Name, int], int] = {}
     for record in records:
         key = record.owner, record.type
         first = firsts.setdefault(key, record)
-        sizes[key] = sizes.get(key, 0) + len(record.rdata)
         if record.ttl != first.ttl:
             faults.append(
                 f"line {record.line}: {record} has TTL {record.ttl}, but {first.ttl} in line {first.line}: "
@@ -188,10 +185,16 @@ def _inconsistencies(records: list[_Record]) -> list[str]:
                 f"line {record.line}: {record} stands beside the CNAME of line {cname.line}: "
                 "a CNAME must be alone at its name (RFC 1034, section 3.6.2)"
             )
-    for key, size in sizes.items():
-        if size > MAX_RDATA:
-            faults.append(f"line {firsts[key].line}: {firsts[key]} has over {MAX_RDATA} octets of data: shorten it")
     return faults
+
+
+def _oversized(rrsets: tuple[RRset, ...], records: list[_Record]) -> Iterator[str]:
+    """Faults of RRsets that no reply could hold."""
+    for rrset in rrsets:
+        if rrset.octets > MAX_RRSET:
+            first = next(record for record in records if (record.owner, record.type) == (rrset.owner, rrset.type))
+            takes = f"takes {rrset.octets} octets of a reply, {MAX_RRSET} at most fit"
+            yield f"line {first.line}: {first} {takes}: remove records, or spread them over several names"
 
 
 def _group(records: list[_Record]) -> tuple[RRset, ...]:
