@@ -19,10 +19,8 @@ from datetime import datetime, timedelta
 import structlog
 
 from responder import metrics
-from responder.dns.rrset import RRType
-from responder.dns.zone import Change, Static
+from responder.dns.zone import Change
 from responder.errors import (
-    NotServed,
     Refused,
     ResponderError,
     StoreUnavailable,
@@ -46,9 +44,8 @@ from responder.store import (
     Store,
     Update,
     Verdict,
-    names,
 )
-from responder.tokens.hostname import zone_of
+from responder.tokens.serving import Serving
 from responder.tokens.token import Grant, Token
 from responder.tokens.values import parse_value
 
@@ -106,7 +103,7 @@ class Challenges:
         nodes: Nodes,
         *,
         require_all: bool = True,
-        zones: Sequence[Static],
+        serving: Serving,
         published: Mapping[Name, int],
         lifetime: timedelta,
         clock: Callable[[], datetime],
@@ -121,8 +118,7 @@ class Challenges:
         self._publisher = publisher
         self._nodes = nodes
         self._require_all = require_all
-        self._apexes = [zone.apex for zone in zones]
-        self._aliases = {rrset.owner for zone in zones for rrset in zone.rrsets if rrset.type == RRType.CNAME}
+        self._serving = serving
         self.lifetime = lifetime
         self._clock = clock
         self._waiting: deque[_Waiting] = deque()
@@ -150,7 +146,7 @@ class Challenges:
 
         A token that is pinned to an ACME account needs the challenge's *acme_token*. Raises `InvalidValue`,
         `WrongAccount`, `TooManyValues` (unless *evict_oldest* is to make room), `Unauthenticated` (revoked
-        meanwhile), `Unavailable`.
+        meanwhile), `NotServed`, `Unavailable`.
         """
         self._check_account(token, value, acme_token, client)
         return await within(
@@ -257,21 +253,12 @@ class Challenges:
 
     def _queue(self, operation: Operation) -> asyncio.Future[Outcome]:
         """Put *operation* behind all that wait already."""
-        for name in names(operation):
-            self._check_served(name)
         waiting = _Waiting(operation, asyncio.get_running_loop().create_future())
         if len(self._waiting) >= MAX_WAITING:
             raise StoreUnavailable("too many changes are waiting for the database: try again in a while")
         self._waiting.append(waiting)
         self._wake.set()
         return waiting.outcome
-
-    def _check_served(self, name: Name) -> None:
-        """The configuration may have changed since the token was minted. Raises `NotServed`."""
-        if not any(name.is_within(apex) for apex in self._apexes):
-            raise NotServed(f"the zone of {name} is not served here any more: ask your platform team")
-        if name in self._aliases:
-            raise NotServed(f"{name} is a CNAME in the configuration, which hides values: ask your platform team")
 
     async def _take_waiting(self, timeout: float) -> list[_Waiting]:  # noqa: ASYNC109  # how long to wait for a first
         """All that waits; where many came last time, as many are given a moment to come again."""
@@ -303,11 +290,12 @@ class Challenges:
         """One transaction for *batch*, made live, and only then told to its callers."""
         try:
             with metrics.COMMIT.time():
-                applied = await self._store.apply([waiting.operation for waiting in batch], now=self._clock())
+                operations = [waiting.operation for waiting in batch]
+                applied = await self._store.apply(operations, serving=self._serving, now=self._clock())
             metrics.BATCH.observe(len(batch))
             self._nodes.committed()
             await self._publish(applied.changes)
-            if any(map(self._is_behind, batch, applied.outcomes)):  # what they repeat was committed, but not by us
+            if any(map(self._is_behind, applied.outcomes)):  # what they repeat was committed, but not by us
                 await self._follow()
         except ResponderError as fault:
             for waiting in batch:
@@ -321,15 +309,14 @@ class Challenges:
 
     def _confirm(self, settled: Sequence[tuple[_Waiting, Outcome | ResponderError]]) -> None:
         """Let the callers go on when all nodes serve their changes. The writer does not wait for that."""
-        groups: defaultdict[tuple[Name | None, int, float], list[tuple[_Waiting, Outcome]]] = defaultdict(list)
+        groups: defaultdict[tuple[Name, int, float], list[tuple[_Waiting, Outcome]]] = defaultdict(list)
         for waiting, outcome in settled:
             if isinstance(outcome, ResponderError):
                 _settle(waiting.outcome, outcome)
             else:
-                apex = self._apex_of(waiting.operation)
-                groups[apex, outcome.serial, waiting.confirmation].append((waiting, outcome))
+                groups[outcome.apex, outcome.serial, waiting.confirmation].append((waiting, outcome))
         for (apex, serial, within), group in groups.items():
-            if apex is None or self._nodes.are_alone(apex):
+            if self._nodes.are_alone(apex):
                 self._settle_all(group, Confirmation(confirmed=(self._nodes.name,)))
             else:
                 task = asyncio.create_task(self._confirm_group(apex, serial, within, group))
@@ -373,15 +360,9 @@ class Challenges:
     def _is_next(self, change: Change) -> bool:
         return change.previous == self._published.get(change.apex)
 
-    def _is_behind(self, waiting: _Waiting, outcome: Outcome | ResponderError) -> bool:
+    def _is_behind(self, outcome: Outcome | ResponderError) -> bool:
         """Whether the zone has moved on to *outcome* without our having published that."""
-        apex = self._apex_of(waiting.operation)
-        return isinstance(outcome, Outcome) and (apex is None or outcome.serial != self._published.get(apex))
-
-    def _apex_of(self, operation: Operation) -> Name | None:
-        """The zone that *operation* is about."""
-        name, *_ = names(operation)
-        return zone_of(name, self._apexes)
+        return isinstance(outcome, Outcome) and outcome.serial != self._published.get(outcome.apex)
 
     async def _catch_up(self, apex: Name) -> Change | None:
         """Everything in the zone since what was published last; None if that took a whole new snapshot."""

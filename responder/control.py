@@ -156,6 +156,13 @@ async def _start(
     """Start everything; what stops it again is pushed on *stack*. Returns the task of the one writer."""
     for warning in await store.warnings():
         _log.warning("the database is not as safe as it should be", reason=warning)
+    for zone in await store.unserved(settings.serving, now=_now()):
+        _log.warning(
+            "a zone of the database is not in the configuration: what its tokens ask for is refused",
+            zone=str(zone.apex),
+            hostnames=zone.hostnames,
+            tokens=zone.tokens,
+        )
     statics = settings.statics
     await store.register_zones([static.apex for static in statics], now=_now())
     published = await store.serials()
@@ -178,7 +185,7 @@ async def _start(
         publisher,
         nodes,
         require_all=settings.propagation.require == "live",
-        zones=statics,
+        serving=settings.serving,
         published=published,
         lifetime=timedelta(seconds=settings.values.lifetime),
         clock=_now,
@@ -199,7 +206,8 @@ async def _start(
         challenges,
         limits,
         settings.api,
-        apexes=[static.apex for static in statics],
+        apex=statics[0].apex,
+        serving=settings.serving,
         max_lifetime=timedelta(seconds=settings.values.max_lifetime),
     )
     tls = await _start_tls(settings, store, challenges, stack)

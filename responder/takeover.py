@@ -20,6 +20,7 @@ from responder.names import Name
 from responder.store import Account, NewToken, Store
 from responder.store.acmedns import AcmeDnsDatabase, Row
 from responder.tokens.network import Network, parse_network
+from responder.tokens.serving import Serving
 from responder.tokens.token import Grant
 from responder.tokens.values import is_digest
 
@@ -45,6 +46,7 @@ class Plan:
     """Into which zone, and what in it has records already; how long values stay; whether just to see."""
 
     apex: Name
+    serving: Serving
     taken: Collection[Name]
     lifetime: timedelta
     dry_run: bool
@@ -89,7 +91,8 @@ async def take_over(source: AcmeDnsDatabase, store: Store, plan: Plan) -> AsyncG
 async def _write(store: Store, accounts: Sequence[Account], plan: Plan, part: Part, *, at: datetime) -> None:
     """All at once; if that is refused, by halves, until it is clear which are in the way."""
     try:
-        new = await store.take_over(accounts, at=at, until=at + plan.lifetime, dry_run=plan.dry_run)
+        until = at + plan.lifetime
+        new = await store.take_over(accounts, serving=plan.serving, at=at, until=until, dry_run=plan.dry_run)
     except Refused:
         if len(accounts) > 1:
             half = len(accounts) // 2
@@ -97,7 +100,7 @@ async def _write(store: Store, accounts: Sequence[Account], plan: Plan, part: Pa
             await _write(store, accounts[half:], plan, part, at=at)
         else:
             (account,) = accounts
-            name = account.token.grants[0][0].challenge_name
+            name = account.token.grants[0].challenge_name
             part.refused.append(Remark(str(account.token.id), f"{name} belongs to another token: see token list"))
         return
     if new:
@@ -130,7 +133,7 @@ def _read(row: Row, plan: Plan, part: Part, *, at: datetime) -> Account | None:
 
 def _is_apart(account: Account, holders: dict[Name, UUID], part: Part) -> bool:
     """Whether its name is no other account's as well, which acme-dns tells from it by letter case (see RFC 4343)."""
-    name = account.token.grants[0][0].challenge_name
+    name = account.token.grants[0].challenge_name
     holder = holders.setdefault(name, account.token.id)
     if holder == account.token.id:
         return True
@@ -192,14 +195,14 @@ def _parse_hash(password: str | bytes) -> bytes:
     return octets
 
 
-def _grant(subdomain: str, plan: Plan) -> tuple[Grant, Name]:
+def _grant(subdomain: str, plan: Plan) -> Grant:
     """An account is for whichever hostname has a CNAME to it, so that its hostname is its challenge name."""
     if not _LABEL.fullmatch(subdomain):
         raise Invalid("its subdomain is no single label, so that acme-dns refuses it, too")
     name = Name.from_labels([subdomain.encode(), *plan.apex.labels])
     if name in plan.taken:
         raise Invalid(f"{name} has records from the configuration")
-    return Grant(hostname=name, challenge_name=name), plan.apex
+    return Grant(hostname=name, challenge_name=name, apex=plan.apex)
 
 
 def _values(row: Row) -> tuple[str, ...]:

@@ -21,6 +21,7 @@ from responder.store import MAX_VALUES, Action, AuditEvent, Outcome, Present, Ve
 from responder.tokens.token import Token
 from tests.support.service import (
     LIFETIME,
+    SERVING,
     Control,
     Quick,
     connect,
@@ -33,7 +34,6 @@ from tests.support.service import (
     until,
     url,
 )
-from tests.support.zones import static
 
 __all__ = ["quick", "running", "url"]
 
@@ -275,7 +275,7 @@ async def test_repeating_what_somebody_else_committed(
             expires_at=running.clock.now + LIFETIME,
             client=HERE,
         )
-        await other.apply([present], now=running.clock.now)
+        await other.apply([present], serving=SERVING, now=running.clock.now)
         assert {"v0"} == running.values(HOST)
 
         outcome = await running.challenges.present(token, grant(HOST), "v", client=HERE)
@@ -297,7 +297,7 @@ async def test_what_was_committed_while_starting(running: Control) -> None:
         running.store,
         running.publisher,
         lone_node(running.store),
-        zones=[static()],
+        serving=SERVING,
         published=published,
         lifetime=LIFETIME,
         clock=running.clock,

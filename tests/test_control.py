@@ -144,7 +144,7 @@ async def mint(process: Process) -> str:
     store = await Store.open(process.orders["settings"]["database"]["url"])
     await store.register_zones([APEX], now=control._now())
     secret = mint_secret()
-    await store.mint(NewToken(digest=digest(secret), grants=((grant(HOST), APEX),), created_at=control._now()))
+    await store.mint(NewToken(digest=digest(secret), grants=(grant(HOST),), created_at=control._now()))
     await store.close()
     return secret
 

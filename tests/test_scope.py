@@ -27,7 +27,7 @@ from responder.limits import Limits
 from responder.tokens.secret import Secret
 from responder.tokens.token import Token
 from tests.api.test_api import MAX_LIFETIME, listening
-from tests.support.service import APEX, Control, Quick, control, new_database
+from tests.support.service import APEX, SERVING, Control, Quick, control, new_database
 from tests.support.updates import ANY, ANY_TYPE, IN, NONE, SOA, TXT, A, Desk, add, key_of, message, rcode, record, text
 from tests.support.updates import name as wire_name
 
@@ -147,7 +147,8 @@ async def _start(runner: asyncio.Runner, stack: AsyncExitStack, directory: Path,
         running.challenges,
         Limits(ApiSettings()),
         ApiSettings(),
-        apexes=[APEX],
+        apex=APEX,
+        serving=SERVING,
         max_lifetime=MAX_LIFETIME,
     )
     port = await stack.enter_async_context(listening(app))

@@ -9,7 +9,6 @@ password are its id and secret, `subdomain` is a challenge name of one of its gr
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
@@ -105,7 +104,7 @@ def _translate(error: InvalidRequest | Refused | Unavailable) -> Fault:
 
 
 class AcmeDns:
-    """The handlers. *apexes* are those of our zones; new accounts come into the first."""
+    """The handlers. New accounts come into the zone of *apex*."""
 
     def __init__(
         self,
@@ -114,14 +113,14 @@ class AcmeDns:
         authenticator: Authenticator,
         limits: Limits,
         *,
-        apexes: Sequence[Name],
+        apex: Name,
         registration: RegistrationSettings,
     ) -> None:
         self._store = store
         self._challenges = challenges
         self._authenticator = authenticator
         self._limits = limits
-        self._apexes = apexes
+        self._apex = apex
         self._registration = registration
 
     def add_routes(self, router: web.UrlDispatcher) -> None:
@@ -156,13 +155,13 @@ class AcmeDns:
             raise Fault(403, "registration is not open to your address", kind="wrong-network")
         networks = _networks(_parse(await read_octets(request)).get("allowfrom"))
         self._limits.count_registration(client)
-        apex, label = self._apexes[0], str(uuid4())
-        name = Name.from_labels([label.encode(), *apex.labels])
+        label = str(uuid4())
+        name = Name.from_labels([label.encode(), *self._apex.labels])
         secret = mint_secret()
         token = await self._store.mint(
             NewToken(
                 digest=digest(secret),
-                grants=((Grant(hostname=name, challenge_name=name), apex),),
+                grants=(Grant(hostname=name, challenge_name=name, apex=self._apex),),
                 created_at=datetime.now(UTC),
                 description=f"registered from {client}",
                 allow_from=tuple(network for network, _ in networks),
@@ -192,7 +191,7 @@ class AcmeDns:
         """
         if not isinstance(subdomain, str):
             raise NotCovered("the body has no subdomain")
-        candidates = [f"{subdomain}.{apex}" for apex in self._apexes] + [subdomain]
+        candidates = [f"{subdomain}.{apex}" for apex in {grant.apex for grant in token.grants}] + [subdomain]
         found = {grant.challenge_name: grant for text in candidates if (grant := _covering(token, text)) is not None}
         if len(found) != 1:
             raise NotCovered(f"this token has no grant, or several, for the subdomain {subdomain[:253]!r}")

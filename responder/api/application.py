@@ -8,7 +8,7 @@ It authenticates, reads the request, and asks `challenges`. `authentication` say
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
 
@@ -30,6 +30,7 @@ from responder.errors import Refused
 from responder.limits import Limits
 from responder.names import Name
 from responder.store import Action, Outcome, Store
+from responder.tokens.serving import Serving
 from responder.tokens.token import Grant, Token, describe
 
 __all__ = ["Authenticator", "Away", "Health", "Runner", "build_admin", "build_api", "build_runner"]
@@ -45,11 +46,18 @@ class Routes:
     """The handlers of the routes that are our own."""
 
     def __init__(
-        self, store: Store, challenges: Challenges, authenticator: Authenticator, *, max_lifetime: timedelta
+        self,
+        store: Store,
+        challenges: Challenges,
+        authenticator: Authenticator,
+        *,
+        serving: Serving,
+        max_lifetime: timedelta,
     ) -> None:
         self._store = store
         self._challenges = challenges
         self._authenticator = authenticator
+        self._serving = serving
         self._max_lifetime = max_lifetime
 
     async def present(self, request: web.Request) -> web.Response:
@@ -74,8 +82,9 @@ class Routes:
         values = [
             {"hostname": str(v.hostname), "value": v.value, "expires_at": v.expires_at.isoformat()}
             for v in await self._store.values(token.id)
+            if v.is_served(self._serving)
         ]
-        return json_response(describe(token) | {"values": values})
+        return json_response(describe(token, self._serving) | {"values": values})
 
     async def _permit(self, request: web.Request, action: Action) -> tuple[Token, Grant, Body]:
         """Who wants what, and the grant that lets them. What a known token is refused is put on record."""
@@ -94,13 +103,14 @@ def build_api(
     limits: Limits,
     settings: ApiSettings,
     *,
-    apexes: Sequence[Name],
+    apex: Name,
+    serving: Serving,
     max_lifetime: timedelta,
 ) -> web.Application:
-    """The application on the API listener, for zones of these *apexes*."""
+    """The application on the API listener, where *serving* is served; new accounts come into the zone of *apex*."""
     authenticator = Authenticator(store, challenges, limits)
-    routes = Routes(store, challenges, authenticator, max_lifetime=max_lifetime)
-    acme_dns = AcmeDns(store, challenges, authenticator, limits, apexes=apexes, registration=settings.registration)
+    routes = Routes(store, challenges, authenticator, serving=serving, max_lifetime=max_lifetime)
+    acme_dns = AcmeDns(store, challenges, authenticator, limits, apex=apex, registration=settings.registration)
     app = web.Application(
         client_max_size=MAX_BODY,
         middlewares=[

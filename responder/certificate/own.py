@@ -26,7 +26,7 @@ from responder.errors import AuthorityUnavailable, Invalid, NameTaken, NotFound,
 from responder.logs import Outage
 from responder.store import NewToken, OwnCertificate, Store
 from responder.tls.keypair import KeyPair, key_pem, new_key
-from responder.tokens.hostname import challenge_name
+from responder.tokens.hostname import challenge_name, zone_of
 from responder.tokens.token import Grant, Token
 
 LOOK_INTERVAL = 30.0
@@ -81,11 +81,11 @@ class OwnCertificateKeeper:
         self._hostname = hostname
         self._acme = settings.api.acme
         self._caa = _served_caa(settings)
-        zone = next(zone for zone in settings.zones if hostname.is_within(zone.name))
-        self._apex = zone.name
+        apex = zone_of(hostname, settings.serving.apexes)
+        zone = next(zone for zone in settings.zones if zone.name == apex)
         # An attempt that a restart cut off is made again at once. Resolvers count whole seconds, and the last one, too.
         self._absence_ttl = zone.negative_ttl + 1
-        self._grant = Grant(hostname=hostname, challenge_name=challenge_name(hostname, self._apex))
+        self._grant = Grant(hostname=hostname, challenge_name=challenge_name(hostname, zone.name), apex=zone.name)
         self._store = store
         self._challenges = challenges
         self._use = use
@@ -258,13 +258,15 @@ class OwnCertificateKeeper:
                 token = await self._store.token(token_id)
             except NotFound:
                 return await self._mint(token_id)
-            if token.revoked_at is None and self._grant in token.grants:
-                return token
+            if token.revoked_at is None:
+                if self._grant in token.grants:
+                    return token
+                await self._store.revoke(token_id, at=self._clock())  # it holds the name in a zone that was renamed
         raise AssertionError  # there are always more numbers
 
     async def _mint(self, token_id: UUID) -> Token:
-        grants = ((self._grant, self._apex),)
-        new = NewToken(id=token_id, digest=None, description=DESCRIPTION, grants=grants, created_at=self._clock())
+        grants, now = (self._grant,), self._clock()
+        new = NewToken(id=token_id, digest=None, description=DESCRIPTION, grants=grants, created_at=now)
         try:
             return await self._store.mint(new)
         except NameTaken as fault:

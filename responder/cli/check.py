@@ -14,7 +14,7 @@ from responder.cli.parameters import Text
 from responder.config import Endpoint, Settings, ZoneSettings
 from responder.errors import Invalid, InvalidRequest
 from responder.names import Name
-from responder.tokens.hostname import parse_hostname, zone_of
+from responder.tokens.hostname import parse_hostname
 from responder.tokens.token import Grant, State, Token
 
 if TYPE_CHECKING:
@@ -92,6 +92,7 @@ def check(
         patients = await _patients(settings, store, hosts)
         case = Case(
             zones=_zones(settings, patients),
+            serving=settings.serving,
             serials=await store.serials(),
             patients=patients,
             policy=Policy(ca, account_uri),
@@ -130,7 +131,6 @@ async def _patients(settings: Settings, store: Store, hosts: Sequence[str]) -> l
     """What is to be looked at. Raises `InvalidRequest` with a line for each host that cannot be."""
     from responder.doctor import Patient
 
-    apexes = [zone.name for zone in settings.zones]
     wildcards: dict[Name, bool] = {}
     patients: list[Patient] = []
     faults: list[str] = []
@@ -145,8 +145,8 @@ async def _patients(settings: Settings, store: Store, hosts: Sequence[str]) -> l
         granted = await _granted(store, hostname)
         if granted is None:
             faults.append(f"no valid token is granted {hostname}: mint one with: responder token mint {hostname}")
-        elif zone_of(granted[1].challenge_name, apexes) is None:
-            faults.append(f"{hostname} has the challenge name {granted[1].challenge_name}, which is in no zone of ours")
+        elif (fault_text := settings.serving.fault(granted[1].challenge_name, granted[1].apex)) is not None:
+            faults.append(f"{hostname}: {fault_text}")
         else:
             token, grant = granted
             patients.append(Patient(grant=grant, token_id=token.id, wildcard=wildcard))
@@ -167,7 +167,5 @@ async def _granted(store: Store, hostname: Name) -> tuple[Token, Grant] | None:
 def _zones(settings: Settings, patients: Sequence[Patient]) -> list[ZoneSettings]:
     """The zones of these hostnames; all of them, if it is about no hostname in particular."""
     return [
-        zone
-        for zone in settings.zones
-        if not patients or any(patient.grant.challenge_name.is_within(zone.name) for patient in patients)
+        zone for zone in settings.zones if not patients or any(patient.grant.apex == zone.name for patient in patients)
     ]

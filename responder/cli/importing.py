@@ -46,6 +46,7 @@ def acme_dns(context: Context, database_url: str, *, dry_run: bool, zone: Name |
     chosen = _zone(context.settings, zone)
     plan = Plan(
         apex=chosen.name,
+        serving=context.settings.serving,
         taken=frozenset(rrset.owner for rrset in chosen.static.rrsets),
         lifetime=timedelta(seconds=context.settings.values.lifetime),
         dry_run=dry_run,
@@ -135,7 +136,7 @@ def _describe(account: Account) -> dict[str, Any]:
     token = account.token
     return {
         "id": str(token.id),
-        "challenge_name": str(token.grants[0][0].challenge_name),
+        "challenge_name": str(token.grants[0].challenge_name),
         "allow_from": [str(network) for network in token.allow_from],
         "values": list(account.values),
         "last_used_at": account.last_used_at.isoformat() if account.last_used_at else None,

@@ -24,13 +24,13 @@ from responder.certificate.order import obtain
 from responder.certificate.remote import RemoteSolver, solving
 from responder.cli.context import OUTPUT, Context, ended_by_signals, instant_text, print_json
 from responder.cli.parameters import Parsed, parse_hosts
+from responder.cli.tokens.grants import derive
 from responder.config import Settings, parse_contact, parse_directory
 from responder.errors import CannotStart, CertificateRefused, Invalid, NotFound
 from responder.files import atomicfile
 from responder.names import Name
 from responder.store import NewToken, Store
 from responder.tls.keypair import KeyPair, key_pem, new_key
-from responder.tokens.hostname import challenge_name, home_zone
 from responder.tokens.secret import Secret, digest, mint_secret
 from responder.tokens.token import Grant
 
@@ -150,7 +150,9 @@ async def _token(
 ) -> AsyncIterator[tuple[Secret, list[Grant]]]:
     """A token for *hostnames*, and what it is granted; revoked at the end, however that comes about."""
     owned = await store.owned(hostnames)
-    grants = [owned.get(hostname) or _derived(settings, hostname) for hostname in hostnames]
+    grants = [owned.get(hostname) or derive(settings, hostname) for hostname in hostnames]
+    for grant in grants:
+        grant.check_served(settings.serving)
     secret, now = mint_secret(), datetime.now(UTC)
     new = NewToken(
         digest=digest(secret),
@@ -161,7 +163,7 @@ async def _token(
     )
     try:
         await store.mint(new)
-        yield secret, [grant for grant, _ in grants]
+        yield secret, grants
     finally:
         with suppress(NotFound):  # it was never minted
             await asyncio.shield(store.revoke(new.id, at=datetime.now(UTC)))
@@ -174,12 +176,6 @@ async def _solver(wanted: _Wanted, secret: Secret) -> AsyncIterator[RemoteSolver
     async with solving(wanted.url, secret, lifetime=lifetime, trust_anybody=wanted.is_local) as solver:
         await solver.check()
         yield solver
-
-
-def _derived(settings: Settings, hostname: Name) -> tuple[Grant, Name]:
-    """The usual grant for a hostname that has none yet, with the apex of its zone. Raises `InvalidName`."""
-    apex = home_zone(hostname, [zone.name for zone in settings.zones])
-    return Grant(hostname=hostname, challenge_name=challenge_name(hostname, apex)), apex
 
 
 def _binding(kid: str, key_file: Path | None, key: str | None) -> Binding | None:

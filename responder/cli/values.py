@@ -22,16 +22,24 @@ def value() -> None:
 @OUTPUT
 @click.pass_obj
 def list_values(context: Context, output: str) -> None:
-    """List what is being served, by hostname, age and expiry."""
+    """List the values in place by hostname, age and expiry, and whether they are being served."""
+    serving = context.settings.serving
     values = context.with_store(lambda store: store.values())
     if output == "json":
-        print_json([_describe(live) for live in values])
+        print_json([_describe(live) | {"served": live.is_served(serving)} for live in values])
         return
     print_table(
-        ["HOSTNAME", "VALUE", "PRESENTED", "EXPIRES", "TOKEN"],
+        ["HOSTNAME", "VALUE", "SERVED", "PRESENTED", "EXPIRES", "TOKEN"],
         (
-            [str(v.hostname), v.value, instant_text(v.presented_at), instant_text(v.expires_at), str(v.token_id)]
-            for v in values
+            [
+                str(live.hostname),
+                live.value,
+                "yes" if live.is_served(serving) else "no",
+                instant_text(live.presented_at),
+                instant_text(live.expires_at),
+                str(live.token_id),
+            ]
+            for live in values
         ),
     )
 
@@ -67,7 +75,7 @@ async def _challenge_name(store: Store, text: str) -> Name:
     """The challenge name that *text* means: itself, its `_acme-challenge` alias, or a hostname's."""
     name = Name.parse(text.removeprefix("*."))
     for live in await store.values():
-        grant = Grant(hostname=live.hostname, challenge_name=live.challenge_name)
+        grant = Grant(hostname=live.hostname, challenge_name=live.challenge_name, apex=live.apex)
         if name in (live.challenge_name, live.hostname, grant.delegated_name):
             return live.challenge_name
     raise NotFound(f"no value is being served for {name}: see responder value list")

@@ -43,7 +43,8 @@ from responder.dns.zone import Static
 from responder.dns.zonetext import parse_records, rname, soa_rdata
 from responder.errors import InvalidHostname, InvalidZone
 from responder.names import Name
-from responder.tokens.hostname import parse_hostname
+from responder.tokens.hostname import parse_hostname, zone_of
+from responder.tokens.serving import Serving
 
 SOA_REFRESH, SOA_RETRY, SOA_EXPIRE = 14_400, 3_600, 1_209_600
 """Seconds. They concern secondaries only; Zonemaster finds nothing to say about these."""
@@ -230,6 +231,15 @@ class Settings(Section):
         """The records of all zones, and the CAA that lets the API's own host have a certificate."""
         return tuple(_allow_api(zone.static, self.api) for zone in self.zones)
 
+    @cached_property
+    def serving(self) -> Serving:
+        """Which zones are served, and where no value can be."""
+        rrsets = [rrset for static in self.statics for rrset in static.rrsets]
+        return Serving(
+            apexes=frozenset(static.apex for static in self.statics),
+            aliases=frozenset(rrset.owner for rrset in rrsets if rrset.type == RRType.CNAME),
+        )
+
     def effective(self) -> dict[str, object]:
         """What is in force, fit for JSON and for other people's eyes: the database's password is masked."""
         dump: dict[str, Any] = self.model_dump(mode="json")
@@ -265,11 +275,12 @@ class Settings(Section):
 def _host_faults(hostname: Name, zones: tuple[ZoneSettings, ...]) -> Iterator[str]:
     """What keeps *hostname* from getting a certificate through our own zones, with a CAA of its own."""
     # At the top of a zone, its CAA would speak for every name in it.
-    zone = next((zone for zone in zones if hostname.is_within(zone.name) and hostname != zone.name), None)
-    if zone is None:
+    apex = zone_of(hostname, (zone.name for zone in zones))
+    if apex in (None, hostname):
         yield f'"{hostname}" must be a name below a zone of ours, such as "api.{zones[0].name}"'
         return
-    if any(rrset.type == RRType.CNAME and rrset.owner == hostname for rrset in zone.static.rrsets):
+    rrsets = (rrset for zone in zones for rrset in zone.static.rrsets)
+    if any(rrset.type == RRType.CNAME and rrset.owner == hostname for rrset in rrsets):
         yield f'"{hostname}" is a CNAME in the records of its zone: give it addresses instead'
     try:
         parse_hostname(str(hostname))

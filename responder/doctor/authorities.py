@@ -17,6 +17,7 @@ from responder.doctor.questions import Outcome, Reply
 from responder.doctor.report import Check, Finding, Mend, cross, dig, note, tick
 from responder.doctor.walk import Walk
 from responder.names import Name
+from responder.tokens.hostname import zone_of
 from responder.tokens.token import Grant
 
 
@@ -37,7 +38,7 @@ class _Found:
     records: tuple[str, ...] = ()
 
     def is_ours(self, name: Name) -> bool:
-        return any(name.is_within(apex) for apex in self.apexes)
+        return zone_of(name, self.apexes) is not None
 
     def holder(self, name: Name) -> str:
         """Where records of *name* are to be put."""

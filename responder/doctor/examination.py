@@ -20,6 +20,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
 from uuid import UUID
 
 from responder.config import ZoneSettings
@@ -29,9 +31,10 @@ from responder.doctor.caa import Policy
 from responder.doctor.questions import DNS_PORT, Asker, Server
 from responder.doctor.report import Check, Finding, Mark, Mend, Section
 from responder.doctor.walk import Walk, system_resolvers
-from responder.errors import CannotExamine
+from responder.errors import CannotExamine, ResponderError
 from responder.names import Name
-from responder.store import Store
+from responder.store import Operation, Store
+from responder.tokens.serving import Serving
 from responder.tokens.token import Grant
 
 __all__ = [
@@ -64,13 +67,15 @@ class Patient:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
     """
-    What to look at, and from where. Without an *api*, that is left out.
+    What to look at, and from where. Without an *api*, that is left out; *serving* is what the whole configuration
+    serves.
 
     *resolvers* are tried in order, at *resolver_port*; every other server is asked at *port*. Values are presented
     only with a store to *write* to.
     """
 
     zones: Sequence[ZoneSettings]
+    serving: Serving
     serials: Mapping[Name, int]
     patients: Sequence[Patient]
     policy: Policy
@@ -140,18 +145,25 @@ async def _examine_api(walk: Walk, place: Api) -> Section:
 
 async def _examine_host(case: Case, walk: Walk, patient: Patient, serving: Mapping[Name, Sequence[Server]]) -> Section:
     grant = patient.grant
-    zone = next(zone for zone in case.zones if grant.challenge_name.is_within(zone.name))
+    zone = next(zone for zone in case.zones if zone.name == grant.apex)
     servers = serving[zone.name]
     findings, caa = await asyncio.gather(hostname.examine(walk, grant, servers), _examine_caa(case, walk, patient))
     if case.write is None:
         findings += await hostname.examine_path(walk, grant)
     else:  # and the resolver has not been asked yet, so that it has nothing to forget
-        findings += await probe.examine(walk, case.write, patient.token_id, grant, servers, zone.negative_ttl)
+        apply = partial(_apply, case.write, case.serving)
+        findings += await probe.examine(walk, apply, patient.token_id, grant, servers, zone.negative_ttl)
     return Section(grant.hostname, (*findings, *caa))
+
+
+async def _apply(store: Store, serving: Serving, operation: Operation) -> None:
+    (outcome,) = (await store.apply([operation], serving=serving, now=datetime.now(UTC))).outcomes
+    if isinstance(outcome, ResponderError):
+        raise outcome
 
 
 async def _examine_caa(case: Case, walk: Walk, patient: Patient) -> list[Finding]:
     if not patient.grant.names_a_host:
         return []  # an account for names that nobody told us; what it is granted is not what a certificate names
-    apexes = [zone.name for zone in case.zones]
+    apexes = case.serving.apexes
     return await authorities.examine(walk, patient.grant, case.policy, apexes, wildcard=patient.wildcard)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
@@ -20,7 +20,7 @@ from responder.doctor.report import Check, Finding, Mark, cross, tick
 from responder.doctor.walk import Walk
 from responder.errors import ResponderError
 from responder.names import Name
-from responder.store import Cleanup, Operation, Present, Store
+from responder.store import Cleanup, Operation, Present
 from responder.tokens.token import Grant
 
 VALUE_BYTES = 32
@@ -39,18 +39,22 @@ CLIENT = "responder check"
 """Where the audit says that the value came from."""
 
 
+Apply = Callable[[Operation], Awaitable[None]]
+"""Carries out what is to be written. Raises what the store raises, and what it refuses with."""
+
+
 async def examine(
-    walk: Walk, store: Store, token_id: UUID, grant: Grant, nameservers: Sequence[Server], negative_ttl: int
+    walk: Walk, apply: Apply, token_id: UUID, grant: Grant, nameservers: Sequence[Server], negative_ttl: int
 ) -> list[Finding]:
     """
-    Present a value of our own for *grant*, with a token that covers it; look for it at *nameservers* and through the
-    resolver, which may remember for *negative_ttl* seconds that there was none; clean it up.
+    Present a value of our own for *grant* by *apply*, with a token that covers it; look for it at *nameservers* and
+    through the resolver, which may remember for *negative_ttl* seconds that there was none; clean it up.
     """
     if not nameservers:
         return [_untried(grant)]
     value = secrets.token_urlsafe(VALUE_BYTES)
     try:
-        async with _presented(store, token_id, grant.challenge_name, value):
+        async with _presented(apply, token_id, grant.challenge_name, value):
             findings = [
                 await _judge_served(walk, grant.challenge_name, value, nameservers),
                 await _judge_resolved(walk, grant, value, RESOLVED_PATIENCE + negative_ttl),
@@ -77,24 +81,15 @@ def _untried(grant: Grant) -> Finding:
 
 
 @asynccontextmanager
-async def _presented(store: Store, token_id: UUID, name: Name, value: str) -> AsyncIterator[None]:
-    """Have the value in place for as long as the block lasts. Raises what the store raises, and refuses with."""
+async def _presented(apply: Apply, token_id: UUID, name: Name, value: str) -> AsyncIterator[None]:
+    """Have the value in place for as long as the block lasts. Raises as *apply*."""
     try:
         expires_at = datetime.now(UTC) + LIFETIME
-        await _apply(
-            store,
-            Present(token_id=token_id, challenge_name=name, value=value, expires_at=expires_at, client=CLIENT),
-        )
+        await apply(Present(token_id=token_id, challenge_name=name, value=value, expires_at=expires_at, client=CLIENT))
         yield
     finally:
         # Also if presenting was interrupted: nobody knows then whether it was done.
-        await _apply(store, Cleanup(token_id=token_id, challenge_name=name, value=value, client=CLIENT))
-
-
-async def _apply(store: Store, operation: Operation) -> None:
-    (outcome,) = (await store.apply([operation], now=datetime.now(UTC))).outcomes
-    if isinstance(outcome, ResponderError):
-        raise outcome
+        await apply(Cleanup(token_id=token_id, challenge_name=name, value=value, client=CLIENT))
 
 
 async def _judge_served(walk: Walk, name: Name, value: str, nameservers: Sequence[Server]) -> Finding:

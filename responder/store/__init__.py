@@ -9,6 +9,7 @@ this program cannot use is `StoreOutdated`. It decides nothing about requests: s
 from responder.store.accounts import Account
 from responder.store.audit import Action, AuditEvent, Verdict
 from responder.store.certificates import OwnCertificate
+from responder.store.grants import Unserved
 from responder.store.hints import Hint, Hints
 from responder.store.migration import SchemaState
 from responder.store.nodes import Node, NodeReport, ServedZone
@@ -43,6 +44,7 @@ __all__ = [
     "Statistics",
     "Step",
     "Store",
+    "Unserved",
     "Update",
     "Verdict",
     "names",

@@ -19,6 +19,7 @@ from responder.store.grants import Wanted, give, owned
 from responder.store.schema import tokens
 from responder.store.tokens import NewToken, insert_tokens
 from responder.store.values import apply
+from responder.tokens.serving import Serving
 from responder.tokens.values import Present
 
 CLIENT = "import"
@@ -35,7 +36,13 @@ class Account:
 
 
 def take_over(
-    connection: Connection, accounts: Sequence[Account], *, at: datetime, until: datetime, dry_run: bool
+    connection: Connection,
+    accounts: Sequence[Account],
+    *,
+    serving: Serving,
+    at: datetime,
+    until: datetime,
+    dry_run: bool,
 ) -> set[UUID]:
     """
     Write down those *accounts* that are not here yet, with their values, which stay *until* then, and return their ids.
@@ -46,7 +53,7 @@ def take_over(
         known = _known(connection, [account.token.id for account in accounts])
         new = {account.token.id: account for account in accounts if account.token.id not in known}
         if new:
-            _write(connection, list(new.values()), at=at, until=until)
+            _write(connection, list(new.values()), serving=serving, at=at, until=until)
         if dry_run:
             savepoint.rollback()
     return set(new)
@@ -64,14 +71,14 @@ def _known(connection: Connection, ids: Sequence[UUID]) -> set[UUID]:
     return {known for chunk in journal.chunks(ids) for known in connection.scalars(_KNOWN, {"ids": chunk})}
 
 
-def _write(connection: Connection, new: Sequence[Account], *, at: datetime, until: datetime) -> None:
+def _write(connection: Connection, new: Sequence[Account], *, serving: Serving, at: datetime, until: datetime) -> None:
     zones = journal.lock_zones(connection)
-    names = [grant.hostname for account in new for grant, _ in account.token.grants]
+    names = [grant.hostname for account in new for grant in account.token.grants]
     # Tokens may share a hostname, but an account's own name is nobody else's.
     if len(set(names)) < len(names) or owned(connection, names):
         raise NameTaken("the name of an account belongs to another token")
     insert_tokens(connection, [account.token for account in new])
-    wanted = [Wanted(account.token.id, grant, apex) for account in new for grant, apex in account.token.grants]
+    wanted = [Wanted(account.token.id, grant) for account in new for grant in account.token.grants]
     give(connection, zones, wanted, action=Action.IMPORT, at=at)
     presents = [
         Present(
@@ -83,9 +90,9 @@ def _write(connection: Connection, new: Sequence[Account], *, at: datetime, unti
             evict_oldest=True,
         )
         for account in new
-        for grant, _ in account.token.grants
+        for grant in account.token.grants
         for value in account.values
     ]
-    apply(connection, presents, now=at)
+    apply(connection, presents, serving=serving, now=at)
     # What `apply` takes for use is ours, not its holder's.
     connection.execute(_USED, [{"token_id": account.token.id, "used_at": account.last_used_at} for account in new])

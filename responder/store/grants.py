@@ -10,25 +10,35 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, bindparam, delete, insert, or_, select
+from sqlalchemy import Connection, Row, bindparam, delete, distinct, func, insert, or_, select
 
 from responder.errors import NameTaken, NotFound
 from responder.names import Name
 from responder.store import journal, schema
 from responder.store.audit import Action, AuditEvent, record
-from responder.store.schema import grants, hostnames
+from responder.store.schema import grants, hostnames, tokens
+from responder.tokens.serving import Serving
 from responder.tokens.token import Grant
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A grant that a token is to have, and the apex of the zone that its challenge name is in."""
+    """A grant that a token is to have."""
 
     token_id: UUID
     grant: Grant
+
+
+@dataclass(frozen=True, slots=True)
+class Unserved:
+    """A zone of the database that is not served here, and how many *hostnames* in it *tokens* are granted."""
+
     apex: Name
+    hostnames: int
+    tokens: int
 
 
 def give(
@@ -42,8 +52,8 @@ def give(
     """Grant what is *wanted*, as far as it is not granted already. Raises `NameTaken`, or `NotFound` for a zone."""
     zone_ids = {zone.apex: zone.id for zone in zones.values()}
     for each in wanted:
-        if each.apex not in zone_ids:
-            raise NotFound(f"there is no zone {each.apex}")
+        if each.grant.apex not in zone_ids:
+            raise NotFound(f"there is no zone {each.grant.apex}")
     began = _claim(connection, wanted, zone_ids)
     ids = hostname_ids(connection, (each.grant.hostname for each in wanted))
     rows = {(each.token_id, ids[each.grant.hostname]) for each in wanted} - _held(connection, wanted)
@@ -69,18 +79,37 @@ def ended(connection: Connection, hostname_ids: Iterable[int]) -> list[Name]:
     ]
 
 
-def owned(connection: Connection, names: Iterable[Name]) -> dict[Name, tuple[Grant, Name]]:
-    """The challenge names that some of these hostnames own, with the apexes of their zones."""
+def owned(connection: Connection, names: Iterable[Name]) -> dict[Name, Grant]:
+    """The challenge names that some of these hostnames own."""
     query = (
         select(hostnames.c.hostname, hostnames.c.challenge_name, schema.zones.c.apex)
         .join(schema.zones, schema.zones.c.id == hostnames.c.zone_id)
         .where(hostnames.c.hostname.in_(bindparam("names", expanding=True)), journal.is_granted())
     )
     return {
-        row.hostname: (Grant(hostname=row.hostname, challenge_name=row.challenge_name), row.apex)
+        row.hostname: _grant(row)
         for chunk in journal.chunks(dict.fromkeys(names))
         for row in connection.execute(query, {"names": chunk})
     }
+
+
+def unserved(connection: Connection, serving: Serving, *, now: datetime) -> list[Unserved]:
+    """The zones that are not served where *serving* is, and that valid tokens have hostnames in."""
+    query = (
+        select(
+            schema.zones.c.apex,
+            func.count(distinct(hostnames.c.id)).label("hostnames"),
+            func.count(distinct(tokens.c.id)).label("tokens"),
+        )
+        .join(hostnames, hostnames.c.zone_id == schema.zones.c.id)
+        .join(grants, grants.c.hostname_id == hostnames.c.id)
+        .join(tokens, tokens.c.id == grants.c.token_id)
+        .where(tokens.c.revoked_at.is_(None), tokens.c.expires_at.is_(None) | (tokens.c.expires_at > now))
+        .group_by(schema.zones.c.apex)
+        .order_by(schema.zones.c.apex)
+    )
+    rows = connection.execute(query)
+    return [Unserved(row.apex, row.hostnames, row.tokens) for row in rows if row.apex not in serving.apexes]
 
 
 def hostname_ids(connection: Connection, names: Iterable[Name]) -> dict[Name, int]:
@@ -109,11 +138,10 @@ def _held(connection: Connection, wanted: Iterable[Wanted]) -> set[tuple[UUID, i
 
 @dataclass(frozen=True, slots=True)
 class _Owner:
-    """A hostname and its challenge name; *id* is None while it has no row yet."""
+    """A hostname with its challenge name and zone; *id* is None while it has no row yet."""
 
     id: int | None
-    hostname: Name
-    challenge_name: Name
+    grant: Grant
     granted: bool
 
 
@@ -124,21 +152,26 @@ def _claim(connection: Connection, wanted: Iterable[Wanted], zone_ids: dict[Name
     Raises `NameTaken`, naming the hostname that has the name or the name that the hostname has.
     """
     owners = [owner for chunk in journal.chunks(each.grant for each in wanted) for owner in _owners(connection, chunk)]
-    by_hostname = {owner.hostname: owner for owner in owners}
-    by_name = {owner.challenge_name: owner for owner in owners}
+    by_hostname = {owner.grant.hostname: owner for owner in owners}
+    by_name = {owner.grant.challenge_name: owner for owner in owners}
     vacated: set[int] = set()
     rows, began = [], []
     for each in wanted:
         grant = each.grant
         current, other = by_hostname.get(grant.hostname), by_name.get(grant.challenge_name)
-        if current is None or current is not other:
+        has_it = current is not None and current.grant == grant
+        if not has_it:
             vacated |= _displace(grant, current, other)
             rows.append(
-                {"hostname": grant.hostname, "challenge_name": grant.challenge_name, "zone_id": zone_ids[each.apex]}
+                {
+                    "hostname": grant.hostname,
+                    "challenge_name": grant.challenge_name,
+                    "zone_id": zone_ids[grant.apex],
+                }
             )
-        if current is None or current is not other or not current.granted:
+        if current is None or not has_it or not current.granted:
             began.append(grant.challenge_name)
-        claimed = _Owner(None, grant.hostname, grant.challenge_name, granted=True)
+        claimed = _Owner(None, grant, granted=True)
         by_hostname[grant.hostname] = by_name[grant.challenge_name] = claimed
     for chunk in journal.chunks(vacated):
         connection.execute(delete(hostnames).where(hostnames.c.id.in_(chunk)))
@@ -150,27 +183,37 @@ def _claim(connection: Connection, wanted: Iterable[Wanted], zone_ids: dict[Name
 def _displace(grant: Grant, current: _Owner | None, other: _Owner | None) -> set[int]:
     """The rows that stand in the way of *grant* and that no token needs any more."""
     if current is not None and current.granted:
+        name, apex = current.grant.challenge_name, current.grant.apex
+        still = "" if apex == grant.apex else " if that zone is in the configuration"
         raise NameTaken(
-            f"{grant.hostname} already publishes at {current.challenge_name}: use --alias {current.challenge_name}, "
-            "or revoke the tokens that are granted it first"
+            f"{grant.hostname} already publishes at {name} in the zone {apex}: use --alias {name}{still}, or first "
+            "take the hostname from the tokens that are granted it (see responder token list, token deny)"
         )
     if other is not None and other.granted:
-        raise NameTaken(f"{grant.challenge_name} already belongs to {other.hostname}: choose another name with --alias")
+        raise NameTaken(
+            f"{grant.challenge_name} already belongs to {other.grant.hostname}: choose another name with --alias"
+        )
     return {owner.id for owner in (current, other) if owner is not None and owner.id is not None}
 
 
 def _owners(connection: Connection, wanted: Sequence[Grant]) -> list[_Owner]:
     """The rows of the hostnames wanted, and of those that have the challenge names wanted."""
-    query = select(hostnames, journal.is_granted().label("granted")).where(
-        or_(
-            hostnames.c.hostname.in_(bindparam("hostnames", expanding=True)),
-            hostnames.c.challenge_name.in_(bindparam("names", expanding=True)),
+    query = (
+        select(hostnames, schema.zones.c.apex, journal.is_granted().label("granted"))
+        .join(schema.zones, schema.zones.c.id == hostnames.c.zone_id)
+        .where(
+            or_(
+                hostnames.c.hostname.in_(bindparam("hostnames", expanding=True)),
+                hostnames.c.challenge_name.in_(bindparam("names", expanding=True)),
+            )
         )
     )
     parameters = {
         "hostnames": [grant.hostname for grant in wanted],
         "names": [grant.challenge_name for grant in wanted],
     }
-    return [
-        _Owner(row.id, row.hostname, row.challenge_name, row.granted) for row in connection.execute(query, parameters)
-    ]
+    return [_Owner(row.id, _grant(row), row.granted) for row in connection.execute(query, parameters)]
+
+
+def _grant(row: Row[*tuple[Any, ...]]) -> Grant:
+    return Grant(hostname=row.hostname, challenge_name=row.challenge_name, apex=row.apex)

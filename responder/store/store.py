@@ -38,6 +38,7 @@ from responder.store.accounts import Account
 from responder.store.audit import AuditEvent
 from responder.store.certificates import OwnCertificate
 from responder.store.database import Database
+from responder.store.grants import Unserved
 from responder.store.hints import Hint, Hints
 from responder.store.migration import SchemaState
 from responder.store.nodes import Node, NodeReport
@@ -49,6 +50,7 @@ from responder.store.tokens import NewToken
 from responder.store.values import Applied, LiveValue
 from responder.tls.keypair import KeyPair
 from responder.tokens.secret import Digest
+from responder.tokens.serving import Serving
 from responder.tokens.token import Grant, Token
 from responder.tokens.values import Operation
 
@@ -175,8 +177,8 @@ class Store:
         """Give a token a new secret; those before it are good for another *grace*. Raises `NotFound`."""
         return await self._database.write(tokens.rotate, token_id, digest, at=at, grace=grace)
 
-    async def allow(self, token_id: UUID, grants: Iterable[tuple[Grant, Name]], *, at: datetime) -> Token:
-        """Grant a token more. *grants* come with the apexes of their zones. Raises as `mint`, or `NotFound`."""
+    async def allow(self, token_id: UUID, grants: Iterable[Grant], *, at: datetime) -> Token:
+        """Grant a token more. Raises as `mint`, or `NotFound`."""
         return await self._database.write(tokens.allow, token_id, grants, at=at)
 
     async def deny(self, token_id: UUID, names: Iterable[Name], *, at: datetime) -> Token:
@@ -184,23 +186,26 @@ class Store:
         return await self._database.write(tokens.deny, token_id, names, at=at)
 
     async def take_over(
-        self, batch: Sequence[Account], *, at: datetime, until: datetime, dry_run: bool = False
+        self, batch: Sequence[Account], *, serving: Serving, at: datetime, until: datetime, dry_run: bool = False
     ) -> set[UUID]:
         """
         Make those accounts of another server ours that are not yet, and return their ids; their values stay *until*.
 
         In one transaction; a *dry_run* finds out the same and leaves no trace. Raises as `mint`, for all of them.
         """
-        return await self._database.write(accounts.take_over, batch, at=at, until=until, dry_run=dry_run)
+        return await self._database.write(
+            accounts.take_over, batch, serving=serving, at=at, until=until, dry_run=dry_run
+        )
 
-    async def apply(self, batch: Sequence[Operation], *, now: datetime) -> Applied:
+    async def apply(self, batch: Sequence[Operation], *, serving: Serving, now: datetime) -> Applied:
         """
         Carry out presents, cleanups and updates, in order, in one transaction of a constant number of statements.
 
-        An operation that is refused (`Unauthenticated`, `NotCovered`, `TooManyValues`) has that error as its outcome
-        and does not hinder the others. Meant for batches of up to some thousands.
+        An operation that is refused (`Unauthenticated`, `NotCovered`, `NotServed` where *serving* is served,
+        `TooManyValues`) has that error as its outcome and does not hinder the others. Meant for batches of up to some
+        thousands.
         """
-        return await self._database.write(values.apply, batch, now=now)
+        return await self._database.write(values.apply, batch, serving=serving, now=now)
 
     async def expire(self, *, now: datetime) -> list[Change]:
         """Remove values whose time is over, a limited number at once: call again until nothing comes back."""
@@ -229,9 +234,13 @@ class Store:
         """32 random octets by that name, the same for every process of every node."""
         return await self._database.write(keys.key, name)
 
-    async def owned(self, hostnames: Iterable[Name]) -> dict[Name, tuple[Grant, Name]]:
-        """The challenge names that some of *hostnames* own by now, as grants with the apexes of their zones."""
+    async def owned(self, hostnames: Iterable[Name]) -> dict[Name, Grant]:
+        """The challenge names that some of *hostnames* own by now."""
         return await self._database.read(grants.owned, hostnames)
+
+    async def unserved(self, serving: Serving, *, now: datetime) -> list[Unserved]:
+        """The zones that are not served where *serving* is, and that valid tokens have hostnames in."""
+        return await self._database.read(grants.unserved, serving, now=now)
 
     async def account_key(self, directory: str, new: bytes) -> bytes:
         """The key of our account with the CA at *directory*, in PEM: *new*, if there is none yet."""

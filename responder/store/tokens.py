@@ -34,7 +34,7 @@ from responder.names import Name
 from responder.store import journal
 from responder.store.audit import Action, AuditEvent, record
 from responder.store.grants import Wanted, ended, give, hostname_ids
-from responder.store.schema import Instant, challenge_values, grants, hostnames, secrets, tokens
+from responder.store.schema import Instant, challenge_values, grants, hostnames, secrets, tokens, zones
 from responder.store.values import remove
 from responder.tokens.network import Network
 from responder.tokens.secret import Digest
@@ -44,13 +44,13 @@ from responder.tokens.token import Grant, Token
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewToken:
     """
-    A token to be minted. *grants* come with the apex of the zone that each challenge name is in.
+    A token to be minted.
 
     One that is taken over from a server that kept a *bcrypt* hash of its secret has no digest yet.
     """
 
     digest: Digest | None
-    grants: tuple[tuple[Grant, Name], ...]
+    grants: tuple[Grant, ...]
     created_at: datetime
     id: UUID = field(default_factory=uuid4)
     description: str | None = None
@@ -62,9 +62,9 @@ class NewToken:
 
 def mint(connection: Connection, new: NewToken) -> Token:
     """Write *new* down, with its grants; names that nobody was granted before begin to exist."""
-    zones = journal.lock_zones(connection)
+    locked = journal.lock_zones(connection)
     insert_tokens(connection, [new])
-    give(connection, zones, _wanted(new.id, new.grants), action=Action.MINT, at=new.created_at)
+    give(connection, locked, _wanted(new.id, new.grants), action=Action.MINT, at=new.created_at)
     return by_id(connection, new.id)
 
 
@@ -132,13 +132,13 @@ def granted(connection: Connection, hostname: Name) -> list[Token]:
 
 def revoke(connection: Connection, token_id: UUID, *, at: datetime) -> None:
     """End a token, and remove the values that it presented. Once is enough, twice does no harm."""
-    zones = journal.lock_zones(connection)
+    locked = journal.lock_zones(connection)
     if by_id(connection, token_id).revoked_at is not None:
         return
     connection.execute(update(tokens).where(tokens.c.id == token_id).values(revoked_at=at))
     ids = list(connection.scalars(select(grants.c.hostname_id).where(grants.c.token_id == token_id)))
     touched = _drop_values(connection, token_id)
-    journal.advance_names(connection, zones, [*touched, *ended(connection, ids)], now=at)
+    journal.advance_names(connection, locked, [*touched, *ended(connection, ids)], now=at)
     record(connection, [AuditEvent(at=at, action=Action.REVOKE, token_id=token_id)])
 
 
@@ -162,17 +162,17 @@ def rotate(connection: Connection, token_id: UUID, digest: Digest, *, at: dateti
     return by_id(connection, token_id)
 
 
-def allow(connection: Connection, token_id: UUID, wanted: Iterable[tuple[Grant, Name]], *, at: datetime) -> Token:
+def allow(connection: Connection, token_id: UUID, wanted: Iterable[Grant], *, at: datetime) -> Token:
     """Grant a token more hostnames. Raises `NotFound`, also for a revoked one, or `NameTaken`."""
-    zones = journal.lock_zones(connection)
+    locked = journal.lock_zones(connection)
     _usable(connection, token_id)
-    give(connection, zones, _wanted(token_id, wanted), action=Action.ALLOW, at=at)
+    give(connection, locked, _wanted(token_id, wanted), action=Action.ALLOW, at=at)
     return by_id(connection, token_id)
 
 
 def deny(connection: Connection, token_id: UUID, names: Iterable[Name], *, at: datetime) -> Token:
     """Take hostnames from a token, and what it presented for them. Raises `NotFound` unless it has them all."""
-    zones = journal.lock_zones(connection)
+    locked = journal.lock_zones(connection)
     held = {grant.hostname for grant in _usable(connection, token_id).grants}
     denied = list(dict.fromkeys(names))
     if missing := [name for name in denied if name not in held]:
@@ -181,7 +181,7 @@ def deny(connection: Connection, token_id: UUID, names: Iterable[Name], *, at: d
     touched = _drop_values(connection, token_id, ids)
     for chunk in journal.chunks(ids):
         connection.execute(delete(grants).where(grants.c.token_id == token_id, grants.c.hostname_id.in_(chunk)))
-    journal.advance_names(connection, zones, [*touched, *ended(connection, ids)], now=at)
+    journal.advance_names(connection, locked, [*touched, *ended(connection, ids)], now=at)
     record(
         connection,
         (AuditEvent(at=at, action=Action.DENY, token_id=token_id, hostname=hostname) for hostname in denied),
@@ -223,11 +223,12 @@ def insert_tokens(connection: Connection, new: Sequence[NewToken]) -> None:
 _NO_SUCH_TOKEN = "there is no token with that id: see responder token list"  # noqa: S105
 
 _EVERY_SECRET = (
-    select(tokens, hostnames.c.hostname, hostnames.c.challenge_name)
+    select(tokens, hostnames.c.hostname, hostnames.c.challenge_name, zones.c.apex)
     .add_columns(secrets.c.generation, secrets.c.digest, secrets.c.expires_at.label("secret_expires_at"))
     .join(secrets, secrets.c.token_id == tokens.c.id)
     .outerjoin(grants, grants.c.token_id == tokens.c.id)
     .outerjoin(hostnames, hostnames.c.id == grants.c.hostname_id)
+    .outerjoin(zones, zones.c.id == hostnames.c.zone_id)
     .order_by(tokens.c.created_at, tokens.c.id, hostnames.c.hostname)
 )
 _newer = secrets.alias("newer")
@@ -248,7 +249,7 @@ def _tokens(rows: Iterable[Row[*tuple[Any, ...]]]) -> Iterator[tuple[Row[*tuple[
             Token(
                 id=row.id,
                 description=row.description,
-                grants=tuple(Grant(hostname=one.hostname, challenge_name=one.challenge_name) for one in granted),
+                grants=tuple(_grant(one) for one in granted),
                 created_at=row.created_at,
                 expires_at=row.expires_at,
                 last_used_at=row.last_used_at,
@@ -258,6 +259,10 @@ def _tokens(rows: Iterable[Row[*tuple[Any, ...]]]) -> Iterator[tuple[Row[*tuple[
                 generation=row.generation,
             ),
         )
+
+
+def _grant(row: Row[*tuple[Any, ...]]) -> Grant:
+    return Grant(hostname=row.hostname, challenge_name=row.challenge_name, apex=row.apex)
 
 
 def _until(token: Token, expires_at: datetime | None) -> Token:
@@ -279,8 +284,8 @@ def _drop_values(connection: Connection, token_id: UUID, at: Iterable[int] | Non
     return list(dict.fromkeys(row.challenge_name for row in mine))
 
 
-def _wanted(token_id: UUID, wanted: Iterable[tuple[Grant, Name]]) -> list[Wanted]:
-    return [Wanted(token_id, grant, apex) for grant, apex in dict.fromkeys(wanted)]
+def _wanted(token_id: UUID, wanted: Iterable[Grant]) -> list[Wanted]:
+    return [Wanted(token_id, grant) for grant in dict.fromkeys(wanted)]
 
 
 def _usable(connection: Connection, token_id: UUID) -> Token:

@@ -16,11 +16,12 @@ from uuid import UUID
 from sqlalchemy import Connection, Text, bindparam, delete, insert, literal, select, type_coerce, update
 
 from responder.dns.zone import Change
-from responder.errors import NotCovered, NotFound, ResponderError, Unauthenticated
+from responder.errors import NotCovered, NotFound, NotServed, ResponderError, Unauthenticated
 from responder.names import Name
 from responder.store import journal
 from responder.store.audit import Action, AuditEvent, Verdict, record
-from responder.store.schema import Instant, challenge_values, grants, hostnames, secrets, tokens
+from responder.store.schema import Instant, challenge_values, grants, hostnames, secrets, tokens, zones
+from responder.tokens.serving import Serving
 from responder.tokens.token import Grant
 from responder.tokens.values import (
     Cleanup,
@@ -31,7 +32,6 @@ from responder.tokens.values import (
     Present,
     Rejected,
     Step,
-    names,
     settle,
     steps,
 )
@@ -46,10 +46,15 @@ class LiveValue:
 
     hostname: Name
     challenge_name: Name
+    apex: Name
     value: str
     token_id: UUID
     presented_at: datetime
     expires_at: datetime
+
+    def is_served(self, serving: Serving) -> bool:
+        """Whether the DNS shows it, where *serving* is served."""
+        return serving.fault(self.challenge_name, self.apex) is None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,21 +65,20 @@ class Applied:
     changes: list[Change]
 
 
-def apply(connection: Connection, batch: Sequence[Operation], *, now: datetime) -> Applied:
-    """Settle *batch* and write down what came of it."""
+def apply(connection: Connection, batch: Sequence[Operation], *, serving: Serving, now: datetime) -> Applied:
+    """Settle *batch* and write down what came of it. What is not served where *serving* is, is refused."""
     if not batch:
         return Applied(outcomes=[], changes=[])
-    zones = journal.lock_zones(connection)
+    locked = journal.lock_zones(connection)
     wanted = [step for operation in batch for step in steps(operation)]
-    places = _places(connection, {step.challenge_name for step in wanted})
-    permits = _Permits(connection, wanted, places, now)
+    places = _places(connection, {step.challenge_name for step in wanted}, locked)
+    permits = _Permits(connection, wanted, places, serving, now)
     effects, after = settle(batch, {name: place.values for name, place in places.items()}, permits.check, now=now)
     _write(connection, places, after)
     _mark_used(connection, permits.used, now)
-    changes = journal.advance(connection, zones, _visible(places, after), now=now)
+    changes = journal.advance(connection, locked, _visible(places, after), now=now)
     record(connection, _events(batch, effects, places, now))
-    serials = {zone.id: zone.serial for zone in zones.values()}
-    serials |= {zone.id: change.serial for change in changes for zone in zones.values() if zone.apex == change.apex}
+    serials = {zone.apex: zone.serial for zone in locked.values()} | {each.apex: each.serial for each in changes}
     return Applied(
         outcomes=[
             effect.refusal if isinstance(effect, Rejected) else _outcome(operation, effect, places, serials)
@@ -86,7 +90,7 @@ def apply(connection: Connection, batch: Sequence[Operation], *, now: datetime) 
 
 def expire(connection: Connection, *, now: datetime) -> list[Change]:
     """Remove values whose time is over, the oldest first, at most `MAX_EXPIRED`."""
-    zones = journal.lock_zones(connection)
+    locked = journal.lock_zones(connection)
     rows = connection.execute(
         select(challenge_values.c.id, challenge_values.c.value, challenge_values.c.token_id, hostnames.c.hostname)
         .add_columns(hostnames.c.challenge_name)
@@ -104,12 +108,12 @@ def expire(connection: Connection, *, now: datetime) -> list[Change]:
             for row in rows
         ),
     )
-    return journal.advance_names(connection, zones, dict.fromkeys(row.challenge_name for row in rows), now=now)
+    return journal.advance_names(connection, locked, dict.fromkeys(row.challenge_name for row in rows), now=now)
 
 
 def clear(connection: Connection, challenge_name: Name, value: str | None, *, now: datetime) -> list[str]:
     """Remove *value*, or every value, at *challenge_name* and return what was removed."""
-    zones = journal.lock_zones(connection)
+    locked = journal.lock_zones(connection)
     query = (
         select(challenge_values.c.id, challenge_values.c.value, hostnames.c.hostname)
         .join(hostnames, hostnames.c.id == challenge_values.c.hostname_id)
@@ -125,15 +129,16 @@ def clear(connection: Connection, challenge_name: Name, value: str | None, *, no
         connection,
         (AuditEvent(at=now, action=Action.CLEAR, hostname=row.hostname, value=row.value) for row in rows),
     )
-    journal.advance_names(connection, zones, [challenge_name], now=now)
+    journal.advance_names(connection, locked, [challenge_name], now=now)
     return sorted(row.value for row in rows)
 
 
 def live(connection: Connection, token_id: UUID | None) -> list[LiveValue]:
     """All values, or those at the names that a token is granted."""
     query = (
-        select(hostnames.c.hostname, hostnames.c.challenge_name, challenge_values)
+        select(hostnames.c.hostname, hostnames.c.challenge_name, zones.c.apex, challenge_values)
         .join(hostnames, hostnames.c.id == challenge_values.c.hostname_id)
+        .join(zones, zones.c.id == hostnames.c.zone_id)
         .order_by(hostnames.c.hostname, challenge_values.c.presented_at, challenge_values.c.id)
     )
     if token_id is not None:
@@ -143,6 +148,7 @@ def live(connection: Connection, token_id: UUID | None) -> list[LiveValue]:
         LiveValue(
             hostname=row.hostname,
             challenge_name=row.challenge_name,
+            apex=row.apex,
             value=row.value,
             token_id=row.token_id,
             presented_at=row.presented_at,
@@ -165,7 +171,7 @@ class _Place:
 
     id: int
     zone_id: int
-    hostname: Name
+    grant: Grant
     values: dict[str, Held]
 
 
@@ -205,14 +211,15 @@ _USED = (
 )
 
 
-def _places(connection: Connection, names: set[Name]) -> dict[Name, _Place]:
+def _places(connection: Connection, names: set[Name], locked: Mapping[int, journal.ZoneRow]) -> dict[Name, _Place]:
     places: dict[Name, _Place] = {}
     by_text: dict[str, _Place] = {}
     for row in connection.execute(_PLACES, {"names": list(names)}):
         place = by_text.get(row.challenge_name)
         if place is None:
-            place = by_text[row.challenge_name] = _Place(row.id, row.zone_id, Name.parse(row.hostname), {})
-            places[Name.parse(row.challenge_name)] = place
+            name, apex = Name.parse(row.challenge_name), locked[row.zone_id].apex
+            grant = Grant(hostname=Name.parse(row.hostname), challenge_name=name, apex=apex)
+            place = by_text[row.challenge_name] = places[name] = _Place(row.id, row.zone_id, grant, {})
         if row.value is not None:
             place.values[row.value] = Held(
                 token_id=row.token_id, presented_at=row.presented_at, expires_at=row.expires_at
@@ -228,11 +235,17 @@ class _Permits:
     """
 
     def __init__(
-        self, connection: Connection, wanted: Sequence[Step], places: Mapping[Name, _Place], now: datetime
+        self,
+        connection: Connection,
+        wanted: Sequence[Step],
+        places: Mapping[Name, _Place],
+        serving: Serving,
+        now: datetime,
     ) -> None:
         self.used: set[UUID] = set()
         self._places = places
         self._good: set[tuple[UUID, int | None]] = set()
+        self._serving = serving
         self._granted: set[tuple[UUID, int]] = set()
         rows = connection.execute(
             _PERMITS,
@@ -249,7 +262,7 @@ class _Permits:
                 self._granted.add((row.id, row.hostname_id))
 
     def check(self, step: Step) -> None:
-        """Raise `Unauthenticated`, `NotCovered` or `NotAChallenge` unless the step's token may take it."""
+        """Raise `Unauthenticated`, `NotCovered`, `NotServed` or `NotAChallenge` unless the step may be taken."""
         if (step.token_id, step.generation) not in self._good:
             raise Unauthenticated(
                 "this token is unknown, was revoked or replaced, or has expired: ask your platform team for a new one"
@@ -258,8 +271,10 @@ class _Permits:
         place = self._places.get(step.challenge_name)
         if place is None or (step.token_id, place.id) not in self._granted:
             raise NotCovered(f"this token does not cover {step.challenge_name}")
+        if (fault := self._serving.fault(step.challenge_name, place.grant.apex)) is not None:
+            raise NotServed(f"{fault}: ask your platform team")
         if isinstance(step, Present):
-            Grant(hostname=place.hostname, challenge_name=step.challenge_name).check_value(step.value)
+            place.grant.check_value(step.value)
 
 
 def _write(connection: Connection, places: Mapping[Name, _Place], after: Mapping[Name, Mapping[str, Held]]) -> None:
@@ -324,7 +339,7 @@ def _event(step: Present | Cleanup, places: Mapping[Name, _Place], now: datetime
         at=now,
         action=Action.PRESENT if isinstance(step, Present) else Action.CLEANUP,
         token_id=step.token_id,
-        hostname=None if place is None else place.hostname,
+        hostname=None if place is None else place.grant.hostname,
         value=step.value,
         client=step.client,
     )
@@ -342,10 +357,12 @@ def _done(event: AuditEvent, effect: Effect) -> Iterator[AuditEvent]:
 
 
 def _outcome(
-    operation: Operation, effects: Sequence[Effect], places: Mapping[Name, _Place], serials: Mapping[int, int]
+    operation: Operation, effects: Sequence[Effect], places: Mapping[Name, _Place], serials: Mapping[Name, int]
 ) -> Outcome:
+    apex = places[steps(operation)[0].challenge_name].grant.apex
     return Outcome(
-        serial=max(serials[places[name].zone_id] for name in names(operation)),
+        apex=apex,
+        serial=serials[apex],
         expires_at=effects[-1].expires_at,
         changed=any(effect.changed for effect in effects),
     )

@@ -20,7 +20,7 @@ import yaml
 
 from responder.errors import Invalid
 from responder.names import Name
-from responder.tokens.hostname import served_zone
+from responder.tokens.serving import Serving
 from responder.tokens.token import Grant, Token, tsig_key_name
 
 TSIG_ALGORITHM = "hmac-sha256"
@@ -46,17 +46,16 @@ class Credential:
     """
     A *token* with its *secret* (and that of its TSIG key, where that is wanted).
 
-    *apexes* are those of the zones served; *url* is where clients reach the API, "" if that is not known.
+    *url* is where clients reach the API, "" if that is not known.
     """
 
     token: Token
     secret: str = field(repr=False)
-    apexes: tuple[Name, ...]
     url: str = ""
     tsig_secret: bytes = field(default=b"", repr=False)
 
 
-def check(wanted: Format, grants: Iterable[Grant], *, pinned: bool, apexes: Iterable[Name]) -> None:
+def check(wanted: Format, grants: Iterable[Grant], *, pinned: bool, serving: Serving) -> None:
     """
     Find out whether a token with *grants* can be rendered as *wanted*, before its secret is made for that.
 
@@ -75,9 +74,8 @@ def check(wanted: Format, grants: Iterable[Grant], *, pinned: bool, apexes: Iter
         raise Invalid(
             "this is an account that names no hostname, and --format lego is a file by hostname: use --format acme-dns"
         )
-    served = list(apexes)
     for grant in granted:
-        served_zone(grant.challenge_name, served)
+        grant.check_served(serving)
 
 
 def render(wanted: Format, credential: Credential) -> str:
@@ -190,12 +188,11 @@ def to_yaml(objects: Iterable[Object], *, comment: Iterable[str] = ()) -> str:
 
 def _account(credential: Credential, grant: Grant) -> dict[str, str]:
     """The account that may write for *grant*; its members in the order in which acme-dns has them."""
-    apex = served_zone(grant.challenge_name, credential.apexes)
     return {
         "username": str(credential.token.id),
         "password": credential.secret,
         "fulldomain": str(grant.challenge_name),
-        "subdomain": str(Name.from_labels(grant.challenge_name.relative_to(apex))),
+        "subdomain": str(Name.from_labels(grant.challenge_name.relative_to(grant.apex))),
     }
 
 

@@ -11,7 +11,7 @@ from ipaddress import ip_address
 import idna
 from publicsuffixlist import PublicSuffixList
 
-from responder.errors import InvalidHostname, InvalidName, NotServed
+from responder.errors import InvalidHostname, InvalidName
 from responder.names import Name
 
 CHALLENGE_LABEL = b"_acme-challenge"
@@ -79,16 +79,12 @@ def home_zone(hostname: Name, apexes: list[Name]) -> Name:
 
 
 def zone_of(name: Name, apexes: Iterable[Name]) -> Name | None:
-    """The apex of the zone, of those we serve, that *name* is in. Zones do not overlap: there is one at most."""
+    """
+    The apex of the zone, of those we serve, that *name* is in. Zones do not overlap: there is one at most.
+
+    This is for names that are not granted yet. A grant has the zone of its challenge name with it.
+    """
     return next((apex for apex in apexes if name.is_within(apex)), None)
-
-
-def served_zone(name: Name, apexes: Iterable[Name]) -> Name:
-    """As `zone_of`, for a challenge name that was granted. Raises `NotServed` if its zone has gone."""
-    apex = zone_of(name, apexes)
-    if apex is None:
-        raise NotServed(f"{name} is in no zone that is served here any more: put its zone back, or deny it")
-    return apex
 
 
 def _is_address(text: str) -> bool:

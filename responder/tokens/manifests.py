@@ -42,10 +42,9 @@ class Select(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Host:
-    """A hostname, its grant, and the apex of our zone that the grant's challenge name is in."""
+    """A hostname, by its grant, or its wildcard."""
 
     grant: Grant
-    apex: Name
     wildcard: bool = False
 
     @property
@@ -127,7 +126,7 @@ class Rfc2136:
     def solvers(self, hosts: Iterable[Host], secret: str) -> list[tuple[list[Host], Object]]:
         by_nameserver: dict[str, list[Host]] = {}
         for host in hosts:
-            by_nameserver.setdefault(self.nameservers[host.apex], []).append(host)
+            by_nameserver.setdefault(self.nameservers[host.grant.apex], []).append(host)
         return [(hosts, {"rfc2136": self._solver(nameserver, secret)}) for nameserver, hosts in by_nameserver.items()]
 
     def _solver(self, nameserver: str, secret: str) -> Object:

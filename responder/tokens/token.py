@@ -15,23 +15,25 @@ from typing import Any, assert_never
 from uuid import UUID
 
 from responder.addresses import parse_address
-from responder.errors import NotAChallenge, NotCovered, Unauthenticated, WrongAccount, WrongNetwork
+from responder.errors import NotAChallenge, NotCovered, NotServed, Unauthenticated, WrongAccount, WrongNetwork
 from responder.names import Name
 from responder.tokens.hostname import CHALLENGE_LABEL
 from responder.tokens.network import Network
+from responder.tokens.serving import Serving
 from responder.tokens.values import challenge_value, is_digest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grant:
     """
-    One hostname, and the one name in our zone that publishes its challenge values.
+    One hostname, and the one name in our zone that publishes its challenge values; *apex* is that of the zone.
 
     An account that was made by an ACME client itself names no host: its hostname *is* its challenge name.
     """
 
     hostname: Name
     challenge_name: Name
+    apex: Name
 
     @property
     def names_a_host(self) -> bool:
@@ -61,6 +63,17 @@ class Grant:
         if self.challenge_name in (self.hostname, self.delegated_name):
             return None
         return f"{self.delegated_name.fqdn} 300 IN CNAME {self.challenge_name.fqdn}"
+
+    def check_served(self, serving: Serving) -> None:
+        """Raises `NotServed`, with what an administrator can do about it, if values at it are not served."""
+        if (fault := serving.fault(self.challenge_name, self.apex)) is not None:
+            raise NotServed(
+                f"{fault}: change the configuration back, or take the hostname from its tokens (token deny)"
+            )
+
+    def is_served(self, serving: Serving) -> bool:
+        """Whether values at it are served."""
+        return serving.fault(self.challenge_name, self.apex) is None
 
 
 class State(Enum):
@@ -160,8 +173,8 @@ class Token:
         return grant
 
 
-def describe(token: Token) -> dict[str, Any]:
-    """What a token may do, for its holder and its administrator, as JSON has it."""
+def describe(token: Token, serving: Serving) -> dict[str, Any]:
+    """What a token may do where *serving* is served, for its holder and its administrator, as JSON has it."""
     return {
         "id": str(token.id),
         "description": token.description,
@@ -170,6 +183,7 @@ def describe(token: Token) -> dict[str, Any]:
                 "hostname": str(grant.hostname),
                 "challenge_name": str(grant.challenge_name),
                 "cname": grant.cname,
+                "served": grant.is_served(serving),
             }
             for grant in token.grants
         ],

@@ -98,11 +98,12 @@ def names(operation: Operation) -> set[Name]:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """
-    What one operation came to. *serial* is that of its zone after the commit; *expires_at* that of the value, None
-    after a cleanup; *changed* whether the operation added or removed a value. *confirmed* are the names of the nodes
-    that serve it by now, *unconfirmed* of those that may be asked and do not.
+    What one operation came to. *serial* is that of its zone, of *apex*, after the commit; *expires_at* that of the
+    value, None after a cleanup; *changed* whether the operation added or removed a value. *confirmed* are the names of
+    the nodes that serve it by now, *unconfirmed* of those that may be asked and do not.
     """
 
+    apex: Name
     serial: int
     expires_at: datetime | None
     changed: bool

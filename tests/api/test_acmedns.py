@@ -29,7 +29,7 @@ from responder.tokens.secret import Secret, digest, mint_secret
 from responder.tokens.token import Grant, Token
 from tests.api.test_api import MAX_LIFETIME, listening
 from tests.support.processes import PATIENCE
-from tests.support.service import APEX, Control, quick, rows, running, until, url
+from tests.support.service import APEX, SERVING, Control, quick, rows, running, until, url
 
 __all__ = ["quick", "running", "url"]
 
@@ -98,7 +98,8 @@ async def served(running: Control, settings: ApiSettings, monkeypatch: pytest.Mo
         running.challenges,
         Limits(settings),
         settings,
-        apexes=[APEX],
+        apex=APEX,
+        serving=SERVING,
         max_lifetime=MAX_LIFETIME,
     )
     with structlog.testing.capture_logs() as logs:
@@ -364,7 +365,7 @@ async def _import(served: Served, password: str, *, expires_at: datetime | None 
     name = Name.parse(f"{uuid4()}.{APEX}")
     hashed = bcrypt.hashpw(password.encode(), bcrypt.gensalt(4))
     new = NewToken(
-        digest=None, bcrypt=hashed, grants=((Grant(hostname=name, challenge_name=name), APEX),),
+        digest=None, bcrypt=hashed, grants=(Grant(hostname=name, challenge_name=name, apex=APEX),),
         created_at=served.token.created_at, expires_at=expires_at,
     )  # fmt: skip
     return await served.running.store.mint(new)

@@ -34,9 +34,10 @@ from responder.logs import REMINDER, Seldom
 from responder.names import Name
 from responder.store import MAX_VALUES, Action, Verdict
 from responder.tokens.secret import Secret, digest, mint_secret
+from responder.tokens.serving import Serving
 from responder.tokens.token import Token
 from tests.support.processes import PATIENCE
-from tests.support.service import APEX, LIFETIME, Control, grant, quick, rows, running, until, url
+from tests.support.service import APEX, LIFETIME, SERVING, Control, grant, quick, rows, running, until, url
 
 __all__ = ["quick", "running", "url"]
 
@@ -134,7 +135,8 @@ async def served(running: Control, settings: ApiSettings, caplog: pytest.LogCapt
         running.challenges,
         Limits(settings),
         settings,
-        apexes=[APEX],
+        apex=APEX,
+        serving=SERVING,
         max_lifetime=MAX_LIFETIME,
     )
     with structlog.testing.capture_logs() as logs:
@@ -376,6 +378,7 @@ async def test_token_route(served: Api) -> None:
                 "hostname": HOST,
                 "challenge_name": CHALLENGE[:-1],
                 "cname": f"{OWN} 300 IN CNAME {CHALLENGE}",
+                "served": True,
             }
         ],
         "expires_at": None,
@@ -946,7 +949,8 @@ async def test_openapi_describes_the_routes(served: Api) -> None:
         served.running.challenges,
         Limits(settings),
         settings,
-        apexes=[APEX],
+        apex=APEX,
+        serving=SERVING,
         max_lifetime=MAX_LIFETIME,
     )
     routes = {
@@ -1218,7 +1222,7 @@ async def test_a_coding_that_is_none(served: Api) -> None:
 
 async def test_a_name_that_is_not_served_any_more(served: Api) -> None:
     """A grant in a zone that left the configuration gets a refusal, not a 200 that no nameserver stands behind."""
-    served.running.challenges._apexes[:] = [Name.parse("other.example.net")]
+    served.running.challenges._serving = Serving(apexes=frozenset([Name.parse("other.example.net")]))
 
     reply = await served.present()
 

@@ -17,10 +17,12 @@ from responder.names import Name
 from responder.store import NewToken, Present, Store
 from responder.tokens.hostname import challenge_name
 from responder.tokens.secret import Secret, digest, mint_secret
+from responder.tokens.serving import Serving
 from responder.tokens.token import Grant
 from tests.e2e.service import ZONE
 
 _APEX = Name.parse(ZONE)
+_SERVING = Serving(apexes=frozenset([_APEX]))
 _BATCH = 500
 """Values in one transaction."""
 
@@ -52,7 +54,7 @@ async def _fill(path: Path, tokens: int, hostnames: int, with_values: bool) -> l
         for number in range(tokens):
             grants = [_grant(f"host{number}-{n}.example.com") for n in range(hostnames)]
             secret = mint_secret()
-            new = NewToken(digest=digest(secret), grants=tuple((grant, _APEX) for grant in grants), created_at=now)
+            new = NewToken(digest=digest(secret), grants=tuple(grants), created_at=now)
             await store.mint(new)
             holders.append(Holder(new.id, secret, tuple(grant.challenge_name for grant in grants)))
             if with_values:
@@ -69,10 +71,10 @@ async def _present(store: Store, token: NewToken, now: datetime) -> None:
             expires_at=now + timedelta(days=1),
             client="127.0.0.1",
         )
-        for grant, _ in token.grants
+        for grant in token.grants
     ]
     for at in range(0, len(operations), _BATCH):
-        await store.apply(operations[at : at + _BATCH], now=now)
+        await store.apply(operations[at : at + _BATCH], serving=_SERVING, now=now)
 
 
 @asynccontextmanager
@@ -86,4 +88,4 @@ async def _store(path: Path) -> AsyncIterator[Store]:
 
 def _grant(hostname: str) -> Grant:
     name = Name.parse(hostname)
-    return Grant(hostname=name, challenge_name=challenge_name(name, _APEX))
+    return Grant(hostname=name, challenge_name=challenge_name(name, _APEX), apex=_APEX)

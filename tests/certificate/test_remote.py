@@ -22,7 +22,7 @@ from responder.errors import Refused, ResponderError, Unavailable
 from responder.limits import Limits
 from responder.tokens.secret import Secret
 from tests.support.keypairs import key_pair
-from tests.support.service import APEX, Control, quick, running, url
+from tests.support.service import APEX, SERVING, Control, quick, running, url
 
 __all__ = ["quick", "running", "url"]
 
@@ -49,7 +49,8 @@ def api(running: Control) -> web.Application:
         running.challenges,
         Limits(ApiSettings()),
         ApiSettings(),
-        apexes=[APEX],
+        apex=APEX,
+        serving=SERVING,
         max_lifetime=timedelta(days=1),
     )
 

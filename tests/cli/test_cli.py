@@ -432,11 +432,13 @@ def test_mint_as_json(run: Run) -> None:
                     "hostname": "api.acme.example.com",
                     "challenge_name": "_acme-challenge.api.acme.example.com",
                     "cname": None,
+                    "served": True,
                 },
                 {
                     "hostname": HOST,
                     "challenge_name": CHALLENGE,
                     "cname": f"_acme-challenge.some.example.com. 300 IN CNAME {CHALLENGE}.",
+                    "served": True,
                 },
             ],
             "expires_at": None,
@@ -669,9 +671,9 @@ def test_value_list(run: Run, tmp_path: Path, minted: str) -> None:
     listed = run("value", "list").out.splitlines()
     as_json = run("value", "list", "--output", "json").json
 
-    assert re.fullmatch(r"HOSTNAME +VALUE +PRESENTED +EXPIRES +TOKEN", listed[0])
+    assert re.fullmatch(r"HOSTNAME +VALUE +SERVED +PRESENTED +EXPIRES +TOKEN", listed[0])
     assert [VALUE, "[/red]", "[bold]"] == [line.split()[1] for line in listed[1:]]
-    assert {HOST} == {line.split()[0] for line in listed[1:]}
+    assert {(HOST, "yes")} == {(line.split()[0], line.split()[2]) for line in listed[1:]}
     assert [VALUE, "[/red]", "[bold]"] == [value["value"] for value in as_json]
     assert (HOST, CHALLENGE, minted) == tuple(as_json[0][key] for key in ("hostname", "challenge_name", "token_id"))
 

@@ -26,7 +26,7 @@ from tests.support.acmednsdb import SALT, AcmeDns, acme_dns
 from tests.support.commands import HOST, Run, bare, configuration, environment, fails, program, run
 from tests.support.postgres import PostgresServer, database_url
 from tests.support.service import Quick, connect, control, rows, until
-from tests.support.stores import APEX, DAY, NOW, shown, store
+from tests.support.stores import APEX, DAY, NOW, SERVING, shown, store
 
 __all__ = ["acme_dns", "bare", "configuration", "database_url", "environment", "run", "store"]
 
@@ -73,9 +73,8 @@ def test_accounts_come_over(run: Run, tmp_path: Path, acme_dns: AcmeDns) -> None
     assert ("took over 1 account with 2 values; here already: 0; not taken over: 0\n", "") == (done.out, done.err)
     (token,) = run("token", "list", "--output", "json").json
     assert user == token["id"]
-    assert [{"hostname": (name := challenge_name(subdomain)), "challenge_name": name, "cname": None}] == token[
-        "hostnames"
-    ]
+    name = challenge_name(subdomain)
+    assert [{"hostname": name, "challenge_name": name, "cname": None, "served": True}] == token["hostnames"]
     assert ["192.0.2.0/24", "2001:db8::/64", "198.51.100.7/32"] == token["allow_from"]
     assert ("imported from acme-dns", "2023-11-14T22:13:22+00:00") == (token["description"], token["last_used_at"])
     values = run("value", "list", "--output", "json").json
@@ -506,7 +505,7 @@ def account(label: str, *values: str, **more: Any) -> Account:
     new = NewToken(
         digest=None,
         bcrypt=SALT.encode() + b"x" * 31,
-        grants=((Grant(hostname=name, challenge_name=name), APEX),),
+        grants=(Grant(hostname=name, challenge_name=name, apex=APEX),),
         created_at=NOW,
         **more,
     )
@@ -520,10 +519,12 @@ def ids(accounts: Iterable[Account]) -> set[UUID]:
 async def test_store_takes_over(store: Store) -> None:
     """Each account becomes a token with its values, served from then on; the others are left as they are."""
     first, second, third = account("a", OLD, NEW), account("b"), account("c")
-    assert ids([first]) == await store.take_over([first], at=NOW, until=NOW + DAY)
+    assert ids([first]) == await store.take_over([first], serving=SERVING, at=NOW, until=NOW + DAY)
     serial = (await store.serials())[APEX]
 
-    assert ids([second, third]) == await store.take_over([third, first, second], at=NOW, until=NOW + DAY)
+    assert ids([second, third]) == await store.take_over(
+        [third, first, second], serving=SERVING, at=NOW, until=NOW + DAY
+    )
 
     assert {"a": (NEW, OLD), "b": (), "c": ()} == {
         str(name).partition(".")[0]: v for name, v in (await shown(store)).items()
@@ -531,19 +532,19 @@ async def test_store_takes_over(store: Store) -> None:
     assert first.token.bcrypt == await store.find_bcrypt(first.token.id)
     assert NOW - DAY == (await store.token(second.token.id)).last_used_at
     assert serial < (await store.serials())[APEX]
-    assert set() == await store.take_over([third, first, second], at=NOW, until=NOW + DAY)
+    assert set() == await store.take_over([third, first, second], serving=SERVING, at=NOW, until=NOW + DAY)
 
 
 async def test_store_takes_over_all_or_none(store: Store) -> None:
     """A name that another token has is the fault of one, and then none is taken over."""
-    await store.take_over([account("a")], at=NOW, until=NOW + DAY)
+    await store.take_over([account("a")], serving=SERVING, at=NOW, until=NOW + DAY)
     name = Name.parse("a.acme.example.com")
     hostname = Name.parse("other.example.com")
-    clash = NewToken(digest=None, grants=((Grant(hostname=hostname, challenge_name=name), APEX),), created_at=NOW)
+    clash = NewToken(digest=None, grants=(Grant(hostname=hostname, challenge_name=name, apex=APEX),), created_at=NOW)
     before = await shown(store), await store.serials()
 
     with pytest.raises(NameTaken):
-        await store.take_over([account("b"), Account(token=clash)], at=NOW, until=NOW + DAY)
+        await store.take_over([account("b"), Account(token=clash)], serving=SERVING, at=NOW, until=NOW + DAY)
 
     assert before == (await shown(store), await store.serials())
     assert 1 == len(await store.tokens())
@@ -552,10 +553,10 @@ async def test_store_takes_over_all_or_none(store: Store) -> None:
 async def test_store_shares_no_account(store: Store) -> None:
     """The name of one account becomes no other's as well, whether they come together or one after the other."""
     with pytest.raises(NameTaken):
-        await store.take_over([account("a"), account("A")], at=NOW, until=NOW + DAY)
-    await store.take_over([account("a")], at=NOW, until=NOW + DAY)
+        await store.take_over([account("a"), account("A")], serving=SERVING, at=NOW, until=NOW + DAY)
+    await store.take_over([account("a")], serving=SERVING, at=NOW, until=NOW + DAY)
     with pytest.raises(NameTaken):
-        await store.take_over([account("A"), account("b")], at=NOW, until=NOW + DAY)
+        await store.take_over([account("A"), account("b")], serving=SERVING, at=NOW, until=NOW + DAY)
 
     assert 1 == len(await store.tokens())
 
@@ -564,7 +565,7 @@ async def test_store_tries(store: Store) -> None:
     """A dry run says what would be done, or refused, and leaves nothing behind."""
     before = await shown(store), await store.serials()
 
-    assert 1 == len(await store.take_over([account("a", OLD)], at=NOW, until=NOW + DAY, dry_run=True))
+    assert 1 == len(await store.take_over([account("a", OLD)], serving=SERVING, at=NOW, until=NOW + DAY, dry_run=True))
 
     assert before == (await shown(store), await store.serials())
     assert ([], []) == (await store.tokens(), await store.audit(NOW - DAY))

@@ -308,7 +308,10 @@ def test_tokens_that_do_not_rotate(run: Run, tmp_path: Path, minted: dict[str, A
 
 # Zones that have gone
 
-GONE = f"{CHALLENGE} is in no zone that is served here any more: put its zone back, or deny it"
+GONE = (
+    f"{CHALLENGE} is in the zone acme.example.com, which is not served here: change the configuration back, or take "
+    "the hostname from its tokens (token deny)"
+)
 
 
 @pytest.fixture
@@ -345,8 +348,9 @@ def test_forms_for_a_zone_that_has_gone(run: Run, tmp_path: Path, minted: dict[s
 def test_hostname_of_a_zone_that_has_gone(run: Run, minted: dict[str, Any]) -> None:
     """It has a name in another zone only once nothing keeps the old one for it."""
     fault = (
-        f"{HOST} still publishes at {CHALLENGE}, which is in no zone that is served here any more: put its zone back, "
-        "or take the hostname from the tokens that are granted it: see token list, token deny"
+        f"{HOST} already publishes at {CHALLENGE} in the zone acme.example.com: use --alias {CHALLENGE} if that zone "
+        "is in the configuration, or first take the hostname from the tokens that are granted it (see responder token "
+        "list, token deny)"
     )
     other = run("token", "mint", "b.example.com", "--output", "json").json["id"]
 

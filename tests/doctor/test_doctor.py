@@ -49,6 +49,7 @@ from responder.names import Name
 from responder.store import Action, NewToken, Store
 from responder.tokens.hostname import challenge_name
 from responder.tokens.secret import Digest
+from responder.tokens.serving import Serving
 from responder.tokens.token import Grant
 from tests.support.service import new_database
 from tests.support.world import Bend, World, failing, silent, straight, world
@@ -110,10 +111,12 @@ class Clinic:
             {"name": APEX, "hostmaster": "hostmaster@example.com", "nameservers": self.zone}
         )
         grants = [
-            Grant(hostname=name, challenge_name=challenge_name(name, apex)) for name in map(Name.parse, hostnames)
+            Grant(hostname=name, challenge_name=challenge_name(name, apex), apex=apex)
+            for name in map(Name.parse, hostnames)
         ]
         case = Case(
             zones=[zone],
+            serving=Serving(apexes=frozenset([apex])),
             serials={apex: serial},
             patients=[
                 Patient(grant=grant, token_id=self.token_id or uuid4(), wildcard=self.wildcard) for grant in grants
@@ -552,8 +555,8 @@ def database(tmp_path: Path) -> str:
 async def patient(clinic: Clinic, store: Store) -> None:
     """Let the doctor write, with a token for `some.example.com`."""
     some, apex = Name.parse("some.example.com"), Name.parse(APEX)
-    grant = Grant(hostname=some, challenge_name=challenge_name(some, apex))
-    token = await store.mint(NewToken(digest=Digest(b"d" * 32), grants=((grant, apex),), created_at=datetime.now(UTC)))
+    grant = Grant(hostname=some, challenge_name=challenge_name(some, apex), apex=apex)
+    token = await store.mint(NewToken(digest=Digest(b"d" * 32), grants=(grant,), created_at=datetime.now(UTC)))
     clinic.write, clinic.token_id = store, token.id
 
 

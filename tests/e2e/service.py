@@ -60,8 +60,12 @@ class Responder:
     _seen: set[Process] = field(default_factory=set)
 
     def __post_init__(self) -> None:
+        self.configure(self.configuration)
+
+    def configure(self, text: str) -> None:
+        """Write the configuration file, which has its places in braces."""
         self._configuration.write_text(
-            self.configuration.format(
+            text.format(
                 dns=self.dns,
                 api=self.api,
                 admin=self.admin,
@@ -69,11 +73,11 @@ class Responder:
             )
         )
 
-    def start(self) -> None:
-        """Start the supervisor, and wait until the service says that it is ready."""
+    def start(self, zone: str = ZONE) -> None:
+        """Start the supervisor, and wait until the service says that it is ready, and serves the zone."""
         log = self.directory / "responder.log"
         self._program = Program(self._command("serve"), log, cwd=ROOT, environment=_environment())
-        self._program.wait_until_ready(lambda: self.ready() and answers(self.dns, ZONE, "SOA"))
+        self._program.wait_until_ready(lambda: self.ready() and answers(self.dns, zone, "SOA"))
         self._seen.update(self.children())
 
     def stop(self) -> None:
@@ -166,6 +170,11 @@ class Responder:
     def cleanup(self, token: Token, value: str) -> Reply:
         """Ask for the value to be served no longer."""
         return self._post("/cleanup", token, {"fqdn": f"{token.challenge_name}.", "value": value})
+
+    def acme_dns_update(self, token: Token, subdomain: str, value: str) -> Reply:
+        """Ask for the value to be served, as a client of acme-dns does."""
+        headers = {"X-Api-User": token.id, "X-Api-Key": token.secret, "Content-Type": "application/json"}
+        return self._exchange("POST", self.api, "/update", headers, json.dumps({"subdomain": subdomain, "txt": value}))
 
     def introspect(self, token: Token) -> Reply:
         """Ask what the token may do."""

@@ -52,10 +52,11 @@ CORPUS = Path(__file__).parent / "corpus-update"
 
 NOW = 1_700_000_000
 MINE = "_acme-challenge.some.acme.example.com"
+APEX = Name.parse("acme.example.com")
 TOKEN = Token(
     id=UUID(int=7),
     description=None,
-    grants=(Grant(hostname=Name.parse("some.example.com"), challenge_name=Name.parse(MINE)),),
+    grants=(Grant(hostname=Name.parse("some.example.com"), challenge_name=Name.parse(MINE), apex=APEX),),
     created_at=datetime.fromtimestamp(NOW, UTC),
 )
 KEY = key_of(TOKEN)

@@ -109,15 +109,15 @@ async def test_the_key_of_an_account_is_made_once(store: Store, database_url: st
 
 async def test_names_that_hosts_own(store: Store) -> None:
     """What a host owns is the challenge name that somebody is granted for it, as long as somebody is."""
-    alias = Grant(hostname=Name.parse("b.example.com"), challenge_name=Name.parse(f"alias.{APEX}"))
+    alias = Grant(hostname=Name.parse("b.example.com"), challenge_name=Name.parse(f"alias.{APEX}"), apex=APEX)
     token = await store.mint(new_token("a"))
     other = new_token()
-    object.__setattr__(other, "grants", ((alias, APEX),))
+    object.__setattr__(other, "grants", (alias,))
     await store.mint(other)
     hosts = [Name.parse(f"{label}.example.com") for label in ("a", "b", "c")]
 
-    assert {hosts[0]: grant("a"), hosts[1]: (alias, APEX)} == await store.owned(hosts)
+    assert {hosts[0]: grant("a"), hosts[1]: alias} == await store.owned(hosts)
 
     await store.revoke(token.id, at=NOW)
-    assert {hosts[1]: (alias, APEX)} == await store.owned(hosts)
+    assert {hosts[1]: alias} == await store.owned(hosts)
     assert {} == await store.owned([])

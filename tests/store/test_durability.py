@@ -11,7 +11,7 @@ from sqlalchemy import text
 from responder.errors import StoreUnavailable
 from responder.store import SchemaState, Store
 from tests.support.postgres import database_url, new_server
-from tests.support.stores import APEX, NOW, new_token, present
+from tests.support.stores import APEX, NOW, SERVING, new_token, present
 
 __all__ = ["database_url"]
 
@@ -24,7 +24,7 @@ async def test_a_role_that_does_not_wait_for_the_disk() -> None:
         await store.register_zones([APEX], now=NOW)
         token = await store.mint(new_token("some"))
         for number in range(8):
-            await store.apply([present(token, "some", f"value-{number}")], now=NOW)
+            await store.apply([present(token, "some", f"value-{number}")], serving=SERVING, now=NOW)
 
         server.stop()  # as a kill: what is not on disk is lost
         await store.close()

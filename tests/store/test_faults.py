@@ -32,7 +32,7 @@ _CHILD = """
 import asyncio, sys
 from datetime import UTC, datetime, timedelta
 from responder.store import Present, Store
-from tests.support.stores import APEX, NOW, name, new_token
+from tests.support.stores import APEX, NOW, SERVING, name, new_token
 
 async def main(url, who, count):
     store = await Store.open(url)
@@ -43,7 +43,7 @@ async def main(url, who, count):
         label = labels[number % 100]
         operation = Present(token_id=token.id, challenge_name=name(label), value=f"{who}-{number}",
                             expires_at=NOW + timedelta(days=1), client="192.0.2.1")
-        (outcome,) = (await store.apply([operation], now=NOW)).outcomes
+        (outcome,) = (await store.apply([operation], serving=SERVING, now=NOW)).outcomes
         print(operation.value, outcome.serial, flush=True)
     await store.close()
 

@@ -18,7 +18,7 @@ from responder.store import Outcome, Store
 from responder.tokens import values as batch
 from responder.tokens.token import Token
 from tests.support.service import new_database
-from tests.support.stores import APEX, NOW, SECOND, cleanup, name, new_token, present, shown
+from tests.support.stores import APEX, NOW, SECOND, SERVING, cleanup, name, new_token, present, shown
 
 LABELS = "abc"
 GRANTED = ("ab", "b", "c")
@@ -108,7 +108,7 @@ async def take_step(store: Store, model: Model, kind: str, detail: object) -> No
                 for verb, token, label, value, lifetime, evict in wanted
             ]
             expected = [model.apply(*operation) for operation in wanted]
-            applied = await store.apply(sent, now=model.now)
+            applied = await store.apply(sent, serving=SERVING, now=model.now)
             assert expected == [type(outcome) for outcome in applied.outcomes]
         case "wait", int(seconds):
             model.now += seconds * SECOND

@@ -18,7 +18,7 @@ from responder.store import AUDIT_KEPT, Action, AuditEvent, Store, audit, journa
 from responder.store.pruning import surplus
 from tests.support.postgres import database_url
 from tests.support.processes import PATIENCE
-from tests.support.stores import APEX, NOW, SECOND, name, new_token, present, store
+from tests.support.stores import APEX, NOW, SECOND, SERVING, name, new_token, present, store
 
 __all__ = ["database_url", "store"]
 
@@ -170,7 +170,7 @@ async def test_the_journal_is_pruned(store: Store, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(journal, "MAX_JOURNAL", 3)
     token = await store.mint(new_token("a", "b"))
     for value in "uvwxyz":
-        await store.apply([present(token, label, value) for label in "ab"], now=NOW)
+        await store.apply([present(token, label, value) for label in "ab"], serving=SERVING, now=NOW)
     latest = (await store.serials())[APEX]
     assert await store.changes_since(APEX, latest - 5) is not None
 

@@ -17,6 +17,7 @@ from responder.errors import (
     NameTaken,
     NotCovered,
     NotFound,
+    NotServed,
     PrerequisiteFailed,
     TooManyValues,
     Unauthenticated,
@@ -32,6 +33,7 @@ from responder.store import (
     Outcome,
     Present,
     Store,
+    Unserved,
     Update,
     Verdict,
     journal,
@@ -40,6 +42,7 @@ from responder.store import (
 from responder.store.postgresql import PostgreSQL
 from responder.store.sqlite import SQLite
 from responder.tokens.secret import Digest, digest
+from responder.tokens.serving import Serving
 from responder.tokens.token import Grant, Token
 from responder.tokens.values import Effect, Held, settle
 from tests.support.postgres import database_url
@@ -49,6 +52,7 @@ from tests.support.stores import (
     NOW,
     OTHER_APEX,
     SECOND,
+    SERVING,
     START,
     cleanup,
     grant,
@@ -84,7 +88,7 @@ async def test_many_may_register_a_zone_at_once(database_url: str) -> None:
 async def test_a_serial_is_never_behind_the_clock(store: Store) -> None:
     """A change a day later jumps to that time, so a restored backup cannot repeat serials."""
     token = await store.mint(new_token("a"))
-    applied = await store.apply([present(token, "a", "x")], now=NOW + DAY)
+    applied = await store.apply([present(token, "a", "x")], serving=SERVING, now=NOW + DAY)
     assert applied.changes == [Change(apex=APEX, previous=START + 1, serial=START + 86_400, names={name("a"): ("x",)})]
 
 
@@ -105,7 +109,7 @@ async def test_what_is_minted_is_what_is_found(store: Store) -> None:
     expected = Token(
         id=new.id,
         description="for cluster x",
-        grants=(grant("a")[0], grant("b")[0]),
+        grants=(grant("a"), grant("b")),
         created_at=NOW,
         expires_at=NOW + DAY + SECOND,
         allow_from=new.allow_from,
@@ -157,8 +161,8 @@ async def test_unknown_tokens_are_not_found(store: Store) -> None:
 async def test_a_challenge_name_belongs_to_one_hostname(store: Store) -> None:
     """Another hostname cannot have it, and nothing of the refused token remains."""
     await store.mint(new_token("a"))
-    thief = Grant(hostname=Name.parse("b.example.com"), challenge_name=name("a"))
-    new = replace(new_token("c"), grants=(grant("c"), (thief, APEX)))
+    thief = Grant(hostname=Name.parse("b.example.com"), challenge_name=name("a"), apex=APEX)
+    new = replace(new_token("c"), grants=(grant("c"), thief))
     with pytest.raises(NameTaken, match=r"_acme-challenge\.a\.acme\.example\.com already belongs to a\.example\.com"):
         await store.mint(new)
     assert await store.find_token(Digest(new.digest or b"")) is None
@@ -167,29 +171,29 @@ async def test_a_challenge_name_belongs_to_one_hostname(store: Store) -> None:
 
 async def test_two_hostnames_of_one_token_cannot_share_a_name(store: Store) -> None:
     """A clash inside one mint is the same clash."""
-    thief = Grant(hostname=Name.parse("b.example.com"), challenge_name=name("a"))
+    thief = Grant(hostname=Name.parse("b.example.com"), challenge_name=name("a"), apex=APEX)
     with pytest.raises(NameTaken, match=r"already belongs to a\.example\.com"):
-        await store.mint(replace(new_token("a"), grants=(grant("a"), (thief, APEX))))
+        await store.mint(replace(new_token("a"), grants=(grant("a"), thief)))
 
 
 async def test_a_hostname_has_one_challenge_name(store: Store) -> None:
     """Minting it with another alias is refused, naming the one it has."""
     await store.mint(new_token("a"))
-    alias = Grant(hostname=Name.parse("a.example.com"), challenge_name=Name.parse("alias.acme.example.com"))
+    alias = Grant(hostname=Name.parse("a.example.com"), challenge_name=Name.parse("alias.acme.example.com"), apex=APEX)
     with pytest.raises(NameTaken, match=r"use --alias _acme-challenge\.a\.acme\.example\.com"):
-        await store.mint(replace(new_token(), grants=((alias, APEX),)))
+        await store.mint(replace(new_token(), grants=(alias,)))
 
 
 async def test_a_name_nobody_is_granted_any_more_can_be_handed_on(store: Store) -> None:
     """After revocation a hostname may get an alias, and another hostname the name that it left."""
     old = await store.mint(new_token("a"))
     await store.revoke(old.id, at=NOW)
-    alias = Grant(hostname=Name.parse("a.example.com"), challenge_name=Name.parse("alias.acme.example.com"))
-    heir = Grant(hostname=Name.parse("b.example.com"), challenge_name=name("a"))
+    alias = Grant(hostname=Name.parse("a.example.com"), challenge_name=Name.parse("alias.acme.example.com"), apex=APEX)
+    heir = Grant(hostname=Name.parse("b.example.com"), challenge_name=name("a"), apex=APEX)
     serial = (await store.serials())[APEX]
-    await store.mint(replace(new_token(), grants=((alias, APEX),)))
+    await store.mint(replace(new_token(), grants=(alias,)))
     assert await shown(store) == {alias.challenge_name: ()}
-    await store.mint(replace(new_token(), grants=((heir, APEX),)))
+    await store.mint(replace(new_token(), grants=(heir,)))
     assert await shown(store) == {alias.challenge_name: (), name("a"): ()}
     change = await store.changes_since(APEX, serial)
     assert change is not None
@@ -206,7 +210,9 @@ async def test_revocation_ends_names_and_values(store: Store) -> None:
     """Values that the token presented go, names that nobody else is granted cease to exist, others stay."""
     one = await store.mint(new_token("a", "b"))
     two = await store.mint(new_token("b"))
-    await store.apply([present(one, "a", "x"), present(one, "b", "y"), present(two, "b", "z")], now=NOW)
+    await store.apply(
+        [present(one, "a", "x"), present(one, "b", "y"), present(two, "b", "z")], serving=SERVING, now=NOW
+    )
     before = await store.serials()
     await store.revoke(one.id, at=NOW)
     assert await shown(store) == {name("b"): ("z",)}
@@ -237,13 +243,14 @@ async def test_an_expired_token_still_keeps_its_names(store: Store) -> None:
 async def test_present_and_cleanup(store: Store) -> None:
     """Both answer with the serial after the commit and publish what the name holds."""
     token = await store.mint(new_token("a"))
-    applied = await store.apply([present(token, "a", "x")], now=NOW)
-    assert applied.outcomes == [Outcome(serial=START + 2, expires_at=NOW + DAY, changed=True)]
+    applied = await store.apply([present(token, "a", "x")], serving=SERVING, now=NOW)
+    assert applied.outcomes == [Outcome(apex=APEX, serial=START + 2, expires_at=NOW + DAY, changed=True)]
     assert applied.changes == [Change(apex=APEX, previous=START + 1, serial=START + 2, names={name("a"): ("x",)})]
     assert await store.values() == [
         LiveValue(
             hostname=Name.parse("a.example.com"),
             challenge_name=name("a"),
+            apex=APEX,
             value="x",
             token_id=token.id,
             presented_at=NOW,
@@ -251,8 +258,8 @@ async def test_present_and_cleanup(store: Store) -> None:
         )
     ]
     assert (await store.token(token.id)).last_used_at == NOW
-    applied = await store.apply([cleanup(token, "a", "x")], now=NOW + SECOND)
-    assert applied.outcomes == [Outcome(serial=START + 3, expires_at=None, changed=True)]
+    applied = await store.apply([cleanup(token, "a", "x")], serving=SERVING, now=NOW + SECOND)
+    assert applied.outcomes == [Outcome(apex=APEX, serial=START + 3, expires_at=None, changed=True)]
     assert applied.changes == [Change(apex=APEX, previous=START + 2, serial=START + 3, names={name("a"): ()})]
     assert await store.values() == []
 
@@ -260,22 +267,86 @@ async def test_present_and_cleanup(store: Store) -> None:
 async def test_presenting_again_only_extends(store: Store) -> None:
     """One value, the later of both ends, the same serial, nothing to publish; it belongs to who came last."""
     token, other = await store.mint(new_token("a")), await store.mint(new_token("a"))
-    first = await store.apply([present(token, "a", "x")], now=NOW)
-    shorter = await store.apply([present(other, "a", "x", until=NOW + SECOND)], now=NOW)
+    first = await store.apply([present(token, "a", "x")], serving=SERVING, now=NOW)
+    shorter = await store.apply([present(other, "a", "x", until=NOW + SECOND)], serving=SERVING, now=NOW)
     assert shorter.changes == []
     assert shorter.outcomes == [replace(first.outcomes[0], changed=False)]  # type: ignore[type-var]
-    longer = await store.apply([present(other, "a", "x", until=NOW + 2 * DAY)], now=NOW)
-    assert longer.outcomes == [Outcome(serial=START + 2, expires_at=NOW + 2 * DAY, changed=False)]
+    longer = await store.apply([present(other, "a", "x", until=NOW + 2 * DAY)], serving=SERVING, now=NOW)
+    assert longer.outcomes == [Outcome(apex=APEX, serial=START + 2, expires_at=NOW + 2 * DAY, changed=False)]
     (value,) = await store.values()
     assert (value.token_id, value.expires_at) == (other.id, NOW + 2 * DAY)
     await store.revoke(token.id, at=NOW)
     assert await shown(store) == {name("a"): ("x",)}
 
 
+PARENT = Serving(apexes=frozenset([APEX.parent]))
+
+
+async def test_which_zone_holds_a_name_is_decided_once(store: Store) -> None:
+    """A name stays in the zone that it was granted in, also where another zone is served that it would fit into."""
+    await store.register_zones([APEX.parent], now=NOW)
+    token = await store.mint(new_token("a"))
+    await store.apply([present(token, "a", "x")], serving=SERVING, now=NOW)
+    stored, serials = await shown(store), await store.serials()
+
+    refused = await store.apply([present(token, "a", "y"), cleanup(token, "a", "x")], serving=PARENT, now=NOW)
+
+    fault = f"{name('a')} is in the zone {APEX}, which is not served here: ask your platform team"
+    assert [(NotServed, fault)] * 2 == [(type(each), str(each)) for each in refused.outcomes]
+    assert ([], stored, serials) == (refused.changes, await shown(store), await store.serials())
+    assert [(name("a"), APEX)] == [(grant.challenge_name, grant.apex) for grant in (await store.token(token.id)).grants]
+    assert [False] == [value.is_served(PARENT) for value in await store.values()]
+
+
+async def test_alias_of_a_name(store: Store) -> None:
+    """What a CNAME in the configuration would hide is refused, and does not count as served."""
+    token = await store.mint(new_token("a", "b"))
+    await store.apply([present(token, "a", "x")], serving=SERVING, now=NOW)
+    hiding = replace(SERVING, aliases=frozenset([name("a")]))
+
+    applied = await store.apply([present(token, "a", "y"), present(token, "b", "y")], serving=hiding, now=NOW)
+
+    fault = f"{name('a')} is a CNAME in the configuration, which hides values: ask your platform team"
+    assert [fault, Outcome(apex=APEX, serial=START + 3, expires_at=NOW + DAY, changed=True)] == [
+        str(each) if isinstance(each, NotServed) else each for each in applied.outcomes
+    ]
+    assert [False, True] == [value.is_served(hiding) for value in await store.values()]
+
+
+async def test_zones_that_are_not_served(store: Store) -> None:
+    """They are listed with what valid tokens have in them; one without any is nobody's concern."""
+    both, other = await store.mint(new_token("a", "b")), await store.mint(new_token("b"))
+    await store.mint(replace(new_token("c"), expires_at=NOW))
+
+    assert [Unserved(APEX, hostnames=2, tokens=2)] == await store.unserved(PARENT, now=NOW)
+    assert [] == await store.unserved(SERVING, now=NOW)
+    await store.revoke(both.id, at=NOW)
+    assert [Unserved(APEX, hostnames=1, tokens=1)] == await store.unserved(PARENT, now=NOW)
+    await store.revoke(other.id, at=NOW)
+    assert [] == await store.unserved(PARENT, now=NOW)
+
+
+async def test_name_that_changes_its_zone(store: Store) -> None:
+    """A name is granted in another zone only when no token holds it in the old one any more; both zones show that."""
+    await store.register_zones([APEX.parent], now=NOW)
+    moved = replace(grant("a"), apex=APEX.parent)
+    token = await store.mint(new_token("a"))
+    with pytest.raises(NameTaken, match=r"already publishes at \S+ in the zone acme\.example\.com: use --alias"):
+        await store.mint(replace(new_token(), grants=(moved,)))
+
+    await store.revoke(token.id, at=NOW)
+    await store.mint(replace(new_token(), grants=(moved,)))
+
+    for apex, state in ((APEX, None), (APEX.parent, ())):
+        change = await store.changes_since(apex, START)
+        assert change is not None
+        assert change.names == {name("a"): state}
+
+
 async def test_a_batch_is_in_order_and_raises_each_serial_once(store: Store) -> None:
     """What is presented and cleaned up in one batch was never visible."""
     token = await store.mint(replace(new_token(), grants=(grant("a"), grant("b"), grant("c", OTHER_APEX))))
-    elsewhere = replace(present(token, "a", "z"), challenge_name=grant("c", OTHER_APEX)[0].challenge_name)
+    elsewhere = replace(present(token, "a", "z"), challenge_name=grant("c", OTHER_APEX).challenge_name)
     applied = await store.apply(
         [
             present(token, "a", "x"),
@@ -284,20 +355,21 @@ async def test_a_batch_is_in_order_and_raises_each_serial_once(store: Store) -> 
             present(token, "b", "y"),
             elsewhere,
         ],
+        serving=SERVING,
         now=NOW,
     )
     assert applied.outcomes == [
-        Outcome(serial=START + 2, expires_at=NOW + DAY, changed=True),
-        Outcome(serial=START + 2, expires_at=None, changed=True),
-        Outcome(serial=START + 2, expires_at=None, changed=False),
-        Outcome(serial=START + 2, expires_at=NOW + DAY, changed=True),
-        Outcome(serial=START + 2, expires_at=NOW + DAY, changed=True),
+        Outcome(apex=APEX, serial=START + 2, expires_at=NOW + DAY, changed=True),
+        Outcome(apex=APEX, serial=START + 2, expires_at=None, changed=True),
+        Outcome(apex=APEX, serial=START + 2, expires_at=None, changed=False),
+        Outcome(apex=APEX, serial=START + 2, expires_at=NOW + DAY, changed=True),
+        Outcome(apex=OTHER_APEX, serial=START + 2, expires_at=NOW + DAY, changed=True),
     ]
     assert sorted(applied.changes, key=lambda change: change.apex) == [
         Change(apex=APEX, previous=START + 1, serial=START + 2, names={name("b"): ("y",)}),
         Change(apex=OTHER_APEX, previous=START + 1, serial=START + 2, names={elsewhere.challenge_name: ("z",)}),
     ]
-    assert (await store.apply([], now=NOW)).outcomes == []
+    assert (await store.apply([], serving=SERVING, now=NOW)).outcomes == []
 
 
 async def test_a_refused_operation_does_not_hinder_the_others(store: Store) -> None:
@@ -316,6 +388,7 @@ async def test_a_refused_operation_does_not_hinder_the_others(store: Store) -> N
             present(stranger, "a", "5"),
             present(token, "a", "6"),
         ],
+        serving=SERVING,
         now=NOW,
     )
     errors = [type(outcome) for outcome in applied.outcomes]
@@ -333,16 +406,18 @@ async def test_a_full_name_takes_no_more(store: Store) -> None:
     token = await store.mint(new_token("a"))
     for number in range(MAX_VALUES):
         until = NOW + (SECOND if number == 5 else DAY)
-        await store.apply([present(token, "a", f"v{number:02}", until=until)], now=NOW + number * SECOND / 100)
+        await store.apply(
+            [present(token, "a", f"v{number:02}", until=until)], serving=SERVING, now=NOW + number * SECOND / 100
+        )
     full = [f"v{number:02}" for number in range(MAX_VALUES)]
-    applied = await store.apply([present(token, "a", "more"), present(token, "a", "v03")], now=NOW)
+    applied = await store.apply([present(token, "a", "more"), present(token, "a", "v03")], serving=SERVING, now=NOW)
     assert [type(outcome) for outcome in applied.outcomes] == [TooManyValues, Outcome]
     assert str(applied.outcomes[0]) == (
         f"{name('a')} holds 16 values already: clean up those that are no longer needed"
     )
-    await store.apply([present(token, "a", "after expiry")], now=NOW + SECOND)
+    await store.apply([present(token, "a", "after expiry")], serving=SERVING, now=NOW + SECOND)
     assert set((await shown(store))[name("a")]) == {*full, "after expiry"} - {"v05"}
-    await store.apply([present(token, "a", "evicting", evict=True)], now=NOW + SECOND)
+    await store.apply([present(token, "a", "evicting", evict=True)], serving=SERVING, now=NOW + SECOND)
     assert set((await shown(store))[name("a")]) == {*full, "after expiry", "evicting"} - {"v05", "v00"}
     evictions = [one.value for one in await store.audit(NOW) if one.action is Action.EVICT]
     assert evictions == ["v05", "v00"]
@@ -377,10 +452,10 @@ async def test_the_number_of_statements_does_not_grow_with_the_batch(store: Stor
     assert isinstance(database, SQLite | PostgreSQL)
     engine = database._engine if isinstance(database, SQLite) else database._engine.sync_engine
     event.listen(engine, "before_cursor_execute", lambda *arguments: statements.append(arguments[2].split()[:3]))
-    await store.apply([present(token, "h0", "x")], now=NOW)
+    await store.apply([present(token, "h0", "x")], serving=SERVING, now=NOW)
     one = [*statements]
     statements.clear()
-    await store.apply([present(token, label, "y") for label in labels], now=NOW)
+    await store.apply([present(token, label, "y") for label in labels], serving=SERVING, now=NOW)
     assert one == statements
     beginning = ("BEGIN", "set_config('synchronous_commit',")
     assert len([statement for statement in statements if not {*statement} & {*beginning}]) == 8
@@ -394,7 +469,9 @@ async def test_expired_values_are_swept(store: Store, monkeypatch: pytest.Monkey
     monkeypatch.setattr(values, "MAX_EXPIRED", 2)
     token = await store.mint(new_token("a", "b"))
     await store.apply(
-        [present(token, "a", str(number), until=NOW + number * SECOND) for number in range(1, 5)], now=NOW
+        [present(token, "a", str(number), until=NOW + number * SECOND) for number in range(1, 5)],
+        serving=SERVING,
+        now=NOW,
     )
     assert await store.expire(now=NOW) == []
     later = NOW + 3 * SECOND
@@ -408,8 +485,8 @@ async def test_expired_values_are_swept(store: Store, monkeypatch: pytest.Monkey
 async def test_an_end_is_rounded_up(store: Store) -> None:
     """A value promised until a fraction of a second is served for at least that long."""
     token = await store.mint(new_token("a"))
-    applied = await store.apply([present(token, "a", "x", until=NOW + SECOND / 2)], now=NOW)
-    assert applied.outcomes == [Outcome(serial=START + 2, expires_at=NOW + SECOND, changed=True)]
+    applied = await store.apply([present(token, "a", "x", until=NOW + SECOND / 2)], serving=SERVING, now=NOW)
+    assert applied.outcomes == [Outcome(apex=APEX, serial=START + 2, expires_at=NOW + SECOND, changed=True)]
     assert await store.expire(now=NOW + SECOND * 0.9) == []
     assert len(await store.expire(now=NOW + SECOND)) == 1
 
@@ -417,7 +494,7 @@ async def test_an_end_is_rounded_up(store: Store) -> None:
 async def test_clearing_by_hand(store: Store) -> None:
     """One value or all; what is not there is `NotFound`."""
     token = await store.mint(new_token("a"))
-    await store.apply([present(token, "a", value) for value in "xyz"], now=NOW)
+    await store.apply([present(token, "a", value) for value in "xyz"], serving=SERVING, now=NOW)
     assert await store.clear(name("a"), "y", now=NOW) == ["y"]
     assert await store.clear(name("a"), now=NOW) == ["x", "z"]
     with pytest.raises(NotFound, match="holds no value"):
@@ -430,7 +507,9 @@ async def test_clearing_by_hand(store: Store) -> None:
 async def test_values_of_one_token(store: Store) -> None:
     """Those at the names that it is granted, whoever presented them."""
     one, two = await store.mint(new_token("a", "b")), await store.mint(new_token("b", "c"))
-    await store.apply([present(one, "a", "x"), present(two, "b", "y"), present(two, "c", "z")], now=NOW)
+    await store.apply(
+        [present(one, "a", "x"), present(two, "b", "y"), present(two, "c", "z")], serving=SERVING, now=NOW
+    )
     assert [value.value for value in await store.values()] == ["x", "y", "z"]
     assert [value.value for value in await store.values(one.id)] == ["x", "y"]
 
@@ -442,9 +521,9 @@ async def test_the_journal_tells_the_present_state(store: Store) -> None:
     """All names touched since a serial, in one change; nothing if that is the present one."""
     token = await store.mint(new_token("a", "b"))
     since = (await store.serials())[APEX]
-    await store.apply([present(token, "a", "x")], now=NOW)
-    await store.apply([present(token, "b", "y")], now=NOW)
-    await store.apply([present(token, "a", "w")], now=NOW)
+    await store.apply([present(token, "a", "x")], serving=SERVING, now=NOW)
+    await store.apply([present(token, "b", "y")], serving=SERVING, now=NOW)
+    await store.apply([present(token, "a", "w")], serving=SERVING, now=NOW)
     change = await store.changes_since(APEX, since)
     names = {name("a"): ("w", "x"), name("b"): ("y",)}
     assert change == Change(apex=APEX, previous=since, serial=since + 3, names=names)
@@ -456,7 +535,7 @@ async def test_the_journal_tells_the_present_state(store: Store) -> None:
 async def test_serials_that_the_journal_does_not_know(store: Store) -> None:
     """A serial from the future or from a database since replaced asks for a snapshot; so does one pruned."""
     token = await store.mint(new_token("a"))
-    await store.apply([present(token, "a", "x")], now=NOW + DAY)
+    await store.apply([present(token, "a", "x")], serving=SERVING, now=NOW + DAY)
     assert await store.changes_since(APEX, START + 2) is None
     assert await store.changes_since(APEX, START + 2 * 86_400) is None
     with pytest.raises(NotFound):
@@ -468,19 +547,19 @@ async def test_a_snapshot_comes_in_pieces_of_one_moment(store: Store, monkeypatc
     monkeypatch.setattr(journal, "CHUNK", 3)
     labels = [f"h{number}" for number in range(8)]
     token = await store.mint(replace(new_token(*labels), grants=(*map(grant, labels), grant("o", OTHER_APEX))))
-    await store.apply([present(token, "h4", value) for value in "yx"], now=NOW)
+    await store.apply([present(token, "h4", value) for value in "yx"], serving=SERVING, now=NOW)
     serials = await store.serials()
     pieces: list[Change] = []
     async for change in store.snapshot():
         if not pieces:
-            await store.apply([present(token, "h7", "late")], now=NOW)
+            await store.apply([present(token, "h7", "late")], serving=SERVING, now=NOW)
         pieces.append(change)
     assert {change.apex: change.serial for change in pieces[:2]} == serials
     assert [change.names for change in pieces[:2]] == [{}, {}]
     assert max(len(change.names) for change in pieces) <= 3
     names = {name: values for change in pieces for name, values in change.names.items()}
     expected = {name(label): () for label in labels} | {name("h4"): ("x", "y")}
-    assert names == expected | {grant("o", OTHER_APEX)[0].challenge_name: ()}
+    assert names == expected | {grant("o", OTHER_APEX).challenge_name: ()}
 
 
 async def test_a_snapshot_may_be_left_early(store: Store) -> None:
@@ -499,7 +578,7 @@ async def test_a_snapshot_may_be_left_early(store: Store) -> None:
 async def test_audit_tells_who_did_what(store: Store) -> None:
     """In order, by time and hostname or its tokens; refusals that the store never saw can be added."""
     token = await store.mint(new_token("a", "b"))
-    await store.apply([present(token, "a", "x")], now=NOW + SECOND)
+    await store.apply([present(token, "a", "x")], serving=SERVING, now=NOW + SECOND)
     refusal = AuditEvent(
         at=NOW + 2 * SECOND,
         action=Action.AUTHENTICATE,
@@ -539,10 +618,10 @@ async def test_what_changes_nothing_is_no_event(store: Store) -> None:
     absent = Update(steps=tuple(cleanup(token, "a", f"absent {number}") for number in range(40)))
     every = Cleanup(token_id=token.id, challenge_name=name("a"), value=None, client="192.0.2.1")
     later = NOW + SECOND
-    await store.apply([present(token, "a", "x"), present(token, "a", "x")], now=later)
-    await store.apply([present(token, "a", "x"), absent, cleanup(token, "a", "absent")], now=later)
-    await store.apply([present(other, "a", "x")], now=later)
-    await store.apply([every, every], now=later)
+    await store.apply([present(token, "a", "x"), present(token, "a", "x")], serving=SERVING, now=later)
+    await store.apply([present(token, "a", "x"), absent, cleanup(token, "a", "absent")], serving=SERVING, now=later)
+    await store.apply([present(other, "a", "x")], serving=SERVING, now=later)
+    await store.apply([every, every], serving=SERVING, now=later)
     assert [(event.action, event.value, event.token_id) for event in await store.audit(later)] == [
         (Action.PRESENT, "x", token.id),
         (Action.PRESENT, "x", other.id),
@@ -555,7 +634,7 @@ async def test_a_refused_update_is_one_event(store: Store) -> None:
     token = await store.mint(new_token("a", "b"))
     too_many = Update(steps=tuple(present(token, "b", f"{number}") for number in range(MAX_VALUES + 3)))
     unmet = Update(steps=(present(token, "a", "x"), _expect(token, "a", "y")))
-    await store.apply([too_many, unmet], now=NOW)
+    await store.apply([too_many, unmet], serving=SERVING, now=NOW)
     [refused] = [event for event in await store.audit(NOW) if event.verdict is Verdict.REFUSED]
     assert (refused.action, refused.hostname, refused.value) == (
         Action.PRESENT,
@@ -598,10 +677,10 @@ async def test_changes_by_a_secret_that_was_replaced(store: Store) -> None:
     await store.rotate(token.id, digest("second"), at=NOW, grace=DAY)
     second = replace(present(token, "a", "second"), generation=2)
 
-    during = (await store.apply([first, second], now=NOW + DAY - SECOND)).outcomes
-    after = (await store.apply([second, first, replace(first, generation=7)], now=NOW + DAY)).outcomes
+    during = (await store.apply([first, second], serving=SERVING, now=NOW + DAY - SECOND)).outcomes
+    after = (await store.apply([second, first, replace(first, generation=7)], serving=SERVING, now=NOW + DAY)).outcomes
     await store.rotate(token.id, digest("third"), at=NOW + DAY, grace=timedelta(0))
-    at_once = (await store.apply([second, replace(second, generation=3)], now=NOW + DAY)).outcomes
+    at_once = (await store.apply([second, replace(second, generation=3)], serving=SERVING, now=NOW + DAY)).outcomes
 
     good, bad = Outcome, Unauthenticated
     assert [[good, good], [good, bad, bad], [bad, good]] == [[*map(type, each)] for each in (during, after, at_once)]
@@ -631,7 +710,7 @@ async def test_what_is_revoked_stays_so(store: Store) -> None:
     with pytest.raises(NotFound, match="was revoked"):
         await store.allow(token.id, [grant("b")], at=NOW)
     with pytest.raises(NotFound, match="was revoked"):
-        await store.deny(token.id, [grant("a")[0].hostname], at=NOW)
+        await store.deny(token.id, [grant("a").hostname], at=NOW)
     assert await shown(store) == {}
 
 
@@ -640,11 +719,11 @@ async def test_allowed_names_begin_to_exist(store: Store) -> None:
     token = await store.mint(new_token("a"))
     await store.mint(new_token("c"))
     allowed = await store.allow(token.id, [grant("a"), grant("b")], at=NOW)
-    assert allowed == replace(token, grants=(grant("a")[0], grant("b")[0]))
+    assert allowed == replace(token, grants=(grant("a"), grant("b")))
     assert await shown(store) == {name("a"): (), name("b"): (), name("c"): ()}
-    thief = Grant(hostname=Name.parse("d.example.com"), challenge_name=name("c"))
+    thief = Grant(hostname=Name.parse("d.example.com"), challenge_name=name("c"), apex=APEX)
     with pytest.raises(NameTaken, match="already belongs to"):
-        await store.allow(token.id, [grant("e"), (thief, APEX)], at=NOW)
+        await store.allow(token.id, [grant("e"), thief], at=NOW)
     assert await store.token(token.id) == allowed
 
 
@@ -654,14 +733,15 @@ async def test_denied_names_lose_what_the_token_set(store: Store) -> None:
     other = await store.mint(new_token("b"))
     await store.apply(
         [present(token, label, "x") for label in "abc"] + [present(other, "b", "theirs")],
+        serving=SERVING,
         now=NOW,
     )
-    hostnames = [grant(label)[0].hostname for label in "ab"]
+    hostnames = [grant(label).hostname for label in "ab"]
     with pytest.raises(NotFound, match=r"is not granted z\.example\.com"):
         await store.deny(token.id, [*hostnames, Name.parse("z.example.com")], at=NOW)
     before = await store.serials()
     denied = await store.deny(token.id, hostnames, at=NOW)
-    assert [granted.hostname for granted in denied.grants] == [grant("c")[0].hostname]
+    assert [granted.hostname for granted in denied.grants] == [grant("c").hostname]
     assert await shown(store) == {name("b"): ("theirs",), name("c"): ("x",)}
     change = await store.changes_since(APEX, before[APEX])
     assert change is not None
@@ -696,7 +776,7 @@ async def test_an_update_takes_all_steps_or_none(store: Store) -> None:
     other = await store.mint(new_token("c"))
     good = Update(steps=(present(token, "a", "x"), present(token, "b", "y"), cleanup(token, "a", "x")))
     bad = Update(steps=(present(token, "a", "z"), present(token, "c", "stolen")))
-    applied = await store.apply([good, bad, present(other, "c", "mine")], now=NOW)
+    applied = await store.apply([good, bad, present(other, "c", "mine")], serving=SERVING, now=NOW)
     assert isinstance(applied.outcomes[0], Outcome)
     assert applied.outcomes[0].changed
     assert isinstance(applied.outcomes[1], NotCovered)
@@ -707,7 +787,7 @@ async def test_an_update_takes_all_steps_or_none(store: Store) -> None:
 async def test_an_update_goes_on_only_as_expected(store: Store) -> None:
     """Steps that only look are met by exactly those values, or by any, or by the contrary; the earlier ones count."""
     token = await store.mint(new_token("a"))
-    await store.apply([present(token, "a", "x"), present(token, "a", "y")], now=NOW)
+    await store.apply([present(token, "a", "x"), present(token, "a", "y")], serving=SERVING, now=NOW)
     met = [
         _expect(token, "a", "x", "y"),
         _expect(token, "a", any_=True),
@@ -720,12 +800,16 @@ async def test_an_update_goes_on_only_as_expected(store: Store) -> None:
     ]
     for expect in unmet:
         [outcome] = (
-            await store.apply([Update(steps=(cleanup(token, "a", "x"), present(token, "a", "x"), expect))], now=NOW)
+            await store.apply(
+                [Update(steps=(cleanup(token, "a", "x"), present(token, "a", "x"), expect))], serving=SERVING, now=NOW
+            )
         ).outcomes
         assert isinstance(outcome, PrerequisiteFailed)
         assert outcome.rcode == 8
     every = Cleanup(token_id=token.id, challenge_name=name("a"), value=None, client="192.0.2.1")
-    [outcome] = (await store.apply([Update(steps=(*met, every, _expect(token, "a")))], now=NOW)).outcomes
+    [outcome] = (
+        await store.apply([Update(steps=(*met, every, _expect(token, "a")))], serving=SERVING, now=NOW)
+    ).outcomes
     assert isinstance(outcome, Outcome)
     assert await shown(store) == {name("a"): ()}
     cleaned = [

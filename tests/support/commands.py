@@ -22,7 +22,7 @@ import pytest
 from responder import cli, logs
 from responder.names import Name
 from responder.store import Present, Store
-from tests.support.service import new_database, write_configuration
+from tests.support.service import SERVING, new_database, write_configuration
 
 HOST = "some.example.com"
 CHALLENGE = "_acme-challenge.some.acme.example.com"
@@ -117,7 +117,7 @@ def present(directory: Path, token_id: str, value: str, *, name: str = CHALLENGE
             expires_at=now + lifetime,
             client="192.0.2.1",
         )
-        await store.apply([operation], now=now)
+        await store.apply([operation], serving=SERVING, now=now)
         await store.close()
 
     asyncio.run(apply())

@@ -34,12 +34,14 @@ from responder.store import Applied, NewToken, Operation, Statistics, Store
 from responder.tokens.hostname import challenge_name
 from responder.tokens.network import Network
 from responder.tokens.secret import Digest, Secret, digest, mint_secret
+from responder.tokens.serving import Serving
 from responder.tokens.token import Grant, Token
 from tests.support.feeds import connect_answering, nobody_is_killed
 from tests.support.processes import eventually
 from tests.support.zones import ask
 
 APEX = Name.parse("acme.example.com")
+SERVING = Serving(apexes=frozenset([APEX]))
 LIFETIME = timedelta(hours=24)
 
 CONFIGURATION = """
@@ -152,13 +154,13 @@ class BrittleStore(Store):
         """From now on, `apply` alone fails."""
         self.apply_fault = fault
 
-    async def apply(self, batch: Sequence[Operation], *, now: datetime) -> Applied:
+    async def apply(self, batch: Sequence[Operation], *, serving: Serving, now: datetime) -> Applied:
         self.batches.append(batch)
         await self.gate.wait()
         self._fail()
         if self.apply_fault is not None:
             raise self.apply_fault
-        return await super().apply(batch, now=now)
+        return await super().apply(batch, serving=serving, now=now)
 
     async def find_token(self, digest: Digest) -> Token | None:
         self._fail()
@@ -209,7 +211,7 @@ class Control:
         secret = mint_secret()
         new = NewToken(
             digest=digest(secret),
-            grants=tuple((grant(hostname), APEX) for hostname in hostnames),
+            grants=tuple(map(grant, hostnames)),
             created_at=self.clock.now,
             expires_at=expires_at,
             allow_from=allow_from,
@@ -241,7 +243,7 @@ class Control:
 def grant(hostname: str) -> Grant:
     """The usual grant for *hostname*."""
     name = Name.parse(hostname)
-    return Grant(hostname=name, challenge_name=challenge_name(name, APEX))
+    return Grant(hostname=name, challenge_name=challenge_name(name, APEX), apex=APEX)
 
 
 @asynccontextmanager
@@ -280,7 +282,7 @@ async def _control(directory: Path, store: BrittleStore) -> AsyncIterator[Contro
     feeds = feed.Feeds()
     await connect_answering(publisher, feeds)
     writer = Challenges(
-        store, publisher, lone_node(store), zones=statics, published=published, lifetime=LIFETIME, clock=clock
+        store, publisher, lone_node(store), serving=SERVING, published=published, lifetime=LIFETIME, clock=clock
     )
     running = Control(directory, store, publisher, writer, clock, asyncio.create_task(writer.run()))
     following = asyncio.create_task(feed.follow(feeds, running.snapshots.append, lambda _: None))

@@ -12,11 +12,13 @@ from responder.names import Name
 from responder.store import Cleanup, NewToken, Present, Store
 from responder.tokens.hostname import challenge_name
 from responder.tokens.secret import digest
+from responder.tokens.serving import Serving
 from responder.tokens.token import Grant, Token
 
 APEX = Name.parse("acme.example.com")
 OTHER_APEX = Name.parse("acme.example.net")
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
+SERVING = Serving(apexes=frozenset([APEX, OTHER_APEX]))
 START = int(NOW.timestamp())
 DAY = timedelta(days=1)
 SECOND = timedelta(seconds=1)
@@ -31,10 +33,10 @@ async def store(database_url: str) -> AsyncIterator[Store]:
     await store.close()
 
 
-def grant(label: str, apex: Name = APEX) -> tuple[Grant, Name]:
+def grant(label: str, apex: Name = APEX) -> Grant:
     """The usual grant for `label` beside a zone."""
     hostname = Name.parse(f"{label}.{apex.parent}")
-    return Grant(hostname=hostname, challenge_name=challenge_name(hostname, apex)), apex
+    return Grant(hostname=hostname, challenge_name=challenge_name(hostname, apex), apex=apex)
 
 
 def new_token(*labels: str, at: datetime = NOW) -> NewToken:
@@ -45,7 +47,7 @@ def new_token(*labels: str, at: datetime = NOW) -> NewToken:
 
 def name(label: str) -> Name:
     """The challenge name of a hostname beside the first zone."""
-    return grant(label)[0].challenge_name
+    return grant(label).challenge_name
 
 
 def present(token: Token, label: str, value: str, *, until: datetime = NOW + DAY, evict: bool = False) -> Present:

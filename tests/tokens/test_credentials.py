@@ -22,12 +22,14 @@ from responder.names import Name
 from responder.tokens import credentials
 from responder.tokens.credentials import Credential, Format
 from responder.tokens.hostname import challenge_name
+from responder.tokens.serving import Serving
 from responder.tokens.token import Grant, Token, tsig_key_name
 from tests.e2e.programs import require
 from tests.support.processes import PATIENCE
 from tests.support.stores import NOW
 
 APEX = Name.parse("acme.example.com")
+SERVING = Serving(apexes=frozenset([APEX]))
 ID = UUID("8e5700ea-a4bf-41c7-8a77-e990661dcc6a")
 SECRET = "rsp_" + "s" * 43
 URL = "https://responder.example.com"
@@ -36,10 +38,11 @@ HOSTS = ("some.example.com", "other.org")
 THUMBPRINT = "LPJNul-wow4m6DsqxbninhsWHlwfp0JecwQzYpOLmCQ"
 
 
-def grant(text: str, *, alias: str | None = None) -> Grant:
+def grant(text: str, *, alias: str | None = None, apex: Name = APEX) -> Grant:
     """The usual grant for a hostname, or one with another challenge name."""
     hostname = Name.parse(text)
-    return Grant(hostname=hostname, challenge_name=Name.parse(alias) if alias else challenge_name(hostname, APEX))
+    name = Name.parse(alias) if alias else challenge_name(hostname, apex)
+    return Grant(hostname=hostname, challenge_name=name, apex=apex)
 
 
 def account(label: str) -> Grant:
@@ -58,7 +61,7 @@ def credential(*grants: Grant, pinned: bool = False, url: str = URL) -> Credenti
         account_thumbprint=THUMBPRINT if pinned else None,
         generation=3,
     )
-    return Credential(token=token, secret=SECRET, apexes=(APEX,), url=url, tsig_secret=TSIG_SECRET)
+    return Credential(token=token, secret=SECRET, url=url, tsig_secret=TSIG_SECRET)
 
 
 def test_acme_dns() -> None:
@@ -90,9 +93,10 @@ def test_lego() -> None:
 def test_subdomain_is_below_the_right_zone() -> None:
     """Of several zones the one that the challenge name is in counts; an alias may be anything in it."""
     several = Credential(
-        token=credential(grant("some.example.com", alias="a.b.acme.example.net")).token,
+        token=credential(
+            grant("some.example.com", alias="a.b.acme.example.net", apex=Name.parse("acme.example.net"))
+        ).token,
         secret=SECRET,
-        apexes=(APEX, Name.parse("acme.example.net")),
     )
 
     assert "a.b" == json.loads(credentials.acme_dns(several))["subdomain"]
@@ -219,29 +223,34 @@ def test_secret_of_the_key_is_in_base64() -> None:
 def test_pinned_token(wanted: Format) -> None:
     """A pinned token is not handed out for a route where it would be refused; the text says which to use."""
     with pytest.raises(Invalid, match=r"cannot carry the ACME token.*POST /present.*the webhook"):
-        credentials.check(wanted, [grant("some.example.com")], pinned=True, apexes=[APEX])
+        credentials.check(wanted, [grant("some.example.com")], pinned=True, serving=SERVING)
 
-    credentials.check(Format.KUBERNETES, [grant("some.example.com")], pinned=True, apexes=[APEX])
-    credentials.check(wanted, [grant("some.example.com")], pinned=False, apexes=[APEX])
+    credentials.check(Format.KUBERNETES, [grant("some.example.com")], pinned=True, serving=SERVING)
+    credentials.check(wanted, [grant("some.example.com")], pinned=False, serving=SERVING)
 
 
 @pytest.mark.parametrize("wanted", list(Format))
 def test_nothing_to_render(wanted: Format) -> None:
     """A token without any hostname, and names without their zone, are refused before anything is made."""
     with pytest.raises(Invalid, match="no hostname left"):
-        credentials.check(wanted, [], pinned=False, apexes=[APEX])
+        credentials.check(wanted, [], pinned=False, serving=SERVING)
     if wanted is not Format.TSIG:
-        with pytest.raises(NotServed, match="in no zone that is served here any more"):
-            credentials.check(wanted, [grant("some.example.com")], pinned=False, apexes=[Name.parse("example.net")])
+        with pytest.raises(NotServed, match=r"is in the zone acme\.example\.com, which is not served here"):
+            credentials.check(
+                wanted,
+                [grant("some.example.com")],
+                pinned=False,
+                serving=Serving(apexes=frozenset([Name.parse("example.net")])),
+            )
 
 
 def test_account_without_a_host() -> None:
     """lego's file is by hostname, which an imported account has none of; acme-dns's answer needs none."""
     with pytest.raises(Invalid, match="names no hostname"):
-        credentials.check(Format.LEGO, [account("x")], pinned=False, apexes=[APEX])
+        credentials.check(Format.LEGO, [account("x")], pinned=False, serving=SERVING)
 
-    credentials.check(Format.LEGO, [account("x"), grant("some.example.com")], pinned=False, apexes=[APEX])
-    credentials.check(Format.ACME_DNS, [account("x")], pinned=False, apexes=[APEX])
+    credentials.check(Format.LEGO, [account("x"), grant("some.example.com")], pinned=False, serving=SERVING)
+    credentials.check(Format.ACME_DNS, [account("x")], pinned=False, serving=SERVING)
 
 
 def test_secrets_do_not_show() -> None:

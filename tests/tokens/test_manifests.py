@@ -315,7 +315,7 @@ def test_rfc2136_of_two_zones() -> None:
     apexes = Name.parse("acme.example.com"), Name.parse("acme.example.net")
     servers = {apexes[0]: "ns1.acme.example.com:53", apexes[1]: "ns1.acme.example.net:53"}
     hosts = tuple(
-        Host(grant=Grant(hostname=Name.parse(text), challenge_name=Name.parse(f"x.{apex}")), apex=apex)
+        Host(grant=Grant(hostname=Name.parse(text), challenge_name=Name.parse(f"x.{apex}"), apex=apex))
         for text, apex in (("a.example.com", apexes[0]), ("b.example.net", apexes[1]), ("c.example.com", apexes[0]))
     )
 
@@ -501,7 +501,7 @@ def test_zone_that_left(run: Run, minted: dict[str, Any], tmp_path: Path) -> Non
     path = tmp_path / "responder.toml"
     path.write_text(path.read_text().replace("acme.example.com", "other.example.com"))
 
-    assert "is in no zone that is served here any more: put its zone back, or deny it" in fault(run, HOST, "--url", API)
+    assert "is in the zone acme.example.com, which is not served here" in fault(run, HOST, "--url", API)
 
 
 @pytest.mark.parametrize(

@@ -26,17 +26,19 @@ from responder.names import Name
 from responder.tokens.hostname import challenge_name, home_zone, parse_hostname, zone_of
 from responder.tokens.network import parse_network
 from responder.tokens.secret import Secret, digest, mint_secret
+from responder.tokens.serving import Serving
 from responder.tokens.token import Grant, State, Token, describe
 from responder.tokens.values import challenge_value
 
 APEX = Name.parse("acme.example.com")
+SERVING = Serving(apexes=frozenset([APEX]))
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 
 
 def grant(hostname: str) -> Grant:
     """The grant for *hostname* in the example zone."""
     name = Name.parse(hostname)
-    return Grant(hostname=name, challenge_name=challenge_name(name, APEX))
+    return Grant(hostname=name, challenge_name=challenge_name(name, APEX), apex=APEX)
 
 
 def token(*hostnames: str, **fields: Any) -> Token:
@@ -317,7 +319,7 @@ def test_pinned_account_refuses(acme_token: str | None, fault: str) -> None:
 def test_what_an_account_may_publish(value: str) -> None:
     """A name that a client registered itself takes digests in base64url only; one of a hostname takes any value."""
     own, hosts = (
-        Grant(hostname=Name.parse(host), challenge_name=Name.parse("a.acme.example.com"))
+        Grant(hostname=Name.parse(host), challenge_name=Name.parse("a.acme.example.com"), apex=APEX)
         for host in ("a.acme.example.com", "some.example.com")
     )
     own.check_value("-_09azAZ" + "A" * 35)
@@ -360,7 +362,8 @@ def test_mapped_networks(text: str, network: str) -> None:
 def test_describe() -> None:
     """What a token may do, as the interface lays it down."""
     described = describe(
-        token("some.example.com", "api.acme.example.com", expires_at=NOW, allow_from=(ip_network("192.0.2.0/24"),))
+        token("some.example.com", "api.acme.example.com", expires_at=NOW, allow_from=(ip_network("192.0.2.0/24"),)),
+        SERVING,
     )
 
     assert described == {
@@ -371,15 +374,17 @@ def test_describe() -> None:
                 "hostname": "some.example.com",
                 "challenge_name": "_acme-challenge.some.acme.example.com",
                 "cname": "_acme-challenge.some.example.com. 300 IN CNAME _acme-challenge.some.acme.example.com.",
+                "served": True,
             },
             {
                 "hostname": "api.acme.example.com",
                 "challenge_name": "_acme-challenge.api.acme.example.com",
                 "cname": None,
+                "served": True,
             },
         ],
         "expires_at": "2030-01-01T00:00:00+00:00",
         "allow_from": ["192.0.2.0/24"],
         "account_thumbprint": None,
     }
-    assert describe(token())["expires_at"] is None
+    assert describe(token(), SERVING)["expires_at"] is None

@@ -19,12 +19,13 @@ from tests.support.updates import ANY, ANY_TYPE, CLIENT, IN, NONE, SOA, TXT, A, 
 NAME = Name.parse("_acme-challenge.some.acme.example.com")
 ALIASED, ALIAS = Name.parse("_acme-challenge.www.acme.example.com"), Name.parse("elsewhere.acme.example.com")
 UNTIL = datetime(2030, 1, 1, tzinfo=UTC)
+APEX = Name.parse("acme.example.com")
 TOKEN = Token(
     id=UUID(int=7),
     description=None,
     grants=(
-        Grant(hostname=Name.parse("some.example.com"), challenge_name=NAME),
-        Grant(hostname=Name.parse("www.acme.example.com"), challenge_name=ALIAS),
+        Grant(hostname=Name.parse("some.example.com"), challenge_name=NAME, apex=APEX),
+        Grant(hostname=Name.parse("www.acme.example.com"), challenge_name=ALIAS, apex=APEX),
     ),
     created_at=UNTIL,
     generation=3,

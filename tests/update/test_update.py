@@ -417,7 +417,7 @@ async def test_account_without_a_host(running: Control, desk: Desk) -> None:
     own = Name.parse(f"{uuid4()}.acme.example.com")
     new = NewToken(
         digest=digest("account"),
-        grants=((Grant(hostname=own, challenge_name=own), APEX),),
+        grants=(Grant(hostname=own, challenge_name=own, apex=APEX),),
         created_at=running.clock.now,
     )
     key = key_of(await running.store.mint(new))
@@ -445,8 +445,8 @@ async def test_pinned(running: Control, desk: Desk, logged: list[structlog.typin
 async def test_alias_in_another_place(running: Control, desk: Desk) -> None:
     """An update changes the name that it says: a hostname's own name in the zone is not short for an alias."""
     host = grant("www.acme.example.com").hostname
-    alias = Grant(hostname=host, challenge_name=grant("elsewhere.example.com").challenge_name)
-    new = NewToken(digest=digest("x"), grants=((alias, APEX),), created_at=running.clock.now)
+    alias = Grant(hostname=host, challenge_name=grant("elsewhere.example.com").challenge_name, apex=APEX)
+    new = NewToken(digest=digest("x"), grants=(alias,), created_at=running.clock.now)
     key = key_of(await running.store.mint(new))
 
     assert "REFUSED" == await desk.send(key, add("_acme-challenge.www.acme.example.com.", VALUE))
@@ -493,7 +493,7 @@ async def test_keys_that_are_no_longer_good_do_not_count(running: Control, two: 
     """Whoever stole a key that was replaced meanwhile, or may not use it from there, uses up nothing."""
     new = NewToken(
         digest=digest("near"),
-        grants=((grant(HOST), APEX),),
+        grants=(grant(HOST),),
         created_at=running.clock.now,
         allow_from=(ip_network("192.0.2.0/24"),),
     )
@@ -773,7 +773,7 @@ async def test_miekg(running: Control, desk: Desk) -> None:
     request's, a time within the fudge, NOERROR, and no more than the 512 octets that they make room for.
     """
     running.clock.now = datetime.fromtimestamp(SIGNED_AT, UTC)
-    new = NewToken(id=HOLDER, digest=digest("x"), grants=((grant(HOST), APEX),), created_at=running.clock.now)
+    new = NewToken(id=HOLDER, digest=digest("x"), grants=(grant(HOST),), created_at=running.clock.now)
     token = await running.store.mint(new)
     mixed = key_of(token).name.replace("f47ac10b", "F47AC10B") + "."
 
@@ -849,7 +849,7 @@ async def _refusals(running: Control) -> list[AuditEvent]:
 async def _pinned(running: Control) -> Token:
     new = NewToken(
         digest=digest("pinned"),
-        grants=((grant(HOST), APEX),),
+        grants=(grant(HOST),),
         created_at=running.clock.now,
         account_thumbprint="thumbprint",
     )

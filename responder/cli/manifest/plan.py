@@ -16,7 +16,6 @@ from responder.errors import InvalidRequest
 from responder.names import Name
 from responder.tokens import credentials, manifests
 from responder.tokens.credentials import Credential
-from responder.tokens.hostname import served_zone
 from responder.tokens.manifests import (
     AcmeDns,
     ExternalAccount,
@@ -80,10 +79,11 @@ def make_plan(
     settings: Settings, options: Options, wanted: Mapping[Name, Sequence[bool]], found: Found, credential: Given
 ) -> Plan:
     """Raises `InvalidRequest` or `NotServed`."""
-    apexes = [zone.name for zone in settings.zones]
     grants = {grant.hostname: grant for grant in found.token.grants}
+    for hostname in wanted:
+        grants[hostname].check_served(settings.serving)
     hosts = [
-        Host(grant=grants[hostname], apex=served_zone(grants[hostname].challenge_name, apexes), wildcard=wildcard)
+        Host(grant=grants[hostname], wildcard=wildcard)
         for hostname, kinds in wanted.items()
         for wildcard in sorted(kinds)
     ]
@@ -183,8 +183,7 @@ def _solver(settings: Settings, options: Options, found: Found, credential: Give
                 pinned=pinned,
             )
         case Kind.ACME_DNS:
-            apexes = tuple(zone.name for zone in settings.zones)
-            return AcmeDns(url=url, credential=Credential(token=found.token, secret=token, apexes=apexes, url=url))
+            return AcmeDns(url=url, credential=Credential(token=found.token, secret=token, url=url))
         case Kind.RFC2136:
             servers = {zone.name: options.nameserver or f"{next(iter(zone.nameservers))}:53" for zone in settings.zones}
             name = tsig_key_name(found.token) if found.certain else manifests.NO_KEY_NAME

@@ -25,8 +25,8 @@ from responder.errors import InvalidRequest
 from responder.names import Name
 from responder.tokens import credentials
 from responder.tokens.credentials import Credential, Format
-from responder.tokens.hostname import zone_of
 from responder.tokens.secret import Secret, tsig_secret
+from responder.tokens.serving import Serving
 from responder.tokens.token import Grant, Token, describe, tsig_key_name
 
 TEXT, JSON = "text", "json"
@@ -65,16 +65,15 @@ class Delivery:
     @contextmanager
     def ready(self, settings: Settings, grants: Iterable[Grant], *, pinned: bool) -> Iterator[HandOver]:
         """Do what can fail for a token with *grants*. Raises `Invalid`, `NotServed`, `CannotStart`."""
-        apexes = tuple(zone.name for zone in settings.zones)
         wanted = None if self.form in (TEXT, JSON) else Format(self.form)
         if wanted is not None:
-            credentials.check(wanted, grants, pinned=pinned, apexes=apexes)
+            credentials.check(wanted, grants, pinned=pinned, serving=settings.serving)
         master = _tsig_master(settings) if wanted is Format.TSIG else b""
         url = self.url or settings.api.url
         if wanted is Format.LEGO and not url:
             click.echo(f"responder: warning: {_NO_URL}", err=True)
         with nullcontext(_print) if self.out is None else private_file(self.out, replace=self.force) as write:
-            yield HandOver(delivery=self, wanted=wanted, write=write, apexes=apexes, url=url, master=master)
+            yield HandOver(delivery=self, wanted=wanted, write=write, serving=settings.serving, url=url, master=master)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +83,7 @@ class HandOver:
     delivery: Delivery
     wanted: Format | None
     write: Callable[[str], None]
-    apexes: tuple[Name, ...]
+    serving: Serving
     url: str
     master: bytes = field(repr=False)
 
@@ -94,7 +93,7 @@ class HandOver:
         if self.wanted is not None or self.delivery.out is not None:
             self._explain(token, note)
         elif self.delivery.form == JSON:
-            describing.warn(token, self.apexes)
+            describing.warn(token, self.serving)
         try:
             self.write(text)
         except InvalidRequest as fault:
@@ -104,19 +103,19 @@ class HandOver:
     def _text(self, token: Token, secret: Secret, note: str | None) -> str:
         if self.wanted is None:
             return (
-                _as_json(token, secret)
+                _as_json(token, secret, self.serving)
                 if self.delivery.form == JSON
-                else "".join(_as_text(token, secret, note, self.apexes))
+                else "".join(_as_text(token, secret, note, self.serving))
             )
         key = tsig_secret(self.master, tsig_key_name(token))
-        credential = Credential(token=token, secret=secret, apexes=self.apexes, url=self.url, tsig_secret=key)
+        credential = Credential(token=token, secret=secret, url=self.url, tsig_secret=key)
         return credentials.render(self.wanted, credential)
 
     def _explain(self, token: Token, note: str | None) -> None:
         """On stderr, what does not belong into the text."""
         place = f" goes into {self.delivery.out}" if self.delivery.out is not None else ""
         click.echo(f"token {token.id}{place}", err=True)
-        for line in (*([note] if note else []), *describing.grant_lines(token, self.apexes)):
+        for line in (*([note] if note else []), *describing.grant_lines(token, self.serving)):
             click.echo(line, err=True)
 
 
@@ -141,12 +140,12 @@ def _print(text: str) -> None:
     click.echo(text, nl=False)
 
 
-def _as_json(token: Token, secret: Secret) -> str:
-    described = describe(token)
+def _as_json(token: Token, secret: Secret, serving: Serving) -> str:
+    described = describe(token, serving)
     return json.dumps({"id": described.pop("id"), "token": secret} | described, indent=2) + "\n"
 
 
-def _as_text(token: Token, secret: Secret, note: str | None, apexes: Sequence[Name]) -> Iterator[str]:
+def _as_text(token: Token, secret: Secret, note: str | None, serving: Serving) -> Iterator[str]:
     yield f"token        {secret}\n"
     yield f"id           {token.id}\n"
     yield f"expires      {instant_text(token.expires_at)}\n"
@@ -156,9 +155,8 @@ def _as_text(token: Token, secret: Secret, note: str | None, apexes: Sequence[Na
     if note is not None:
         yield f"{note}\n"
     yield "\n"
-    yield from (f"{line}\n" for line in describing.grant_lines(token, apexes))
-    served = (grant for grant in token.grants if zone_of(grant.challenge_name, apexes) is not None)
-    hosts = [grant for grant in served if grant.names_a_host]
+    yield from (f"{line}\n" for line in describing.grant_lines(token, serving))
+    hosts = [grant for grant in token.grants if grant.names_a_host and grant.is_served(serving)]
     yield from _caa(_BIND, [grant.hostname for grant in hosts if grant.cname is not None])
     yield from _caa(_ALLOW, [grant.hostname for grant in hosts if grant.cname is None])
 

@@ -10,28 +10,36 @@ import click
 
 from responder.cli.context import instant_text
 from responder.errors import NotServed
-from responder.names import Name
-from responder.tokens.hostname import served_zone
-from responder.tokens.token import Token, describe, tsig_key_name
+from responder.tokens.serving import Serving
+from responder.tokens.token import State, Token, describe, tsig_key_name
 
 
-def as_json(token: Token) -> dict[str, Any]:
-    """Everything that an administrator may want to know."""
+def as_json(token: Token, serving: Serving) -> dict[str, Any]:
+    """Everything that an administrator may want to know, where *serving* is served."""
     more = {
         "created_at": token.created_at.isoformat(),
         "last_used_at": token.last_used_at.isoformat() if token.last_used_at else None,
         "revoked_at": token.revoked_at.isoformat() if token.revoked_at else None,
         "generation": token.generation,
         "tsig_key_name": tsig_key_name(token),
-        "state": token.state(datetime.now(UTC)).value,
+        "state": state(token, serving),
     }
-    return describe(token) | more
+    return describe(token, serving) | more
 
 
-def lines(token: Token, apexes: Sequence[Name]) -> Iterator[str]:
-    """The same, to be read, where the zones of *apexes* are served."""
+def state(token: Token, serving: Serving) -> str:
+    """Whether it is good for anything: a token is no better than the zones of its hostnames."""
+    state = token.state(datetime.now(UTC))
+    served = {grant.is_served(serving) for grant in token.grants}
+    if state is not State.ACTIVE or False not in served:
+        return state.value
+    return "partly served" if True in served else "not served"
+
+
+def lines(token: Token, serving: Serving) -> Iterator[str]:
+    """The same, to be read."""
     yield f"token        {token.id}"
-    yield f"state        {token.state(datetime.now(UTC)).value}"
+    yield f"state        {state(token, serving)}"
     yield f"description  {token.description or ''}".rstrip()
     yield f"created      {instant_text(token.created_at)}"
     yield f"last used    {instant_text(token.last_used_at)}"
@@ -40,14 +48,14 @@ def lines(token: Token, apexes: Sequence[Name]) -> Iterator[str]:
     yield f"pinned to    {account(token)}"
     yield f"generation   {token.generation}"
     yield f"TSIG key     {tsig_key_name(token)}"
-    yield from grant_lines(token, apexes)
+    yield from grant_lines(token, serving)
 
 
-def grant_lines(token: Token, apexes: Sequence[Name]) -> Iterator[str]:
+def grant_lines(token: Token, serving: Serving) -> Iterator[str]:
     """Each hostname, with the CNAME that it needs, or with what keeps it from being of use."""
     for grant in token.grants:
         try:
-            served_zone(grant.challenge_name, apexes)
+            grant.check_served(serving)
         except NotServed as fault:
             yield f"{grant.hostname}: {fault}"
             continue
@@ -57,11 +65,11 @@ def grant_lines(token: Token, apexes: Sequence[Name]) -> Iterator[str]:
             yield f"{grant.challenge_name}: for any hostname with a CNAME to it"
 
 
-def warn(token: Token, apexes: Sequence[Name]) -> None:
+def warn(token: Token, serving: Serving) -> None:
     """Say on stderr, beside JSON, which hostnames are of no use."""
     for grant in token.grants:
         try:
-            served_zone(grant.challenge_name, apexes)
+            grant.check_served(serving)
         except NotServed as fault:
             click.echo(f"responder: warning: {grant.hostname}: {fault}", err=True)
 

@@ -19,18 +19,18 @@ from responder.tokens.token import Token
 @click.pass_obj
 def list_tokens(context: Context, output: str) -> None:
     """List all tokens, oldest first, without their secrets."""
+    serving = context.settings.serving
     tokens = context.with_store(lambda store: store.tokens())
     if output == "json":
-        print_json([describing.as_json(token) for token in tokens])
+        print_json([describing.as_json(token, serving) for token in tokens])
         return
-    now = datetime.now(UTC)
     print_table(
         ["ID", "HOSTNAMES", "STATE", "GENERATION", "PINNED", "CREATED", "LAST USED", "EXPIRES", "DESCRIPTION"],
         (
             [
                 str(token.id),
                 describing.shorten([str(grant.hostname) for grant in token.grants]),
-                token.state(now).value,
+                describing.state(token, serving),
                 str(token.generation),
                 "yes" if token.account_thumbprint else "no",
                 instant_text(token.created_at),
@@ -54,12 +54,12 @@ def show(context: Context, id: str, output: str) -> None:  # noqa: A002  # becom
         return await store.token(await store.token_id(id))
 
     shown = context.with_store(find)
-    apexes = [zone.name for zone in context.settings.zones]
+    serving = context.settings.serving
     if output == "json":
-        describing.warn(shown, apexes)
-        print_json(describing.as_json(shown))
+        describing.warn(shown, serving)
+        print_json(describing.as_json(shown, serving))
         return
-    for line in describing.lines(shown, apexes):
+    for line in describing.lines(shown, serving):
         click.echo(line)
 
 
