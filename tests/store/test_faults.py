@@ -39,6 +39,8 @@ async def main(url, who, count):
     await store.register_zones([APEX], now=NOW)
     labels = [f"{who}{number}" for number in range(100)]
     token = await store.mint(new_token(*labels))
+    print("ready", flush=True)
+    sys.stdin.readline()
     for number in range(count):
         label = labels[number % 100]
         operation = Present(token_id=token.id, challenge_name=name(label), value=f"{who}-{number}",
@@ -52,9 +54,13 @@ asyncio.run(main(sys.argv[1], sys.argv[2], int(sys.argv[3])))
 
 
 def child(url: str, who: str, count: int) -> subprocess.Popen[str]:
-    """A process that presents *count* values and prints each one, with its serial, once it is acknowledged."""
+    """
+    A process that is ready, and presents *count* values once it reads a line. It prints each one, with its serial, when
+    it is acknowledged.
+    """
     return subprocess.Popen(
         [sys.executable, "-c", _CHILD, url, who, str(count)],
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         pipesize=4096,  # some hundred lines: nobody gets far ahead of who reads them
         text=True,
@@ -62,15 +68,26 @@ def child(url: str, who: str, count: int) -> subprocess.Popen[str]:
     )
 
 
+def begin(*processes: subprocess.Popen[str]) -> None:
+    """Let these present their values at the same time, once all of them are ready."""
+    for process in processes:
+        assert process.stdout is not None
+        assert "ready\n" == process.stdout.readline()
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+
+
 async def test_what_was_acknowledged_survives_a_kill(database_url: str) -> None:
     """A process is killed in the middle of its work: all that it had acknowledged is in the database."""
-    process = child(database_url, "a", 1600)
-    assert process.stdout is not None
-    acknowledged = [process.stdout.readline().split()[0] for _ in range(200)]
-    process.send_signal(signal.SIGKILL)
-    acknowledged += [line.split()[0] for line in process.stdout if line.endswith("\n")]
-    process.stdout.close()
-    assert process.wait() == -signal.SIGKILL
+    with child(database_url, "a", 1600) as process:
+        begin(process)
+        assert process.stdout is not None
+        acknowledged = [process.stdout.readline().split()[0] for _ in range(100)]
+        process.send_signal(signal.SIGKILL)
+        acknowledged += [line.split()[0] for line in process.stdout if line.endswith("\n")]
+    assert -signal.SIGKILL == process.returncode
     store = await Store.open(database_url)
     kept = {value.value for value in await store.values()}
     assert set(acknowledged) - kept == set()
@@ -81,14 +98,15 @@ async def test_what_was_acknowledged_survives_a_kill(database_url: str) -> None:
 
 async def test_two_processes_write_at_once(database_url: str) -> None:
     """Both start on a database that does not exist yet; no value and no serial is lost or given twice."""
-    processes = [child(database_url, who, 150) for who in "ab"]
-    lines = [line.split() for process in processes for line in process.communicate()[0].splitlines()]
-    assert [process.returncode for process in processes] == [0, 0]
+    with child(database_url, "a", 60) as first, child(database_url, "b", 60) as second:
+        begin(first, second)
+        lines = [line.split() for process in (first, second) for line in process.communicate()[0].splitlines()]
+    assert [first.returncode, second.returncode] == [0, 0]
     store = await Store.open(database_url)
     assert {value.value for value in await store.values()} == {value for value, _ in lines}
-    # Two mints and three hundred presents, each with a serial of its own.
-    assert len({serial for _, serial in lines}) == 300
-    assert await store.serials() == {APEX: START + 302}
+    # Two mints and 120 presents, each with a serial of its own.
+    assert len({serial for _, serial in lines}) == 120
+    assert await store.serials() == {APEX: START + 122}
     await store.close()
 
 
