@@ -11,8 +11,11 @@ SOURCES := responder migrations tests config/dev.py
 run: $(VENV)/installed
 	@$(BIN)/python config/dev.py
 
+# As many tests at a time as there are cores; `make test WORKERS=0` runs one after the other.
+WORKERS ?= auto
 test: check .venv-clients/installed .venv-release/installed
-	$(BIN)/pytest --cov --cov-report=term-missing:skip-covered
+	$(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder --cov
+	$(BIN)/coverage report --include='responder/dns/*,responder/tokens/*' --fail-under=100
 
 check: $(VENV)/installed
 	$(BIN)/ruff format --check $(SOURCES)

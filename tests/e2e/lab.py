@@ -22,6 +22,7 @@ import dns.name
 import dns.query
 import pytest
 
+from tests.support.ports import share
 from tests.support.processes import PATIENCE
 from tests.support.requirements import lacking
 
@@ -225,7 +226,8 @@ def _require_port_53() -> None:
 
 def _free_addresses() -> Addresses:
     """Addresses at whose port 53 nobody listens; another run of these tests may be using some network or other."""
-    for network in random.sample(range(64, 127), 63):
+    networks = share(range(64, 127))
+    for network in random.sample(networks, len(networks)):
         parents, ns1, ns2, *resolvers = (f"127.{network}.0.{host}" for host in (53, 1, 2, *range(100, 130)))
         if all(map(_is_free, (parents, ns1, ns2, *resolvers))):
             return Addresses(parents, ns1, ns2, iter(resolvers))

@@ -6,13 +6,15 @@ import os
 import random
 import socket
 
-_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-_WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-_PORTS = range(15_000 + _WORKER, 32_000, _WORKERS)
-"""
-Below what Linux gives to outgoing sockets, so that no other program takes a port between two starts of a program; and
-other ones in each of the processes that run tests side by side.
-"""
+
+def share(numbers: range) -> range:
+    """Those of *numbers* that are left to this process, if several run tests side by side (pytest-xdist)."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    return numbers[worker :: int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))]
+
+
+_PORTS = share(range(15_000, 32_000))
+"""Below what Linux gives to outgoing sockets, so that no other program takes a port between two starts of a program."""
 
 _untried = iter(random.sample(_PORTS, len(_PORTS)))
 
