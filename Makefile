@@ -11,10 +11,12 @@ SOURCES := responder migrations tests config/dev.py
 run: $(VENV)/installed
 	@$(BIN)/python config/dev.py
 
-# As many tests at a time as there are cores; `make test WORKERS=0` runs one after the other.
+# As many tests at a time as there are cores; `make test WORKERS=0` runs one after the other, SELECTED='not e2e' leaves out
+# the end-to-end tests.
 WORKERS ?= auto
+SELECTED ?=
 test: check .venv-clients/installed .venv-release/installed
-	$(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder --cov
+	$(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder --cov -m '$(SELECTED)'
 	$(BIN)/coverage report --include='responder/dns/*,responder/tokens/*' --fail-under=100
 
 check: $(VENV)/installed
