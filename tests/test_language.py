@@ -70,10 +70,8 @@ docs/design.md
 docs/doctor.md
 docs/operations.md
 docs/performance.md
-docs/tls.md
 docs/tokens.md
 docs/update.md
-docs/webhook.md
 migrations/versions/0003_secrets.py
 pyproject.toml
 responder/addresses.py
