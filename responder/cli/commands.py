@@ -21,6 +21,7 @@ from typing import NoReturn
 import click
 
 from responder.errors import ResponderError, faults_of
+from responder.process.prctl import hide_memory
 
 COMMANDS = {
     "serve": ("responder.cli.service", "Run the service until SIGTERM."),
@@ -76,6 +77,7 @@ def cli(ctx: click.Context, config: Path | None) -> None:
 
 def main() -> NoReturn:
     """The program. Our own errors become one line each and exit status 1; a traceback is always a fault of ours."""
+    hide_memory()  # commands see tokens, keys and the database's password
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal that lacks a character still shows the rest

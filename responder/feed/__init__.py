@@ -10,7 +10,7 @@ The promise kept here: when `Publisher.publish` returns, no nameserver process a
 """
 
 from responder.feed.follower import Feeds, follow
-from responder.feed.frames import Begin, End, Frame, Keys, Packet, Reply, parse_frame, render_frame
+from responder.feed.frames import Begin, End, Frame, Keys, Packet, Reply, Sandbox, parse_frame, render_frame
 from responder.feed.publisher import Publisher
 from responder.feed.relay import Deliver, Relay
 
@@ -25,6 +25,7 @@ __all__ = [
     "Publisher",
     "Relay",
     "Reply",
+    "Sandbox",
     "follow",
     "parse_frame",
     "render_frame",

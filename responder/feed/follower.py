@@ -12,7 +12,20 @@ import structlog
 
 from responder.dns.counts import MAX_COUNTS, Count
 from responder.dns.zone import Change, Zones
-from responder.feed.frames import MAX_FRAME, Begin, Check, End, Keys, Reply, pack, parse_frame, read
+from responder.feed.frames import (
+    MAX_FRAME,
+    Begin,
+    Check,
+    End,
+    Hello,
+    Keys,
+    Reply,
+    Sandbox,
+    pack,
+    parse_frame,
+    read,
+    render_hello,
+)
 from responder.feed.relay import Relay
 from responder.logs import Seldom
 
@@ -35,7 +48,9 @@ _log = structlog.get_logger("feed")
 class Feeds:
     """Where a nameserver gets its feed from: the supervisor hands over one for each life of the control process."""
 
-    def __init__(self) -> None:
+    def __init__(self, sandbox: Sandbox | None = None) -> None:
+        """*sandbox* is what the nameserver gave up, for it to report."""
+        self.sandbox = sandbox or Sandbox()
         self._newest: asyncio.Queue[socket.socket] = asyncio.Queue(1)
 
     def put(self, feed: socket.socket) -> None:
@@ -69,7 +84,7 @@ async def follow(
         feed = await _next(feeds)
         reader, writer = await asyncio.open_unix_connection(sock=feed)
         try:
-            writer.write(pack({"loaded": loaded is not None}))
+            writer.write(render_hello(Hello(loaded=loaded is not None, sandbox=feeds.sandbox)))
             relay.attach(writer)
             async for zones in _receive(reader, writer, loaded, rekey, relay, counts):
                 old, loaded = loaded, zones

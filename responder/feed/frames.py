@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import json
 import struct
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from ipaddress import ip_address
 from typing import Any
 
@@ -19,8 +19,42 @@ from responder.names import Name
 MAX_FRAME = 64 << 20
 """Octets of one frame: far above what the publisher puts into one need, so only a broken peer ever meets it."""
 
+MAX_USER = 32
+"""Characters of a user's name: useradd(8) takes no more."""
+
 MAX_NUMBER = 1 << 63
 """Packets of one nameserver that are told apart. JSON would hold longer numbers, to be repeated in each reply."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sandbox:
+    """
+    What a nameserver has given up: the version of Landlock (0: none), whether system calls are filtered, and the name
+    of the user that nameservers alone run as ("": the user of the whole service).
+    """
+
+    landlock: int = 0
+    seccomp: bool = False
+    user: str = ""
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all is in force that does not depend on how the service was started."""
+        return self.landlock > 0 and self.seccomp
+
+    def __str__(self) -> str:
+        landlock = f"Landlock {self.landlock}" if self.landlock else "no Landlock"
+        seccomp = "seccomp" if self.seccomp else "no seccomp"
+        user = f"user {self.user}" if self.user else "no user of its own"
+        return f"{landlock}, {seccomp}, {user}"
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """What a nameserver is when it begins to follow: whether it has zones, so that it may answer, and its sandbox."""
+
+    loaded: bool
+    sandbox: Sandbox
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +149,23 @@ def parse_frame(message: dict[str, Any]) -> tuple[int, Frame]:
             return number, Reply(packet, bytes.fromhex(octets))
         case _:
             raise ValueError("not a feed frame")
+
+
+def render_hello(hello: Hello) -> bytes:
+    """The first message of a nameserver, with its length in front."""
+    return pack(asdict(hello))
+
+
+def parse_hello(message: dict[str, Any]) -> Hello:
+    """What a decoded message stands for. Raises `ValueError`: the nameserver may have been taken over."""
+    match message:
+        case {
+            "loaded": bool(loaded),
+            "sandbox": {"landlock": int(landlock), "seccomp": bool(seccomp), "user": str(user)},
+        }:
+            return Hello(loaded, Sandbox(landlock, seccomp, user[:MAX_USER]))
+        case _:
+            raise ValueError("not the greeting of a nameserver")
 
 
 def render_packet(number: int, packet: Packet) -> bytes:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 import structlog
 
 from responder.dns.zone import Change
-from responder.feed.frames import End, Frame, Reply, render_frame
+from responder.feed.frames import End, Frame, Reply, Sandbox, render_frame
 from responder.names import Name
 
 ACK_DEADLINE = 3.0
@@ -45,6 +45,7 @@ class Peer:
     writer: asyncio.StreamWriter
     kill: Callable[[int], None]
     loaded: bool = False
+    sandbox: Sandbox = field(default_factory=Sandbox)
     sent: int = 0
     acknowledged: int = 0
     gone: bool = False

@@ -19,7 +19,7 @@ import structlog
 from responder.dns.counts import Count, parse_counts
 from responder.dns.zone import Change, Static
 from responder.errors import ResponderError, Unserved
-from responder.feed.frames import Begin, Check, Keys, Reply, parse_packet, read
+from responder.feed.frames import Begin, Check, Keys, Reply, Sandbox, parse_hello, parse_packet, read
 from responder.feed.peer import Peer
 from responder.feed.relay import Answer, fail
 from responder.logs import Outage
@@ -122,6 +122,15 @@ class Publisher:
         behind = max((peer.sent - peer.acknowledged for peer in current), default=0)
         return sum(peer.pid in self._answering for peer in current), behind
 
+    def sandbox(self) -> Sandbox:
+        """What all nameservers that answer queries have given up."""
+        given_up = [peer.sandbox for peer in self._peers.values() if peer.pid in self._answering] or [Sandbox()]
+        return Sandbox(
+            landlock=min(each.landlock for each in given_up),
+            seccomp=all(each.seccomp for each in given_up),
+            user=min(each.user for each in given_up),
+        )
+
     async def check(self) -> None:
         """Make an end of every nameserver that hangs: it is of no use to anybody, and resolvers wait for it in vain."""
         peers = [peer for peer in self._peers.values() if peer.is_current]
@@ -191,7 +200,8 @@ class Publisher:
     async def _attend(self, peer: Peer, reader: asyncio.StreamReader) -> None:
         """Take the messages of the nameserver, for as long as they are valid."""
         try:
-            peer.loaded = bool((await read(reader, MAX_MESSAGE))["loaded"])
+            hello = parse_hello(await read(reader, MAX_MESSAGE))
+            peer.loaded, peer.sandbox = hello.loaded, hello.sandbox
             self._is_back(peer.pid)
             self._load_anew(peer)
             while True:

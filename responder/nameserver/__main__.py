@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import resource
 import socket
 import time
 from ipaddress import ip_network
@@ -15,8 +14,10 @@ from responder import logs
 from responder.dns.exchange import Exchange
 from responder.dns.identity import Identity
 from responder.dns.ratelimit import RateLimit
-from responder.nameserver import sandbox, tcp
+from responder.feed import Feeds
+from responder.nameserver import tcp
 from responder.nameserver.life import serve
+from responder.nameserver.sandbox import enter
 from responder.nameserver.server import Nameserver, keep_collections_short
 from responder.process.child import Lifeline, run
 from responder.process.scheduling import take_short_turns, wait_for_nobody
@@ -35,12 +36,13 @@ async def main(orders: dict[str, Any], lifeline: Lifeline, stop: asyncio.Event) 
     """*orders* name its sockets (inherited, by number), and how to present itself."""
     logs.configure(**orders["log"])
     _go_first(orders["dns"])
-    _give_up_what_is_not_needed()
+    server = Nameserver(_exchange(orders["dns"]))
+    feeds = Feeds(enter(orders["user"]))
     keep_collections_short()
     sockets = {
         purpose: [socket.socket(fileno=number) for number in numbers] for purpose, numbers in orders["sockets"].items()
     }
-    await serve(Nameserver(_exchange(orders["dns"])), sockets, lifeline, stop)
+    await serve(server, sockets, feeds, lifeline, stop)
 
 
 def _go_first(dns: dict[str, Any]) -> None:
@@ -70,14 +72,6 @@ def _exchange(dns: dict[str, Any]) -> Exchange:
         tcp_idle=tcp.IDLE,
         updates=dns["update"]["enabled"],
     )
-
-
-def _give_up_what_is_not_needed() -> None:
-    """No other program is ever run, no process made, no core written, no file opened: whoever takes it over cannot."""
-    for limit in (resource.RLIMIT_NPROC, resource.RLIMIT_CORE):
-        resource.setrlimit(limit, (0, 0))
-    if not sandbox.enter():
-        _log.warning("this kernel has no Landlock: the nameserver could open what its user may")
 
 
 if __name__ == "__main__":

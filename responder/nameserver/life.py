@@ -28,22 +28,20 @@ Sockets = Mapping[str, Sequence[socket.socket]]
 """By purpose: "udp 1" and so on for each place, "tcp" for all."""
 
 
-async def serve(server: Nameserver, sockets: Sockets, lifeline: Lifeline, stop: asyncio.Event) -> None:
+async def serve(server: Nameserver, sockets: Sockets, feeds: Feeds, lifeline: Lifeline, stop: asyncio.Event) -> None:
     """
     Load, follow the feed, and report that we are ready. Once the supervisor gives us a place, answer on its *sockets*,
     until *stop* is set.
 
     All *sockets* are bound, listening, non-blocking. Packets wait in the kernel while no process reads them.
     """
-    orders, loaded = _Orders(lifeline), asyncio.Event()
+    orders, loaded = _Orders(lifeline, feeds), asyncio.Event()
 
     def install(zones: Zones) -> None:
         server.install(zones)
         loaded.set()
 
-    following = asyncio.create_task(
-        follow(orders.feeds, install, server.rekey, server.relay, server.exchange.take_counts)
-    )
+    following = asyncio.create_task(follow(feeds, install, server.rekey, server.relay, server.exchange.take_counts))
     answering = asyncio.create_task(_answer(server, sockets, orders, loaded))
     tasks = [following, answering, asyncio.create_task(orders.listen()), asyncio.create_task(stop.wait())]
     done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -60,7 +58,7 @@ async def _answer(server: Nameserver, sockets: Sockets, orders: _Orders, loaded:
     set_name(SPARE)
     orders.lifeline.ready()
     place = await orders.place
-    loop, connections = asyncio.get_running_loop(), tcp.Connections()
+    loop, connections = asyncio.get_running_loop(), server.connections
     for sock in sockets[f"udp {place}"]:
         udp.watch(server.reply, server.pass_on, sock)
     listeners = [await tcp.listen(server.reply, server.pass_on, sock, connections) for sock in sockets["tcp"]]
@@ -87,7 +85,7 @@ class _Orders:
     """What the supervisor sends us: feeds, and our place."""
 
     lifeline: Lifeline
-    feeds: Feeds = field(default_factory=Feeds)
+    feeds: Feeds
     place: asyncio.Future[int] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
     async def listen(self) -> None:

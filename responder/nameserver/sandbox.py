@@ -1,84 +1,32 @@
 """
-Landlock: takes from a process the files it has no business with, its way out, and its reach for others (landlock(7)).
-
-There is no maintained package for it, and it is three system calls. What the kernel does not know is left out; on one
-without Landlock nothing happens. Unix sockets by path, which the feed is, are not the business of what is used here.
+What a nameserver process gives up before it reads its first packet, so that an attacker who takes it over has nothing.
 """
 
 from __future__ import annotations
 
-import ctypes
-import os
-import struct
-import sys
-from collections.abc import Iterable
-from contextlib import suppress
-from pathlib import Path
+import resource
 
-import responder
+import structlog
 
-_CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446  # the same number on every architecture
-_VERSION_FLAG, _PATH_BENEATH = 1, 1
+from responder.feed import Sandbox
+from responder.nameserver import landlock, seccomp
+from responder.process.prctl import gain_no_privileges, hide_memory
 
-# linux/landlock.h: how many of the rights to files each version knows.
-_FILE_RIGHTS = {1: 13, 2: 14, 3: 15, 4: 15, 5: 16}
-_READ_FILE, _READ_DIRECTORY = 1 << 2, 1 << 3
-_TCP_BIND_AND_CONNECT = 0b11
-_TCP_SINCE = 4
-_ABSTRACT_SOCKETS_AND_SIGNALS = 0b11
-_SCOPES_SINCE = 6
-
-_PR_SET_NO_NEW_PRIVS = 38  # linux/prctl.h
-
-_libc = ctypes.CDLL(None, use_errno=True)
+_log = structlog.get_logger("nameserver")
 
 
-def enter() -> int:
+def enter(user: str = "") -> Sandbox:
     """
-    Leave this process, for good: reading Python's own files, and the sockets that it has.
+    From now on, run no program, start no process, write no core, open no file but to read Python's own, and make no
+    connection.
 
-    Returns the version of Landlock that was used, 0 if the kernel has none. Call it while there is one thread.
+    Returns what is in force. *user* is the name of the user that nameservers alone run as; "" if there is none. Call it
+    while there is one thread.
     """
-    _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-    version = _libc.syscall(_CREATE_RULESET, None, 0, _VERSION_FLAG)
-    if version < 1:
-        return 0
-    handled = struct.pack(
-        "QQQ",
-        (1 << _FILE_RIGHTS[min(version, max(_FILE_RIGHTS))]) - 1,
-        _TCP_BIND_AND_CONNECT if version >= _TCP_SINCE else 0,
-        _ABSTRACT_SOCKETS_AND_SIGNALS if version >= _SCOPES_SINCE else 0,
-    )
-    size = 24 if version >= _SCOPES_SINCE else 16 if version >= _TCP_SINCE else 8
-    rules = _libc.syscall(_CREATE_RULESET, handled, size, 0)
-    if rules < 0:
-        return 0
-    try:
-        _let_read(rules, _where_python_is())
-        return version if _libc.syscall(_RESTRICT_SELF, rules, 0) == 0 else 0
-    finally:
-        os.close(rules)
-
-
-def _where_python_is() -> Iterable[str]:
-    """
-    Modules are read when they are first needed, which may be late.
-
-    Of a checkout, which a development install has on its path, that is the package alone: beside it may be a database.
-    """
-    package = Path(responder.__file__).parent
-    places = {Path(path) for path in (*sys.path, sys.prefix, sys.base_prefix) if path}
-    if (package.parent / "pyproject.toml").exists():
-        places = places - {package.parent} | {package}
-    return {str(place) for place in places if place.is_dir()}
-
-
-def _let_read(rules: int, directories: Iterable[str]) -> None:
-    for directory in directories:
-        with suppress(OSError):
-            descriptor = os.open(directory, os.O_PATH | os.O_CLOEXEC)
-            try:
-                rule = struct.pack("=Qi", _READ_FILE | _READ_DIRECTORY, descriptor)
-                _libc.syscall(_ADD_RULE, rules, _PATH_BENEATH, rule, 0)
-            finally:
-                os.close(descriptor)
+    resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
+    hide_memory()
+    gain_no_privileges()
+    sandbox = Sandbox(landlock=landlock.enter(), seccomp=seccomp.enter(), user=user)
+    log = _log.info if sandbox.is_complete else _log.warning
+    log("in the sandbox", landlock=sandbox.landlock, seccomp=sandbox.seccomp, user=sandbox.user)
+    return sandbox

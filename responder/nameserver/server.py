@@ -18,6 +18,7 @@ from responder.dns.wire import HEADER, TCP_CEILING, Rcode, Transport, header_onl
 from responder.dns.zone import Zones
 from responder.feed import Deliver, Packet, Relay
 from responder.logs import Seldom
+from responder.nameserver.tcp import Connections
 
 FAULT_INTERVAL = 10.0
 """Seconds between two reports of faults of one kind. Whoever finds a packet that brings one out sends it again."""
@@ -37,6 +38,7 @@ class Nameserver:
 
     exchange: Exchange = field(default_factory=Exchange)
     relay: Relay = field(default_factory=Relay)
+    connections: Connections = field(default_factory=Connections)
     _faults: Seldom = field(default_factory=lambda: Seldom(FAULT_INTERVAL))
 
     def install(self, zones: Zones) -> None:

@@ -61,6 +61,7 @@ class Connections:
     """All TCP connections of the process: who has how many, which is idle for longest, whose queries wait."""
 
     def __init__(self) -> None:
+        self._most = most_connections()
         self.received = bytearray(RECEIVE)  # what was just read from one of them
         self._by_idleness: OrderedDict[TCPConnection, None] = OrderedDict()  # the first is idle for longest
         self._by_client: dict[str, OrderedDict[TCPConnection, None]] = {}  # likewise
@@ -71,7 +72,7 @@ class Connections:
         siblings = self._by_client.get(connection.client, ())
         if len(siblings) >= MAX_CONNECTIONS_PER_CLIENT:
             self._evict(next(iter(siblings)))
-        elif len(self._by_idleness) >= most_connections():
+        elif len(self._by_idleness) >= self._most:
             self._evict(next(iter(self._by_idleness)))
         self._by_idleness[connection] = None
         self._by_client.setdefault(connection.client, OrderedDict())[connection] = None

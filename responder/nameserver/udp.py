@@ -30,20 +30,21 @@ Reply = Callable[[bytes, Transport, str], bytes | None]
 PassOn = Callable[[bytes, Transport, str, Deliver], None]
 """Has the packet answered elsewhere, and the reply delivered."""
 
-_IP_PKTINFO = 8  # linux/in.h; the socket module does not name it before Python 3.14
+IP_PKTINFO = 8  # linux/in.h; the socket module does not name it before Python 3.14
 _ANCILLARY = socket.CMSG_SPACE(20)  # the larger of the two structures: an IPv6 address and an interface
 
 
 def watch(reply: Reply, pass_on: PassOn, sock: socket.socket) -> None:
     """Answer what comes to *sock* by *reply* or *pass_on*, which never raise."""
     loop = asyncio.get_running_loop()
+    sock.setblocking(False)  # a process that had it before may have been taken over
     if sock.getsockname()[0] not in ("0.0.0.0", "::"):
         loop.add_reader(sock, drain, reply, pass_on, sock)
         return
     if sock.family == socket.AF_INET6:
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
     else:
-        sock.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
+        sock.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
     loop.add_reader(sock, drain_any, reply, pass_on, sock)
 
 

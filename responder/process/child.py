@@ -22,6 +22,7 @@ import structlog
 
 from responder.logs import Seldom
 from responder.process.lifeline import Message, Word, receive, receive_orders, send
+from responder.process.prctl import hide_memory
 
 BEAT = 1.0
 """Seconds between two signs of life."""
@@ -96,7 +97,7 @@ def run(main: Callable[[Any, Lifeline, asyncio.Event], Awaitable[None]]) -> None
     signal.pthread_sigmask(signal.SIG_SETMASK, [])  # the supervisor blocks its own signals, and we inherited that
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # the customary 1024 are fewer than our connections
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # secrets are in memory, and belong in no file
+    hide_memory()  # there are secrets in it
     lifeline = Lifeline(socket.socket(fileno=os.dup(0)))
     asyncio.run(_run(main, lifeline.orders(), lifeline))
 

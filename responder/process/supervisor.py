@@ -27,7 +27,7 @@ from responder.process import systemd
 from responder.process.children import Child, introduce
 from responder.process.lifeline import Message, Word
 from responder.process.listeners import Address, Sockets, bind_all, close_all
-from responder.process.prctl import set_name
+from responder.process.prctl import hide_memory, set_name
 
 STOP_CONTROL = 3.0
 """Seconds the control process may take to finish what it acknowledged half; the nameservers wait for it."""
@@ -87,6 +87,7 @@ def become(plan: Plan) -> NoReturn:
 
 def main() -> int:
     """Carry out the plan in the file descriptor that is named by the only argument."""
+    hide_memory()  # the plan has secrets: the database's password, for example
     with os.fdopen(int(sys.argv[1]), "rb") as file:
         plan = Plan(**json.load(file))
     logs.configure(**plan.settings["log"])
@@ -114,7 +115,7 @@ def _supervisor(plan: Plan, sockets: Sockets) -> Supervisor:
             f"nameserver {n + 1}",
             "responder.nameserver",
             {**places, "tcp": _numbers(sockets["tcp"])},
-            {"log": plan.settings["log"], "dns": plan.settings["dns"]},
+            {"log": plan.settings["log"], "dns": plan.settings["dns"], "user": ""},
             bare=True,
         )
         for n in range(plan.processes + plan.spares)

@@ -12,7 +12,7 @@ import subprocess
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, ClassVar
 
 import pytest
@@ -37,6 +37,7 @@ from responder.feed import (
     Publisher,
     Relay,
     Reply,
+    Sandbox,
     follow,
     follower,
     parse_frame,
@@ -123,9 +124,11 @@ class Peer:
         return peer
 
     @classmethod
-    async def hello(cls, supervisor: Supervisor, pid: int = 0, *, loaded: bool = False) -> Peer:
+    async def hello(
+        cls, supervisor: Supervisor, pid: int = 0, *, loaded: bool = False, sandbox: Sandbox | None = None
+    ) -> Peer:
         peer = await cls.connect(supervisor, pid)
-        peer.send({"loaded": loaded})
+        peer.send({"loaded": loaded, "sandbox": asdict(sandbox or Sandbox())})
         return peer
 
     def send(self, message: object) -> None:
@@ -780,6 +783,22 @@ async def test_a_spare(start: Start, supervisor: Supervisor, monkeypatch: pytest
 
     await within(publishing)
     assert (1, 0) == publisher.lag()
+
+
+async def test_sandboxes(start: Start, supervisor: Supervisor) -> None:
+    """What is reported is in force for all that answer; a spare does not count yet."""
+    publisher = await start()
+    assert "no Landlock, no seccomp, no user of its own" == str(publisher.sandbox())
+    first = await Peer.hello(supervisor, sandbox=Sandbox(landlock=7, seccomp=True, user="responder-dns"))
+    second = await Peer.hello(supervisor, sandbox=Sandbox(landlock=6, seccomp=True))
+    spare = await Peer.hello(supervisor)
+    for peer in (first, second, spare):
+        await peer.load()
+
+    publisher.answers(first.pid)
+    assert "Landlock 7, seccomp, user responder-dns" == str(publisher.sandbox())
+    publisher.answers(second.pid)
+    assert "Landlock 6, seccomp, no user of its own" == str(publisher.sandbox())
 
 
 async def test_nobody_answers(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,7 @@ import structlog
 from responder.dns.exchange import Draft, Exchange
 from responder.dns.wire import Transport
 from responder.dns.zone import Change
-from responder.feed import Deliver, Packet, Publisher, relay
+from responder.feed import Deliver, Feeds, Packet, Publisher, relay
 from responder.nameserver import tcp, udp
 from responder.nameserver.life import serve
 from responder.nameserver.server import MAX_DRAFT, Nameserver, keep_collections_short
@@ -112,11 +112,12 @@ class Service:
     def __post_init__(self) -> None:
         self.supervisor, theirs = lifeline.pair()
         self.lifeline = Lifeline(theirs)
+        self.server = Nameserver(Exchange(updates=True))
 
     def start(self) -> None:
         sockets = {"udp 1": [*self.udp.values()], "tcp": [*self.tcp.values()]}
         self.lifeline.watch()
-        self.task = asyncio.create_task(serve(Nameserver(Exchange(updates=True)), sockets, self.lifeline, self.stop))
+        self.task = asyncio.create_task(serve(self.server, sockets, Feeds(), self.lifeline, self.stop))
 
     async def follow(self, publisher: Publisher) -> None:
         """Have it follow *publisher*, which it shares this process with."""
@@ -516,7 +517,7 @@ async def test_connections_of_one_ipv6_network(monkeypatch: pytest.MonkeyPatch) 
 
 async def test_connections_in_all(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     """There are so many connections in all; for one more, the one goes that is idle for longest."""
-    monkeypatch.setattr(tcp, "MAX_CONNECTIONS", 3)
+    monkeypatch.setattr(service.server.connections, "_most", 3)
     clients = [await service.connect(source=f"127.0.0.{number}") for number in (2, 3, 4)]
     for client in (clients[1], clients[2], clients[0]):
         await client.ask()
@@ -533,7 +534,7 @@ async def test_a_rush_stays_within_bounds(
     service: Service, connections: list[TCPConnection], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Connections that come in all at once are counted like any others."""
-    monkeypatch.setattr(tcp, "MAX_CONNECTIONS", 5)
+    monkeypatch.setattr(service.server.connections, "_most", 5)
     await asyncio.gather(*(service.connect(source=f"127.0.0.{number}") for number in range(2, 42)))
     await eventually(lambda: len(connections) == 40, "all were accepted")
     await asyncio.sleep(0)

@@ -105,7 +105,7 @@ def running(
         process, supervisor, feed_end = start(stack, udp, tcp, DnsSettings(), before=limit, stderr=stderr)
         control = Control(feed_end, statics or (static(),), names)
         threading.Thread(target=control.attend, daemon=True).start()
-        stack.callback(feed_end.shutdown, socket.SHUT_RDWR)
+        stack.callback(control.end)
         wait_until_it_answers(supervisor, PATIENCE)
         yield Nameserver(process, udp.getsockname()[1], log, control)
 
@@ -129,6 +129,7 @@ def start(
         "sockets": {"udp 1": [udp.fileno()], "tcp": [tcp.fileno()]},
         "log": {"level": "info", "format": "json"},
         "dns": settings.model_dump(mode="json"),
+        "user": "",
     }
     lifeline.send_orders(ours, json.dumps(orders).encode())
     with feed_end:
@@ -182,6 +183,7 @@ class Control:
         self._heard = threading.Condition()
         self._acknowledged = 0
         self._counts: list[Count] = []
+        self.sandbox: dict[str, object] = {}
 
     def check(self) -> list[Count]:
         """Have the nameserver report what it counted, as the control process reads that."""
@@ -190,6 +192,11 @@ class Control:
             assert self._heard.wait_for(lambda: self._acknowledged >= number, PATIENCE), "it does not acknowledge"
             taken, self._counts = self._counts, []
             return taken
+
+    def end(self) -> None:
+        """Hang up, if the nameserver has not done so."""
+        with contextlib.suppress(OSError):
+            self._peer.shutdown(socket.SHUT_RDWR)
 
     def attend(self) -> None:
         """Serve the nameserver, as long as it is there."""
@@ -201,6 +208,7 @@ class Control:
 
     def _hear(self, message: dict[str, Any]) -> None:
         with self._heard:
+            self.sandbox = message.get("sandbox", self.sandbox)
             self._acknowledged = message.get("ack", self._acknowledged)
             if "counts" in message:
                 self._counts += parse_counts(message["counts"], {str(static.apex) for static in self._statics})
