@@ -58,18 +58,6 @@ MAX_WAITING = 4096
 GATHER_DEADLINE = 0.01
 """Seconds that the first of many waits for the others, at most: about what a transaction costs that they then share."""
 
-FOLLOW_INTERVAL = 0.5
-"""Seconds between looks for commits of others: half of the second within which they promise to take effect."""
-
-CHECK_INTERVAL = 2.0
-"""Seconds between looks whether the nameservers are well: one that hangs costs resolvers their patience."""
-
-SWEEP_INTERVAL = 5.0
-"""Seconds between looks for values that have expired. They live for hours; nobody counts on the second."""
-
-SETTLED = 2 * SWEEP_INTERVAL
-"""Seconds without a fault after which the database is well again: by then it was written to, not only read."""
-
 PATIENCE = 10.0
 """Seconds that a caller waits until its change is stored and served. ACME clients wait for ten or more."""
 
@@ -80,6 +68,25 @@ UPDATE_CONFIRMATION = 1.5
 """Seconds of it that a DNS update waits for other nodes."""
 
 _log = structlog.get_logger("challenges")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """How often the writer looks around by itself, in seconds."""
+
+    follow: float = 0.5
+    """Between looks for commits of others: half of the second within which they promise to take effect."""
+
+    check: float = 2.0
+    """Between looks whether the nameservers are well: one that hangs costs resolvers their patience."""
+
+    sweep: float = 5.0
+    """Between looks for values that have expired. They live for hours, so a second does not matter."""
+
+    @property
+    def settled(self) -> float:
+        """Without a fault until the database is well again: by then it was written to, not only read."""
+        return 2 * self.sweep
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +114,7 @@ class Challenges:
         published: Mapping[Name, int],
         lifetime: timedelta,
         clock: Callable[[], datetime],
+        pace: Pace | None = None,
     ) -> None:
         """
         *lifetime* is that of a value whose presenter asks for none. *published* are the serials of the zones, read
@@ -121,6 +129,7 @@ class Challenges:
         self._serving = serving
         self.lifetime = lifetime
         self._clock = clock
+        self._pace = pace or Pace()
         self._waiting: deque[_Waiting] = deque()
         self._wake = asyncio.Event()  # set when something waits, or another node has committed
         self._look_due = 0.0
@@ -217,32 +226,32 @@ class Challenges:
     async def run(self) -> None:
         """The writer. Runs until cancelled, which leaves those who still wait without an answer: stop them first."""
         sweep_due = check_due = 0.0
-        loop = asyncio.get_running_loop()
+        pace, loop = self._pace, asyncio.get_running_loop()
         outage = Outage(
             _log,
             "no change can be made: DNS goes on with what is in memory",
             "changes can be made again",
-            settled=SETTLED,
+            settled=pace.settled,
         )
         while True:
-            batch = await self._take_waiting(timeout=FOLLOW_INTERVAL)
+            batch = await self._take_waiting(timeout=pace.follow)
             try:
                 async with self._turn:
                     if batch:
                         await self._commit(batch)
                     if loop.time() >= sweep_due:
                         more = await self._sweep()
-                        sweep_due = loop.time() + (0.0 if more else SWEEP_INTERVAL)
+                        sweep_due = loop.time() + (0.0 if more else pace.sweep)
                     if loop.time() >= check_due:
-                        check_due = loop.time() + CHECK_INTERVAL
+                        check_due = loop.time() + pace.check
                         await self._publisher.check()
                     if loop.time() >= self._look_due:
-                        self._look_due = loop.time() + FOLLOW_INTERVAL
+                        self._look_due = loop.time() + pace.follow
                         await self._follow()
                         outage.is_over()
             except Unavailable as fault:
                 outage.goes_on(str(fault))
-                await asyncio.sleep(FOLLOW_INTERVAL)
+                await asyncio.sleep(pace.follow)
 
     def _check_account(self, token: Token, value: str, acme_token: str | None, client: str) -> None:
         try:

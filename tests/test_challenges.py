@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from responder import challenges
-from responder.challenges import Challenges
+from responder.challenges import Challenges, Pace
 from responder.errors import InvalidValue, NotCovered, StoreUnavailable, TooManyValues, Unauthenticated
 from responder.store import MAX_VALUES, Action, AuditEvent, Outcome, Present, Verdict
 from responder.tokens.token import Token
@@ -23,19 +23,17 @@ from tests.support.service import (
     LIFETIME,
     SERVING,
     Control,
-    Quick,
     connect,
     control,
     grant,
     lone_node,
     new_database,
-    quick,
     running,
     until,
     url,
 )
 
-__all__ = ["quick", "running", "url"]
+__all__ = ["running", "url"]
 
 HERE = "192.0.2.9"
 HOST, OTHER = "some.example.com", "other.example.com"
@@ -162,7 +160,7 @@ async def test_refusals_stay_alone(running: Control) -> None:
     assert {"first", *(f"v{n}" for n in range(MAX_VALUES - 1))} == running.values(HOST)
 
 
-async def test_queue_is_bounded(tmp_path: Path, url: str, quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_queue_is_bounded(tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """When as many operations wait as may, the next one hears at once that the database has stopped."""
     monkeypatch.setattr(challenges, "MAX_WAITING", 3)
     async with control(tmp_path, url) as running:
@@ -227,7 +225,7 @@ async def test_fault_of_ours(running: Control) -> None:
 
 def test_others_are_followed_within_a_second() -> None:
     """What another process commits, such as a new token, is looked for more than once a second."""
-    assert challenges.FOLLOW_INTERVAL < 1
+    assert Pace().follow < 1
 
 
 async def test_follows_others(running: Control) -> None:
@@ -243,12 +241,9 @@ async def test_follows_others(running: Control) -> None:
         await until(lambda: running.values(HOST) is None)
 
 
-async def test_catches_up_before_its_own(
-    tmp_path: Path, url: str, quick: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_catches_up_before_its_own(tmp_path: Path, url: str) -> None:
     """A change that was committed on top of somebody else's is published together with that one."""
-    monkeypatch.setattr(challenges, "FOLLOW_INTERVAL", 3600.0)
-    async with control(tmp_path, url) as running, running.other_store() as other:
+    async with control(tmp_path, url, pace=Pace(follow=3600.0)) as running, running.other_store() as other:
         _, token = await running.mint(HOST)
         await running.challenges.present(token, grant(HOST), "v0", client=HERE)  # the first look is over
         await running.mint(OTHER, store=other)
@@ -260,12 +255,9 @@ async def test_catches_up_before_its_own(
         assert set() == running.values(OTHER)
 
 
-async def test_repeating_what_somebody_else_committed(
-    tmp_path: Path, url: str, quick: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_repeating_what_somebody_else_committed(tmp_path: Path, url: str) -> None:
     """A value that is stored already, but not by this process, is served before its presenter is told so."""
-    monkeypatch.setattr(challenges, "FOLLOW_INTERVAL", 3600.0)
-    async with control(tmp_path, url) as running, running.other_store() as other:
+    async with control(tmp_path, url, pace=Pace(follow=3600.0)) as running, running.other_store() as other:
         _, token = await running.mint(HOST)
         await running.challenges.present(token, grant(HOST), "v0", client=HERE)  # the first look is over
         present = Present(
@@ -407,7 +399,6 @@ class PresentAndCleanup(RuleBasedStateMachine):
         super().__init__()
         self.directory = Path(mkdtemp(prefix="responder-test-"))
         url = new_database(self.directory)
-        self.quick = Quick().__enter__()
         self.runner = asyncio.Runner()
         self.model: dict[str, set[str]] = {HOST: set(), OTHER: set()}
         self.context = control(self.directory, url)
@@ -417,7 +408,6 @@ class PresentAndCleanup(RuleBasedStateMachine):
     def teardown(self) -> None:
         self.runner.run(self.context.__aexit__(None, None, None))
         self.runner.close()
-        self.quick.__exit__()
         rmtree(self.directory)
 
     @rule(operations=OPERATIONS)

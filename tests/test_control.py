@@ -42,7 +42,7 @@ from tests.support.commands import Run, bare, fails
 from tests.support.keypairs import key_pair
 from tests.support.ports import free_port
 from tests.support.processes import PATIENCE, eventually, wait_until
-from tests.support.service import APEX, Quick, connect, grant, new_database, write_configuration
+from tests.support.service import APEX, connect, grant, new_database, patient, write_configuration
 from tests.support.updates import Key, add, message, rcode
 
 __all__ = ["bare"]
@@ -99,7 +99,7 @@ def process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Process
     settings = load(write_configuration(tmp_path, **ports, dns=free_port()), {})
     numbers = {purpose: [os.dup(listener.fileno())] for purpose, listener in listeners.items()}
     ours, theirs = lifeline.pair()
-    with Quick(), ours, theirs:
+    with patient(), ours, theirs:
         yield Process(
             tmp_path,
             {

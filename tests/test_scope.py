@@ -27,7 +27,7 @@ from responder.limits import Limits
 from responder.tokens.secret import Secret
 from responder.tokens.token import Token
 from tests.api.test_api import MAX_LIFETIME, listening
-from tests.support.service import APEX, SERVING, Control, Quick, control, new_database
+from tests.support.service import APEX, SERVING, Control, control, new_database
 from tests.support.updates import ANY, ANY_TYPE, IN, NONE, SOA, TXT, A, Desk, add, key_of, message, rcode, record, text
 from tests.support.updates import name as wire_name
 
@@ -130,7 +130,7 @@ def tenants(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tenants]:
     """Both tenants, each with a value in place."""
     directory = tmp_path_factory.mktemp("scope")
     url = new_database(directory)
-    with asyncio.Runner() as runner, Quick():
+    with asyncio.Runner() as runner:
         stack = AsyncExitStack()
         yield runner.run(_start(runner, stack, directory, url))
         runner.run(stack.aclose())

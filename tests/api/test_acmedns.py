@@ -29,9 +29,9 @@ from responder.tokens.secret import Secret, digest, mint_secret
 from responder.tokens.token import Grant, Token
 from tests.api.test_api import MAX_LIFETIME, listening
 from tests.support.processes import PATIENCE
-from tests.support.service import APEX, SERVING, Control, quick, rows, running, until, url
+from tests.support.service import APEX, SERVING, Control, rows, running, until, url
 
-__all__ = ["quick", "running", "url"]
+__all__ = ["running", "url"]
 
 HOST = "some.example.com"
 SUBDOMAIN = "_acme-challenge.some"

@@ -37,9 +37,9 @@ from responder.tokens.secret import Secret, digest, mint_secret
 from responder.tokens.serving import Serving
 from responder.tokens.token import Token
 from tests.support.processes import PATIENCE
-from tests.support.service import APEX, LIFETIME, SERVING, Control, grant, quick, rows, running, until, url
+from tests.support.service import APEX, LIFETIME, SERVING, Control, grant, rows, running, until, url
 
-__all__ = ["quick", "running", "url"]
+__all__ = ["running", "url"]
 
 HOST, OTHER = "some.example.com", "other.example.com"
 CHALLENGE = "_acme-challenge.some.acme.example.com."

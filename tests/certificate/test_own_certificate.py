@@ -22,9 +22,9 @@ from responder.errors import AuthorityUnavailable, CertificateRefused, Invalid, 
 from responder.names import Name
 from responder.tls.keypair import KeyPair
 from tests.support.keypairs import key_pair
-from tests.support.service import APEX, Control, quick, running, until, url
+from tests.support.service import APEX, Control, running, until, url
 
-__all__ = ["quick", "running", "url"]
+__all__ = ["running", "url"]
 
 HOST = "api.acme.example.com"
 HOSTNAME = Name.parse(HOST)

@@ -22,9 +22,9 @@ from responder.errors import Refused, ResponderError, Unavailable
 from responder.limits import Limits
 from responder.tokens.secret import Secret
 from tests.support.keypairs import key_pair
-from tests.support.service import APEX, SERVING, Control, quick, running, url
+from tests.support.service import APEX, SERVING, Control, running, url
 
-__all__ = ["quick", "running", "url"]
+__all__ = ["running", "url"]
 
 HOST = "some.example.com"
 CHALLENGE = Challenge(HOST, "v" * 43, "token", cast(Any, None))

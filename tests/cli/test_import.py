@@ -25,7 +25,7 @@ from responder.tokens.token import Grant
 from tests.support.acmednsdb import SALT, AcmeDns, acme_dns
 from tests.support.commands import HOST, Run, bare, configuration, environment, fails, program, run
 from tests.support.postgres import PostgresServer, database_url
-from tests.support.service import Quick, connect, control, rows, until
+from tests.support.service import connect, control, rows, until
 from tests.support.stores import APEX, DAY, NOW, SERVING, shown, store
 
 __all__ = ["acme_dns", "bare", "configuration", "database_url", "environment", "run", "store"]
@@ -578,11 +578,10 @@ def test_service_follows(tmp_path: Path, sqlite: AcmeDns, run: Run) -> None:
     name, unused = Name.parse(challenge_name(subdomain)), Name.parse(challenge_name(empty))
 
     async def follow() -> tuple[set[str] | None, set[str] | None]:
-        with Quick():
-            async with control(tmp_path, f"sqlite+aiosqlite:///{tmp_path}/responder.db") as running:
-                assert running.shown(name) is None
-                await asyncio.to_thread(run, *IMPORT, sqlite.url)
-                await until(lambda: running.shown(name))
-                return running.shown(name), running.shown(unused)
+        async with control(tmp_path, f"sqlite+aiosqlite:///{tmp_path}/responder.db") as running:
+            assert running.shown(name) is None
+            await asyncio.to_thread(run, *IMPORT, sqlite.url)
+            await until(lambda: running.shown(name))
+            return running.shown(name), running.shown(unused)
 
     assert ({OLD, NEW}, set()) == asyncio.run(follow())

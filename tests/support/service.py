@@ -2,7 +2,7 @@
 The control process's parts put together for tests: a real store, publisher and nameserver's end of the feed, in one
 event loop and one directory.
 
-The fixture `running` is that; import `quick` and `url` with it.
+The fixture `running` is that; import `url` with it.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
-from typing import Any, Self
+from typing import Any
 
 import dns.rcode
 import pytest
 
-from responder import challenges, feed
-from responder.challenges import Challenges
+from responder import feed
+from responder.challenges import Challenges, Pace
 from responder.config import Settings, load
 from responder.dns.zone import Change, Zones
 from responder.errors import StoreUnavailable
@@ -37,12 +37,15 @@ from responder.tokens.secret import Digest, Secret, digest, mint_secret
 from responder.tokens.serving import Serving
 from responder.tokens.token import Grant, Token
 from tests.support.feeds import connect_answering, nobody_is_killed
-from tests.support.processes import eventually
+from tests.support.processes import PATIENCE, eventually
 from tests.support.zones import ask
 
 APEX = Name.parse("acme.example.com")
 SERVING = Serving(apexes=frozenset([APEX]))
 LIFETIME = timedelta(hours=24)
+
+QUICK = Pace(follow=0.01, sweep=0.01)
+"""The writer looks around all the time."""
 
 CONFIGURATION = """
 [[zones]]
@@ -247,12 +250,13 @@ def grant(hostname: str) -> Grant:
 
 
 @asynccontextmanager
-async def control(directory: Path, url: str) -> AsyncIterator[Control]:
+async def control(directory: Path, url: str, *, pace: Pace = QUICK) -> AsyncIterator[Control]:
     """A control process's parts and a nameserver, both in this event loop, with the database at *url*."""
     store = await BrittleStore.open(url)
     try:
-        async with _control(directory, store) as running:
-            yield running
+        with patient():
+            async with _control(directory, store, pace) as running:
+                yield running
     finally:
         await store.close()
 
@@ -273,7 +277,7 @@ def lone_node(store: Store) -> Nodes:
 
 
 @asynccontextmanager
-async def _control(directory: Path, store: BrittleStore) -> AsyncIterator[Control]:
+async def _control(directory: Path, store: BrittleStore, pace: Pace) -> AsyncIterator[Control]:
     await store.register_zones([APEX], now=datetime.now(UTC))
     before, clock = asyncio.all_tasks(), Clock()
     published = await store.serials()
@@ -282,7 +286,14 @@ async def _control(directory: Path, store: BrittleStore) -> AsyncIterator[Contro
     feeds = feed.Feeds()
     await connect_answering(publisher, feeds)
     writer = Challenges(
-        store, publisher, lone_node(store), serving=SERVING, published=published, lifetime=LIFETIME, clock=clock
+        store,
+        publisher,
+        lone_node(store),
+        serving=SERVING,
+        published=published,
+        lifetime=LIFETIME,
+        clock=clock,
+        pace=pace,
     )
     running = Control(directory, store, publisher, writer, clock, asyncio.create_task(writer.run()))
     following = asyncio.create_task(feed.follow(feeds, running.snapshots.append, lambda _: None))
@@ -305,28 +316,12 @@ async def until(condition: Callable[[], object]) -> None:
     await eventually(condition, "what this test waits for")
 
 
-@dataclass
-class Quick:
-    """
-    Shortens the intervals at which the writer looks around, and lengthens deadlines that a busy machine misses.
-    """
-
-    _saved: list[tuple[Any, str, Any]] = field(default_factory=list)
-
-    def __enter__(self) -> Self:
-        for module, name, value in (
-            (challenges, "FOLLOW_INTERVAL", 0.01),
-            (challenges, "SWEEP_INTERVAL", 0.01),
-            (challenges, "SETTLED", 0.02),
-            (peer, "ACK_DEADLINE", 60.0),
-        ):
-            self._saved.append((module, name, getattr(module, name)))
-            setattr(module, name, value)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for module, name, value in self._saved:
-            setattr(module, name, value)
+@contextmanager
+def patient() -> Iterator[None]:
+    """No nameserver is killed because the machine is busy: here, it is in the process that would kill it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(peer, "ACK_DEADLINE", PATIENCE)
+        yield
 
 
 @pytest.fixture
@@ -336,14 +331,7 @@ def url(tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def quick() -> Iterator[None]:
-    """The writer looks around all the time."""
-    with Quick():
-        yield
-
-
-@pytest.fixture
-async def running(tmp_path: Path, url: str, quick: None) -> AsyncIterator[Control]:
+async def running(tmp_path: Path, url: str) -> AsyncIterator[Control]:
     """A control process's parts, and the nameserver that follows."""
     async with control(tmp_path, url) as running:
         yield running

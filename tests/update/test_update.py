@@ -28,7 +28,7 @@ from responder.tokens.token import Grant, Token
 from responder.update import replays, updates
 from responder.update.tsig import KeyName
 from tests.support.processes import PATIENCE
-from tests.support.service import APEX, LIFETIME, Control, grant, quick, running, until, url
+from tests.support.service import APEX, LIFETIME, Control, grant, running, until, url
 from tests.support.updates import (
     ANY,
     ANY_TYPE,
@@ -55,7 +55,7 @@ from tests.support.updates import (
 )
 from tests.support.zones import OTHER, VALUE
 
-__all__ = ["quick", "running", "url"]
+__all__ = ["running", "url"]
 
 HOST, YOURS = "some.example.com", "other.example.com"
 MINE = "_acme-challenge.some.acme.example.com."
