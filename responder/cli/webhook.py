@@ -14,6 +14,7 @@ from responder.cli.context import failures_logged
 from responder.cli.parameters import LABEL, Parsed, Text
 from responder.config import Endpoint
 from responder.tokens.manifests import WEBHOOK_GROUP, WEBHOOK_SOLVER
+from responder.tokens.network import CLUSTER_DOMAIN
 
 _FILE = click.Path(path_type=Path)
 
@@ -21,6 +22,7 @@ _FILE = click.Path(path_type=Path)
 # Names as Kubernetes has them; clients lower-case the solver's, which is a resource to them.
 _GROUP = Text("group", rf"(?=.{{1,253}}$){LABEL}(\.{LABEL})+", f"a name in lower case such as {WEBHOOK_GROUP!r}")
 _SOLVER = Text("name", LABEL, f"a name in lower case such as {WEBHOOK_SOLVER!r}")
+_DOMAIN = Text("domain", rf"(?=.{{1,253}}$){LABEL}(\.{LABEL})*", f"a name in lower case such as {CLUSTER_DOMAIN!r}")
 _ENDPOINT = Parsed("address:port", partial(Endpoint.parse, example=8443))
 
 
@@ -61,6 +63,19 @@ _ENDPOINT = Parsed("address:port", partial(Endpoint.parse, example=8443))
     help="List cert-manager's Challenges, for tokens that are pinned to an ACME account. It takes RBAC.",
 )
 @click.option(
+    "--cluster-domain",
+    type=_DOMAIN,
+    default=CLUSTER_DOMAIN,
+    show_default=True,
+    help="What the names of Services end with. Issuers may name NAME.NAMESPACE.svc, with or without it, by http.",
+)
+@click.option(
+    "--plain-http-host",
+    multiple=True,
+    metavar="HOST",
+    help="A host besides Services that issuers may name by http, such as a sidecar's 127.0.0.1. Repeatable.",
+)
+@click.option(
     "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", show_default=True
 )
 def webhook(
@@ -71,9 +86,12 @@ def webhook(
     solver: str,
     service_account_dir: Path,
     read_challenges: bool,  # noqa: FBT001  # click's way
+    cluster_domain: str,
+    plain_http_host: tuple[str, ...],
     log_level: str,
 ) -> None:
     """Run the solver for cert-manager in a cluster, until SIGTERM."""
+    from responder.webhook.issuer import PlainHttp
     from responder.webhook.main import Options, main
 
     logs.configure(level=log_level, format="auto")
@@ -85,6 +103,7 @@ def webhook(
         solver=solver,
         service_account=service_account_dir,
         reads_challenges=read_challenges,
+        plain_http=PlainHttp(cluster_domain, frozenset(plain_http_host)),
     )
     with failures_logged():
         asyncio.run(main(options, os.environ))

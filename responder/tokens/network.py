@@ -1,5 +1,5 @@
 """
-Networks that a token may be used from, and hosts that it may be sent to unencrypted.
+Networks that a token may be used from, and hosts near enough for it to be sent to them unencrypted.
 
 An IPv4 network written in IPv6 notation is read as the IPv4 network that it is.
 """
@@ -31,9 +31,19 @@ def parse_network(text: str, *, strict: bool = True) -> Network:
     return network
 
 
-def is_near(host: str) -> bool:
-    """Whether a token may go to *host* unencrypted: to a Service of the same cluster, or within this machine or pod."""
+CLUSTER_DOMAIN = "cluster.local"
+"""What the names of a cluster's Services end with, unless it was set up otherwise."""
+
+
+def is_service(host: str, cluster_domain: str = CLUSTER_DOMAIN) -> bool:
+    """Whether *host* is a Service of a cluster: NAME.NAMESPACE.svc, with or without the *cluster_domain* behind it."""
+    labels = host.removesuffix(".").removesuffix(f".{cluster_domain}").split(".")
+    return len(labels) == 3 and labels[2] == "svc" and all(labels)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether *host* is an address of the machine or pod itself."""
     try:
         return ip_address(host).is_loopback
     except ValueError:
-        return host.split(".")[2:3] == ["svc"]  # NAME.NAMESPACE.svc; what follows is the cluster's domain, and any
+        return False

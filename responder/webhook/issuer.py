@@ -9,15 +9,16 @@ from __future__ import annotations
 import base64
 import binascii
 import ssl
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError, ValidationInfo
 from yarl import URL
 
 from responder.errors import InvalidConfiguration, InvalidName
 from responder.names import Name
-from responder.tokens.network import is_near
+from responder.tokens.network import CLUSTER_DOMAIN, is_service
 from responder.webhook.payload import faults
 from responder.webhook.trust import client_context
 
@@ -28,7 +29,21 @@ WHERE = "config of the issuer's webhook solver"
 FIELDS = "write url, tokenSecretRef with name and key, and caBundle if need be"
 
 
-def _parse_url(value: object) -> URL:
+@dataclass(frozen=True, slots=True)
+class PlainHttp:
+    """
+    Where the token may be sent unencrypted: to Services of the cluster, whose names may end with *cluster_domain*, and
+    to *hosts* that the webhook's administrator has named, such as the address of a sidecar.
+    """
+
+    cluster_domain: str = CLUSTER_DOMAIN
+    hosts: frozenset[str] = frozenset()
+
+    def takes(self, host: str) -> bool:
+        return host in self.hosts or is_service(host, self.cluster_domain)
+
+
+def _parse_url(value: object, info: ValidationInfo) -> URL:
     if not isinstance(value, str):
         raise ValueError("must be text")
     url = _url(value.strip())
@@ -36,7 +51,8 @@ def _parse_url(value: object) -> URL:
         raise ValueError('is not a web address: write one like "https://responder.example.com"')
     if url.user is not None or url.password is not None or url.query_string or url.fragment:
         raise ValueError("has parts that make no sense here: no user, no password, no ? and no #")
-    if url.scheme == "http" and not is_near(url.raw_host or ""):
+    plain_http: Any = info.context
+    if url.scheme == "http" and not plain_http.takes(url.raw_host or ""):
         raise ValueError("would send the token unencrypted: write https (http is for NAME.NAMESPACE.svc alone)")
     return url
 
@@ -82,12 +98,12 @@ class IssuerConfig(BaseModel):
     ca_bundle: Annotated[str, PlainValidator(_parse_bundle)] | None = Field(None, alias="caBundle")
 
     @classmethod
-    def parse(cls, config: Any) -> IssuerConfig:
+    def parse(cls, config: Any, plain_http: PlainHttp) -> IssuerConfig:
         """Raises `InvalidConfiguration`: one line with everything that is wrong, and what there is to set."""
         if not isinstance(config, dict):
             raise InvalidConfiguration([f"{WHERE}: there is none: {FIELDS}"])
         try:
-            return cls.model_validate(config, strict=True)
+            return cls.model_validate(config, strict=True, context=plain_http)
         except ValidationError as error:
             raise InvalidConfiguration([f"{WHERE}: {', '.join(faults(error))}: {FIELDS}"]) from None
 

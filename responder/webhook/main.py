@@ -29,6 +29,7 @@ from responder.webhook.callers import CONFIG_MAP, FrontProxy, Gate
 from responder.webhook.cluster import Cluster
 from responder.webhook.discovery import VERSION
 from responder.webhook.handshake import Handshake
+from responder.webhook.issuer import PlainHttp
 from responder.webhook.server import build_webhook
 from responder.webhook.service import Service
 from responder.webhook.solver import Solver
@@ -65,6 +66,7 @@ class Options:
     solver: str
     service_account: Path
     reads_challenges: bool
+    plain_http: PlainHttp
 
 
 async def main(options: Options, environ: Mapping[str, str]) -> None:
@@ -91,7 +93,13 @@ async def serve(
         handshake = Handshake(options.certificate, options.key)
         cluster = await stack.enter_async_context(Cluster.around(environ, options.service_account))
         service = Service(await stack.enter_async_context(Service.session()))
-        solver = Solver(cluster, service, reads_challenges=options.reads_challenges, resolver=resolver)
+        solver = Solver(
+            cluster,
+            service,
+            plain_http=options.plain_http,
+            reads_challenges=options.reads_challenges,
+            resolver=resolver,
+        )
         gate = Gate(cluster, group=options.group, version=VERSION)
         app = build_webhook(gate, solver, group=options.group, name=options.solver)
         runner = Runner(app, statuses, name="webhook", keepalive=KEEPALIVE, drain=DRAIN)

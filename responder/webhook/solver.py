@@ -21,7 +21,7 @@ import structlog
 from responder.errors import Forbidden, Invalid, InvalidConfiguration, NotFound, Refused, RefusedByApi, Unavailable
 from responder.tokens.secret import PREFIX
 from responder.webhook.cluster import Cluster
-from responder.webhook.issuer import IssuerConfig, SecretKey
+from responder.webhook.issuer import IssuerConfig, PlainHttp, SecretKey
 from responder.webhook.payload import Action, ChallengeRequest
 from responder.webhook.service import Challenge, Endpoint, Service, Verb
 
@@ -42,12 +42,14 @@ class Solver:
         cluster: Cluster,
         service: Service,
         *,
+        plain_http: PlainHttp,
         reads_challenges: bool,
         resolver: dns.asyncresolver.Resolver | None = None,
     ) -> None:
         """*reads_challenges* is for tokens pinned to an ACME account. Without *resolver*, it is the system's."""
         self._cluster = cluster
         self._service = service
+        self._plain_http = plain_http
         self._reads_challenges = reads_challenges
         self._resolver = resolver
 
@@ -85,7 +87,7 @@ class Solver:
             await self._ask("cleanup", request, request.delegated_name)
 
     async def _ask(self, verb: Verb, request: ChallengeRequest, fqdn: str) -> None:
-        config = IssuerConfig.parse(request.config)
+        config = IssuerConfig.parse(request.config, self._plain_http)
         endpoint = Endpoint(config.url, config.trust)
         secret = f"Secret {request.namespace}/{config.token.name}"
         token = _token(await self._secret(request.namespace, config.token, secret), config.token, secret)

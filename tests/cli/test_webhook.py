@@ -210,6 +210,7 @@ def _start(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch, environ: dict[
         ("--group", f"{'a.' * 127}aa", "is not a name in lower case such as 'acme.responder.dev'"),
         ("--solver", "Responder", "is not a name in lower case such as 'responder'"),
         ("--solver", "a.b", "is not a name in lower case such as 'responder'"),
+        ("--cluster-domain", ".", "is not a name in lower case such as 'cluster.local'"),
     ],
 )
 def test_usage(option: str, value: str, message: str) -> None:

@@ -108,17 +108,17 @@ def cert_manager(plane: ControlPlane) -> str:
 
 @pytest.fixture(scope="module")
 def config(plane: ControlPlane, service: Responder, tmp_path_factory: pytest.TempPathFactory) -> Object:
-    """`responder manifest`, applied to a namespace; what its Issuer has for the webhook."""
+    """`responder manifest`, applied to a namespace; what its Issuer has for the webhook, with another address."""
     token = service.mint(HOSTNAME)
     path = tmp_path_factory.mktemp("token") / "token"
     path.write_text(token.secret)
-    printed = service.cli(
-        *("manifest", HOSTNAME, "--namespace", NAMESPACE, "--url", service.endpoint, "--token-file", str(path))
-    )
+    url = "http://responder.responder.svc"
+    printed = service.cli(*("manifest", HOSTNAME, "--namespace", NAMESPACE, "--url", url, "--token-file", str(path)))
     wait_until(lambda: exists(service.dns, CHALLENGE_NAME), "the name is served")
     applied = [plane.apply(each) for each in charts.load(printed.stdout)]
     config: Object = one(applied, "Issuer")["spec"]["acme"]["solvers"][0]["dns01"]["webhook"]["config"]
-    return config
+    assert url == config["url"]
+    return config | {"url": service.endpoint}
 
 
 # What is applied
@@ -331,6 +331,7 @@ def _pod(plane: ControlPlane, deployment: Object, directory: Path, listen: str) 
         *arguments,
         f"--listen={listen}",
         f"--service-account-dir={account}",
+        "--plain-http-host=127.0.0.1",
     ]
     cluster = {"KUBERNETES_SERVICE_HOST": "127.0.0.1", "KUBERNETES_SERVICE_PORT": str(plane.port)}
     with running(program, directory, environment=cluster) as webhook:

@@ -112,6 +112,20 @@ def test_webhook_reads_the_secrets_it_is_told(helm: str) -> None:
     ] == permissions(rendered(helm, WEBHOOK, *arguments), charts.NAMESPACE, WEBHOOK)
 
 
+def test_webhook_knows_where_http_is_near(helm: str) -> None:
+    """It takes http for the cluster's own Services, and for hosts that its administrator names."""
+    hosts = "clusterDomain=k8s.example.com,plainHttpHosts={127.0.0.1,::1}"
+    near = ["--cluster-domain=k8s.example.com", "--plain-http-host=127.0.0.1", "--plain-http-host=::1"]
+
+    assert near == _near(rendered(helm, WEBHOOK, "--set", hosts))
+    assert ["--cluster-domain=cluster.local"] == _near(stored(WEBHOOK))
+
+
+def _near(objects: list[Object]) -> list[str]:
+    arguments = pods(objects)[0]["containers"][0]["args"]
+    return [each for each in arguments if each.startswith(("--cluster-domain", "--plain-http-host"))]
+
+
 def test_webhook_reads_more_only_if_asked(helm: str) -> None:
     """Secrets of a name in every namespace, and Challenges where it may read Secrets."""
     names = "secretAccess.namespaces.web={a},secretAccess.everywhere={b}"

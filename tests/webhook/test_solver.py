@@ -16,10 +16,11 @@ from typing import Any
 import dns.asyncresolver
 import pytest
 from aiohttp import web
+from yarl import URL
 
 from responder.webhook import cluster as cluster_client
 from responder.webhook import service, solver, statuses
-from responder.webhook.issuer import IssuerConfig
+from responder.webhook.issuer import IssuerConfig, PlainHttp
 from tests.support import nameservers
 from tests.support.kubernetes.cert_manager import CertManager, Order
 from tests.support.kubernetes.certificates import Authority, Pair
@@ -273,6 +274,19 @@ async def test_bad_config(bench: Bench, config: dict[str, Any] | None, fault: st
             "http://192.0.2.1",
             "would send the token unencrypted: write https (http is for NAME.NAMESPACE.svc alone)",
         ),
+        *(
+            (url, "would send the token unencrypted: write https (http is for NAME.NAMESPACE.svc alone)")
+            for url in (
+                "http://127.0.0.2:8053",
+                "http://[::1]:8053",
+                "http://localhost:8053",
+                "http://a.b.svc.evil.example",
+                "http://a.b.svc.cluster.local.evil.example",
+                "http://a.b.c.svc",
+                "http://b.svc.cluster.local",
+                "http://svc.cluster.local",
+            )
+        ),
     ],
 )
 async def test_bad_url(bench: Bench, url: Any, fault: str) -> None:
@@ -281,14 +295,22 @@ async def test_bad_url(bench: Bench, url: Any, fault: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "url",
-    ["http://responder.acme.svc:8053", "http://responder.acme.svc.cluster.local", "http://[::1]:8053", "https://a.b/c"],
+    ("url", "plain_http"),
+    [
+        ("http://responder.acme.svc:8053", PlainHttp()),
+        ("http://responder.acme.svc.cluster.local", PlainHttp()),
+        ("http://responder.acme.svc.cluster.local.:80", PlainHttp()),
+        ("http://responder.acme.svc", PlainHttp("k8s.example.com")),
+        ("http://responder.acme.svc.k8s.example.com", PlainHttp("k8s.example.com")),
+        ("http://[::1]:8053", PlainHttp(hosts=frozenset({"::1"}))),
+        ("https://a.b/c", PlainHttp()),
+    ],
 )
-def test_good_url(url: str) -> None:
-    """Within the cluster, the token may go unencrypted."""
-    config = IssuerConfig.parse({"url": url, "tokenSecretRef": {"name": "a", "key": "b"}})
+def test_good_url(url: str, plain_http: PlainHttp) -> None:
+    """Within the cluster, and to hosts that whoever runs the webhook has named, the token may go unencrypted."""
+    config = IssuerConfig.parse({"url": url, "tokenSecretRef": {"name": "a", "key": "b"}}, plain_http)
 
-    assert url == str(config.url)
+    assert str(URL(url)) == str(config.url)
 
 
 @pytest.mark.parametrize("bundle", [7, "", "@", "-----BEGIN", base64.b64encode(b"no PEM").decode()])

@@ -27,7 +27,7 @@ from responder.tokens.manifests import (
     TsigKey,
     Webhook,
 )
-from responder.tokens.network import is_near
+from responder.tokens.network import is_loopback, is_service
 from responder.tokens.secret import digest
 from responder.tokens.token import State, Token, tsig_key_name
 
@@ -195,8 +195,12 @@ def _solver(settings: Settings, options: Options, found: Found, credential: Give
 
 def _url(settings: Settings, options: Options) -> str:
     url = options.url or settings.api.url
-    if options.solver is Kind.WEBHOOK and _is_in_the_clear(url):
-        raise InvalidRequest([f"the webhook would send the token unencrypted to {url}: give an https URL"])
+    if options.solver is Kind.WEBHOOK and _is_plain(url) and not is_service(_host(url)):
+        raise InvalidRequest(
+            [
+                f"the webhook does not send the token unencrypted to {url}: give an https URL, or http://NAME.NAMESPACE.svc"
+            ]
+        )
     if not url:
         raise InvalidRequest(
             [f"--solver {options.solver.value} needs to know where the API is: give --url, or set api.url"]
@@ -209,6 +213,13 @@ def _certificates(path: Path | None, option: str) -> str | None:
 
 
 def _is_in_the_clear(url: str) -> bool:
-    """Whether *url* is plain HTTP to where a token may not go that way."""
-    parts = urlsplit(url)
-    return parts.scheme == "http" and not is_near(parts.hostname or "")
+    """Whether *url* is plain HTTP to a host that is neither in the cluster nor in the client's own pod."""
+    return _is_plain(url) and not is_service(_host(url)) and not is_loopback(_host(url))
+
+
+def _is_plain(url: str) -> bool:
+    return urlsplit(url).scheme == "http"
+
+
+def _host(url: str) -> str:
+    return urlsplit(url).hostname or ""

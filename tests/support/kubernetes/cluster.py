@@ -18,6 +18,7 @@ from typing import Any
 import dns.asyncresolver
 
 from responder.webhook import main as webhook
+from responder.webhook.issuer import PlainHttp
 from responder.webhook.main import Options
 from tests.support.kubernetes.api import FakeApi
 from tests.support.kubernetes.cert_manager import CertManager
@@ -122,6 +123,7 @@ class FakeCluster:
             "solver": SOLVER,
             "service_account": self.service_account,
             "reads_challenges": False,
+            "plain_http": PlainHttp(hosts=frozenset({"127.0.0.1"})),
         }
         return Options(**options | changes)
 
@@ -151,7 +153,7 @@ class FakeCluster:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-P", "-m", "responder", "webhook", "--listen", f"127.0.0.1:{port}"),
             *("--tls-cert-file", str(options.certificate), "--tls-private-key-file", str(options.key)),
-            *("--service-account-dir", str(options.service_account), *arguments),
+            *("--service-account-dir", str(options.service_account), "--plain-http-host", "127.0.0.1", *arguments),
             cwd=self.directory,
             env=self.environ,
             stderr=asyncio.subprocess.PIPE,
