@@ -10,7 +10,7 @@ import socket
 import ssl
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
@@ -131,7 +131,7 @@ async def _open_again(
             if not answering:
                 answering = True
                 await _listen(
-                    _admin(settings, Away(), lambda: (nameservers, 0)), [sock.dup() for sock in admin], None, stack
+                    _admin(settings, Away(), lambda: (nameservers, 0), {}), [sock.dup() for sock in admin], None, stack
                 )
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), OPEN_AGAIN)
@@ -163,6 +163,9 @@ async def _start(
             hostnames=zone.hostnames,
             tokens=zone.tokens,
         )
+    origin = await store.origin()
+    if (condition := origin.condition(_now())) != "ok":
+        _log.warning("the database is new", reason=condition, database=settings.database.shown_url)
     statics = settings.statics
     await store.register_zones([static.apex for static in statics], now=_now())
     published = await store.serials()
@@ -212,7 +215,8 @@ async def _start(
     )
     tls = await _start_tls(settings, store, challenges, stack)
     await _listen(build_runner(api, name="api", drain=DRAIN), sockets["api"], tls, stack)
-    await _listen(_admin(settings, store, publisher.lag), sockets["admin"], None, stack)
+    conditions = {"database": lambda: origin.condition(_now())}
+    await _listen(_admin(settings, store, publisher.lag, conditions), sockets["admin"], None, stack)
     return writer
 
 
@@ -249,9 +253,12 @@ def _listen_url(settings: Settings) -> str | None:
     return {"": None, "off": ""}.get(settings.database.listen_url, settings.database.listen_url)
 
 
-def _admin(settings: Settings, store: Health, lag: Callable[[], tuple[int, int]]) -> Runner:
+def _admin(
+    settings: Settings, store: Health, lag: Callable[[], tuple[int, int]], conditions: Mapping[str, Callable[[], str]]
+) -> Runner:
     dns = [(endpoint.host, endpoint.port) for endpoint in (listen.reachable for listen in settings.dns.listen)]
-    return build_runner(build_admin(store, settings.statics[0].apex, dns, lag=lag), name="admin", drain=DRAIN)
+    admin = build_admin(store, settings.statics[0].apex, dns, lag=lag, conditions=conditions)
+    return build_runner(admin, name="admin", drain=DRAIN)
 
 
 async def _listen(

@@ -178,7 +178,7 @@ async def test_parts_work_together(process: Process, monkeypatch: pytest.MonkeyP
         assert 200 == status
         assert body["serial"] == next(iter(snapshots[-1])).serial
         assert bytes((len(VALUE),)) + VALUE.encode() in served
-        assert (200, {"store": "ok"}) == well
+        assert (200, {"store": "ok", "database": "ok"}) == well
         assert 503 == ready  # no nameserver answers on the port in the settings
         assert 200 == (await request(process, "admin", "GET", "/livez"))[0]
 
@@ -436,7 +436,9 @@ def test_serve_ready(tmp_path: Path) -> None:
     nobody = f"responder: no responder answers at 127.0.0.1:{ports['admin']} (admin.listen)\n"
     assert (1, "", nobody) == ask()
     with serving(tmp_path, ports):
-        assert (0, "ready\n", "") == ask()
+        status, out, warning = ask()
+        assert (0, "ready\n") == (status, out)
+        assert warning.startswith("responder: warning: database: new: it was created at ")
         (tmp_path / "responder.db").rename(tmp_path / "elsewhere")
         status, _, fault = ask()
         assert (1, True) == (status, fault.startswith("responder: store: failed: the database "))

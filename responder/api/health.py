@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from math import nan
 from typing import Any, Protocol
@@ -49,13 +49,19 @@ class Away:
 
 
 def build_admin(
-    store: Health, apex: Name, nameservers: Sequence[tuple[str, int]], *, lag: Callable[[], tuple[int, int]]
+    store: Health,
+    apex: Name,
+    nameservers: Sequence[tuple[str, int]],
+    *,
+    lag: Callable[[], tuple[int, int]],
+    conditions: Mapping[str, Callable[[], str]],
 ) -> web.Application:
     """
     The application on the admin listener.
 
     *nameservers* are where our own nameservers answer for *apex*: the readiness check asks them as a resolver would.
-    *lag* says how many nameserver processes answer, and how far the slowest is behind.
+    *lag* says how many nameserver processes answer, and how far the slowest is behind. *conditions* are "ok" or what is
+    wrong: the readiness check reports them, and fails for those that the request includes by name.
     """
 
     async def livez(_: web.Request) -> web.Response:
@@ -68,14 +74,14 @@ def build_admin(
     }
 
     async def readyz(request: web.Request) -> web.Response:
-        # A load balancer that asks for the database's health, too, would end DNS when only the database is gone.
-        excluded = request.query.getall("exclude", [])
-        if unknown := sorted({*excluded} - {*probes}):
-            raise InvalidRequest([f"exclude: there is no check {name!r}, but {', '.join(probes)}" for name in unknown])
+        # A load balancer that asks for the database's health, too, would end DNS when only the database is gone. For
+        # the same reason, what DNS does not need at all counts only if somebody asks for it.
+        excluded, included = _named(request, "exclude", probes), _named(request, "include", conditions)
         asked = [name for name in probes if name not in excluded]
-        results = await asyncio.gather(*(probes[name]() for name in asked))
-        checks = dict(zip(asked, results, strict=True))
-        response = json_response(checks, status=503 if {*results} - {"ok"} else 200)
+        results = dict(zip(asked, await asyncio.gather(*(probes[name]() for name in asked)), strict=True))
+        shown = {name: condition() for name, condition in conditions.items()}
+        counted = [*results.values(), *(shown[name] for name in included)]
+        response = json_response(results | shown, status=503 if {*counted} - {"ok"} else 200)
         if response.status == 503:
             response[KIND] = "not-ready"
         return response
@@ -93,6 +99,14 @@ def build_admin(
     app.router.add_get("/readyz", readyz)
     app.router.add_get("/metrics", measured)
     return app
+
+
+def _named(request: web.Request, parameter: str, known: Collection[str]) -> set[str]:
+    """The checks that a request names in *parameter*. Raises `InvalidRequest`."""
+    named = {*request.query.getall(parameter, [])}
+    if unknown := sorted(named - {*known}):
+        raise InvalidRequest([f"{parameter}: there is no check {name!r}, but {', '.join(known)}" for name in unknown])
+    return named
 
 
 async def _measure(store: Health) -> None:

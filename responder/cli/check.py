@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from ipaddress import ip_address
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from responder.cli.context import OUTPUT, Context, ended_by_signals, print_json
+from responder.cli.context import OUTPUT, Access, Context, ended_by_signals, print_json
 from responder.cli.parameters import Text
 from responder.config import Endpoint, Settings, ZoneSettings
 from responder.errors import Invalid, InvalidRequest
@@ -88,12 +89,12 @@ def check(
     address, resolver_port = resolver if resolver is not None else (None, 53)
     resolvers = [address] if address is not None else system_resolvers()
 
-    async def work(store: Store) -> bool:
-        patients = await _patients(settings, store, hosts)
+    async def work(store: Store | None) -> bool:
+        patients = await _patients(settings, store, hosts) if store is not None else []
         case = Case(
             zones=_zones(settings, patients),
             serving=settings.serving,
-            serials=await store.serials(),
+            serials={} if store is None else await store.serials(),
             patients=patients,
             policy=Policy(ca, account_uri),
             resolvers=resolvers,
@@ -105,7 +106,13 @@ def check(
         with ended_by_signals():
             return await _examine(case, output)
 
-    if not context.with_store(work, create=True):  # the day before there are tokens, there is none
+    async def run() -> bool:
+        if not hosts and not await context.has_database():
+            return await work(None)  # the delegation can be looked at before the service first runs
+        async with context.store(Access.CHANGE if write else Access.READ) as store:
+            return await work(store)
+
+    if not asyncio.run(run()):
         raise SystemExit(1)
 
 

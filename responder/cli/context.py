@@ -9,10 +9,11 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from enum import Enum
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 import structlog
 
+from responder.cli.running import is_running
 from responder.config import Settings, load
 from responder.errors import ResponderError, StoreUnavailable, faults_of
 
@@ -33,6 +35,14 @@ _log = structlog.get_logger("command")
 OUTPUT = click.option("--output", type=click.Choice(["text", "json"]), default="text", help="How to print the result.")
 
 
+class Access(Enum):
+    """What a command does to the database."""
+
+    READ = "nothing: it changes neither what is in there, nor the schema"
+    CHANGE = "it changes what is in there"
+    CREATE = "it changes what is in there, and makes a database if there is none"
+
+
 @dataclass
 class Context:
     """Where the configuration is; it is read when a command first needs it."""
@@ -44,33 +54,56 @@ class Context:
         """Raises `InvalidConfiguration`."""
         return load(self.config, os.environ)
 
-    async def open_store(self, *, create: bool = False) -> Store:
+    @asynccontextmanager
+    async def store(self, access: Access = Access.READ) -> AsyncIterator[Store]:
         """
-        The database, with the configured zones in it. One that is not there is made only on request: an empty list,
-        because of a typing error in its path, would look as if everything were lost. Raises `StoreUnavailable`.
+        The database. One that is not there is made only by a command that may, and not next to a running service: an
+        empty one, because of a typing error in its path, would look as if all tokens were lost, and what is written to
+        it would never be served. Raises `StoreUnavailable` or `StoreOutdated`.
         """
-        from responder.store import SchemaState, Store
+        from responder.store import Store
 
         database = self.settings.database
-        if not create and await Store.check(database.url) is SchemaState.ABSENT:
-            raise StoreUnavailable(
-                "there is no database yet: check database.url, or make one with responder serve or responder token mint"
-            )
-        store = await Store.open(database.url, auto_upgrade=database.auto_upgrade)
-        await store.register_zones([zone.name for zone in self.settings.zones], now=datetime.now(UTC))
-        return store
+        if is_new := not await self.has_database():
+            self._check_creation(access)
+        store = await Store.open(database.url)
+        try:
+            if is_new:
+                click.echo(f"responder: made a new database: {database.shown_url}", err=True)
+            if access is not Access.READ:
+                await store.register_zones([zone.name for zone in self.settings.zones], now=datetime.now(UTC))
+            yield store
+        finally:
+            await store.close()
 
-    def with_store(self, work: Callable[[Store], Awaitable[T]], *, create: bool = False) -> T:
-        """Do *work* with the store (see `open_store`), from start to finish."""
+    async def has_database(self) -> bool:
+        """Whether there is one, with tables in it. Raises `StoreUnavailable`."""
+        from responder.store import SchemaState, Store
+
+        return await Store.check(self.settings.database.url) is not SchemaState.ABSENT
+
+    def with_store(self, work: Callable[[Store], Awaitable[T]], access: Access = Access.READ) -> T:
+        """Do *work* with the store (see `store`), from start to finish."""
 
         async def run() -> T:
-            store = await self.open_store(create=create)
-            try:
+            async with self.store(access) as store:
                 return await work(store)
-            finally:
-                await store.close()
 
         return asyncio.run(run())
+
+    def _check_creation(self, access: Access) -> None:
+        """Raise `StoreUnavailable` unless a new database may be made."""
+        url = self.settings.database.shown_url
+        if is_running(self.settings.admin.listen):
+            raise StoreUnavailable(
+                f"a service is running, and there is no database ({url}): check database.url, put back the database "
+                "that the service had, or restart the service, which makes a new one"
+            )
+        if access is not Access.CREATE:
+            raise StoreUnavailable(
+                f"there is no database yet ({url}): check database.url, or make one with responder serve or "
+                "responder db upgrade"
+            )
 
 
 @contextmanager

@@ -18,8 +18,10 @@ def db() -> None:
 @db.command()
 @click.pass_obj
 def upgrade(context: Context) -> None:
-    """Bring the database schema up to date. Make a backup first."""
-    asyncio.run(Store.upgrade(context.settings.database.url))
+    """Bring the database schema up to date, or make a new database. Make a backup first."""
+    database = context.settings.database
+    if asyncio.run(Store.upgrade(database.url)) is SchemaState.ABSENT:
+        click.echo(f"responder: made a new database: {database.shown_url}", err=True)
     click.echo("the database schema is up to date")
 
 

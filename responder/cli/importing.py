@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from responder import takeover
-from responder.cli.context import OUTPUT, Context, print_json
+from responder.cli.context import OUTPUT, Access, Context, print_json
 from responder.cli.parameters import Hostname
 from responder.config import Settings, ZoneSettings
 from responder.errors import InvalidRequest
@@ -64,7 +64,7 @@ def acme_dns(context: Context, database_url: str, *, dry_run: bool, zone: Name |
         finally:
             await source.close()
 
-    context.with_store(work, create=True)
+    context.with_store(work, Access.READ if dry_run else Access.CREATE)
     outcome.print()
     if outcome.refused:
         raise SystemExit(1)

@@ -22,7 +22,7 @@ from responder.certificate import accountkey
 from responder.certificate.authority import Authority, Binding
 from responder.certificate.order import obtain
 from responder.certificate.remote import RemoteSolver, solving
-from responder.cli.context import OUTPUT, Context, ended_by_signals, instant_text, print_json
+from responder.cli.context import OUTPUT, Access, Context, ended_by_signals, instant_text, print_json
 from responder.cli.parameters import Parsed, parse_hosts
 from responder.cli.tokens.grants import derive
 from responder.config import Settings, parse_contact, parse_directory
@@ -70,7 +70,7 @@ def issue(context: Context, /, hosts: tuple[str, ...], output: str, **options: A
         with ended_by_signals():
             return await _issue(store, context.settings, wanted)
 
-    pair = context.with_store(work, create=True)
+    pair = context.with_store(work, Access.CHANGE)
     result = {"hostnames": wanted.names} | (_keep(pair, wanted) if pair is not None else {})
     if output == "json":
         print_json(result)
@@ -203,7 +203,7 @@ def _account_key(settings: Settings, path: Path | None) -> accountkey.Key:
             )
         path = database.parent / ACCOUNT_KEY
     with _explaining(f"cannot write {path}"):
-        if not path.exists() and atomicfile.create(path, key_pem(new_key())):
+        if not path.exists() and atomicfile.create(path, key_pem(new_key()), of_directory=True):
             _say(f"made a key for an ACME account: {path}")
     key = accountkey.read(path)
     if not accountkey.is_private(key):

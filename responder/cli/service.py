@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import json
+import asyncio
 from collections.abc import Sequence
-from http.client import HTTPConnection, HTTPException
-from typing import TYPE_CHECKING
+from http.client import HTTPException
 
 import click
 import structlog
 
 from responder import logs
 from responder.cli.context import Context, failures_logged
-from responder.config import ApiSettings, Endpoint
+from responder.cli.running import ask
+from responder.config import ApiSettings, DatabaseSettings, Endpoint
 from responder.errors import InvalidConfiguration, Unavailable
 from responder.files.keyfile import read_key
 from responder.process import supervisor
 
-if TYPE_CHECKING:
-    from responder.store import Store
-
 _log = structlog.get_logger("serve")
-
-READY_DEADLINE = 4.0
-"""Seconds that the readiness check may take: it gives its own parts two."""
 
 
 @click.command()
@@ -63,7 +57,7 @@ def _plan(context: Context) -> supervisor.Plan:
     )
     if faults := supervisor.cannot_bind(plan):
         raise InvalidConfiguration(faults)
-    context.with_store(_nothing, create=True)
+    asyncio.run(_prepare_database(settings.database))
     if key_file is not None:
         read_key(key_file)
     return plan
@@ -74,18 +68,16 @@ def _ask_whether_ready(listen: Sequence[Endpoint]) -> None:
     if not listen:
         raise Unavailable("admin.listen is empty, so nobody can ask whether the service is ready")
     admin = listen[0].reachable
-    connection = HTTPConnection(admin.host, admin.port, timeout=READY_DEADLINE)
     try:
-        connection.request("GET", "/readyz")
-        checks = json.load(connection.getresponse())
-        failed = [f"{name}: {result}" for name, result in checks.items() if result != "ok"]
-    except (OSError, HTTPException, ValueError, AttributeError):
+        status, checks = ask(admin, "/readyz")
+    except (OSError, HTTPException, ValueError):
         raise Unavailable(f"no responder answers at {admin} (admin.listen)") from None
-    finally:
-        connection.close()
-    if failed:
+    failed = [f"{name}: {result}" for name, result in checks.items() if result != "ok"]
+    if status != 200:
         raise Unavailable("; ".join(failed))
     click.echo("ready")
+    for condition in failed:  # of what DNS does not need
+        click.echo(f"responder: warning: {condition}", err=True)
 
 
 def check_pair(api: ApiSettings) -> None:
@@ -96,5 +88,8 @@ def check_pair(api: ApiSettings) -> None:
     ServerTls(Files(api, lambda _: None).read())
 
 
-async def _nothing(_: Store) -> None:
-    return
+async def _prepare_database(database: DatabaseSettings) -> None:
+    """See that the service can use the database: a new one is made, an old one is changed if the settings allow it."""
+    from responder.store import Store
+
+    await (await Store.open(database.url, auto_upgrade=database.auto_upgrade)).close()

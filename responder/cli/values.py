@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import click
 
-from responder.cli.context import OUTPUT, Context, instant_text, print_json, print_table
+from responder.cli.context import OUTPUT, Access, Context, instant_text, print_json, print_table
 from responder.errors import NotFound
 from responder.names import Name
 from responder.store import LiveValue, Store
@@ -63,7 +63,7 @@ def clear(context: Context, name: str, value: str | None, output: str) -> None:
     async def clear(store: Store) -> list[str]:
         return await store.clear(await _challenge_name(store, name), value, now=datetime.now(UTC))
 
-    cleared = context.with_store(clear)
+    cleared = context.with_store(clear, Access.CHANGE)
     if output == "json":
         print_json({"cleared": cleared})
         return

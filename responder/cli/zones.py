@@ -29,6 +29,9 @@ def zone() -> None:
 def show(context: Context, output: str) -> None:
     """Print the zones as they are served, as zone text."""
     zones = context.with_store(lambda store: _load(context.settings, store))
+    for zone in zones:
+        if not zone.serial:
+            click.echo(f"responder: warning: {zone.apex}: no service has started with this zone yet", err=True)
     if output == "json":
         print_json(
             [{"zone": str(zone.apex), "serial": zone.serial, "records": _lines(tuple(zone.rrsets()))} for zone in zones]

@@ -156,6 +156,11 @@ class DatabaseSettings(Section):
         scheme, _, rest = self.url.partition("://")
         return Path(rest[1:]) if scheme == "sqlite+aiosqlite" else None
 
+    @property
+    def shown_url(self) -> str:
+        """The URL, fit for other people's eyes."""
+        return _masked(self.url)
+
 
 class NodeSettings(Section):
     """
@@ -244,8 +249,7 @@ class Settings(Section):
         """What is in force, fit for JSON and for other people's eyes: the database's password is masked."""
         dump: dict[str, Any] = self.model_dump(mode="json")
         for key in ("url", "listen_url"):
-            url = re.sub(r"^([^:]*://[^:/@]*:).*@", r"\1***@", dump["database"][key])
-            dump["database"][key] = re.sub(r"([?&]password=)[^&]*", r"\1***", url)
+            dump["database"][key] = _masked(dump["database"][key])
         return dump
 
     @property
@@ -270,6 +274,11 @@ class Settings(Section):
                 "dns.update.key_file (on every node the same one), or set dns.update.enabled = false"
             )
         return warnings + self.api.warnings()
+
+
+def _masked(url: str) -> str:
+    """*url* without its password."""
+    return re.sub(r"([?&]password=)[^&]*", r"\1***", re.sub(r"^([^:]*://[^:/@]*:).*@", r"\1***@", url))
 
 
 def _host_faults(hostname: Name, zones: tuple[ZoneSettings, ...]) -> Iterator[str]:

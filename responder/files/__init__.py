@@ -1,1 +1,4 @@
-"""Files: `atomicfile` writes them, `namedfile` reads those that people name, `keyfile` keeps the key of DNS updates."""
+"""
+Files: `atomicfile` writes them, `directory` makes room for them, `namedfile` reads those that people name, `keyfile`
+keeps the key of DNS updates.
+"""

@@ -15,7 +15,7 @@ from binascii import Error as NotBase64
 from pathlib import Path
 
 from responder.errors import CannotStart
-from responder.files import atomicfile
+from responder.files import atomicfile, directory
 
 KEY_OCTETS = 32
 """Of the key itself. The file has them in base64, as `openssl rand -base64 32` prints them."""
@@ -70,6 +70,6 @@ def _read(path: Path) -> bytes:
 
 def _make(path: Path) -> None:
     """Put a new key at *path*, unless somebody else was quicker."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    directory.make(path.parent)
     text = base64.b64encode(secrets.token_bytes(KEY_OCTETS)) + b"\n"
     atomicfile.create(path, text, of_directory=True)  # an administrator's command must not keep it from the service

@@ -13,6 +13,7 @@ from responder.store.grants import Unserved
 from responder.store.hints import Hint, Hints
 from responder.store.migration import SchemaState
 from responder.store.nodes import Node, NodeReport, ServedZone
+from responder.store.origin import Origin
 from responder.store.pruning import AUDIT_KEPT
 from responder.store.statistics import Statistics
 from responder.store.store import Store
@@ -36,6 +37,7 @@ __all__ = [
     "Node",
     "NodeReport",
     "Operation",
+    "Origin",
     "Outcome",
     "OwnCertificate",
     "Present",

@@ -5,6 +5,7 @@ Which schema a database has, and how it gets the one that this program needs. Th
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from enum import Enum
 from pathlib import Path
 from typing import assert_never
@@ -17,6 +18,7 @@ from sqlalchemy import Connection, inspect
 
 import responder
 from responder.errors import StoreOutdated, StoreUnavailable
+from responder.store import origin
 from responder.store.schema import metadata
 
 
@@ -68,6 +70,7 @@ def bring_up(connection: Connection, *, upgrade: bool) -> SchemaState:
             pass
         case SchemaState.ABSENT:
             command.upgrade(_config(connection), "head")
+            origin.note_creation(connection, datetime.now(UTC))
         case SchemaState.BEHIND:
             if not upgrade:
                 raise StoreOutdated("the database is older than this program; run: responder db upgrade")

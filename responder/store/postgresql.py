@@ -74,6 +74,7 @@ _FAULTS = {
     "25006": "it is read-only: write the primary server into {setting}, and leave default_transaction_read_only off",
     "28": "it refuses the login: check user and password in {setting}, and pg_hba.conf",
     "3D000": "there is no such database: create it (createdb)",
+    "42P01": "a table is missing: restore the database, or make it anew with responder db upgrade",
     "42501": "permission denied: make this user the owner of the database",
     "53100": "its disk is full: make room on it",
     "53300": "it has too many connections: raise max_connections",

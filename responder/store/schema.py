@@ -94,7 +94,7 @@ class Networks(TypeDecorator[tuple[Network, ...]]):
         return tuple(parse_network(text) for text in value)
 
 
-REVISION = "0005"
+REVISION = "0007"
 """The step of `migrations/` that makes this schema."""
 
 metadata = MetaData(
@@ -109,6 +109,15 @@ metadata = MetaData(
 
 # SQLite counts rows by itself only in a column of exactly this type.
 _Id = BigInteger().with_variant(Integer, "sqlite")
+
+# One row: what this database is. It travels with its copies.
+origin = Table(
+    "origin",
+    metadata,
+    Column("id", UuidText, primary_key=True),
+    # None in a database that was made before there was this table.
+    Column("created_at", Instant),
+)
 
 zones = Table(
     "zones",

@@ -24,6 +24,7 @@ from sqlalchemy import URL, Connection, Engine, QueuePool, create_engine, event
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from responder.errors import StoreUnavailable
+from responder.files import atomicfile, directory
 from responder.store.database import Database, Work
 
 P = ParamSpec("P")
@@ -37,6 +38,11 @@ BUSY_TIMEOUT = 5.0
 
 BUSY_PAUSE = 0.01
 """Seconds between two tries where SQLite itself does not wait."""
+
+_SUFFIXES = ("", "-wal", "-shm")
+"""Of the files that SQLite keeps: the database itself, its write-ahead log, and the index of that."""
+
+_Identity = tuple[int, int]
 
 _FAULTS = {
     "SQLITE_BUSY": "another process keeps it locked: find and stop that process",
@@ -64,7 +70,7 @@ class SQLite(Database):
         self._setting = setting
         self._mode = "ro" if read_only else "rw"
         self._path = Path(url.database)
-        self._file: tuple[int, int] | None = None
+        self._files: dict[Path, _Identity | None] = {Path(f"{url.database}{suffix}"): None for suffix in _SUFFIXES}
         self._engine = create_engine(
             "sqlite://",
             creator=self._connect,
@@ -82,7 +88,8 @@ class SQLite(Database):
         await _on(self._writer, self._create)
 
     async def exists(self) -> bool:
-        return await _on(self._readers, self._path.exists)
+        # An empty file is not opened: SQLite would delete the write-ahead log next to it, which may still be in use.
+        return await _on(self._readers, lambda: self._path.exists() and self._path.stat().st_size > 0)
 
     async def read(self, work: Work[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         return await _on(self._readers, lambda: self._run(self._engine, lambda db: work(db, *args, **kwargs)))
@@ -117,7 +124,7 @@ class SQLite(Database):
 
     def _run(self, engine: Engine, work: Callable[[Connection], T]) -> T:
         with self._explaining(), engine.connect() as connection, connection.begin():
-            self._check_file()
+            self._check_files()
             return work(connection)
 
     def _migrate(self, work: Callable[[Connection], T]) -> T:
@@ -133,34 +140,45 @@ class SQLite(Database):
 
     def _iterate(self, work: Work[[], Iterator[T]]) -> Generator[T, None, None]:
         with self._explaining(), self._engine.connect() as connection, connection.begin():
-            self._check_file()
+            self._check_files()
             yield from work(connection)
 
     def _create(self) -> None:
         with self._explaining():
-            if not self._path.parent.exists():
-                self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            # SQLite gives the files that it makes beside this one the same mode.
-            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            if not self._path.exists():
+                directory.make(self._path.parent)
+                # SQLite gives the files that it makes next to this one the same mode, and when root makes them, the
+                # same owner.
+                atomicfile.create(self._path, b"", of_directory=True)
+            os.close(os.open(self._path, os.O_RDWR | os.O_CLOEXEC))  # whose errors are clearer than SQLite's
             with closing(self._connect()) as connection:
                 _write_ahead(connection)
-            self._file = _identity(self._path)
+            self._files[self._path] = _identity(self._path, may_be_empty=False)
 
     def _verify(self, connection: Connection) -> None:
         if connection.exec_driver_sql("PRAGMA integrity_check(1)").scalar() != "ok":
             raise StoreUnavailable(f"cannot use the database {self._path}: {_FAULTS['SQLITE_CORRUPT']}")
 
     def _warnings(self) -> list[str]:
-        files = (self._path, *(self._path.with_name(self._path.name + suffix) for suffix in ("-wal", "-shm")))
-        exposed = [str(file) for file in files if file.exists() and file.stat().st_mode & stat.S_IRWXO]
+        exposed = [str(file) for file in self._files if file.exists() and file.stat().st_mode & stat.S_IRWXO]
         if not exposed:
             return []
         return [f"the database is open to all users of this machine: chmod o-rwx {shlex.join(exposed)}"]
 
-    def _check_file(self) -> None:
-        """Old connections would go on with a file that was moved away, and new ones with what stands in its place."""
-        if self._file is not None and self._file != _identity(self._path):
-            raise StoreUnavailable(f"the database {self._path} was moved or replaced while in use: restart the service")
+    def _check_files(self) -> None:
+        """
+        Raise `StoreUnavailable` if a file is no longer the one that this process has open: old connections would go on
+        with what was deleted or moved away, and new ones with what is in its place.
+        """
+        for file, known in self._files.items():
+            found = _identity(file, may_be_empty=file != self._path)
+            if known is None:
+                self._files[file] = found
+            elif known != found:
+                raise StoreUnavailable(
+                    f"the database file {file} was deleted, moved or replaced while in use: put it back, or restart "
+                    "the service"
+                )
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(
@@ -188,16 +206,18 @@ class SQLite(Database):
     def _explaining(self) -> Iterator[None]:
         """Turn the errors of drivers and operating system into one line that says what to do."""
         try:
-            yield
+            try:
+                yield
+            except (SQLAlchemyError, sqlite3.Error) as error:
+                self._check_files()
+                reason = _explain(error).format(setting=self._setting)
+                raise StoreUnavailable(f"cannot use the database {self._path}: {reason}") from error
         except OSError as error:
             reason = os.strerror(error.errno).lower() if error.errno else "it cannot be reached"
             raise StoreUnavailable(
                 f"cannot open the database {self._path}: {reason}: "
                 f"check {self._setting}, and that this user may write there"
             ) from error
-        except (SQLAlchemyError, sqlite3.Error) as error:
-            reason = _explain(error).format(setting=self._setting)
-            raise StoreUnavailable(f"cannot use the database {self._path}: {reason}") from error
 
 
 async def _on(thread: ThreadPoolExecutor, work: Callable[[], T]) -> T:
@@ -237,10 +257,10 @@ def _explain(error: Exception) -> str:
     return _FAULTS.get(primary, f"a statement failed ({code}): report this as a fault of the program")
 
 
-def _identity(path: Path) -> tuple[int, int] | None:
-    """Which file that is, whatever its name; None if there is none."""
+def _identity(file: Path, *, may_be_empty: bool) -> _Identity | None:
+    """What distinguishes that file from any other of its name; None if there is none, or nothing is left in it."""
     try:
-        status = path.stat()
-    except FileNotFoundError:
+        status = file.stat()
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    return status.st_dev, status.st_ino
+    return (status.st_dev, status.st_ino) if status.st_size or may_be_empty else None

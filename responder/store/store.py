@@ -29,6 +29,7 @@ from responder.store import (
     keys,
     migration,
     nodes,
+    origin,
     schema,
     statistics,
     tokens,
@@ -42,6 +43,7 @@ from responder.store.grants import Unserved
 from responder.store.hints import Hint, Hints
 from responder.store.migration import SchemaState
 from responder.store.nodes import Node, NodeReport
+from responder.store.origin import Origin
 from responder.store.postgresql import PostgreSQL
 from responder.store.pruning import Pruning
 from responder.store.sqlite import SQLite
@@ -61,6 +63,7 @@ class Store:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._pruning = Pruning(database)
+        self._origin: Origin | None = None
 
     @classmethod
     async def open(cls, url: str, *, auto_upgrade: bool = False) -> Self:
@@ -107,6 +110,10 @@ class Store:
     async def close(self) -> None:
         """Give every connection back."""
         await self._database.close()
+
+    async def origin(self) -> Origin:
+        """When this database was created, and its id."""
+        return await self._database.read(origin.find)
 
     async def warnings(self) -> list[str]:
         """What works, but keeps the database from being as safe as it should be, and how to fix it."""
@@ -276,8 +283,13 @@ class Store:
         await self._database.write(certificates.give_up, hostname)
 
     async def serials(self) -> dict[Name, int]:
-        """The serial of every zone: a cheap way to see whether anything changed."""
-        return await self._database.read(journal.serials)
+        """
+        The serial of every zone: a cheap way to see whether anything changed.
+
+        Raises `StoreUnavailable` if another database is in the place of the one that the first call found.
+        """
+        self._origin, serials = await self._database.read(_serials, self._origin)
+        return serials
 
     async def changes_since(self, apex: Name, serial: int) -> Change | None:
         """
@@ -366,6 +378,15 @@ def _database(url: str) -> Database:
         "database.url is no URL of a database we know: write sqlite+aiosqlite:////absolute/path.db "
         "or postgresql+asyncpg://user@host/name"
     )
+
+
+def _serials(connection: Connection, known: Origin | None) -> tuple[Origin, dict[Name, int]]:
+    found = origin.find(connection)
+    if known not in (None, found):
+        raise StoreUnavailable(
+            "another database is in the place of the one in use: put it back, or restart the service"
+        )
+    return found, journal.serials(connection)
 
 
 def _ping(connection: Connection) -> None:

@@ -982,7 +982,8 @@ async def test_openapi_describes_the_routes(served: Api) -> None:
 
 def admin(running: Control, *ports: int, apex: Name = APEX) -> web.Application:
     """The application of the admin listener, which asks nameservers on these *ports*."""
-    return build_admin(running.store, apex, [("127.0.0.1", port) for port in ports], lag=running.publisher.lag)
+    nameservers = [("127.0.0.1", port) for port in ports]
+    return build_admin(running.store, apex, nameservers, lag=running.publisher.lag, conditions={})
 
 
 @asynccontextmanager

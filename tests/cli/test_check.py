@@ -172,6 +172,18 @@ async def test_under_nohup(program: Cli) -> None:
     assert (True, 1, "responder: interrupted") == (asked_again, process.returncode, err.decode().strip())
 
 
+async def test_before_the_service_first_runs(program: Cli, tmp_path: Path) -> None:
+    """The delegation can be looked at without a database; nothing is made, also not by a question about a hostname."""
+    before = sorted(tmp_path.iterdir())  # noqa: ASYNC240
+
+    zones, host = await program.check(), await program.check("some.example.com")
+
+    assert (0, "") == (zones.status, zones.err)
+    assert 1 == host.status
+    assert host.err.startswith("responder: there is no database yet (sqlite+aiosqlite:///")
+    assert before == sorted(tmp_path.iterdir())  # noqa: ASYNC240
+
+
 async def test_hostnames_that_cannot_be_checked(program: Cli) -> None:
     """Each is one line that says what to do, and nobody is asked anything."""
     token = json.loads((await program.run("token", "mint", "gone.example.com", "--output", "json")).out)["id"]

@@ -150,6 +150,14 @@ def test_account_key(issue: Issue, front: Front, tmp_path: Path) -> None:
     assert "status 502" in fault(first)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_account_key_that_root_makes(issue: Issue, tmp_path: Path) -> None:
+    """It belongs to the owner of the directory, so the command can be run as either of them from then on."""
+    os.chown(tmp_path, 65534, 65534)
+    issue()
+    assert 65534 == (tmp_path / "acme-account.pem").stat().st_uid
+
+
 def test_account_key_of_another_client(issue: Issue, tmp_path: Path) -> None:
     """The key of an account that another client has made will do."""
     path = tmp_path / "key.pem"

@@ -75,8 +75,7 @@ class Responder:
 
     def start(self, zone: str = ZONE) -> None:
         """Start the supervisor, and wait until the service says that it is ready, and serves the zone."""
-        log = self.directory / "responder.log"
-        self._program = Program(self._command("serve"), log, cwd=ROOT, environment=_environment())
+        self._program = Program(self._command("serve"), self._log, cwd=ROOT, environment=_environment())
         self._program.wait_until_ready(lambda: self.ready() and answers(self.dns, zone, "SOA"))
         self._seen.update(self.children())
 
@@ -122,9 +121,17 @@ class Responder:
     def ready(self) -> bool:
         """Whether the service says that it is ready."""
         try:
-            return self._exchange("GET", self.admin, "/readyz", {}, None).status == 200
+            return self.readiness().status == 200
         except (OSError, HTTPException):
             return False
+
+    def readiness(self, query: str = "") -> Reply:
+        """What the readiness check answers."""
+        return self._exchange("GET", self.admin, f"/readyz{query}", {}, None)
+
+    def log(self) -> str:
+        """Everything that it has logged so far."""
+        return self._log.read_text()
 
     def mint(self, hostname: str, *options: str) -> Token:
         """Mint a token for the hostname, with more options of `responder token mint` if need be."""
@@ -195,6 +202,10 @@ class Responder:
             connection.close()
         is_json = "json" in response.headers.get_content_subtype()
         return Reply(response.status, json.loads(content) if is_json else None)
+
+    @property
+    def _log(self) -> Path:
+        return self.directory / "responder.log"
 
     @property
     def _configuration(self) -> Path:

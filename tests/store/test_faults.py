@@ -10,8 +10,9 @@ import sqlite3
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -19,14 +20,16 @@ import pytest
 from sqlalchemy import text
 
 from responder.errors import StoreUnavailable
-from responder.store import Store, sqlite
+from responder.store import SchemaState, Store, sqlite
 from tests.support.keypairs import key_pair
 from tests.support.places import ROOT
 from tests.support.ports import free_port
 from tests.support.postgres import PostgresServer, database_url, new_server
-from tests.support.stores import APEX, NOW, START, new_token, store
+from tests.support.stores import APEX, DAY, NOW, START, new_token, store
 
 __all__ = ["database_url", "store"]
+
+NOBODY = 65534
 
 _CHILD = """
 import asyncio, sys
@@ -151,6 +154,125 @@ async def test_a_directory_that_cannot_be_written(tmp_path: Path) -> None:
         await Store.open(f"sqlite+aiosqlite:///{tmp_path / 'responder.db'}")
 
 
+def _delete(path: Path) -> None:
+    path.unlink()
+
+
+def _move(path: Path) -> None:
+    path.rename(path.with_name("elsewhere.db"))
+
+
+def _replace(path: Path) -> None:
+    shutil.copyfile(path, path.with_name("copy.db"))
+    path.with_name("copy.db").rename(path)
+
+
+def _truncate(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def _delete_log(path: Path) -> None:
+    path.with_name(f"{path.name}-wal").unlink()
+
+
+def _delete_index(path: Path) -> None:
+    path.with_name(f"{path.name}-shm").unlink()
+
+
+@pytest.mark.parametrize("lose", [_delete, _move, _replace, _truncate, _delete_log, _delete_index])
+async def test_a_file_that_is_lost_while_in_use(tmp_path: Path, lose: Callable[[Path], None]) -> None:
+    """
+    It is named, and neither read nor written, because the next process would find something else; and no look at it
+    from another process destroys what is left.
+    """
+    path = tmp_path / "responder.db"
+    url = f"sqlite+aiosqlite:///{path}"
+    store = await Store.open(url)
+    await store.register_zones([APEX], now=NOW)
+    await store.ping()
+
+    lose(path)
+    left = sorted(tmp_path.iterdir())  # noqa: ASYNC240
+
+    for attempt in (store.ping, store.serials, lambda: store.mint(new_token("some")), store.tokens):
+        with pytest.raises(StoreUnavailable, match="was deleted, moved or replaced while in use: put it back, or res"):
+            await attempt()
+    if not path.exists() or not path.stat().st_size:
+        assert SchemaState.ABSENT is await Store.check(url)
+        assert left == sorted(tmp_path.iterdir())  # noqa: ASYNC240
+    await store.close()
+
+
+async def test_a_file_that_is_put_back(tmp_path: Path) -> None:
+    """Work goes on, with all that was there."""
+    path = tmp_path / "responder.db"
+    store = await Store.open(f"sqlite+aiosqlite:///{path}")
+    await store.register_zones([APEX], now=NOW)
+    _move(path)
+    with pytest.raises(StoreUnavailable):
+        await store.ping()
+    path.with_name("elsewhere.db").rename(path)
+
+    assert {APEX: START} == await store.serials()
+    await store.close()
+
+
+async def test_another_database_in_the_same_place(postgres_server: PostgresServer) -> None:
+    """A database that is dropped and made anew under a running service is not taken for the one that was there."""
+    url = postgres_server.create_database()
+    name = postgres_server.name(url)
+    store = await Store.open(url)
+    await store.register_zones([APEX], now=NOW)
+    assert {APEX: START} == await store.serials()
+
+    postgres_server.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    postgres_server.execute(f"CREATE DATABASE {name}")
+    with pytest.raises(StoreUnavailable, match="a table is missing: restore the database, or make it anew"):
+        await store.serials()
+    other = await Store.open(url)
+    await other.register_zones([APEX], now=NOW)
+    with pytest.raises(StoreUnavailable, match="another database is in the place of the one in use: put it back, or"):
+        await store.serials()
+
+    assert {APEX: START} == await other.serials()
+    await store.close()
+    await other.close()
+
+
+async def test_what_a_database_is_known_by(database_url: str) -> None:
+    """A database keeps when it was created, and counts as new for a day."""
+    before = datetime.now(UTC).replace(microsecond=0)
+    store = await Store.open(database_url)
+    origin = await store.origin()
+    await store.close()
+    again = await Store.open(database_url)
+
+    assert origin == await again.origin()
+    assert origin.created_at is not None
+    assert before <= origin.created_at <= datetime.now(UTC)
+    assert origin.condition(origin.created_at).startswith("new: it was created at 20")
+    assert "ok" == origin.condition(origin.created_at + DAY)
+    assert "ok" == replace(origin, created_at=None).condition(origin.created_at)
+    await again._database.write(lambda connection: connection.execute(text("DELETE FROM origin")))
+    with pytest.raises(StoreUnavailable, match="has lost its record of origin: restore it from a backup"):
+        await again.origin()
+    await again.close()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+async def test_files_belong_to_the_owner_of_their_directory(tmp_path: Path) -> None:
+    """The service can use a database that root makes in its directory, and directories that were made for it."""
+    os.chown(tmp_path, NOBODY, NOBODY)
+    path = tmp_path / "made" / "for" / "responder.db"
+    store = await Store.open(f"sqlite+aiosqlite:///{path}")
+    await store.register_zones([APEX], now=NOW)
+
+    made = [tmp_path / "made", path.parent, *path.parent.iterdir()]
+    assert 5 == len(made)
+    assert {(NOBODY, NOBODY)} == {(file.stat().st_uid, file.stat().st_gid) for file in made}
+    await store.close()
+
+
 async def test_a_locked_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another writer that does not let go is named as the cause; once it has, work goes on."""
     monkeypatch.setattr(sqlite, "BUSY_TIMEOUT", 0.01)
@@ -198,7 +320,7 @@ async def test_a_full_disk(tmp_path: Path) -> None:
 async def test_a_fault_of_our_own_shows_no_sql(store: Store) -> None:
     """Even what should never happen is one line without statement and values."""
     with pytest.raises(StoreUnavailable, match="report this as a fault of the program") as caught:
-        await store._database.write(lambda connection: connection.execute(text("SELECT secret FROM nowhere")))
+        await store._database.write(lambda connection: connection.execute(text("SELECT secret FROM zones")))
     assert "SELECT" not in str(caught.value)
     assert "\n" not in str(caught.value)
 

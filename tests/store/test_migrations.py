@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -17,11 +17,12 @@ from sqlalchemy import Connection, inspect, text
 
 from responder.errors import StoreOutdated, StoreUnavailable
 from responder.store import SchemaState, Store, migration, sqlite
-from responder.store.schema import metadata
+from responder.store.schema import REVISION, metadata
 from responder.store.store import _database
 from responder.tokens.secret import Digest
 from tests.support.postgres import database_url
 from tests.support.processes import PATIENCE
+from tests.support.stores import downgrade
 
 __all__ = ["database_url"]
 
@@ -35,6 +36,7 @@ async def test_the_steps_lead_to_the_schema_of_the_program(database_url: str) ->
         return list(compare_metadata(MigrationContext.configure(connection, opts=context_options), metadata))
 
     assert await store._database.read(differences) == []
+    assert REVISION == ScriptDirectory(str(migration._scripts())).get_current_head()
     await store._database.read(lambda connection: command.check(migration._config(connection)))
     await store.close()
 
@@ -212,3 +214,19 @@ def _add_step(directory: Path, monkeypatch: pytest.MonkeyPatch, then: str = "pas
         f"    {then}\n"
     )
     monkeypatch.setattr(migration, "_scripts", lambda: directory)
+
+
+async def test_a_database_that_is_older_than_its_record_of_origin(database_url: str) -> None:
+    """The step gives it an id of its own, and no time of its creation: it does not count as new."""
+    ids = set()
+    for _ in range(2):
+        await Store.upgrade(database_url)
+        await downgrade(database_url, "0006")
+        await Store.upgrade(database_url)
+        store = await Store.open(database_url)
+        origin = await store.origin()
+        await store.close()
+        ids.add(origin.id)
+        assert origin.created_at is None
+        assert "ok" == origin.condition(datetime.now(UTC))
+    assert 2 == len(ids)

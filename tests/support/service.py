@@ -11,7 +11,7 @@ import asyncio
 import shutil
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -86,10 +86,12 @@ def read_settings(directory: Path) -> Settings:
 
 @cache
 def _blank_database() -> bytes:
-    """A database with its tables, as a file: making them takes longer than most tests."""
+    """A database with its tables, as a file, and not a new one: making them takes longer than most tests."""
     directory = Path(mkdtemp(prefix="responder-test-"))
     try:
         asyncio.run(Store.upgrade(f"sqlite+aiosqlite:///{directory}/blank.db"))
+        with closing(sqlite3.connect(directory / "blank.db")) as database, database:
+            database.execute("UPDATE origin SET created_at = 0")
         return (directory / "blank.db").read_bytes()
     finally:
         shutil.rmtree(directory)

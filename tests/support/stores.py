@@ -7,9 +7,11 @@ from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 import pytest
+from alembic import command
 
 from responder.names import Name
-from responder.store import Cleanup, NewToken, Present, Store
+from responder.store import Cleanup, NewToken, Present, Store, migration
+from responder.store.store import _database
 from responder.tokens.hostname import challenge_name
 from responder.tokens.secret import digest
 from responder.tokens.serving import Serving
@@ -73,3 +75,10 @@ async def shown(store: Store) -> dict[Name, tuple[str, ...]]:
     async for change in store.snapshot():
         names |= {name: values or () for name, values in change.names.items()}
     return names
+
+
+async def downgrade(url: str, revision: str) -> None:
+    """Bring the schema of the database at *url* back to *revision*."""
+    database = _database(url)
+    await database.migrate(lambda connection: command.downgrade(migration._config(connection), revision))
+    await database.close()

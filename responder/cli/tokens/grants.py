@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import click
 
-from responder.cli.context import OUTPUT, Context, print_json
+from responder.cli.context import OUTPUT, Access, Context, print_json
 from responder.cli.parameters import Hostname, TokenId
 from responder.cli.tokens import describing
 from responder.config import Settings
@@ -39,7 +39,7 @@ def allow(context: Context, id: str, hosts: tuple[str, ...], alias: str | None, 
             raise Invalid("that token has expired, which another hostname would not change: mint another one")
         return await store.allow(token.id, grants, at=now)
 
-    _print(context, context.with_store(change), output)
+    _print(context, context.with_store(change, Access.CHANGE), output)
 
 
 @click.command()
@@ -53,7 +53,7 @@ def deny(context: Context, id: str, hosts: tuple[Name, ...], output: str) -> Non
     async def change(store: Store) -> Token:
         return await store.deny(await store.token_id(id), hosts, at=datetime.now(UTC))
 
-    _print(context, context.with_store(change), output)
+    _print(context, context.with_store(change, Access.CHANGE), output)
 
 
 def grants_for(settings: Settings, hosts: Sequence[str], alias: str | None) -> tuple[Grant, ...]:

@@ -7,7 +7,7 @@ from uuid import UUID
 
 import click
 
-from responder.cli.context import OUTPUT, Context, instant_text, print_json, print_table
+from responder.cli.context import OUTPUT, Access, Context, instant_text, print_json, print_table
 from responder.cli.parameters import TokenId
 from responder.cli.tokens import describing
 from responder.store import Store
@@ -75,7 +75,7 @@ def revoke(context: Context, id: str, output: str) -> None:  # noqa: A002  # bec
         await store.revoke(token_id, at=datetime.now(UTC))
         return token_id
 
-    revoked = context.with_store(end)
+    revoked = context.with_store(end, Access.CHANGE)
     if output == "json":
         print_json({"revoked": str(revoked)})
         return

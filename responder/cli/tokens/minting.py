@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from responder.cli.context import Context, instant_text
+from responder.cli.context import Access, Context, instant_text
 from responder.cli.parameters import THUMBPRINT, Duration, NetworkArgument, Note, TokenId
 from responder.cli.tokens.delivery import Delivery, delivered
 from responder.cli.tokens.grants import ALIAS, grants_for
@@ -60,7 +60,7 @@ def mint(
         async def write(store: Store) -> Token:
             return await store.mint(new)
 
-        hand_over(context.with_store(write, create=True), secret)
+        hand_over(context.with_store(write, Access.CREATE), secret)
 
 
 @click.command()
@@ -89,7 +89,7 @@ def rotate(context: Context, id: str, grace: timedelta, delivery: Delivery) -> N
             ends = f"until {instant_text(now + grace)} at most" if grace else "no longer"
             hand_over(rotated, secret, note=f"What it replaces is good {ends}.")
 
-    context.with_store(change)
+    context.with_store(change, Access.CHANGE)
 
 
 def _thumbprint(thumbprint: str | None, key: Path | None) -> str | None:
