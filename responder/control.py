@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from itertools import chain
@@ -27,7 +28,7 @@ from responder.challenges import Challenges
 from responder.config import Settings
 from responder.dns.cookies import DAY, daily_keys
 from responder.errors import CannotStart, ResponderError, StoreUnavailable
-from responder.feed import Publisher
+from responder.feed import Publisher, fail
 from responder.files.keyfile import read_key
 from responder.limits import Limits
 from responder.logs import Outage
@@ -39,7 +40,7 @@ from responder.process.scheduling import take_short_turns
 from responder.store import SchemaState, Store
 from responder.store.schema import REVISION
 from responder.tls.keypair import KeyPair
-from responder.update import Keyring, Updates
+from responder.update import Keyring, Signatures, Updates
 
 if TYPE_CHECKING:
     from responder.certificate.own import OwnCertificateKeeper
@@ -80,13 +81,13 @@ async def main(orders: dict[str, Any], lifeline: Lifeline, stop: asyncio.Event) 
         async with AsyncExitStack() as stack:
             for sock in chain(*sockets.values()):
                 stack.callback(sock.close)
-            outlived: list[int] = orders["nameservers"]
-            again = orders["restarts"] > 0
-            store = await (_open_again(settings, sockets["admin"], len(outlived), stop) if again else _open(settings))
+            feed = await _attend_nameservers(settings, lifeline, orders["nameservers"], stack)
+            again, outlived = orders["restarts"] > 0, len(orders["nameservers"])
+            store = await (_open_again(settings, sockets["admin"], outlived, feed, stop) if again else _open(settings))
             if store is None:
                 return
-            stack.push_async_callback(store.close)
-            writer = await _start(settings, store, sockets, lifeline, outlived, orders["instance"], stack)
+            feed.stores.append(store)
+            writer = await _start(settings, store, feed, sockets, orders["instance"], stack)
             lifeline.ready()
             metrics.RESTARTS.labels("control").inc(orders["restarts"])
             _log.info(
@@ -104,12 +105,56 @@ async def main(orders: dict[str, Any], lifeline: Lifeline, stop: asyncio.Event) 
         raise SystemExit(1) from None
 
 
+@dataclass(frozen=True, slots=True)
+class _Feed:
+    """
+    What nameservers are given, by *publisher* and by *signatures*, None if there are no DNS updates. *stores* has the
+    store that they are given it from, once that is open.
+    """
+
+    publisher: Publisher
+    signatures: Signatures | None
+    stores: list[Store] = field(default_factory=list)
+
+    def decline(self) -> None:
+        """From now on, answer updates with a signed SERVFAIL: there is no store that could take them."""
+        if self.signatures is not None:
+            self.publisher.answer_packets(self.signatures.decline)
+
+    async def stop(self) -> None:
+        await self.publisher.stop()
+        for store in self.stores:
+            await store.close()
+
+
+async def _attend_nameservers(
+    settings: Settings, lifeline: Lifeline, outlived: Sequence[int], stack: AsyncExitStack
+) -> _Feed:
+    """
+    Take care of nameservers, before there is a store. It is closed last when all is stopped, for it may be being read.
+    """
+    publisher = Publisher(
+        settings.statics,
+        nameservers=settings.dns.processes,
+        outlived=outlived,
+        kill=lifeline.ask_to_kill,
+        lost=metrics.RESTARTS.labels("nameserver").inc,
+        counted=lambda counted: metrics.count(*counted),
+    )
+    feed = _Feed(publisher, _signatures(settings))
+    if feed.signatures is None:
+        publisher.answer_packets(fail)
+    stack.push_async_callback(feed.stop)
+    await stack.enter_async_context(_running(_attend(lifeline, publisher)))
+    return feed
+
+
 async def _open(settings: Settings) -> Store:
     return await Store.open(settings.database.url, auto_upgrade=settings.database.auto_upgrade)
 
 
 async def _open_again(
-    settings: Settings, admin: list[socket.socket], nameservers: int, stop: asyncio.Event
+    settings: Settings, admin: list[socket.socket], nameservers: int, feed: _Feed, stop: asyncio.Event
 ) -> Store | None:
     """
     The store that there was when the service started, once it answers; None if it is time to stop before that.
@@ -130,6 +175,7 @@ async def _open_again(
                 return store
             if not answering:
                 answering = True
+                feed.decline()
                 await _listen(
                     _admin(settings, Away(), lambda: (nameservers, 0), {}), [sock.dup() for sock in admin], None, stack
                 )
@@ -147,13 +193,12 @@ async def _reopen(settings: Settings) -> Store:
 async def _start(
     settings: Settings,
     store: Store,
+    feed: _Feed,
     sockets: dict[str, list[socket.socket]],
-    lifeline: Lifeline,
-    outlived: Sequence[int],
     instance: str,
     stack: AsyncExitStack,
 ) -> asyncio.Task[None]:
-    """Start everything; what stops it again is pushed on *stack*. Returns the task of the one writer."""
+    """Start all the rest; what stops it again is pushed on *stack*. Returns the task of the one writer."""
     for warning in await store.warnings():
         _log.warning("the database is not as safe as it should be", reason=warning)
     for zone in await store.unserved(settings.serving, now=_now()):
@@ -169,15 +214,8 @@ async def _start(
     statics = settings.statics
     await store.register_zones([static.apex for static in statics], now=_now())
     published = await store.serials()
-    publisher = Publisher(
-        statics,
-        store.snapshot,
-        nameservers=settings.dns.processes,
-        outlived=outlived,
-        kill=lifeline.ask_to_kill,
-        lost=metrics.RESTARTS.labels("nameserver").inc,
-        counted=lambda counted: metrics.count(*counted),
-    )
+    publisher = feed.publisher
+    publisher.read_from(store.snapshot)
     if settings.dns.cookies:
         await stack.enter_async_context(_running(_renew_cookie_keys(publisher, await store.key("dns cookies"))))
     nodes = Nodes(_membership(settings, store, instance), settings.propagation.deadline)
@@ -194,15 +232,13 @@ async def _start(
         clock=_now,
     )
     limits = Limits(settings.api)
-    updates = _updates(settings, store, challenges, limits)
-    if updates is not None:
-        publisher.answer_packets(updates.answer)
-    stack.push_async_callback(publisher.stop)
-    await stack.enter_async_context(_running(_attend(lifeline, publisher)))
     await stack.enter_async_context(_running(nodes.run(_listen_url(settings), challenges.look)))
     writer = await stack.enter_async_context(_running(challenges.run()))
     await stack.enter_async_context(_running(store.keep_pruned(_now)))
-    if updates is not None:
+    if feed.signatures is not None:
+        apexes = [static.apex for static in statics]
+        updates = Updates(store, challenges, feed.signatures, limits, apexes=apexes, clock=_now)
+        publisher.answer_packets(updates.answer)
         stack.push_async_callback(updates.stop)
     api = build_api(
         store,
@@ -270,8 +306,8 @@ async def _listen(
         await runner.listen(sock, tls)
 
 
-def _updates(settings: Settings, store: Store, challenges: Challenges, limits: Limits) -> Updates | None:
-    """What answers DNS updates, if anything does."""
+def _signatures(settings: Settings) -> Signatures | None:
+    """What checks the signatures of DNS updates, if they are on."""
     path = settings.tsig_key_file
     if not settings.dns.update.enabled or path is None:
         return None
@@ -281,14 +317,7 @@ def _updates(settings: Settings, store: Store, challenges: Challenges, limits: L
         # It was there when the service started. All but updates, which get SERVFAIL, is better than nothing.
         _log.error("no DNS updates until the next start", reason=str(fault))
         return None
-    return Updates(
-        store,
-        challenges,
-        Keyring(master, settings.dns.update.algorithms),
-        limits,
-        apexes=[zone.name for zone in settings.zones],
-        clock=_now,
-    )
+    return Signatures(Keyring(master, settings.dns.update.algorithms), clock=_now)
 
 
 async def _start_tls(

@@ -12,7 +12,7 @@ The promise kept here: when `Publisher.publish` returns, no nameserver process a
 from responder.feed.follower import Feeds, follow
 from responder.feed.frames import Begin, End, Frame, Keys, Packet, Reply, Sandbox, parse_frame, render_frame
 from responder.feed.publisher import Publisher
-from responder.feed.relay import Deliver, Relay
+from responder.feed.relay import Deliver, Relay, fail
 
 __all__ = [
     "Begin",
@@ -26,6 +26,7 @@ __all__ = [
     "Relay",
     "Reply",
     "Sandbox",
+    "fail",
     "follow",
     "parse_frame",
     "render_frame",

@@ -19,9 +19,9 @@ import structlog
 from responder.dns.counts import Count, parse_counts
 from responder.dns.zone import Change, Static
 from responder.errors import ResponderError, Unserved
-from responder.feed.frames import Begin, Check, Keys, Reply, Sandbox, parse_hello, parse_packet, read
+from responder.feed.frames import Begin, Check, Keys, Packet, Reply, Sandbox, parse_hello, parse_packet, read
 from responder.feed.peer import Peer
-from responder.feed.relay import Answer, fail
+from responder.feed.relay import Answer, Deliver
 from responder.logs import Outage
 from responder.names import Name
 
@@ -33,6 +33,9 @@ REPLACEMENT_DEADLINE = 5.0
 
 SNAPSHOT_RETRY = 0.5
 """Seconds until a snapshot that the store failed to give is asked for anew."""
+
+MAX_HELD = 512
+"""Packets kept until there is somebody to answer them: all that four nameservers have under way."""
 
 MAX_MESSAGE = 144 << 10
 """Octets of a message from a nameserver, which faces the internet and may not be itself any more. The longest honest
@@ -54,7 +57,7 @@ class Publisher:
     def __init__(
         self,
         statics: Iterable[Static],
-        snapshot: SnapshotSource,
+        snapshot: SnapshotSource | None = None,
         *,
         nameservers: int,
         outlived: Iterable[int] = (),
@@ -63,20 +66,23 @@ class Publisher:
         counted: Callable[[Count], object] = lambda _: None,
     ) -> None:
         """
-        *nameservers* are expected to answer. Those of *outlived* (process ids) run already, and may answer from what
-        they knew before.
+        Without a *snapshot*, nameservers wait for `read_from`. *nameservers* are expected to answer. Those of
+        *outlived* (process ids) run already, and may answer from what they knew before.
         *kill* has one of them killed, by its process id, of which `bury` is to hear; *lost* is called whenever one is
         dead, *counted* with all that they have counted since the last time.
         """
         self._statics = tuple(statics)
         self._apexes = {str(static.apex) for static in self._statics}
         self._counted = counted
-        self._snapshot = snapshot
+        self._snapshot: asyncio.Future[SnapshotSource] = asyncio.get_running_loop().create_future()
+        if snapshot is not None:
+            self.read_from(snapshot)
         self._expected = nameservers
         self._kill = kill
         self._lost = lost
         self._keys = Keys(())
-        self._answer: Answer = fail
+        self._answer: Answer = self._hold
+        self._held: list[tuple[Packet, Deliver]] = []
         self._peers: dict[int, Peer] = {}
         self._answering: set[int] = set()  # process ids
         self._tasks: set[asyncio.Task[None]] = set()
@@ -171,9 +177,23 @@ class Publisher:
         for peer in self._peers.values():
             peer.send(self._keys)
 
+    def read_from(self, snapshot: SnapshotSource) -> None:
+        """From now on, give nameservers what *snapshot* has. Call it once."""
+        self._snapshot.set_result(snapshot)
+
     def answer_packets(self, answer: Answer) -> None:
-        """From now on, *answer* what nameservers pass on."""
+        """
+        From now on, *answer* what nameservers pass on. What they passed on before this was ever called comes first: it
+        may be what an earlier control process did not answer.
+        """
         self._answer = answer
+        held, self._held = self._held, []
+        for packet, deliver in held:
+            answer(packet, deliver)
+
+    def _hold(self, packet: Packet, deliver: Deliver) -> None:
+        if len(self._held) < MAX_HELD:
+            self._held.append((packet, deliver))
 
     def _gather(self) -> None:
         """Wait with changes until all that run already are back, or dead."""
@@ -250,11 +270,12 @@ class Publisher:
 
     async def _send_snapshot(self, peer: Peer) -> dict[Name, int]:
         """All but the end of it; returns the serial that each zone has in it."""
+        snapshot = await asyncio.shield(self._snapshot)  # others wait for it, too
         if self._keys.keys:
             peer.send(self._keys)
         peer.send(Begin(self._statics))
         serials: dict[Name, int] = {}
-        async with aclosing(self._snapshot()) as changes:
+        async with aclosing(snapshot()) as changes:
             async for change in changes:
                 serials[change.apex] = change.serial
                 peer.send(change)

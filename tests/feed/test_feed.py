@@ -38,6 +38,7 @@ from responder.feed import (
     Relay,
     Reply,
     Sandbox,
+    fail,
     follow,
     follower,
     parse_frame,
@@ -398,8 +399,9 @@ async def test_replies_that_nobody_reads(start: Start, supervisor: Supervisor) -
 
 
 async def test_packets_that_nobody_answers(start: Start, supervisor: Supervisor) -> None:
-    """As long as the control process has nobody for them, packets get SERVFAIL."""
-    await start()
+    """Where the control process has no keys, packets get SERVFAIL."""
+    publisher = await start()
+    publisher.answer_packets(fail)
     relay, replies = Relay(), list[bytes]()
     async with Follower(supervisor, relay=relay).running() as follower:
         await follower.loaded()
@@ -422,11 +424,43 @@ async def test_packets_under_way_when_the_control_process_dies(start: Start, sup
         await first.stop()
         relay.pass_on(replace(PACKET, client="2001:db8::9"), replies.append)
         second = await start()
-        second.answer_packets(lambda packet, deliver: deliver(packet.client.encode()))
         await follower.connect()
+        await eventually(lambda: second._held, "the second one has them, too, and cannot answer yet")
+        second.answer_packets(lambda packet, deliver: deliver(packet.client.encode()))
         await eventually(lambda: len(replies) == 2, "both are answered")
 
     assert [PACKET.client.encode(), b"2001:db8::9"] == replies
+
+
+async def test_packets_are_held_within_bounds(
+    start: Start, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until it is known how to answer them, some are kept; a nameserver may have been taken over and send more."""
+    monkeypatch.setattr(control_end, "MAX_HELD", 2)
+    publisher = await start()
+    peer = await Peer.hello(supervisor)
+    for number in range(5):
+        peer.writer.write(render_packet(number, PACKET))
+    await peer.load()
+    answered: list[Packet] = []
+    publisher.answer_packets(lambda packet, _: answered.append(packet))
+
+    assert [PACKET] * 2 == answered
+
+
+async def test_nameservers_before_the_store(start: Start, supervisor: Supervisor, store: Store) -> None:
+    """Nameservers may be there before the store is: they are attended to, and loaded as soon as it is there."""
+    publisher = Publisher([static()], nameservers=1, kill=supervisor.kill)
+    supervisor.publishers.append(publisher)
+    async with Follower(supervisor).running() as follower:
+        await eventually(lambda: publisher._gathered.is_set(), "it is there")
+        publisher.rekey((b"k" * 16,))
+        await eventually(lambda: follower.keys, "it has the keys of cookies")
+        assert [] == follower.installed
+
+        publisher.read_from(store.snapshot)
+
+        await follower.loaded()
 
 
 async def test_publish_waits_for_everybody(start: Start, supervisor: Supervisor) -> None:

@@ -19,7 +19,7 @@ from responder.feed import Packet
 from responder.limits import Limits
 from responder.tokens.secret import tsig_secret
 from responder.tokens.token import Token, tsig_key_name
-from responder.update import Keyring, Updates
+from responder.update import Keyring, Signatures, Updates
 from tests.support.processes import PATIENCE
 from tests.support.service import APEX, Control
 
@@ -169,7 +169,7 @@ class Desk:
         self.updates = Updates(
             self.running.store,
             self.running.challenges,
-            Keyring(MASTER, self.algorithms),
+            Signatures(Keyring(MASTER, self.algorithms), clock=self.running.clock),
             self.limits,
             apexes=[APEX],
             clock=self.running.clock,

@@ -626,11 +626,11 @@ async def test_a_fault(
     monkeypatch.setattr(running.store, "find_generation", lambda *_: 1 // 0)
 
     assert ["SERVFAIL"] * 3 == [await desk.send(key, add(MINE, VALUE)) for _ in range(3)]
-    monkeypatch.setattr(desk.updates._keyring, "check", lambda *_: 1 // 0, raising=False)
+    monkeypatch.setattr(desk.updates._signatures._keyring, "check", lambda *_: 1 // 0, raising=False)
     assert "SERVFAIL" == rcode(await desk.ask(key.sign(message(), desk.now)))
     assert "SERVFAIL" == rcode(await desk.ask(message()))
 
-    assert 2 == sum(event["event"] == "an update brought out a fault" for event in logged)
+    assert 2 == sum(event["event"] == "an update caused an unhandled exception" for event in logged)
 
 
 async def test_an_error_of_no_kind(running: Control, desk: Desk, key: Key, monkeypatch: pytest.MonkeyPatch) -> None:
