@@ -200,6 +200,11 @@ class Challenges:
                 self._check_account(token, step.value, None, step.client)
         return self._queue(Update(steps=tuple(steps)))
 
+    @property
+    def published(self) -> Mapping[Name, int]:
+        """The serial of each zone that the nameservers of this node serve."""
+        return self._published
+
     async def follow(self) -> None:
         """Make live what others committed until now, such as a new token. Raises `Unavailable`."""
         async with self._turn:

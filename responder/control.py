@@ -34,6 +34,7 @@ from responder.limits import Limits
 from responder.logs import Outage
 from responder.nodes import Membership, Myself, Nodes
 from responder.nodes.membership import RENEW_INTERVAL
+from responder.nodes.staleness import Staleness, asking
 from responder.process.child import Lifeline, run
 from responder.process.lifeline import Word
 from responder.process.scheduling import take_short_turns
@@ -220,7 +221,6 @@ async def _start(
         await stack.enter_async_context(_running(_renew_cookie_keys(publisher, await store.key("dns cookies"))))
     nodes = Nodes(_membership(settings, store, instance), settings.propagation.deadline)
     await nodes.membership.renew()
-    stack.push_async_callback(nodes.membership.leave)
     challenges = Challenges(
         store,
         publisher,
@@ -232,8 +232,12 @@ async def _start(
         clock=_now,
     )
     limits = Limits(settings.api)
+    stack.push_async_callback(_leave, nodes.membership, publisher)
     await stack.enter_async_context(_running(nodes.run(_listen_url(settings), challenges.look)))
     writer = await stack.enter_async_context(_running(challenges.run()))
+    if not nodes.membership.is_alone:
+        staleness = _staleness(settings, nodes.membership, challenges, publisher)
+        await stack.enter_async_context(_running(staleness.run()))
     await stack.enter_async_context(_running(store.keep_pruned(_now)))
     if feed.signatures is not None:
         apexes = [static.apex for static in statics]
@@ -282,6 +286,32 @@ def _membership(settings: Settings, store: Store, instance: str) -> Membership:
         lease=timedelta(seconds=LONE_LEASE if is_alone else settings.node.lease),
     )
     return Membership(store, myself, interval=LONE_RENEWAL if is_alone else RENEW_INTERVAL, is_alone=is_alone)
+
+
+def _staleness(settings: Settings, membership: Membership, challenges: Challenges, publisher: Publisher) -> Staleness:
+    """What compares this node with the other nameservers of its zones, at the port that its own address has there."""
+    ours = {endpoint.host: endpoint.port for endpoint in settings.dns.listen}
+    servers = {
+        zone.name: [str(address) for addresses in zone.nameservers.values() for address in addresses]
+        for zone in settings.zones
+    }
+    named = [address for addresses in servers.values() for address in addresses if address in ours]
+    return Staleness(
+        membership=membership,
+        published=lambda: challenges.published,
+        catch_up=challenges.follow,
+        servers={apex: [each for each in addresses if each not in ours] for apex, addresses in servers.items()},
+        ask=asking(ours[named[0]] if named else settings.dns.listen[0].port),
+        vouch=publisher.vouch,
+    )
+
+
+async def _leave(membership: Membership, publisher: Publisher) -> None:
+    """Have no other node wait for this one: from now on its nameservers answer for no value."""
+    if not membership.is_alone:
+        publisher.vouch(0.0)
+        await publisher.check()
+    await membership.leave()
 
 
 def _listen_url(settings: Settings) -> str | None:

@@ -74,6 +74,8 @@ class Exchange:
         "_chaos",
         "_cookie_opts",
         "_events",
+        "_heads",
+        "_is_doubtful",
         "_keepalive",
         "_limit",
         "_nodes",
@@ -110,6 +112,7 @@ class Exchange:
         self._chaos = identity.answers(self._refusals[Rcode.NOERROR].count)
         self._keepalive = keepalive(tcp_idle)
         self._updates = updates
+        self._heads, self._is_doubtful = _HEADS, False
         self._types: Counter[bytes] = Counter()  # of queries answered by the first half, by what ends their question
         self._rare_types: Counter[str] = Counter()  # of those answered by the second half, by their labels
         self._relayed: Counter[int] = Counter()  # rcodes of replies that were made elsewhere
@@ -127,9 +130,14 @@ class Exchange:
         self._replies.update(self._zones.take_counts())
         self._zones, self._nodes = zones, zones.nodes
 
+    def doubt(self, *, is_doubtful: bool) -> None:
+        """Answer SERVFAIL where grants or values decide, for as long as it *is_doubtful* whether they are current."""
+        self._is_doubtful = is_doubtful
+        self._heads = {} if is_doubtful else _HEADS  # the second half knows about it
+
     def respond(self, packet: bytes, transport: Transport, client: str) -> bytes | None:
         """The reply to *packet* from the address *client*, None for silence, or `ELSEWHERE`."""
-        head = _HEADS.get(packet[2:12])
+        head = self._heads.get(packet[2:12])
         if head is not None:
             # Lower-casing leaves label lengths alone (at most 63, and "A" is 65). A zero octet inside a label would
             # end the name early, but then what was cut off is no well-formed name, and no table has it.
@@ -293,6 +301,8 @@ class Exchange:
             return refusals[Rcode.FORMERR], _NO_SUCH_QUESTION
         if query.qtype in _OBSOLETE:
             return refusals[Rcode.NOTIMP], _NOT_SUPPORTED
+        if self._is_doubtful and zone.may_be_stale(query.qname, query.qtype):
+            return refusals[Rcode.SERVFAIL], _STALE
         answer = zone.lookup(query.qname, query.qtype)
         return answer, _UNCOVERED if answer.rcode else b""
 
@@ -368,6 +378,7 @@ _ORDINARY = frozenset(
 # Extended errors (RFC 8914). Their texts are for the person who looks for the reason, and give nothing away that the
 # rcode does not.
 _UNCOVERED = extended_error(ExtendedError.OTHER, "no token covers this name")
+_STALE = extended_error(ExtendedError.NOT_READY, "this server may be behind the others of the zone")
 _ELSEWHERE = extended_error(ExtendedError.NOT_AUTHORITATIVE)
 _PROHIBITED = extended_error(ExtendedError.PROHIBITED)
 _NOT_SUPPORTED = extended_error(ExtendedError.NOT_SUPPORTED)

@@ -172,6 +172,13 @@ class Zone:
             return next(iter(answers.values()))  # RFC 8482, section 4.1: one RRset is enough
         return self.chase(qname, _key(qtype)) if _CNAME in answers else self.negative(Rcode.NOERROR, qname)
 
+    def may_be_stale(self, qname: bytes, qtype: int) -> bool:
+        """Whether the answer for *qname* depends on grants and values, which may have changed on another node."""
+        if qtype not in (RRType.TXT, RRType.ANY):
+            return False
+        node = self._nodes.get(qname)
+        return node is None or node.granted or _CNAME in self.answers(qname, node)
+
     def answers(self, owner: bytes, node: Node) -> Mapping[bytes, Answer]:
         """The answers of *node*, found at *owner*; compiled now, if nobody has asked for them yet."""
         if node.answers is UNASKED:

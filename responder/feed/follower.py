@@ -21,6 +21,7 @@ from responder.feed.frames import (
     Keys,
     Reply,
     Sandbox,
+    Vouch,
     pack,
     parse_frame,
     read,
@@ -70,13 +71,15 @@ async def follow(
     rekey: Callable[[tuple[bytes, ...]], None],
     relay: Relay | None = None,
     counts: Callable[[], Sequence[Count]] = tuple,
+    vouch: Callable[[float], None] = lambda _: None,
 ) -> None:
     """
     The nameserver's end: keep zones as the control process publishes them, for ever.
 
     *install* is called with each complete snapshot; later changes are applied to that very object. *rekey* is called
-    with the keys of DNS cookies; what *relay* passes on goes the same way back, and so does what *counts* gives, now
-    and then. While the control process is away everything stays as it is.
+    with the keys of DNS cookies, *vouch* with the seconds for which what is served is current; what *relay* passes on
+    goes the same way back, and so does what *counts* gives, now and then. While the control process is away everything
+    stays as it is.
     """
     relay = relay or Relay()
     loaded: Zones | None = None
@@ -86,7 +89,7 @@ async def follow(
         try:
             writer.write(render_hello(Hello(loaded=loaded is not None, sandbox=feeds.sandbox)))
             relay.attach(writer)
-            async for zones in _receive(reader, writer, loaded, rekey, relay, counts):
+            async for zones in _receive(reader, writer, loaded, rekey, relay, counts, vouch):
                 old, loaded = loaded, zones
                 install(zones)
                 if old is not None and old is not zones:
@@ -117,6 +120,7 @@ async def _receive(
     rekey: Callable[[tuple[bytes, ...]], None],
     relay: Relay,
     counts: Callable[[], Sequence[Count]],
+    vouch: Callable[[float], None],
 ) -> AsyncIterator[Zones]:
     """Apply frames as they come and acknowledge each. Yields the new zones whenever a snapshot is complete."""
     collecting = loaded or Zones()
@@ -133,6 +137,8 @@ async def _receive(
                 rekey(frame.keys)
             case Reply():
                 _attempt(relay.settle, frame.packet, frame.octets)
+            case Vouch():
+                vouch(frame.seconds)
             case Check():
                 _attempt(_report, writer, counts)
         writer.write(pack({"ack": number}))

@@ -82,6 +82,13 @@ class Check:
 
 
 @dataclass(frozen=True, slots=True)
+class Vouch:
+    """For so many *seconds* from now on, values and grants are current. Without this frame they always are."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Reply:
     """The reply to a packet that this nameserver passed on, by the number that it gave to it."""
 
@@ -89,7 +96,7 @@ class Reply:
     octets: bytes
 
 
-Frame = Begin | Change | End | Keys | Check | Reply
+Frame = Begin | Change | End | Keys | Check | Vouch | Reply
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +130,8 @@ def render_frame(number: int, frame: Frame) -> bytes:
             body = None
         case Keys():
             body = [key.hex() for key in frame.keys]
+        case Vouch():
+            body = frame.seconds
         case Reply():
             body = {"packet": frame.packet, "octets": frame.octets.hex()}
     return pack({"n": number, type(frame).__name__: body})
@@ -145,6 +154,8 @@ def parse_frame(message: dict[str, Any]) -> tuple[int, Frame]:
             return number, Check()
         case {"n": int(number), "Keys": list(keys)}:
             return number, Keys(tuple(map(bytes.fromhex, keys)))
+        case {"n": int(number), "Vouch": float(seconds)}:
+            return number, Vouch(seconds)
         case {"n": int(number), "Reply": {"packet": int(packet), "octets": str(octets)}}:
             return number, Reply(packet, bytes.fromhex(octets))
         case _:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import aclosing
 from typing import Any
@@ -19,7 +20,7 @@ import structlog
 from responder.dns.counts import Count, parse_counts
 from responder.dns.zone import Change, Static
 from responder.errors import ResponderError, Unserved
-from responder.feed.frames import Begin, Check, Keys, Packet, Reply, Sandbox, parse_hello, parse_packet, read
+from responder.feed.frames import Begin, Check, Keys, Packet, Reply, Sandbox, Vouch, parse_hello, parse_packet, read
 from responder.feed.peer import Peer
 from responder.feed.relay import Answer, Deliver
 from responder.logs import Outage
@@ -81,6 +82,7 @@ class Publisher:
         self._kill = kill
         self._lost = lost
         self._keys = Keys(())
+        self._vouched_until: float | None = None
         self._answer: Answer = self._hold
         self._held: list[tuple[Packet, Deliver]] = []
         self._peers: dict[int, Peer] = {}
@@ -181,6 +183,16 @@ class Publisher:
         """From now on, give nameservers what *snapshot* has. Call it once."""
         self._snapshot.set_result(snapshot)
 
+    def vouch(self, seconds: float) -> None:
+        """
+        Have every nameserver, those yet to come included, answer for values and grants for *seconds* from now on.
+
+        After that they answer SERVFAIL where these decide. If this is never called, they always answer.
+        """
+        self._vouched_until = time.monotonic() + seconds
+        for peer in self._peers.values():
+            peer.send(Vouch(seconds))
+
     def answer_packets(self, answer: Answer) -> None:
         """
         From now on, *answer* what nameservers pass on. What they passed on before this was ever called comes first: it
@@ -273,6 +285,8 @@ class Publisher:
         snapshot = await asyncio.shield(self._snapshot)  # others wait for it, too
         if self._keys.keys:
             peer.send(self._keys)
+        if self._vouched_until is not None:
+            peer.send(Vouch(self._vouched_until - time.monotonic()))
         peer.send(Begin(self._statics))
         serials: dict[Name, int] = {}
         async with aclosing(snapshot()) as changes:

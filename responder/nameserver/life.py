@@ -41,7 +41,9 @@ async def serve(server: Nameserver, sockets: Sockets, feeds: Feeds, lifeline: Li
         server.install(zones)
         loaded.set()
 
-    following = asyncio.create_task(follow(feeds, install, server.rekey, server.relay, server.exchange.take_counts))
+    following = asyncio.create_task(
+        follow(feeds, install, server.rekey, server.relay, server.exchange.take_counts, server.vouch)
+    )
     answering = asyncio.create_task(_answer(server, sockets, orders, loaded))
     tasks = [following, answering, asyncio.create_task(orders.listen()), asyncio.create_task(stop.wait())]
     done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

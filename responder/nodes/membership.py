@@ -59,7 +59,7 @@ class Membership:
     The lease of the node *myself* in *store*, and all nodes as they were at the last look.
 
     *share* lets the other nodes know that there is something new to read about this one. A node that *is_alone* on its
-    database has no others to report to.
+    database has no others to report to. *lapses* counts how often the lease was taken without having been held.
     """
 
     store: Store
@@ -70,6 +70,7 @@ class Membership:
     clock: Callable[[], float] = time.monotonic
     nodes: Sequence[Node] = ()
     _serials: dict[Name, int] = field(default_factory=dict)
+    lapses: int = 0
     _has_news: bool = False
     _good_until: float = 0.0
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
@@ -111,6 +112,8 @@ class Membership:
         """Renew the lease once. Raises `NodeNameTaken`, `StoreUnavailable`."""
         begun, has_news, self._has_news = self.clock(), self._has_news, False
         self.nodes = await self.store.renew_lease(self._report(), lease=self.myself.lease)
+        if begun >= self._good_until:
+            self.lapses += 1
         self._good_until = begun + self.myself.lease.total_seconds() - MARGIN
         if has_news:
             self.share()

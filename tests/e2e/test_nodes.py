@@ -9,10 +9,13 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import dns.edns
 import dns.message
 import dns.query
+import dns.rcode
 import pytest
 
+from tests.support.ports import free_port
 from tests.support.postgres import PostgresServer, postgres_server
 from tests.support.processes import PATIENCE
 
@@ -28,11 +31,16 @@ pytestmark = pytest.mark.e2e
 HOST = "some.example.com"
 
 
-def _responder(directory: Path, url: str, name: str, *, require: str = "live") -> Responder:
+ADDRESSES = {"a": "127.0.81.1", "b": "127.0.81.2", "c": "127.0.81.3"}
+"""Where the nameserver of each node is in the zone."""
+
+
+def _responder(directory: Path, url: str, name: str, *, port: int, require: str = "live") -> Responder:
     directory.mkdir()
     more = f'[node]\nname = "{name}"\n[propagation]\nrequire = "{require}"'
-    zone = configuration.zone(ZONE, {f"ns1.{ZONE}": ["127.0.0.1"]})
-    return Responder(directory, configuration=configuration.render(zone, database=url, more=more))
+    zone = configuration.zone(ZONE, {f"{each}.{ZONE}": [address] for each, address in ADDRESSES.items()})
+    listen = [f"{ADDRESSES[name]}:{port}"]
+    return Responder(directory, configuration=configuration.render(zone, listen=listen, database=url, more=more))
 
 
 @contextmanager
@@ -51,10 +59,11 @@ def _stopped(*responders: Responder) -> Iterator[None]:
 @pytest.fixture
 def start(postgres_server: PostgresServer, tmp_path: Path) -> Iterator[Callable[..., Responder]]:
     """Starts a node on a database that all of them share."""
+    port = free_port()
     with postgres_server.database() as url, ExitStack() as stack:
 
         def start(name: str, **options: str) -> Responder:
-            responder = _responder(tmp_path / name, url, name, **options)
+            responder = _responder(tmp_path / name, url, name, port=port, **options)
             stack.callback(responder.stop)
             responder.start()
             return responder
@@ -140,3 +149,50 @@ def test_a_node_that_stops(start: Callable[..., Responder]) -> None:
     assert ["a"] == first.present(token, "value").body["confirmed"]
     first.cli("node", "forget", "b")
     assert ["a"] == [node["name"] for node in json.loads(first.cli("node", "list", "--output", "json").stdout)]
+
+
+def _answer(responder: Responder, name: str, rdtype: str) -> tuple[str, list[int]]:
+    """The rcode of an answer, and its extended errors."""
+    query = dns.message.make_query(name, rdtype, use_edns=0)
+    reply = dns.query.udp(query, "127.0.0.1", port=responder.dns, timeout=PATIENCE)
+    errors = [int(option.code) for option in reply.options if isinstance(option, dns.edns.EDEOption)]
+    return dns.rcode.to_text(reply.rcode()), errors
+
+
+def test_a_node_that_may_be_stale(three: list[Responder]) -> None:
+    """
+    When the control process of a node hangs, its nameserver answers SERVFAIL with "Not Ready" for challenge values as
+    soon as its lease ends, and all else as before. When it has caught up, it answers again, from the current values.
+    """
+    token = three[0].mint(HOST)
+    assert 200 == three[0].present(token, "first").status
+    control = three[2].child("control")
+    os.kill(control.pid, signal.SIGSTOP)
+    wait_until(lambda: three[0].present(token, "second").status == 200, "the others go on")
+    assert ("SERVFAIL", [14]) == _answer(three[2], token.challenge_name, "TXT")
+    assert [("NOERROR", [])] * 2 == [_answer(three[2], ZONE, rdtype) for rdtype in ("SOA", "NS")]
+    assert {"first", "second"} == _served(three[1], token, tcp=False)
+    os.kill(control.pid, signal.SIGCONT)
+    wait_until(lambda: _answer(three[2], token.challenge_name, "TXT") == ("NOERROR", []), "it answers again")
+    assert {"first", "second"} == _served(three[2], token, tcp=False)
+
+
+def test_without_the_database_dns_goes_on(start: Callable[..., Responder], postgres_server: PostgresServer) -> None:
+    """While no node has the database, none is ahead of another, and all answer for their values."""
+    nodes = [start(name) for name in "abc"]
+    wait_until(lambda: _live(nodes[0]) == ["a", "b", "c"], "all three are live")
+    token = nodes[0].mint(HOST)
+    assert 200 == nodes[0].present(token, "value").status
+    postgres_server.stop()
+    try:
+        for each in nodes:
+            wait_until(lambda each=each: _lost_its_lease(each), "its lease has ended")  # type: ignore[misc]
+        for _ in range(20):
+            assert all(_served(each, token, tcp=False) == {"value"} for each in nodes)
+    finally:
+        postgres_server.start()
+    wait_until(lambda: nodes[1].present(token, "other").status == 200, "changes can be made again")
+
+
+def _lost_its_lease(responder: Responder) -> bool:
+    return "the lease of this node has ended" in (responder.directory / "responder.log").read_text()
