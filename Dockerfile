@@ -15,9 +15,11 @@ RUN /opt/build/bin/python -m hatchling build -t wheel -d dist \
 
 FROM python:3.13-slim
 RUN useradd --system --uid 65053 --user-group --no-create-home --home-dir /var/lib/responder responder \
+ && useradd --system --uid 65054 --user-group --no-create-home --home-dir /nonexistent responder-dns \
  && install -d -m 0700 -o responder -g responder /var/lib/responder
 COPY --from=build /opt/responder /opt/responder
 ENV PATH=/opt/responder/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+# Nameservers run as responder-dns where the supervisor may change their user; docs/operations.md has the way to allow that.
 USER responder
 # The database: with a read-only root file system this stays writable.
 VOLUME ["/var/lib/responder"]

@@ -255,7 +255,7 @@ async def _start(
     )
     tls = await _start_tls(settings, store, challenges, stack)
     await _listen(build_runner(api, name="api", drain=DRAIN), sockets["api"], tls, stack)
-    conditions = {"database": lambda: origin.condition(_now())}
+    conditions = {"database": lambda: origin.condition(_now()), "sandbox": publisher.sandbox}
     await _listen(_admin(settings, store, publisher.lag, conditions), sockets["admin"], None, stack)
     return writer
 

@@ -199,7 +199,7 @@ responder/webhook/trust.py
 """Files that still hold such words. Take a file out when it is clean, and put none in."""
 
 _WORD = re.compile(rf"(?i)\b({'|'.join(INSTEAD)})\b".replace(" ", r"\s+"))
-_CODE = re.compile(r"`[^`\n]*`")
+_CODE = re.compile(r'`[^`\n]*`|"nobody"')  # a user of every system has that name
 
 
 @pytest.mark.parametrize("text", [text for text in TEXTS if str(text) not in KNOWN.split()], ids=str)

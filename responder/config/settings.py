@@ -128,6 +128,7 @@ class DnsSettings(Section):
     listen: Annotated[tuple[DnsEndpoint, ...], NOT_EMPTY] = (Endpoint("0.0.0.0", 53), Endpoint("::", 53))
     processes: Annotated[Count, Field(ge=1, le=64)] = 1
     spare: bool = True
+    user: str = ""
     realtime: bool = False
     cookies: bool = True
     nsid: Identifier = ""

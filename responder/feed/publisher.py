@@ -130,14 +130,17 @@ class Publisher:
         behind = max((peer.sent - peer.acknowledged for peer in current), default=0)
         return sum(peer.pid in self._answering for peer in current), behind
 
-    def sandbox(self) -> Sandbox:
-        """What all nameservers that answer queries have given up."""
-        given_up = [peer.sandbox for peer in self._peers.values() if peer.pid in self._answering] or [Sandbox()]
-        return Sandbox(
+    def sandbox(self) -> str:
+        """What all nameservers that answer queries have given up, after "ok" or what is wrong with it."""
+        given_up = [peer.sandbox for peer in self._peers.values() if peer.pid in self._answering]
+        if not given_up:
+            return "unknown: no nameserver answers"
+        common = Sandbox(
             landlock=min(each.landlock for each in given_up),
             seccomp=all(each.seccomp for each in given_up),
             user=min(each.user for each in given_up),
         )
+        return f"{'ok' if common.is_complete else 'incomplete'}: {common}"
 
     async def check(self) -> None:
         """Make an end of every nameserver that hangs: it is of no use to anybody, and resolvers wait for it in vain."""

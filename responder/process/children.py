@@ -21,6 +21,7 @@ import structlog
 
 from responder.logs import REMINDER, Seldom
 from responder.process.lifeline import Message, Word, pair, receive_text, send, send_orders
+from responder.process.users import User
 
 SHORT_LIFE = 1.0
 """Seconds: a child that lived shorter, or was never ready, is restarted with growing delays, any other at once."""
@@ -52,6 +53,8 @@ class Child:
     sockets: dict[str, list[int]]
     orders: dict[str, Any]
     bare: bool = False
+    user: User | None = None
+    """Whom it runs as, if not as the supervisor."""
     process: subprocess.Popen[bytes] | None = None
     is_ready: bool = False
     was_ready: bool = False
@@ -101,6 +104,9 @@ class Child:
             stdin=lifeline.fileno(),
             pass_fds=[number for numbers in self.sockets.values() for number in numbers],
             env={k: v for k, v in os.environ.items() if not self.bare or k in KEPT_FOR_NAMESERVERS},
+            user=self.user.uid if self.user else None,
+            group=self.user.gid if self.user else None,
+            extra_groups=[self.user.gid] if self.user else None,  # no empty list: Python 3.11 then keeps all groups
             process_group=0,  # a terminal's Ctrl-C is for the supervisor, which stops all in the right order
         )
 

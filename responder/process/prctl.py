@@ -12,6 +12,7 @@ SET_NAME = 15  # linux/prctl.h, as the next ones
 _SET_DUMPABLE = 4
 _SET_NO_NEW_PRIVS = 38
 _SET_SECCOMP, _FILTER = 22, 2
+_CAP_AMBIENT, _CLEAR_ALL = 47, 4
 
 _prctl = ctypes.CDLL(None, use_errno=True).prctl
 _prctl.argtypes = [ctypes.c_int, *[ctypes.c_ulong] * 4]
@@ -26,6 +27,11 @@ def set_name(name: str) -> None:
 def gain_no_privileges() -> None:
     """Have no program that is run from now on gain privileges by its file. That is irrevocable."""
     _prctl(_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+
+
+def pass_on_no_capabilities() -> None:
+    """Have programs that we run from now on get none of our capabilities, unless we are root (capabilities(7))."""
+    _prctl(_CAP_AMBIENT, _CLEAR_ALL, 0, 0, 0)
 
 
 def hide_memory() -> None:

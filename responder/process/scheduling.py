@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import ctypes
 import os
+import resource
 import struct
+from contextlib import suppress
 
 _SCHED_SETATTR = {"x86_64": 314, "aarch64": 274, "riscv64": 274}
 
@@ -35,6 +37,12 @@ def take_short_turns(seconds: float) -> None:
     niceness = os.getpriority(os.PRIO_PROCESS, 0)
     attributes = struct.pack("=IIQiIQQQ", 48, os.SCHED_OTHER, 0, niceness, 0, int(seconds * 1e9), 0, 0)
     _libc.syscall(number, 0, attributes, 0)
+
+
+def pass_on_realtime() -> None:
+    """Let processes that we start have that priority as other users, too, where we may have it ourselves."""
+    with suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_RTPRIO, (_LOWEST, _LOWEST))
 
 
 def wait_for_nobody(beside: int) -> None:

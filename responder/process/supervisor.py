@@ -27,7 +27,9 @@ from responder.process import systemd
 from responder.process.children import Child, introduce
 from responder.process.lifeline import Message, Word
 from responder.process.listeners import Address, Sockets, bind_all, close_all
-from responder.process.prctl import hide_memory, set_name
+from responder.process.prctl import hide_memory, pass_on_no_capabilities, set_name
+from responder.process.scheduling import pass_on_realtime
+from responder.process.users import User, for_nameservers
 
 STOP_CONTROL = 3.0
 """Seconds the control process may take to finish what it acknowledged half; the nameservers wait for it."""
@@ -95,6 +97,9 @@ def main() -> int:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # our parent may have ignored it, and then we would too
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     sockets, faults = plan.bind()
+    pass_on_no_capabilities()
+    if plan.settings["dns"]["realtime"]:
+        pass_on_realtime()
     try:
         for text in faults:
             _log.critical("cannot start", reason=text)
@@ -108,6 +113,7 @@ def _supervisor(plan: Plan, sockets: Sockets) -> Supervisor:
     control_sockets = {purpose: _numbers(sockets[purpose]) for purpose in ("api", "admin")}
     orders = {"settings": plan.settings, "instance": os.urandom(8).hex()}  # one instance, however often it is restarted
     control = Child("control", "responder.control", control_sockets, orders)
+    user = _user_of_nameservers(plan.settings["dns"]["user"])
     share = len(sockets["udp"]) // plan.processes
     places = {f"udp {n + 1}": _numbers(sockets["udp"][n * share : (n + 1) * share]) for n in range(plan.processes)}
     nameservers = [
@@ -115,12 +121,23 @@ def _supervisor(plan: Plan, sockets: Sockets) -> Supervisor:
             f"nameserver {n + 1}",
             "responder.nameserver",
             {**places, "tcp": _numbers(sockets["tcp"])},
-            {"log": plan.settings["log"], "dns": plan.settings["dns"], "user": ""},
+            {"log": plan.settings["log"], "dns": plan.settings["dns"], "user": user.name if user else ""},
             bare=True,
+            user=user,
         )
         for n in range(plan.processes + plan.spares)
     ]
     return Supervisor(control, nameservers, places=plan.processes)
+
+
+def _user_of_nameservers(wanted: str) -> User | None:
+    """Whom they run as; None if that is the user of the service, which the log reports with the reason."""
+    user = for_nameservers(wanted)
+    if isinstance(user, User):
+        return user
+    log = _log.warning if wanted else _log.info
+    log("nameservers run as the user of the service", reason=user)
+    return None
 
 
 class Supervisor:

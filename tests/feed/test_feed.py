@@ -822,7 +822,7 @@ async def test_a_spare(start: Start, supervisor: Supervisor, monkeypatch: pytest
 async def test_sandboxes(start: Start, supervisor: Supervisor) -> None:
     """What is reported is in force for all that answer; a spare does not count yet."""
     publisher = await start()
-    assert "no Landlock, no seccomp, no user of its own" == str(publisher.sandbox())
+    assert "unknown: no nameserver answers" == publisher.sandbox()
     first = await Peer.hello(supervisor, sandbox=Sandbox(landlock=7, seccomp=True, user="responder-dns"))
     second = await Peer.hello(supervisor, sandbox=Sandbox(landlock=6, seccomp=True))
     spare = await Peer.hello(supervisor)
@@ -830,9 +830,11 @@ async def test_sandboxes(start: Start, supervisor: Supervisor) -> None:
         await peer.load()
 
     publisher.answers(first.pid)
-    assert "Landlock 7, seccomp, user responder-dns" == str(publisher.sandbox())
+    assert "ok: Landlock 7, seccomp, user responder-dns" == publisher.sandbox()
     publisher.answers(second.pid)
-    assert "Landlock 6, seccomp, no user of its own" == str(publisher.sandbox())
+    assert "ok: Landlock 6, seccomp, no user of its own" == publisher.sandbox()
+    publisher.answers(spare.pid)
+    assert "incomplete: no Landlock, no seccomp, no user of its own" == publisher.sandbox()
 
 
 async def test_nobody_answers(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,6 +23,7 @@ import pytest
 import structlog
 
 from responder import logs
+from responder.config.settings import DnsSettings
 from responder.process import children, listeners, supervisor
 from responder.process.children import KEPT_FOR_NAMESERVERS, Child
 from responder.process.supervisor import Plan, Supervisor
@@ -619,7 +620,7 @@ def plan(**differences: Any) -> Plan:
         "admin": [],
         "processes": 1,
         "spares": 1,
-        "settings": {"log": {}, "dns": {}},
+        "settings": {"log": {}, "dns": DnsSettings().model_dump(mode="json")},
     }
     return Plan(**nothing | differences)
 

@@ -15,6 +15,7 @@ import pytest
 
 from responder.process import systemd
 from responder.process.listeners import bind_all, close_all
+from responder.process.users import PREFERRED
 from tests.e2e.programs import require
 from tests.support.places import ROOT
 from tests.support.ports import free_port
@@ -90,6 +91,19 @@ def test_the_unit_is_confined() -> None:
         check=False,
     )
     assert 0 == audit.returncode, audit.stdout[-500:] + audit.stderr
+
+
+def test_the_user_of_the_nameservers(tmp_path: Path) -> None:
+    """systemd makes the user that nameservers run as: one that is in no use otherwise, and cannot log in."""
+    (tmp_path / "etc").mkdir()
+    with (ROOT / "config" / "systemd" / "sysusers.conf").open("rb") as file:
+        subprocess.run([require("systemd-sysusers"), f"--root={tmp_path}", "-"], stdin=file, check=True)
+
+    (user,) = (tmp_path / "etc" / "passwd").read_text().splitlines()
+    name, _, uid, gid, _, _, shell = user.split(":")
+    assert PREFERRED[0] == name
+    assert "0" not in (uid, gid)
+    assert shell.endswith("nologin")
 
 
 HAND_OVER = """
