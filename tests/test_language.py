@@ -118,15 +118,6 @@ responder/config/fields.py
 responder/config/settings.py
 responder/config/sources.py
 responder/control.py
-responder/dns/cookies.py
-responder/dns/exchange.py
-responder/dns/identity.py
-responder/dns/ratelimit.py
-responder/dns/wire/edns.py
-responder/dns/wire/header.py
-responder/dns/wire/query.py
-responder/dns/zone.py
-responder/dns/zonetext/words.py
 responder/doctor/__init__.py
 responder/doctor/authorities.py
 responder/doctor/caa.py

@@ -1,5 +1,5 @@
 """
-DNS cookies: proof, without state, that a client is where its datagrams say it is (RFC 7873).
+DNS cookies: proof, without state, that a client is at the address that its datagrams come from (RFC 7873).
 
 The interoperable algorithm of RFC 9018, so that all nameservers behind an address understand each other's cookies.
 """
@@ -35,7 +35,8 @@ _SERIAL_MODULUS = 1 << 32
 @dataclass(frozen=True, slots=True)
 class Cookies:
     """
-    Makes and checks server cookies. *keys* are the current one and those still honoured; *clock* gives Unix seconds.
+    Makes and checks server cookies. *keys* are the current one, then others that are accepted; *clock* gives Unix
+    seconds.
     """
 
     keys: tuple[bytes, ...]

@@ -50,7 +50,7 @@ SIGNATURE = 192
 """Octets kept free in a reply that is going to be signed: a TSIG of ours has at most 171."""
 
 MAX_REMEMBERED_OPT = 128
-"""Octets of an OPT record worth remembering: more than real clients send, and a bound on what strangers can store."""
+"""Octets of an OPT record worth remembering: more than real clients send, and a bound on what others can store."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +66,8 @@ class Draft:
 
 class Exchange:
     """
-    Answers packets from *zones*. *tcp_idle* is told to who asks, in seconds; *updates* says whether somebody elsewhere
-    answers those.
+    Answers packets from *zones*. *tcp_idle* is given to clients that ask for it, in seconds; *updates* is whether
+    another process answers those.
     """
 
     __slots__ = (
@@ -212,7 +212,7 @@ class Exchange:
         self._cookie_opts.clear()
 
     def _respond(self, packet: bytes, transport: Transport, client: str) -> bytes | None:
-        """What is right to say, whatever comes."""
+        """The right reply to any packet."""
         self._events["rare"] += 1
         if transport is Transport.TCP:
             self._events["tcp"] += 1
@@ -333,7 +333,7 @@ class Exchange:
         return replace(query, edns=edns)
 
     def _limited(self, reply: bytes, question: bytes, edns: Edns, client: str) -> bytes | None:
-        """What becomes of a UDP reply to a client that may not be who it says."""
+        """What becomes of a UDP reply to a client whose address may be forged."""
         assert self._limit is not None  # noqa: S101
         verdict = self._limit.judge(client)
         if verdict is Verdict.SEND:

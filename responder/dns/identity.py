@@ -1,5 +1,5 @@
 """
-What the server tells of itself to who asks for it; nothing by default, as it helps attackers more than anybody else.
+What the server reports about itself to clients that ask for it; nothing by default, as it helps attackers most.
 """
 
 from __future__ import annotations

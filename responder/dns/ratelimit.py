@@ -44,7 +44,7 @@ class RateLimit:
         self._second = 0
 
     def judge(self, client: str) -> Verdict:
-        """Count one reply to *client* and say what becomes of it."""
+        """Count one reply to *client*. Returns what becomes of it."""
         second = int(self._clock())
         if second != self._second:
             self._second = second
@@ -62,5 +62,5 @@ class RateLimit:
 
 
 def network_of(client: str) -> str | bytes:
-    """What tells the /24 or /56 of the address *client* from others."""
+    """What distinguishes the /24 or /56 of the address *client* from others."""
     return client.rpartition(".")[0] or socket.inet_pton(socket.AF_INET6, client.partition("%")[0])[:7]

@@ -31,7 +31,7 @@ UNASKED: Mapping[bytes, Answer] = {}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Static:
-    """What the configuration says of a zone: its apex, its records (SOA included), the TTL of its TXT in seconds."""
+    """What the configuration has for a zone: its apex, its records (SOA included), the TTL of its TXT in seconds."""
 
     apex: Name
     rrsets: tuple[RRset, ...]
@@ -129,13 +129,13 @@ class Zones:
         return taken
 
     def apply(self, change: Change) -> None:
-        """Let *change* take effect. Changes to a zone not served here are none of our business."""
+        """Let *change* take effect. A change of a zone that is not served here has none."""
         zone = self._zones.get(change.apex.wire)
         if zone is not None:
             zone.apply(change)
 
     def discard(self, count: int) -> bool:
-        """Forget *count* names, now that nobody is answered from here any more. Returns whether there are more."""
+        """Forget *count* names, now that no query is answered from here any more. Returns whether there are more."""
         for _ in range(min(count, len(self.nodes))):
             self.nodes.popitem()
         return bool(self.nodes)
@@ -180,7 +180,7 @@ class Zone:
         return node is None or node.granted or _CNAME in self.answers(qname, node)
 
     def answers(self, owner: bytes, node: Node) -> Mapping[bytes, Answer]:
-        """The answers of *node*, found at *owner*; compiled now, if nobody has asked for them yet."""
+        """The answers of *node*, found at *owner*; compiled now, if this is the first query for them."""
         if node.answers is UNASKED:
             node = self._nodes[owner] = replace(node, answers=self._compile(owner))
         return node.answers
@@ -206,15 +206,14 @@ class Zone:
 
     def _rrset(self, owner: bytes, rrtype: int) -> RRset:
         """The RRset of that *owner* and type as it stands now. Raises `KeyError` if there is none."""
-        static = self._static.get(owner, {}).get(rrtype)
-        if rrtype == RRType.SOA and static is not None:
-            return replace(static, rdatas=(_with_serial(static.rdatas[0], self.serial),))
         if rrtype == RRType.TXT and owner in self._values:
+            static = self._static.get(owner, {}).get(rrtype)
             values = tuple(txt_rdata(value) for value in self._values[owner])
             return RRset(Name(owner), RRType.TXT, self._txt_ttl, (*(static.rdatas if static else ()), *values))
-        if static is None:
-            raise KeyError(owner, rrtype)
-        return static
+        rrset = self._static[owner][rrtype]
+        if rrtype == RRType.SOA:
+            return replace(rrset, rdatas=(_with_serial(rrset.rdatas[0], self.serial),))
+        return rrset
 
     def negative(self, rcode: Rcode, qname: bytes) -> Answer:
         """NXDOMAIN or NODATA with the SOA (RFC 2308, section 2); compiled, only the name's length matters."""

@@ -55,7 +55,7 @@ class Edns:
     cookie: bytes = b""
     keepalive: bool = False
     verified: bool = False
-    """Whether the client proved, with a cookie that we gave it, that it is where it says (RFC 7873)."""
+    """Whether the client proved, with a cookie that we gave it, that its address is not forged (RFC 7873)."""
 
 
 def parse_opt(packet: bytes, at: int) -> Edns:
@@ -83,7 +83,7 @@ def option(code: int, data: bytes) -> bytes:
 
 
 def nsid(identifier: bytes) -> bytes:
-    """The option that tells which of several servers answered (RFC 5001)."""
+    """The option that identifies the one of several servers that answered (RFC 5001)."""
     return option(_NSID, identifier)
 
 
@@ -93,7 +93,7 @@ def cookie(client_cookie: bytes, server_cookie: bytes) -> bytes:
 
 
 def keepalive(seconds: float) -> bytes:
-    """The option that tells how long we leave an idle TCP connection open (RFC 7828: in units of 100 ms)."""
+    """The option with the time for which we leave an idle TCP connection open (RFC 7828: in units of 100 ms)."""
     return option(_KEEPALIVE, int(seconds * 10).to_bytes(2, "big"))
 
 

@@ -21,7 +21,7 @@ RECORD = struct.Struct("!HHIH")
 
 
 class Opcode(IntEnum):
-    """RFC 6895, section 2.2; those that need telling apart."""
+    """RFC 6895, section 2.2; those that are treated differently."""
 
     QUERY = 0
     NOTIFY = 4

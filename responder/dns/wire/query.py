@@ -14,7 +14,7 @@ from responder.names import MAX_LABEL, MAX_NAME
 
 MAX_SIGNED = 4096
 """Octets of a message in which a signature is looked for, or an OPT behind other records: an update of 30 values, and
-0.3 ms whatever comes."""
+0.3 ms at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ def parse(packet: bytes) -> Query | bytes | None:
     """
     Read a message: a `Query`, the reply to send at once to one that has no question to answer, or None for silence.
 
-    Parsing costs little whatever comes: one question, no pointers in its name, at most one OPT. Trailing octets are
+    Parsing costs little for any packet: one question, no pointers in its name, at most one OPT. Trailing octets are
     ignored, as NSD and BIND do.
     """
     if len(packet) < HEADER or packet[2] & 0x80:  # a response: answering it could make two servers talk for ever
@@ -112,7 +112,7 @@ def _skip_name(packet: bytes, start: int = HEADER) -> int | None:
 
 
 def _skip_record(packet: bytes, at: int) -> int:
-    """Where the record at octet *at* ends, as far as it says; behind the end of the packet if it is cut off."""
+    """Where the record at octet *at* ends by its own account; behind the end of the packet if it is cut off."""
     size = len(packet)
     while at < size and 0 < packet[at] <= MAX_LABEL:
         at += 1 + packet[at]

@@ -58,7 +58,7 @@ def check(words: list[str]) -> None:
 
 
 def refuse(text: str) -> NoReturn:
-    """Say what is wrong with an entry. Raises `InvalidZone`."""
+    """Report what is wrong with an entry. Raises `InvalidZone`."""
     raise InvalidZone([text])
 
 
