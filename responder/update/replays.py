@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 
-from responder.dns.wire import Rcode
+from responder.update.signatures import Result
 from responder.update.tsig import MAX_FUDGE, KeyName
 
 MAX_OF_KEY = 512
@@ -21,7 +21,7 @@ MAX_OF_KEY = 512
 MAX_IN_ALL = 100_000
 """Updates remembered of all keys, some 40 MB. Only who has a good key gets here."""
 
-_Updates = dict[bytes, tuple[int, asyncio.Future[Rcode]]]
+_Updates = dict[bytes, tuple[int, asyncio.Future[Result]]]
 """Updates of one key by their MACs: when they were signed, and what became of them."""
 
 
@@ -33,7 +33,7 @@ class Replays:
         self._marks: OrderedDict[KeyName, int] = OrderedDict()  # the first was made first
         self._count = 0
 
-    def find(self, key_name: KeyName, mac: bytes) -> asyncio.Future[Rcode] | None:
+    def find(self, key_name: KeyName, mac: bytes) -> asyncio.Future[Result] | None:
         """What came, or is going to come, of the update with that *mac*."""
         found = self._keys.get(key_name, {}).get(mac)
         return found[1] if found is not None else None
@@ -43,7 +43,7 @@ class Replays:
         return signed_at <= self._marks.get(key_name, 0)
 
     def remember(
-        self, key_name: KeyName, mac: bytes, signed_at: int, outcome: asyncio.Future[Rcode], *, now: int
+        self, key_name: KeyName, mac: bytes, signed_at: int, outcome: asyncio.Future[Result], *, now: int
     ) -> None:
         """Remember an update for as long as its signature is good."""
         updates = self._keys.setdefault(key_name, {})

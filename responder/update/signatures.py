@@ -13,13 +13,16 @@ from datetime import datetime
 import structlog
 
 from responder import metrics
-from responder.dns.wire import Opcode, Query, Rcode, header_only, parse
+from responder.dns.exchange import SIGNATURE
+from responder.dns.wire import ExtendedError, Opcode, Query, Rcode, extended_error, parse, refuse
 from responder.feed import Deliver, Packet, fail
 from responder.logs import Seldom
 from responder.update.tsig import Error, KeyName, Keyring, Signature
 
 SELDOM_INTERVAL = 10.0
 """Seconds between two log lines of one kind about what may come in floods: signatures that do not hold, for one."""
+
+_MALFORMED = extended_error(ExtendedError.OTHER, "the TSIG record is malformed")
 
 _log = structlog.get_logger("update")
 
@@ -32,6 +35,31 @@ class Request:
     query: Query
     signature: Signature
     key_name: KeyName
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What became of an update: the *rcode* of its reply, and the *reason* if it was not carried out."""
+
+    rcode: Rcode
+    reason: str = ""
+
+    @property
+    def why(self) -> bytes:
+        """The extended error for clients that can read it (RFC 8914)."""
+        return extended_error(_ERRORS.get(self.rcode, ExtendedError.OTHER), self.reason) if self.reason else b""
+
+
+_ERRORS = {
+    Rcode.REFUSED: ExtendedError.PROHIBITED,
+    Rcode.NOTAUTH: ExtendedError.NOT_AUTHORITATIVE,
+    Rcode.SERVFAIL: ExtendedError.NOT_READY,
+}
+
+DONE = Result(Rcode.NOERROR)
+
+UNAVAILABLE = Result(Rcode.SERVFAIL, "no update can be carried out at the moment: try again")
+"""For any fault of ours: what is wrong is in the log, and no business of a client whose token may be revoked."""
 
 
 class Signatures:
@@ -52,11 +80,11 @@ class Signatures:
 
     def decline(self, packet: Packet, deliver: Deliver) -> None:
         """Answer *packet* while no update can be carried out: with SERVFAIL if it is one. Never raises."""
-        self.answer(packet, deliver, lambda request, deliver: deliver(self.reply(request, Rcode.SERVFAIL)))
+        self.answer(packet, deliver, lambda request, deliver: deliver(self.reply(request, UNAVAILABLE)))
 
-    def reply(self, request: Request, rcode: Rcode) -> bytes:
-        """The signed reply to *request* that has nothing but *rcode*."""
-        return self._sign(request.packet, request.query, request.signature, rcode)
+    def reply(self, request: Request, result: Result) -> bytes:
+        """The signed reply to *request* that has nothing but the *result*."""
+        return self._sign(request.query, request.signature, result)
 
     def reject(self, packet: Packet, query: Query, signature: Signature, deliver: Deliver) -> None:
         """Report what is wrong with the *signature*, to its sender (RFC 8945, section 5.2) and in the log."""
@@ -68,7 +96,7 @@ class Signatures:
             _log.warning(
                 "signature refused", error=error.name, token=token, algorithm=algorithm, client=client, more=more
             )
-        deliver(self._sign(packet, query, signature, Rcode.NOTAUTH))
+        deliver(self._sign(query, signature, Result(Rcode.NOTAUTH)))  # the reason is in the TSIG
 
     def report(self, fault: Exception) -> None:
         """Log a fault of ours, once in a while."""
@@ -81,7 +109,7 @@ class Signatures:
             raise ValueError("a nameserver passed on what is not signed")
         signature = self._keyring.check(packet.octets, query.tsig, self._now())
         if signature is None:
-            deliver(header_only(packet.octets, Rcode.FORMERR))
+            deliver(refuse(query, Rcode.FORMERR, _MALFORMED))
         elif signature.error is not Error.NONE or signature.key_name is None:
             self.reject(packet, query, signature, deliver)
         elif query.opcode == Opcode.UPDATE:
@@ -89,10 +117,9 @@ class Signatures:
         else:
             deliver(signature.sign(packet.draft, self._now()))
 
-    def _sign(self, packet: Packet, query: Query, signature: Signature, rcode: Rcode) -> bytes:
-        """A reply of one rcode: its header, the zone section as it came (RFC 2136, section 3.8), the TSIG."""
-        head = header_only(packet.octets, rcode)
-        return signature.sign(head[:4] + b"\0\1" + head[6:] + query.question, self._now())
+    def _sign(self, query: Query, signature: Signature, result: Result) -> bytes:
+        """A reply with the zone section as it came (RFC 2136, section 3.8), an OPT if there was one, and the TSIG."""
+        return signature.sign(refuse(query, result.rcode, result.why, spare=SIGNATURE), self._now())
 
     def _now(self) -> int:
         return int(self._clock().timestamp())

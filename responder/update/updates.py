@@ -39,7 +39,7 @@ from responder.store import Action, Cleanup, Outcome, Present, Step, Store
 from responder.tokens.token import Token
 from responder.update.message import read
 from responder.update.replays import Replays
-from responder.update.signatures import SELDOM_INTERVAL, Request, Signatures
+from responder.update.signatures import DONE, SELDOM_INTERVAL, UNAVAILABLE, Request, Result, Signatures
 from responder.update.steps import steps
 from responder.update.tsig import Error
 
@@ -86,7 +86,7 @@ class Updates:
         self._clock = clock
         self._replays = Replays()
         self._turns: WeakValueDictionary[UUID, asyncio.Lock] = WeakValueDictionary()  # of tokens with updates under way
-        self._under_way: set[asyncio.Task[Rcode]] = set()
+        self._under_way: set[asyncio.Task[Result]] = set()
         self._stopping = False
         self._seldom = Seldom(SELDOM_INTERVAL)
 
@@ -113,22 +113,22 @@ class Updates:
                 self._signatures.reject(request.packet, request.query, stale, deliver)
                 return
             if self._stopping or len(self._under_way) >= MAX_UNDER_WAY:
-                deliver(self._signatures.reply(request, Rcode.SERVFAIL))
+                deliver(self._signatures.reply(request, UNAVAILABLE))
                 return
             outcome = self._begin(request)
             self._replays.remember(key_name, record.mac, record.time_signed, outcome, now=self._now())
         outcome.add_done_callback(lambda done: deliver(self._signatures.reply(request, done.result())))
 
-    def _begin(self, request: Request) -> asyncio.Future[Rcode]:
+    def _begin(self, request: Request) -> asyncio.Future[Result]:
         """Have the update carried out. What comes of it is kept for longer than the task, which holds much more."""
-        outcome: asyncio.Future[Rcode] = asyncio.get_running_loop().create_future()
+        outcome: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         task = asyncio.create_task(self._carry_out(request))
         self._under_way.add(task)
         task.add_done_callback(self._under_way.discard)
-        task.add_done_callback(lambda done: outcome.set_result(Rcode.SERVFAIL if done.cancelled() else done.result()))
+        task.add_done_callback(lambda done: outcome.set_result(UNAVAILABLE if done.cancelled() else done.result()))
         return outcome
 
-    async def _carry_out(self, request: Request) -> Rcode:
+    async def _carry_out(self, request: Request) -> Result:
         """What comes of the update, which is logged, once. Never raises."""
         packet = request.packet
         structlog.contextvars.bind_contextvars(
@@ -137,23 +137,25 @@ class Updates:
             client=packet.client,
             transport=packet.transport.value,
         )
-        rcode, told = Rcode.NOERROR, dict[str, object]()
+        result, details = DONE, dict[str, object]()
         try:
             outcome = await self._update(request)
             if outcome is not None:
-                told["serial"] = outcome.serial
+                details["serial"] = outcome.serial
         except TooManyRequests as refusal:
             self._note_limited(refusal)
-            return _rcode(refusal)
+            return Result(_rcode(refusal), str(refusal))
         except ResponderError as error:
-            rcode, told["reason"] = _rcode(error), str(error)
+            rcode, details["reason"] = _rcode(error), str(error)
+            result = Result(rcode, str(error)) if rcode is not Rcode.SERVFAIL else UNAVAILABLE
         except Exception as fault:  # noqa: BLE001  # the edge of a packet
             self._signatures.report(fault)
-            rcode = Rcode.SERVFAIL
+            result = UNAVAILABLE
+        rcode = result.rcode
         metrics.REQUESTS.labels("UPDATE", "ok" if rcode is Rcode.NOERROR else rcode.name.lower()).inc()
         log = _log.error if rcode is Rcode.SERVFAIL else _log.info
-        log("update", rcode=rcode.name, **told)
-        return rcode
+        log("update", rcode=rcode.name, **details)
+        return result
 
     async def _update(self, request: Request) -> Outcome | None:
         """

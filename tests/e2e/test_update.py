@@ -7,8 +7,15 @@ from itertools import count
 from pathlib import Path
 from subprocess import CompletedProcess
 
+import dns.edns
+import dns.message
+import dns.query
 import dns.rcode
+import dns.tsigkeyring
+import dns.update
 import pytest
+
+from tests.support.processes import PATIENCE
 
 from .certbot import Certbot
 from .dns_client import ask, serial, values
@@ -200,3 +207,32 @@ def test_hook_of_uacme(service: Responder, token: Token, resolver: int, tmp_path
     assert 0 != run_hook(environment, "begin", "http-01", host, "token", OTHER)
     assert 0 == run_hook(environment, "done", "dns-01", host, "token", VALUE)
     assert set() == values(service.dns, token.challenge_name)
+
+
+def test_reasons(service: Responder) -> None:
+    """A client with EDNS gets the reason with each answer that is not what it asked for (RFC 8914)."""
+    token = _minted(service, "reasons.example.com")
+    other = f"_acme-challenge.other.{ZONE}"
+    key = key_of(service, token)
+    keyring = dns.tsigkeyring.from_text({key.name: key.secret})
+    unsigned, uncovered, outside = (dns.update.UpdateMessage(zone) for zone in (ZONE, ZONE, "example.org"))
+    uncovered.use_tsig(keyring, key.name, algorithm="hmac-sha256")
+    for update in (unsigned, uncovered, outside):
+        update.use_edns(0, payload=1232)
+        update.add("_acme-challenge.other", 60, "TXT", VALUE)
+    absent = dns.message.make_query(f"absent.{ZONE}", "TXT", use_edns=0)
+    malformed = dns.message.make_query(
+        ZONE, "SOA", use_edns=0, options=[dns.edns.GenericOption(dns.edns.OptionType.COOKIE, b"7octets")]
+    )
+
+    for message, rcode, code, text in (
+        (unsigned, "REFUSED", 18, "an update must be signed with the key of a token"),
+        (uncovered, "REFUSED", 18, f"this token does not cover {other}: it covers reasons.example.com"),
+        (outside, "NOTAUTH", 20, "an update must name a zone that is served here"),
+        (absent, "NXDOMAIN", 0, "no token covers this name"),
+        (malformed, "FORMERR", 0, "a DNS cookie must have 8 or 16 to 40 octets"),
+    ):
+        reply = dns.query.udp(message, "127.0.0.1", PATIENCE, service.dns)
+        (why,) = reply.options
+        assert isinstance(why, dns.edns.EDEOption)
+        assert (rcode, code, text) == (dns.rcode.to_text(reply.rcode()), why.code, why.text)

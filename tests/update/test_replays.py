@@ -8,17 +8,17 @@ from uuid import UUID
 
 import pytest
 
-from responder.dns.wire import Rcode
 from responder.update import replays
 from responder.update.replays import Replays
+from responder.update.signatures import Result
 from responder.update.tsig import MAX_FUDGE, KeyName
 
 NOW = 1_700_000_000
 KEY, OTHER = KeyName(UUID(int=1), 1), KeyName(UUID(int=2), 1)
 
 
-def outcome(what: str = "an outcome") -> asyncio.Future[Rcode]:
-    return cast("asyncio.Future[Rcode]", cast("Any", what))
+def outcome(what: str = "an outcome") -> asyncio.Future[Result]:
+    return cast("asyncio.Future[Result]", cast("Any", what))
 
 
 def remember(memory: Replays, key: KeyName, mac: int, signed_at: int, *, now: int | None = None) -> None:

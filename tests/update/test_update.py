@@ -10,6 +10,7 @@ from ipaddress import ip_network
 from itertools import product
 from uuid import UUID, uuid4
 
+import dns.edns
 import dns.message
 import dns.tsig
 import dns.update
@@ -648,7 +649,56 @@ async def test_malformed_signature(running: Control, desk: Desk, key: Key) -> No
     """A signature that is none is FORMERR, and the reply has none."""
     request = key.sign(message(add(MINE, VALUE)), desk.now, size=9)
 
-    assert b"\x12\x34\xa8\1" + bytes(8) == await desk.ask(request)
+    zone_section = message()[12:]
+    assert b"\x12\x34\xa8\1\0\1" + bytes(6) + zone_section == await desk.ask(request)
+
+
+OPT = record(".", 41, 1232)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ([add(MINE, VALUE)], None),
+        ([add(THEIRS, VALUE)], (18, f"this token does not cover {THEIRS[:-1]}: it covers {HOST}")),
+        ([add("example.org.", VALUE)], (0, f"example.org is not in the zone {ZONE[:-1]} that the update is about")),
+        ([record(MINE, 250, IN)], (0, "a change is of a type that no record has")),
+    ],
+)
+async def test_reasons(desk: Desk, key: Key, changes: list[bytes], reason: tuple[int, str] | None) -> None:
+    """A client with EDNS is told why its update is refused, in a reply that is signed; other clients are not."""
+    request = key.sign(message(*changes, additional=[OPT]), desk.now)
+    reply = await desk.ask(request)
+
+    assert 0 == verify(reply, request, key, desk.now).error
+    assert ([reason] if reason else []) == reasons(reply)
+    without = key.sign(message(*changes, ident=7), desk.now)
+    assert b"\0\0\x29" not in await desk.ask(without)
+
+
+def reasons(reply: bytes) -> list[tuple[int, str | None]]:
+    """The extended errors in the OPT of *reply*, which must have one in front of its TSIG."""
+    read = dns.message.from_wire(reply[:10] + b"\0\1" + reply[12:], ignore_trailing=True)
+    assert 0 == read.edns
+    return [(int(option.code), option.text) for option in read.options if isinstance(option, dns.edns.EDEOption)]
+
+
+async def test_reason_without_a_database(running: Control, desk: Desk, key: Key) -> None:
+    """When no change can be stored, clients are told so, and nothing about the database."""
+    request = key.sign(message(add(MINE, VALUE), additional=[OPT]), desk.now)
+
+    with running.store.away():
+        assert [(14, "no update can be carried out at the moment: try again")] == reasons(await desk.ask(request))
+
+
+async def test_reason_that_is_long(desk: Desk, key: Key) -> None:
+    """A reason is cut where it is too long for the reply, or goes: the signature has room in any case."""
+    owner = ".".join(["x" * 60] * 3) + "." + ZONE
+    for size in (512, 1232):
+        request = key.sign(message(add(owner, VALUE), additional=[record(".", 41, size)], ident=size), desk.now)
+        reply = await desk.ask(request)
+        assert len(reply) <= size
+        assert all(len(text or "") <= 200 for _, text in reasons(reply))
 
 
 async def test_too_many_under_way(running: Control, desk: Desk, key: Key, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from responder.dns.wire.edns import (
 )
 from responder.dns.wire.header import HEADER, RD, Opcode, Rcode, header_only
 from responder.dns.wire.query import MAX_SIGNED, Query, parse
-from responder.dns.wire.reply import TCP_CEILING, Answer, Transport, compile_answer, cut, refusal, render
+from responder.dns.wire.reply import TCP_CEILING, Answer, Transport, compile_answer, cut, refusal, refuse, render
 
 __all__ = [
     "HEADER",
@@ -45,5 +45,6 @@ __all__ = [
     "option",
     "parse",
     "refusal",
+    "refuse",
     "render",
 ]

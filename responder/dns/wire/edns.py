@@ -21,6 +21,9 @@ MAX_OPTIONS = 1024
 """EDNS options read in one query, which takes 0.2 ms: no datagram that is read holds more, but 64 KiB over TCP would
 hold 16,000. Those behind them count as unknown."""
 
+MAX_REASON = 200
+"""Octets of the text of an extended error: two lines, and what a reply has room for if it has EDNS."""
+
 DO = 0x8000
 
 
@@ -98,8 +101,8 @@ def keepalive(seconds: float) -> bytes:
 
 
 def extended_error(code: ExtendedError, text: str = "") -> bytes:
-    """The option with the reason (RFC 8914). *text* is for people, in ASCII, and must give away nothing secret."""
-    return option(_EDE, int(code).to_bytes(2, "big") + text.encode("ascii"))
+    """The option with the reason (RFC 8914). *text* is for people, must give away nothing secret, and may be cut."""
+    return option(_EDE, int(code).to_bytes(2, "big") + text.encode("ascii", "replace")[:MAX_REASON])
 
 
 _CODE_LENGTH = struct.Struct("!HH")

@@ -6,7 +6,7 @@ other; `render` then only puts pieces together.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from responder.dns.rrset import CLASS_IN, RRset, RRType
@@ -120,13 +120,17 @@ def render(query: Query, answer: Answer, transport: Transport, *, options: bytes
 
 
 def refusal(packet: bytes, rcode: Rcode, why: bytes = b"") -> bytes:
-    """
-    The reply to *packet* that has nothing but *rcode*, with the question and an OPT as far as *packet* has them; in the
-    OPT is *why*, an `extended_error`.
-    """
+    """The reply to *packet* that has nothing but *rcode*, as `refuse` makes it if *packet* has a question."""
     query = parse(packet)
-    if not isinstance(query, Query):
-        return header_only(packet, rcode)
+    return refuse(query, rcode, why) if isinstance(query, Query) else header_only(packet, rcode)
+
+
+def refuse(query: Query, rcode: Rcode, why: bytes = b"", *, spare: int = 0) -> bytes:
+    """
+    The reply to *query* that has its question, an OPT if it had one, and *rcode*; with *why*, an `extended_error`, if
+    there is room. *spare* are octets that are kept free, for a signature.
+    """
+    query = replace(query, edns=replace(query.edns, limit=query.edns.limit - spare))
     return render(query, compile_answer(b"\0", rcode, authoritative=False), Transport.UDP, why=why)
 
 
