@@ -8,6 +8,7 @@ It authenticates, reads the request, and asks `challenges`. `authentication` say
 
 from __future__ import annotations
 
+import json
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
@@ -125,8 +126,8 @@ def build_api(
         app.router.add_post(f"{slash}present", routes.present)
         app.router.add_post(f"{slash}cleanup", routes.cleanup)
     app.router.add_get("/v1/token", routes.token)
-    app.router.add_get("/openapi.json", _describe_routes())
     acme_dns.add_routes(app.router)
+    app.router.add_get("/openapi.json", _describe(app.router, max_lifetime))
     if settings.hsts:
         app.on_response_prepare.append(stay_on_https(settings.hsts))
     return app
@@ -150,11 +151,15 @@ def build_runner(app: web.Application, *, name: str, drain: float) -> Runner:
     return Runner(app, problems, name=name, keepalive=KEEPALIVE, drain=drain)
 
 
-def _describe_routes() -> Callable[[web.Request], Awaitable[web.Response]]:
-    description = Path(__file__).with_name("openapi.json").read_bytes()
+def _describe(router: web.UrlDispatcher, max_lifetime: timedelta) -> Callable[[web.Request], Awaitable[web.Response]]:
+    """Serves the description of the routes that are there, with the limits that are set."""
+    description = json.loads(Path(__file__).with_name("openapi.json").read_bytes())
+    there = {"/openapi.json", *(resource.canonical for resource in router.resources())}
+    description["paths"] = {path: routes for path, routes in description["paths"].items() if path in there}
+    description["components"]["schemas"]["Lifetime"]["maximum"] = int(max_lifetime.total_seconds())
 
     async def openapi(_: web.Request) -> web.Response:
-        return web.Response(body=description, content_type="application/json")
+        return json_response(description)
 
     return openapi
 

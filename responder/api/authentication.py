@@ -149,8 +149,8 @@ class Authenticator:
         if b"\0" in secret:  # bcrypt repeats a password with a zero octet behind it: pw and pw\0pw have one hash
             return None
         hashed = await self._store.find_bcrypt(credentials.token_id)
-        if hashed is None:
-            return None
+        if hashed is None:  # there never was one, or another request with this password has just replaced it
+            return await self._store.find_token(key)
         async with self._taking:
             _, token = self._remembered.get(key, (0.0, None))
             if token is not None:  # another request with it came first

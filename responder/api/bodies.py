@@ -31,6 +31,12 @@ class _Body(BaseModel):
 
     asked_lifetime: int | None = Field(None, alias="lifetime")
 
+    @field_validator("asked_lifetime", mode="before")
+    @classmethod
+    def _read_integer(cls, lifetime: object) -> object:
+        """A number without a fraction is an integer, however it is written (JSON Schema, section 6.1.1 of its core)."""
+        return int(lifetime) if isinstance(lifetime, float) and lifetime.is_integer() else lifetime
+
     @field_validator("asked_lifetime")
     @classmethod
     def _check_lifetime(cls, lifetime: int | None, info: ValidationInfo) -> int | None:
@@ -78,7 +84,7 @@ class DefaultBody(_Body):
 
     fqdn: Annotated[str, _read_by(_check_name)]
     value: Annotated[str, _read_by(parse_value)]
-    acme_token: Annotated[str | None, _read_by(str)] = None
+    acme_token: Annotated[str, _read_by(str)] | None = None
 
     @property
     def name(self) -> Name:

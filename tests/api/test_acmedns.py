@@ -389,6 +389,23 @@ async def test_an_imported_password_is_hashed_once(served: Served, monkeypatch: 
     assert json.loads(bearer.body)["hostnames"][0]["cname"] is None
 
 
+async def test_an_imported_password_that_was_just_settled(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A password is good although another request, or another node, replaced its hash after it was looked up."""
+    account = await _import(served, "password")
+    label = str(account.grants[0].challenge_name).partition(".")[0]
+    find_bcrypt = served.running.store.find_bcrypt
+
+    async def late(token_id: UUID) -> bytes | None:
+        hashed = await find_bcrypt(token_id)
+        assert hashed is not None
+        async with served.running.other_store() as other:
+            await other.settle_bcrypt(token_id, hashed, digest("password"))
+        return await find_bcrypt(token_id)
+
+    monkeypatch.setattr(served.running.store, "find_bcrypt", late)
+    assert 200 == (await served.update(label, user=account.id, key="password")).status
+
+
 @pytest.mark.parametrize("is_settled", [False, True], ids=["never shown", "shown before"])
 async def test_an_imported_account_that_is_revoked(served: Served, *, is_settled: bool) -> None:
     """It is good for nothing any more, on any route, whether its hash was replaced by then or is so now."""

@@ -181,13 +181,13 @@ async def test_present_and_cleanup(served: Api) -> None:
         "unconfirmed",
     } == presented.body.keys()
     assert (["a"], []) == (presented.body["confirmed"], presented.body["unconfirmed"])
-    assert (CHALLENGE, VALUE) == (presented.body["fqdn"], presented.body["value"])
+    assert (OWN, CHALLENGE, VALUE) == tuple(presented.body[name] for name in ("fqdn", "challenge_name", "value"))
     assert (served.running.clock.now + LIFETIME).isoformat() == presented.body["expires_at"]
     assert next(iter(served.running.snapshots[-1])).serial == presented.body["serial"]
     cleaned = await served.cleanup()
     assert set() == served.running.values(HOST)
     assert {
-        "fqdn": CHALLENGE,
+        "fqdn": OWN,
         "challenge_name": CHALLENGE,
         "value": VALUE,
         "serial": next(iter(served.running.snapshots[-1])).serial,
@@ -294,7 +294,8 @@ async def test_raw_mode(served: Api, domain: str) -> None:
     expected = "lCM7cZyQXcVHK2nnW3jjAhNT3Fvm18UN-kWZZknKoYM"
     digest = hashlib.sha256(key_authorization.encode()).digest()
     assert base64.urlsafe_b64encode(digest) == f"{expected}=".encode()
-    assert (200, CHALLENGE, expected) == (reply.status, reply.body["fqdn"], reply.body["value"])
+    assert (200, OWN, expected) == (reply.status, reply.body["fqdn"], reply.body["value"])
+    assert CHALLENGE == reply.body["challenge_name"]
     assert {expected} == served.running.values(HOST)
 
 
@@ -938,21 +939,25 @@ async def test_probes_do_not_fill_the_log(served: Api, monkeypatch: pytest.Monke
 # The description of the routes
 
 
-async def test_openapi_describes_the_routes(served: Api) -> None:
-    """Every route is described, and nothing else; references lead somewhere; every problem type is named."""
-    reply = await served.ask("GET", "/openapi.json", headers={})
-    described = reply.body
-
-    settings = ApiSettings(registration=RegistrationSettings(enabled=True))
+@pytest.mark.parametrize("registers", [False, True])
+async def test_openapi_describes_the_routes(running: Control, *, registers: bool) -> None:
+    """Every route that is there is described, and nothing else; references lead somewhere; every problem is named."""
+    settings = ApiSettings(registration=RegistrationSettings(enabled=registers))
     app = build_api(
-        served.running.store,
-        served.running.challenges,
+        running.store,
+        running.challenges,
         Limits(settings),
         settings,
         apex=APEX,
         serving=SERVING,
-        max_lifetime=MAX_LIFETIME,
+        max_lifetime=timedelta(hours=5),
     )
+    async with (
+        listening(app) as port,
+        aiohttp.ClientSession() as session,
+        session.get(f"http://127.0.0.1:{port}/openapi.json") as response,
+    ):
+        described = await response.json()
     routes = {
         (route.method.lower(), route.resource.canonical.replace("//", "/"))
         for route in app.router.routes()
@@ -974,7 +979,17 @@ async def test_openapi_describes_the_routes(served: Api) -> None:
     kinds = set(described["components"]["schemas"]["Problem"]["properties"]["type"]["enum"])
     assert {f"urn:responder:problem:{kind}" for _, kind in problems.STATUSES.values()} < kinds
     statuses = {int(status) for status in described["paths"]["/present"]["post"]["responses"]}
-    assert {200, 408, 413, 500} | {status for status, _ in problems.STATUSES.values()} - {404} == statuses
+    assert {200, 408, 413, 415, 500} | {status for status, _ in problems.STATUSES.values()} - {404} == statuses
+    assert registers == ("/register" in described["paths"])
+    assert 5 * 3600 == described["components"]["schemas"]["Lifetime"]["maximum"]
+
+
+async def test_what_the_description_allows(served: Api) -> None:
+    """A number without a fraction is an integer, null stands for what was left out, and letter case for nothing."""
+    body = {"fqdn": OWN, "value": VALUE, "lifetime": 60.0, "acme_token": None}
+    assert 200 == (await served.ask("POST", "/present", json=body)).status
+    assert 200 == (await served.ask("POST", "/present", json=body | {"lifetime": None})).status
+    await served.refused((400, "invalid-request"), json=body | {"lifetime": 60.5})
 
 
 # The admin listener
