@@ -381,6 +381,8 @@ class Challenges:
     async def _catch_up(self, apex: Name) -> Change | None:
         """Everything in the zone since what was published last; None if that took a whole new snapshot."""
         change = await self._store.changes_since(apex, self._published.get(apex, 0))
+        if change is None or apex in change.names:  # another node may have begun with other static records
+            await self._store.compare_statics(self._nodes.statics)
         if change is None:
             # Read first: what is committed during the reload is published after it.
             serials = await self._store.serials()

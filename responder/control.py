@@ -213,7 +213,11 @@ async def _start(
     if (condition := origin.condition(_now())) != "ok":
         _log.warning("the database is new", reason=condition, database=settings.database.shown_url)
     statics = settings.statics
-    await store.register_zones([static.apex for static in statics], now=_now())
+    await store.register_zones(settings.digests, now=_now())
+    for change in await store.begin_statics(settings.digests, now=_now()):
+        _log.info(
+            "new serial, as the static records may differ from before", zone=str(change.apex), serial=change.serial
+        )
     published = await store.serials()
     publisher = feed.publisher
     publisher.read_from(store.snapshot)
@@ -282,7 +286,7 @@ def _membership(settings: Settings, store: Store, instance: str) -> Membership:
         version=version("acme-responder"),
         schema_min=REVISION,
         schema_max=REVISION,
-        statics={static.apex: static.digest for static in settings.statics},
+        statics=settings.digests,
         lease=timedelta(seconds=LONE_LEASE if is_alone else settings.node.lease),
     )
     return Membership(store, myself, interval=LONE_RENEWAL if is_alone else RENEW_INTERVAL, is_alone=is_alone)

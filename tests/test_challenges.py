@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from shutil import rmtree
@@ -17,9 +18,11 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from responder import challenges
 from responder.challenges import Challenges, Pace
 from responder.errors import InvalidValue, NotCovered, StoreUnavailable, TooManyValues, Unauthenticated
+from responder.names import Name
 from responder.store import MAX_VALUES, Action, AuditEvent, Outcome, Present, Verdict
 from responder.tokens.token import Token
 from tests.support.service import (
+    APEX,
     LIFETIME,
     SERVING,
     Control,
@@ -298,6 +301,27 @@ async def test_what_was_committed_while_starting(running: Control) -> None:
 
     await until(lambda: running.values(HOST) == set())
     assert snapshots == len(running.snapshots)
+
+
+async def test_other_static_records(running: Control, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    When another node begins with other static records, this one notes that it goes on with its own before it publishes
+    the serial of the others.
+    """
+    serials = list[int]()
+    compare = running.store.compare_statics
+
+    async def note(digests: Mapping[Name, str]) -> None:
+        serials.append(next(iter(running.snapshots[-1])).serial)
+        await compare(digests)
+
+    monkeypatch.setattr(running.store, "compare_statics", note)
+    async with running.other_store() as other:
+        (change,) = await other.begin_statics({APEX: "other"}, now=running.clock.now)
+        await until(lambda: next(iter(running.snapshots[-1])).serial == change.serial)
+        assert [True] == [serial < change.serial for serial in serials]
+        (after,) = await other.begin_statics({APEX: "other"}, now=running.clock.now)
+        assert change.serial < after.serial
 
 
 async def test_journal_gap(running: Control) -> None:

@@ -142,7 +142,7 @@ async def started(process: Process) -> AsyncIterator[list[Zones]]:
 async def mint(process: Process) -> str:
     """A token for `some.example.com`, written to the database by another process."""
     store = await Store.open(process.orders["settings"]["database"]["url"])
-    await store.register_zones([APEX], now=control._now())
+    await store.register_zones({APEX: None}, now=control._now())
     secret = mint_secret()
     await store.mint(NewToken(digest=digest(secret), grants=(grant(HOST),), created_at=control._now()))
     await store.close()

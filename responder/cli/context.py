@@ -71,7 +71,7 @@ class Context:
             if is_new:
                 click.echo(f"responder: made a new database: {database.shown_url}", err=True)
             if access is not Access.READ:
-                await store.register_zones([zone.name for zone in self.settings.zones], now=datetime.now(UTC))
+                await store.register_zones(self.settings.digests, now=datetime.now(UTC))
             yield store
         finally:
             await store.close()

@@ -238,6 +238,11 @@ class Settings(Section):
         return tuple(_allow_api(zone.static, self.api) for zone in self.zones)
 
     @cached_property
+    def digests(self) -> dict[Name, str]:
+        """The apex of each zone, with the digest of its static records."""
+        return {static.apex: static.digest for static in self.statics}
+
+    @cached_property
     def serving(self) -> Serving:
         """Which zones are served, and where no value can be."""
         rrsets = [rrset for static in self.statics for rrset in static.rrsets]

@@ -32,6 +32,11 @@ class Nodes:
         """The name of this node."""
         return self.membership.myself.name
 
+    @property
+    def statics(self) -> Mapping[Name, str]:
+        """The zones that this node serves, with digests of their static records."""
+        return self.membership.myself.statics
+
     def are_alone(self, apex: Name) -> bool:
         """Whether no other live node serves the zone *apex*."""
         return not self.membership.others(apex)

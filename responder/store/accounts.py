@@ -53,7 +53,8 @@ def take_over(
         known = _known(connection, [account.token.id for account in accounts])
         new = {account.token.id: account for account in accounts if account.token.id not in known}
         if new:
-            journal.register(connection, {grant.apex for each in new.values() for grant in each.token.grants}, now=at)
+            apexes = [grant.apex for each in new.values() for grant in each.token.grants]
+            journal.register(connection, dict.fromkeys(apexes), now=at)
             _write(connection, list(new.values()), serving=serving, at=at, until=until)
         if dry_run:
             savepoint.rollback()

@@ -105,14 +105,14 @@ def advance_names(
     return advance(connection, locked, _states(connection, names), now=now)
 
 
-def register(connection: Connection, apexes: Iterable[Name], *, now: datetime) -> None:
-    """Make a row for each zone that has none."""
+def register(connection: Connection, digests: Mapping[Name, str | None], *, now: datetime) -> None:
+    """Make a row for each zone that has none, with the digest of the static records that it begins with."""
     known = set(connection.scalars(select(zones.c.apex)))
-    for apex in dict.fromkeys(apexes):
+    for apex, digest in digests.items():
         if apex not in known:
             # Another process may be quicker, between our look and our insert.
             with suppress(IntegrityError), connection.begin_nested():
-                zone = {"apex": apex, "serial": int(now.timestamp())}
+                zone = {"apex": apex, "serial": int(now.timestamp()), "static": digest}
                 zone_id = connection.scalar(insert(zones).returning(zones.c.id), zone)
                 # So that the journal reaches back to here. The apex is no challenge name: nothing comes of it.
                 connection.execute(insert(changes), {"zone_id": zone_id, "serial": zone["serial"], "name": apex})

@@ -94,7 +94,7 @@ class Networks(TypeDecorator[tuple[Network, ...]]):
         return tuple(parse_network(text) for text in value)
 
 
-REVISION = "0007"
+REVISION = "0008"
 """The step of `migrations/` that makes this schema."""
 
 metadata = MetaData(
@@ -126,6 +126,8 @@ zones = Table(
     Column("apex", NameText, nullable=False, unique=True),
     # Only grows; 64 bits here, cut to 32 on the wire (RFC 1982).
     Column("serial", BigInteger, nullable=False),
+    # The digest of the static records that every node serves with that serial; NULL if they differ, or nobody knows.
+    Column("static", Text),
 )
 
 tokens = Table(

@@ -8,7 +8,7 @@ this program cannot use is `StoreOutdated`. It decides nothing about requests: s
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from typing import Self
@@ -31,6 +31,7 @@ from responder.store import (
     nodes,
     origin,
     schema,
+    statics,
     statistics,
     tokens,
     values,
@@ -123,9 +124,31 @@ class Store:
         """Prove that the database answers, with the smallest read there is."""
         await self._database.read(_ping)
 
-    async def register_zones(self, apexes: Iterable[Name], *, now: datetime) -> None:
-        """Make sure that there is a serial for each zone; a new one starts at *now* in seconds."""
-        await self._database.write(journal.register, apexes, now=now)
+    async def register_zones(self, digests: Mapping[Name, str | None], *, now: datetime) -> None:
+        """
+        Make sure that there is a serial for each zone; a new one starts at *now* in seconds.
+
+        *digests* are those of the static records that a new zone begins with, as far as they are known.
+        """
+        await self._database.write(journal.register, digests, now=now)
+
+    async def begin_statics(self, digests: Mapping[Name, str], *, now: datetime) -> list[Change]:
+        """
+        Note that a node begins to serve zones with static records of these *digests*.
+
+        A zone that may have been served with other records under its present serial gets a new serial. Returns these
+        changes; only the apex is in them. Raises `NotFound` for a zone that was not registered.
+        """
+        return await self._database.write(statics.begin, digests, now=now)
+
+    async def compare_statics(self, digests: Mapping[Name, str]) -> None:
+        """
+        Note if a node goes on to serve zones with static records of these *digests* when others have begun to serve
+        them with other records.
+
+        It is due before the node publishes the serial that came with the other records.
+        """
+        await self._database.write(statics.compare, digests)
 
     async def mint(self, token: NewToken) -> Token:
         """

@@ -50,7 +50,7 @@ async def _fill(path: Path, tokens: int, hostnames: int, with_values: bool) -> l
     now = datetime.now(UTC)
     holders = []
     async with _store(path) as store:
-        await store.register_zones([_APEX], now=now)
+        await store.register_zones({_APEX: None}, now=now)
         for number in range(tokens):
             grants = [_grant(f"host{number}-{n}.example.com") for n in range(hostnames)]
             secret = mint_secret()

@@ -303,3 +303,18 @@ def test_discard() -> None:
 
     assert [True, False, False] == [served.discard(count - 1), served.discard(5), served.discard(5)]
     assert not served.nodes
+
+
+# The digest of the static records
+
+
+def test_digest() -> None:
+    """It is about every record and TTL, and not about their order."""
+    whole = static()
+    first, *others = whole.rrsets
+    shorter = replace(whole, rrsets=(replace(first, ttl=first.ttl + 1), *others))
+
+    assert whole.digest == replace(whole, rrsets=tuple(reversed(whole.rrsets))).digest
+    assert 4 == len(
+        {each.digest for each in (whole, shorter, replace(whole, txt_ttl=2), replace(whole, rrsets=(first,)))}
+    )

@@ -542,7 +542,7 @@ async def test_path(clinic: Clinic, rcode: dns.rcode.Rcode, fault: str) -> None:
 @pytest_asyncio.fixture
 async def store(database: str) -> AsyncIterator[Store]:
     opened = await Store.open(database)
-    await opened.register_zones([Name.parse(APEX)], now=datetime.now(UTC))
+    await opened.register_zones({Name.parse(APEX): None}, now=datetime.now(UTC))
     yield opened
     await opened.close()
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ import pytest
 from tests.support.postgres import PostgresServer
 
 from . import configuration
-from .dns_client import values
-from .service import Responder, Token
+from .dns_client import ask, serial, values
+from .programs import wait_until
+from .service import ZONE, Responder, Token
 from .updates import key_of, nsupdate
 
 pytestmark = pytest.mark.e2e
@@ -24,9 +26,11 @@ VALUE, OTHER = "a" * 43, "b" * 43
 NOT_IN_CONFIGURATION = "a zone of the database is not in the configuration"
 
 
-def configured(*zones: str) -> str:
-    """A configuration with these zones."""
-    return configuration.render(*(configuration.zone(zone, {f"ns1.{zone}": ["127.0.0.1"]}) for zone in zones))
+def configured(*zones: str, records: str = "") -> str:
+    """A configuration with these zones, each with its nameserver and *records*."""
+    return configuration.render(
+        *(configuration.zone(zone, {f"ns1.{zone}": ["127.0.0.1"]}, records=records) for zone in zones)
+    )
 
 
 class Restarted:
@@ -35,9 +39,9 @@ class Restarted:
     def __init__(self, service: Responder) -> None:
         self.service = service
 
-    def with_zones(self, *zones: str) -> None:
+    def with_zones(self, *zones: str, records: str = "") -> None:
         self.service.stop()
-        self.service.configure(configured(*zones))
+        self.service.configure(configured(*zones, records=records))
         self.service.start(zones[0])
 
 
@@ -149,18 +153,39 @@ def test_removed(restarted: Restarted) -> None:
     assert ("partly served", [True, False]) == (token["state"], [each["served"] for each in token["hostnames"]])
 
 
+@contextmanager
+def two_nodes(server: PostgresServer, directory: Path) -> Iterator[tuple[Node, Node]]:
+    """Two nodes that are to share a database; neither is configured yet."""
+    with server.database() as url, ExitStack() as stack:
+        nodes = []
+        for name in ("a", "b"):
+            (directory / name).mkdir()
+            nodes.append(node := Node(Responder(directory / name), name, url))
+            stack.callback(node.service.stop)
+        yield nodes[0], nodes[1]
+
+
+@dataclass
+class Node:
+    """A service with a name, on a database that it shares."""
+
+    service: Responder
+    name: str
+    url: str
+
+    def start(self, zone: str, records: str = "") -> Responder:
+        """Stop it if it runs, and start it with this zone."""
+        self.service.stop()
+        text = configured(zone, records=records).replace("sqlite+aiosqlite:///{database}", self.url)
+        self.service.configure(f'{text}\n[node]\nname = "{self.name}"\n')
+        self.service.start(zone)
+        return self.service
+
+
 def test_two_nodes_with_different_zones(postgres_server: PostgresServer, tmp_path: Path) -> None:
     """Each of two nodes on one database takes what is for its own zone, and refuses what is for the other's."""
-    with postgres_server.database() as url, ExitStack() as stack:
-        nodes = []
-        for zone in ("acme.example.com", "example.com"):
-            directory = tmp_path / zone
-            directory.mkdir()
-            text = configured(zone).replace("sqlite+aiosqlite:///{database}", url)
-            nodes.append(node := Responder(directory, configuration=text))
-            stack.callback(node.stop)
-            node.start(zone)
-        child, parent = nodes
+    with two_nodes(postgres_server, tmp_path) as (first, second):
+        child, parent = first.start("acme.example.com"), second.start("example.com")
         token = child.mint("some.example.com")
 
         assert 200 == child.present(token, VALUE).status
@@ -172,7 +197,70 @@ def test_two_nodes_with_different_zones(postgres_server: PostgresServer, tmp_pat
         assert (["active"], ["not served"]) == tuple(
             [each["state"] for each in listed(node, "token")] for node in (child, parent)
         )
-        parent.stop()
-        parent.start("example.com")
+        second.start("example.com")
         (warning,) = logged(parent, NOT_IN_CONFIGURATION)
         assert ("acme.example.com", 1, 1) == tuple(warning[key] for key in ("zone", "hostnames", "tokens"))
+
+
+# Static records
+
+A, OTHER_A = "api 60 IN A 192.0.2.1", "api 60 IN A 192.0.2.99"
+
+
+def address(service: Responder) -> str:
+    """What the service has as address of the API."""
+    (rrset,) = ask(service.dns, f"api.{ZONE}", "A").answer
+    return str(rrset[0])
+
+
+def test_static_records(restarted: Restarted) -> None:
+    """Other static records are another serial after the restart; the same ones keep it, and so do commands."""
+    service = restarted.service
+    restarted.with_zones(ZONE, records=A)
+    first = serial(service.dns, ZONE)
+    restarted.with_zones(ZONE, records=A)
+    assert ("192.0.2.1", first) == (address(service), serial(service.dns, ZONE))
+
+    service.configure(configured(ZONE, records=OTHER_A))
+    service.cli("token", "list")
+    assert first == serial(service.dns, ZONE)
+    restarted.with_zones(ZONE, records=OTHER_A)
+
+    second = serial(service.dns, ZONE)
+    assert "192.0.2.99" == address(service)
+    assert first < second
+    restarted.with_zones(ZONE, records=A)
+    assert second < serial(service.dns, ZONE)
+
+
+def test_static_records_of_two_nodes(postgres_server: PostgresServer, tmp_path: Path) -> None:
+    """
+    The records are changed on one node after the other. What a node serves with a serial, it always served with it; in
+    the end both serve the same, with a serial that no other content ever had.
+    """
+    with two_nodes(postgres_server, tmp_path) as nodes:
+        a, b = (node.start(ZONE, records=A) for node in nodes)
+        seen: dict[str, dict[int, set[str]]] = {"a": {}, "b": {}}
+
+        def look() -> int:
+            """The serial that both serve; notes what goes with it."""
+            both = serial(a.dns, ZONE)
+            wait_until(lambda: serial(b.dns, ZONE) == both, "both nodes serve the same serial")
+            for name, node in (("a", a), ("b", b)):
+                seen[name].setdefault(both, set()).add(address(node))
+            return both
+
+        first = look()
+        nodes[0].start(ZONE, records=OTHER_A)
+        second = look()
+        nodes[1].start(ZONE, records=OTHER_A)
+        wait_until(lambda: serial(a.dns, ZONE) != second, "the other node follows")
+        third = look()
+
+        assert first < second < third
+        assert seen == {
+            "a": {first: {"192.0.2.1"}, second: {"192.0.2.99"}, third: {"192.0.2.99"}},
+            "b": {first: {"192.0.2.1"}, second: {"192.0.2.1"}, third: {"192.0.2.99"}},
+        }
+        nodes[0].start(ZONE, records=OTHER_A)
+        assert third == look()

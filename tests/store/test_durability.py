@@ -21,7 +21,7 @@ async def test_a_role_that_does_not_wait_for_the_disk() -> None:
     with new_server("wal_writer_delay=10s") as server:
         server.execute("ALTER ROLE postgres SET synchronous_commit = off")
         store = await Store.open(url := server.create_database())
-        await store.register_zones([APEX], now=NOW)
+        await store.register_zones({APEX: None}, now=NOW)
         token = await store.mint(new_token("some"))
         for number in range(8):
             await store.apply([present(token, "some", f"value-{number}")], serving=SERVING, now=NOW)
@@ -41,7 +41,7 @@ async def test_a_role_with_another_isolation() -> None:
         server.execute("ALTER ROLE postgres SET default_transaction_isolation = 'serializable'")
         url = server.create_database()
         stores = [await Store.open(url) for _ in range(2)]
-        await stores[0].register_zones([APEX], now=NOW)
+        await stores[0].register_zones({APEX: None}, now=NOW)
         await asyncio.gather(
             *(store.mint(new_token(f"h{number}x{index}")) for index, store in enumerate(stores) for number in range(20))
         )
@@ -76,7 +76,7 @@ async def test_damage_in_postgresql() -> None:
     with new_server() as server:
         url = server.create_database()
         store = await Store.open(url)
-        await store.register_zones([APEX], now=NOW)
+        await store.register_zones({APEX: None}, now=NOW)
         await store.mint(new_token("some"))
         await store.close()
         server.execute("CHECKPOINT")
@@ -96,7 +96,7 @@ async def test_damage_in_sqlite(tmp_path: Path) -> None:
     path = tmp_path / "responder.db"
     url = f"sqlite+aiosqlite:///{path}"
     store = await Store.open(url)
-    await store.register_zones([APEX], now=NOW)
+    await store.register_zones({APEX: None}, now=NOW)
     await store.mint(new_token(*(f"h{number}" for number in range(200))))
     await store.close()
     assert (SchemaState.CURRENT, []) == await Store.examine(url)
@@ -123,7 +123,7 @@ async def test_a_file_that_is_open_to_others(tmp_path: Path) -> None:
     """Whoever can read the database reads private keys: it is a warning that names each file and the command."""
     path = tmp_path / "responder.db"
     store = await Store.open(f"sqlite+aiosqlite:///{path}")
-    await store.register_zones([APEX], now=NOW)
+    await store.register_zones({APEX: None}, now=NOW)
     assert [] == await store.warnings()
     path.chmod(0o644)
     (tmp_path / "responder.db-wal").chmod(0o604)

@@ -39,7 +39,7 @@ from tests.support.stores import APEX, NOW, SERVING, name, new_token
 
 async def main(url, who, count):
     store = await Store.open(url)
-    await store.register_zones([APEX], now=NOW)
+    await store.register_zones({APEX: None}, now=NOW)
     labels = [f"{who}{number}" for number in range(100)]
     token = await store.mint(new_token(*labels))
     print("ready", flush=True)
@@ -120,7 +120,7 @@ async def test_a_new_file_is_private(tmp_path: Path) -> None:
     """Nobody but the owner may read the database, or look into a directory made for it."""
     path = tmp_path / "made" / "responder.db"
     store = await Store.open(f"sqlite+aiosqlite:///{path}")
-    await store.register_zones([APEX], now=NOW)
+    await store.register_zones({APEX: None}, now=NOW)
     modes = {file.name: oct(stat.S_IMODE(file.stat().st_mode)) for file in path.parent.glob("*")}
     assert modes == {"responder.db": "0o600", "responder.db-wal": "0o600", "responder.db-shm": "0o600"}
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
@@ -188,7 +188,7 @@ async def test_a_file_that_is_lost_while_in_use(tmp_path: Path, lose: Callable[[
     path = tmp_path / "responder.db"
     url = f"sqlite+aiosqlite:///{path}"
     store = await Store.open(url)
-    await store.register_zones([APEX], now=NOW)
+    await store.register_zones({APEX: None}, now=NOW)
     await store.ping()
 
     lose(path)
@@ -207,7 +207,7 @@ async def test_a_file_that_is_put_back(tmp_path: Path) -> None:
     """Work goes on, with all that was there."""
     path = tmp_path / "responder.db"
     store = await Store.open(f"sqlite+aiosqlite:///{path}")
-    await store.register_zones([APEX], now=NOW)
+    await store.register_zones({APEX: None}, now=NOW)
     _move(path)
     with pytest.raises(StoreUnavailable):
         await store.ping()
@@ -222,7 +222,7 @@ async def test_another_database_in_the_same_place(postgres_server: PostgresServe
     url = postgres_server.create_database()
     name = postgres_server.name(url)
     store = await Store.open(url)
-    await store.register_zones([APEX], now=NOW)
+    await store.register_zones({APEX: None}, now=NOW)
     assert {APEX: START} == await store.serials()
 
     postgres_server.execute(f"DROP DATABASE {name} WITH (FORCE)")
@@ -230,7 +230,7 @@ async def test_another_database_in_the_same_place(postgres_server: PostgresServe
     with pytest.raises(StoreUnavailable, match="a table is missing: restore the database, or make it anew"):
         await store.serials()
     other = await Store.open(url)
-    await other.register_zones([APEX], now=NOW)
+    await other.register_zones({APEX: None}, now=NOW)
     with pytest.raises(StoreUnavailable, match="another database is in the place of the one in use: put it back, or"):
         await store.serials()
 
@@ -265,7 +265,7 @@ async def test_files_belong_to_the_owner_of_their_directory(tmp_path: Path) -> N
     os.chown(tmp_path, NOBODY, NOBODY)
     path = tmp_path / "made" / "for" / "responder.db"
     store = await Store.open(f"sqlite+aiosqlite:///{path}")
-    await store.register_zones([APEX], now=NOW)
+    await store.register_zones({APEX: None}, now=NOW)
 
     made = [tmp_path / "made", path.parent, *path.parent.iterdir()]
     assert 5 == len(made)
@@ -280,11 +280,11 @@ async def test_a_locked_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     other = sqlite3.connect(tmp_path / "responder.db", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     with pytest.raises(StoreUnavailable, match="another process keeps it locked"):
-        await store.register_zones([APEX], now=NOW)
+        await store.register_zones({APEX: None}, now=NOW)
     await store.ping()
     other.execute("ROLLBACK")
     other.close()
-    await store.register_zones([APEX], now=NOW)
+    await store.register_zones({APEX: None}, now=NOW)
     assert await store.serials() == {APEX: START}
     await store.close()
 
@@ -309,7 +309,7 @@ async def test_a_file_that_somebody_else_is_making(tmp_path: Path, monkeypatch: 
 async def test_a_full_disk(tmp_path: Path) -> None:
     """What does not fit is refused as a whole, and reading goes on."""
     store = await Store.open(f"sqlite+aiosqlite:///{tmp_path / 'responder.db'}")
-    await store.register_zones([APEX], now=NOW)
+    await store.register_zones({APEX: None}, now=NOW)
     await store._database.write(lambda connection: connection.execute(text("PRAGMA max_page_count = 1")))
     with pytest.raises(StoreUnavailable, match="the disk is full: make room on it"):
         await store.mint(new_token(*(f"h{number}" for number in range(500))))
@@ -418,7 +418,7 @@ async def test_an_old_certificate(server_with_old_certificate: str) -> None:
 async def test_a_connection_that_the_server_closed(postgres_server: PostgresServer) -> None:
     """A server that restarts, or an administrator, costs nobody a request."""
     store = await Store.open(postgres_server.create_database())
-    await store.register_zones([APEX], now=NOW)
+    await store.register_zones({APEX: None}, now=NOW)
     other = await Store.open(postgres_server.create_database())
     await other._database.read(
         lambda connection: connection.execute(

@@ -179,7 +179,7 @@ async def test_tokens_keep_their_secrets_across_all_steps(database_url: str) -> 
 
 def _fill_old(connection: Connection) -> None:
     token = "01234567-89ab-cdef-0123-456789abcdef"
-    connection.execute(text("INSERT INTO zones VALUES (1, 'acme.example.com', 1)"))
+    connection.execute(text("INSERT INTO zones (id, apex, serial) VALUES (1, 'acme.example.com', 1)"))
     connection.execute(
         text("INSERT INTO hostnames VALUES (1, 'a.example.com', 1, '_acme-challenge.a.acme.example.com')")
     )
@@ -192,7 +192,7 @@ def _fill_old(connection: Connection) -> None:
 
 def _fill(connection: Connection) -> None:
     for statement in (
-        "INSERT INTO zones VALUES (1, 'acme.example.com', 1)",
+        "INSERT INTO zones (id, apex, serial) VALUES (1, 'acme.example.com', 1)",
         "INSERT INTO hostnames VALUES (1, 'a.example.com', 1, '_acme-challenge.a.acme.example.com')",
         "INSERT INTO tokens (id, created_at, allow_from) VALUES ('t', 1, '[]')",
         "INSERT INTO grants VALUES ('t', 1)",
@@ -230,3 +230,8 @@ async def test_a_database_that_is_older_than_its_record_of_origin(database_url: 
         assert origin.created_at is None
         assert "ok" == origin.condition(datetime.now(UTC))
     assert 2 == len(ids)
+
+
+def test_revision() -> None:
+    """What nodes tell each other about their schema is the last step that there is."""
+    assert REVISION == ScriptDirectory(str(migration._scripts())).get_current_head()

@@ -150,7 +150,7 @@ def test_the_store_does_what_the_model_says() -> None:
 
     async def check(url: str, script: list[Step]) -> None:
         store = await Store.open(url)
-        await store.register_zones([APEX], now=NOW)
+        await store.register_zones({APEX: None}, now=NOW)
         model = Model([await store.mint(new_token(*labels)) for labels in GRANTED])
         serial, names = (await store.serials())[APEX], await shown(store)
         for kind, detail in script:

@@ -71,7 +71,7 @@ __all__ = ["database_url", "store"]
 async def test_a_zone_starts_at_the_time_and_keeps_its_serial(store: Store) -> None:
     """Registering a zone again changes nothing."""
     await store.mint(new_token("a"))
-    await store.register_zones([OTHER_APEX, APEX, APEX], now=NOW + DAY)
+    await store.register_zones({OTHER_APEX: None, APEX: None}, now=NOW + DAY)
     assert await store.serials() == {APEX: START + 1, OTHER_APEX: START}
 
 
@@ -79,7 +79,7 @@ async def test_many_may_register_a_zone_at_once(database_url: str) -> None:
     """One of them makes the row; none of them fails."""
     several = [await Store.open(database_url) for _ in range(5)]
     await asyncio.gather(*(one.ping() for one in several))
-    await asyncio.gather(*(one.register_zones([APEX], now=NOW) for one in several))
+    await asyncio.gather(*(one.register_zones({APEX: None}, now=NOW) for one in several))
     assert await several[0].serials() == {APEX: START}
     for one in several:
         await one.close()
@@ -284,7 +284,7 @@ PARENT = Serving(apexes=frozenset([APEX.parent]))
 
 async def test_which_zone_holds_a_name_is_decided_once(store: Store) -> None:
     """A name stays in the zone that it was granted in, also where another zone is served that it would fit into."""
-    await store.register_zones([APEX.parent], now=NOW)
+    await store.register_zones({APEX.parent: None}, now=NOW)
     token = await store.mint(new_token("a"))
     await store.apply([present(token, "a", "x")], serving=SERVING, now=NOW)
     stored, serials = await shown(store), await store.serials()
@@ -328,7 +328,7 @@ async def test_zones_that_are_not_served(store: Store) -> None:
 
 async def test_name_that_changes_its_zone(store: Store) -> None:
     """A name is granted in another zone only when no token holds it in the old one any more; both zones show that."""
-    await store.register_zones([APEX.parent], now=NOW)
+    await store.register_zones({APEX.parent: None}, now=NOW)
     moved = replace(grant("a"), apex=APEX.parent)
     token = await store.mint(new_token("a"))
     with pytest.raises(NameTaken, match=r"already publishes at \S+ in the zone acme\.example\.com: use --alias"):

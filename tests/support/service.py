@@ -42,6 +42,9 @@ from tests.support.zones import ask
 
 APEX = Name.parse("acme.example.com")
 SERVING = Serving(apexes=frozenset([APEX]))
+DIGEST = "5f"
+"""Of the static records, as the node says."""
+
 LIFETIME = timedelta(hours=24)
 
 QUICK = Pace(follow=0.01, sweep=0.01)
@@ -272,7 +275,7 @@ def lone_node(store: Store) -> Nodes:
         version="0",
         schema_min="0",
         schema_max="0",
-        statics={APEX: "5f"},
+        statics={APEX: DIGEST},
         lease=timedelta(minutes=1),
     )
     return Nodes(Membership(store, myself, is_alone=True), 2.0)
@@ -280,7 +283,8 @@ def lone_node(store: Store) -> Nodes:
 
 @asynccontextmanager
 async def _control(directory: Path, store: BrittleStore, pace: Pace) -> AsyncIterator[Control]:
-    await store.register_zones([APEX], now=datetime.now(UTC))
+    await store.register_zones({APEX: None}, now=datetime.now(UTC))
+    await store.begin_statics({APEX: DIGEST}, now=datetime.now(UTC))
     before, clock = asyncio.all_tasks(), Clock()
     published = await store.serials()
     statics = read_settings(directory).statics

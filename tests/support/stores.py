@@ -30,7 +30,7 @@ SECOND = timedelta(seconds=1)
 async def store(database_url: str) -> AsyncIterator[Store]:
     """A new store with two zones."""
     store = await Store.open(database_url)
-    await store.register_zones([APEX, OTHER_APEX], now=NOW)
+    await store.register_zones({APEX: None, OTHER_APEX: None}, now=NOW)
     yield store
     await store.close()
 
