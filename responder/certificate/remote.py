@@ -44,7 +44,7 @@ class RemoteSolver:
 
     async def present(self, challenge: Challenge) -> str:
         reply = await self._request("POST", "/present", _body(challenge) | {"lifetime": self._lifetime})
-        return str(reply.get("fqdn", "")).removesuffix(".")
+        return str(reply.get("challenge_name", "")).removesuffix(".")
 
     async def cleanup(self, challenge: Challenge) -> None:
         await self._request("POST", "/cleanup", _body(challenge))

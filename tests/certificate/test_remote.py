@@ -102,7 +102,7 @@ async def test_api_that_cannot_do_it_now(running: Control, monkeypatch: pytest.M
 
     async def recover(_: web.Request) -> web.Response:
         status = answers.pop(0)
-        return web.json_response({"fqdn": "_acme-challenge.x."} if status == 200 else [], status=status)
+        return web.json_response({"challenge_name": "_acme-challenge.x."} if status == 200 else [], status=status)
 
     app = web.Application()
     app.router.add_post("/present", recover)
