@@ -224,7 +224,7 @@ async def _start(
     if settings.dns.cookies:
         await stack.enter_async_context(_running(_renew_cookie_keys(publisher, await store.key("dns cookies"))))
     nodes = Nodes(_membership(settings, store, instance), settings.propagation.deadline)
-    await nodes.membership.renew()
+    await nodes.membership.join()
     challenges = Challenges(
         store,
         publisher,

@@ -16,7 +16,7 @@ from datetime import timedelta
 
 import structlog
 
-from responder.errors import ResponderError
+from responder.errors import NodeNameTaken, ResponderError
 from responder.logs import Outage, Seldom
 from responder.names import Name
 from responder.store import Node, NodeReport, ServedZone, Store
@@ -119,6 +119,23 @@ class Membership:
             self.share()
         self._report_differences()
         await self._notify()
+
+    async def join(self) -> None:
+        """
+        Take the lease at the start. Raises `StoreUnavailable`, or `NodeNameTaken` if another service keeps it.
+
+        A service that was killed leaves its lease behind, so this waits until such a lease has ended.
+        """
+        give_up = self.clock() + 2 * self.myself.lease.total_seconds()
+        while True:
+            try:
+                return await self.renew()
+            except NodeNameTaken as fault:
+                if self.clock() >= give_up:
+                    raise
+                if self._differences.due("name") is not None:
+                    _log.warning("waiting for the lease of an earlier service with this name to end", reason=str(fault))
+            await asyncio.sleep(RETRY_INTERVAL)
 
     async def run(self) -> None:
         """Renew until cancelled."""

@@ -196,3 +196,26 @@ def test_without_the_database_dns_goes_on(start: Callable[..., Responder], postg
 
 def _lost_its_lease(responder: Responder) -> bool:
     return "the lease of this node has ended" in (responder.directory / "responder.log").read_text()
+
+
+def test_a_node_that_was_killed_starts_again(start: Callable[..., Responder]) -> None:
+    """A node that is killed as a whole leaves its lease behind, and starts again all the same."""
+    node = start("a")
+    children = node.children()
+    node.supervisor.kill()
+    wait_until(lambda: not any(child.alive for child in children), "its children are gone, too")
+    node.start()
+    assert ["a"] == _live(node)
+
+
+def test_two_nodes_with_one_name(start: Callable[..., Responder]) -> None:
+    """The second running service with a name does not start, and the log has the reason and the fix."""
+    first = start("a")
+    (first.directory / "second").mkdir()
+    second = Responder(
+        first.directory / "second", configuration=first.configuration.replace('"127.0.81.1:', '"127.0.81.2:')
+    )
+    done = second.attempt("serve")
+    assert 1 == done.returncode
+    assert 'another running service is the node \\"a\\" of this database' in done.stderr
+    assert "node.name" in done.stderr
