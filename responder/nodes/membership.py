@@ -109,9 +109,15 @@ class Membership:
         self._wake.set()
 
     async def renew(self) -> None:
-        """Renew the lease once. Raises `NodeNameTaken`, `StoreUnavailable`."""
+        """
+        Renew the lease once. Raises `NodeNameTaken`, `StoreUnavailable`.
+
+        A node that is alone takes the lease at its start, whoever has it: that was this service before it was killed,
+        and must not keep it from starting again.
+        """
         begun, has_news, self._has_news = self.clock(), self._has_news, False
-        self.nodes = await self.store.renew_lease(self._report(), lease=self.myself.lease)
+        take_over = self.is_alone and not self._good_until
+        self.nodes = await self.store.renew_lease(self._report(), lease=self.myself.lease, take_over=take_over)
         if begun >= self._good_until:
             self.lapses += 1
         self._good_until = begun + self.myself.lease.total_seconds() - MARGIN

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import Connection, case, delete, or_, select
+from sqlalchemy import Connection, case, delete, literal, or_, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from responder.errors import NodeNameTaken, NotFound
@@ -74,11 +74,11 @@ class Node:
         return self.lease_left > 0
 
 
-def renew(connection: Connection, report: NodeReport, *, lease: timedelta) -> list[Node]:
+def renew(connection: Connection, report: NodeReport, *, lease: timedelta, take_over: bool = False) -> list[Node]:
     """
     Write *report*, make the node's lease last *lease* from now on, and return all nodes by name.
 
-    Raises `NodeNameTaken` if another service has that name and a live lease.
+    Raises `NodeNameTaken` if another service has that name and a live lease, unless *take_over*.
     """
     upsert = (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(nodes)
     news = {
@@ -97,7 +97,7 @@ def renew(connection: Connection, report: NodeReport, *, lease: timedelta) -> li
         first.on_conflict_do_update(
             index_elements=[nodes.c.name],
             set_=news | {"started_at": _started_at(report.instance)},
-            where=or_(nodes.c.instance == report.instance, nodes.c.lease_until <= database_clock()),
+            where=or_(nodes.c.instance == report.instance, nodes.c.lease_until <= database_clock(), literal(take_over)),
         )
     )
     if renewed.rowcount == 0:

@@ -322,13 +322,13 @@ class Store:
         """
         return await self._database.read(journal.changes_since, apex, serial)
 
-    async def renew_lease(self, report: NodeReport, *, lease: timedelta) -> list[Node]:
+    async def renew_lease(self, report: NodeReport, *, lease: timedelta, take_over: bool = False) -> list[Node]:
         """
         Write what this node serves, make its lease last *lease* from now on, and return all nodes by name.
 
-        Raises `NodeNameTaken` if another running service has that name.
+        Raises `NodeNameTaken` if another running service has that name, unless *take_over*.
         """
-        return await self._database.write(nodes.renew, report, lease=lease)
+        return await self._database.write(nodes.renew, report, lease=lease, take_over=take_over)
 
     async def end_lease(self, name: str, instance: str) -> None:
         """End the lease of a node that answers no more queries, so that no other node waits for it."""

@@ -82,6 +82,9 @@ async def test_one_name_is_one_service(store: Store, other: Store) -> None:
     with pytest.raises(NodeNameTaken):
         await store.renew_lease(report(), lease=MINUTE)
 
+    (node,) = await store.renew_lease(report(), lease=MINUTE, take_over=True)
+    assert "first" == node.instance
+
 
 async def test_the_start_is_kept(store: Store) -> None:
     """A renewal leaves the start of the service as it was."""
