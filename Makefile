@@ -16,7 +16,7 @@ run: $(VENV)/installed
 WORKERS ?= auto
 SELECTED ?=
 test: check .venv-clients/installed .venv-release/installed
-	$(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder --cov -m '$(SELECTED)'
+	$(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder --max-worker-restart 0 --cov -m '$(SELECTED)'
 	$(BIN)/coverage report --include='responder/dns/*,responder/tokens/*' --fail-under=100
 
 check: $(VENV)/installed
