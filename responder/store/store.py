@@ -3,7 +3,7 @@ The store: every transaction on the database, and the only place that knows SQL.
 
 Domain types go in and come out, never rows. Each method is one transaction: done completely and on disk, or not at
 all. What the database does not let us do is `StoreUnavailable`, with a text that says what to do; a schema that
-this program cannot use is `StoreOutdated`. It decides nothing about requests: see `access` and `challenges`.
+this program cannot use is `StoreOutdated`. It decides nothing about requests: see `tokens` and `challenges`.
 """
 
 from __future__ import annotations
