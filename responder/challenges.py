@@ -83,10 +83,11 @@ class Pace:
     sweep: float = 5.0
     """Between looks for values that have expired. They live for hours, so a second does not matter."""
 
-    @property
-    def settled(self) -> float:
-        """Without a fault until the database is well again: by then it was written to, not only read."""
-        return 2 * self.sweep
+    prove: float = 60.0
+    """Between proofs that changes can be made, while no client makes any."""
+
+    settled: float = 10.0
+    """Without a fault until changes count as possible again: small ones may still fit where larger ones do not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +139,18 @@ class Challenges:
         self._refusals = Refusals()
         self._published = dict(published)
         self._turn = asyncio.Lock()  # one at a time makes changes live, in the order of their serials
+        self._prove_due = 0.0
+        self._outage = Outage(
+            _log,
+            "no change can be made: DNS goes on with what is in memory",
+            "changes can be made again",
+            settled=self._pace.settled,
+        )
+
+    @property
+    def condition(self) -> str:
+        """Why no change can be made at the moment; "ok" if changes can be made."""
+        return "ok" if self._outage.reason is None else f"failed: {self._outage.reason}"
 
     async def present(
         self,
@@ -232,18 +245,12 @@ class Challenges:
         """The writer. Runs until cancelled, which leaves those who still wait without an answer: stop them first."""
         sweep_due = check_due = 0.0
         pace, loop = self._pace, asyncio.get_running_loop()
-        outage = Outage(
-            _log,
-            "no change can be made: DNS goes on with what is in memory",
-            "changes can be made again",
-            settled=pace.settled,
-        )
         while True:
             batch = await self._take_waiting(timeout=pace.follow)
             try:
                 async with self._turn:
-                    if batch:
-                        await self._commit(batch)
+                    if batch and await self._commit(batch):
+                        self._note_proof()
                     if loop.time() >= sweep_due:
                         more = await self._sweep()
                         sweep_due = loop.time() + (0.0 if more else pace.sweep)
@@ -253,10 +260,19 @@ class Challenges:
                     if loop.time() >= self._look_due:
                         self._look_due = loop.time() + pace.follow
                         await self._follow()
-                        outage.is_over()
+                    if loop.time() >= self._prove_due:
+                        await self._store.prove_writable()
+                        self._note_proof()
             except Unavailable as fault:
-                outage.goes_on(str(fault))
+                self._prove_due = 0.0
+                self._outage.goes_on(str(fault))
                 await asyncio.sleep(pace.follow)
+
+    def _note_proof(self) -> None:
+        """The database has just taken a change: only that, and no read, ends the time in which it took none."""
+        self._outage.is_over()
+        interval = self._pace.prove if self._outage.reason is None else self._pace.follow
+        self._prove_due = asyncio.get_running_loop().time() + interval
 
     def _check_account(self, token: Token, value: str, acme_token: str | None, client: str) -> None:
         try:
@@ -300,8 +316,8 @@ class Challenges:
         while len(self._waiting) < usual and loop.time() < until:  # noqa: ASYNC110  # it is turns that are wanted
             await asyncio.sleep(0)
 
-    async def _commit(self, batch: Sequence[_Waiting]) -> None:
-        """One transaction for *batch*, made live, and only then told to its callers."""
+    async def _commit(self, batch: Sequence[_Waiting]) -> bool:
+        """One transaction for *batch*, made live, and only then told to its callers; whether it changed anything."""
         try:
             with metrics.COMMIT.time():
                 operations = [waiting.operation for waiting in batch]
@@ -320,6 +336,7 @@ class Challenges:
                 waiting.outcome.cancel()
             raise
         self._confirm(list(zip(batch, applied.outcomes, strict=True)))
+        return bool(applied.changes)
 
     def _confirm(self, settled: Sequence[tuple[_Waiting, Outcome | ResponderError]]) -> None:
         """Let the callers go on when all nodes serve their changes. The writer does not wait for that."""

@@ -177,9 +177,13 @@ async def _open_again(
             if not answering:
                 answering = True
                 feed.decline()
-                await _listen(
-                    _admin(settings, Away(), lambda: (nameservers, 0), {}), [sock.dup() for sock in admin], None, stack
-                )
+                conditions = {
+                    "writing": Away.condition,
+                    "database": Away.condition,
+                    "sandbox": feed.publisher.sandbox,
+                }
+                runner = _admin(settings, Away(), lambda: (nameservers, 0), conditions)
+                await _listen(runner, [sock.dup() for sock in admin], None, stack)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), OPEN_AGAIN)
     return None
@@ -224,7 +228,8 @@ async def _start(
     if settings.dns.cookies:
         await stack.enter_async_context(_running(_renew_cookie_keys(publisher, await store.key("dns cookies"))))
     nodes = Nodes(_membership(settings, store, instance), settings.propagation.deadline)
-    await nodes.membership.join()
+    with contextlib.suppress(StoreUnavailable):  # such as a full disk: DNS starts nevertheless, and it is tried again
+        await nodes.membership.join()
     challenges = Challenges(
         store,
         publisher,
@@ -259,7 +264,11 @@ async def _start(
     )
     tls = await _start_tls(settings, store, challenges, stack)
     await _listen(build_runner(api, name="api", drain=DRAIN), sockets["api"], tls, stack)
-    conditions = {"database": lambda: origin.condition(_now()), "sandbox": publisher.sandbox}
+    conditions = {
+        "writing": lambda: challenges.condition,
+        "database": lambda: origin.condition(_now()),
+        "sandbox": publisher.sandbox,
+    }
     await _listen(_admin(settings, store, publisher.lag, conditions), sockets["admin"], None, stack)
     return writer
 

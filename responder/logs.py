@@ -158,11 +158,17 @@ class Outage:
         self._began: float | None = None
         self._ended: float | None = None
         self._last = 0.0
+        self._reason: str | None = None
         self._seldom = Seldom(REMINDER, clock)
+
+    @property
+    def reason(self) -> str | None:
+        """What was wrong the last time, as long as it is not over; None if it is."""
+        return self._reason
 
     def goes_on(self, reason: str, **told: object) -> None:
         """It did not go well this time, either."""
-        self._last, self._ended = self._clock(), None
+        self._last, self._ended, self._reason = self._clock(), None, reason
         if self._began is None:
             self._began, self._seldom = self._last, Seldom(REMINDER, self._clock)
         if (more := self._seldom.due(reason)) is not None:
@@ -178,7 +184,7 @@ class Outage:
         self._ended = now if self._ended is None else self._ended
         if now - self._last >= self._settled:
             self._log.warning(self._texts[1], lasted=_duration(self._ended - self._began))  # seen where the other is
-            self._began = None
+            self._began = self._reason = None
 
 
 def _duration(seconds: float) -> str:

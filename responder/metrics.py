@@ -69,6 +69,12 @@ EVENTS = Counter(
     registry=REGISTRY,
 )
 DATABASE = Gauge("responder_database_up", "1 if the database answered just now, or else 0", registry=REGISTRY)
+CONDITION = Gauge(
+    "responder_condition_ok",
+    "1 if that condition of the readiness check is ok, or else 0",
+    ["condition"],
+    registry=REGISTRY,
+)
 VALUES = Gauge("responder_values", "Challenge values in place", registry=REGISTRY)
 OLDEST = Gauge("responder_oldest_value_age_seconds", "Age of the oldest value in place; 0 if none", registry=REGISTRY)
 TOKENS = Gauge(

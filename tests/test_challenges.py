@@ -213,6 +213,36 @@ async def test_an_outage_is_told_once(running: Control) -> None:
     ] == [(log["event"], log.get("reason", "").rpartition(": ")[2]) for log in logs]
 
 
+async def test_a_database_that_can_only_be_read(running: Control) -> None:
+    """
+    The condition and the log follow what can be written: reading and looking for expired values, which go well all the
+    time, do not end the outage.
+    """
+    await until(lambda: "ok" == running.challenges.condition)
+    with structlog.testing.capture_logs() as logs:
+        with running.store.filled():
+            _, token = await running.mint(HOST)
+            with pytest.raises(StoreUnavailable):
+                await running.challenges.present(token, grant(HOST), "v", client=HERE)
+            proofs = running.store.proofs
+            await until(lambda: running.store.proofs > proofs + 20)  # each comes after a look at everything else
+            assert "failed: cannot use the database x.db: the disk is full: make room" == running.challenges.condition
+            assert 1 == len(logs)
+        await until(lambda: "ok" == running.challenges.condition)
+
+    assert "changes can be made again" == logs[-1]["event"]
+    assert 2 == len(logs)
+
+
+async def test_an_idle_service_notices_that_nothing_can_be_written(tmp_path: Path, url: str) -> None:
+    """Before any client asks for a change: it tries from time to time."""
+    pace = Pace(follow=0.01, sweep=0.01, settled=0.02, prove=0.05)
+    async with control(tmp_path, url, pace=pace) as running:
+        with running.store.filled():
+            await until(lambda: running.challenges.condition.startswith("failed: "))
+        await until(lambda: "ok" == running.challenges.condition)
+
+
 async def test_fault_of_ours(running: Control) -> None:
     """A fault of the program ends the writer, so that the process is started afresh; nobody is told a lie."""
     _, token = await running.mint(HOST)

@@ -179,7 +179,7 @@ async def test_parts_work_together(process: Process, monkeypatch: pytest.MonkeyP
         assert body["serial"] == next(iter(snapshots[-1])).serial
         assert bytes((len(VALUE),)) + VALUE.encode() in served
         sandbox = "incomplete: no Landlock, no seccomp, no user of its own"  # of the nameserver's end in this process
-        assert (200, {"store": "ok", "database": "ok", "sandbox": sandbox}) == well
+        assert (200, {"store": "ok", "writing": "ok", "database": "ok", "sandbox": sandbox}) == well
         assert 503 == ready  # no nameserver answers on the port in the settings
         assert 200 == (await request(process, "admin", "GET", "/livez"))[0]
 
@@ -353,7 +353,9 @@ async def test_a_database_that_is_gone_at_a_restart(process: Process) -> None:
         answers["/readyz"][0],
         json.loads(answers["/readyz"][1])["store"],
     )
-    assert {"dns_udp", "dns_tcp"} == {*json.loads(answers["/readyz?exclude=store"][1])}
+    checks = json.loads(answers["/readyz?exclude=store"][1])
+    assert {"dns_udp", "dns_tcp", "writing", "database", "sandbox"} == {*checks}
+    assert "failed: the service is waiting for its database" == checks["writing"]
     assert "responder_database_up 0.0" in metrics[1].splitlines()
     assert ["it is not there any more: put it back, or restart the service for a new one"] == [
         entry["reason"] for entry in logged if "waiting for the database" in entry["event"]

@@ -41,11 +41,18 @@ class Health(Protocol):
 class Away:
     """In the place of a store that does not answer yet."""
 
+    REASON = "the service is waiting for its database"
+
     async def ping(self) -> None:
-        raise StoreUnavailable("the service is waiting for its database")
+        raise StoreUnavailable(self.REASON)
 
     async def statistics(self, *, now: datetime) -> Statistics:
-        raise StoreUnavailable("the service is waiting for its database")
+        raise StoreUnavailable(self.REASON)
+
+    @staticmethod
+    def condition() -> str:
+        """Of everything that is known only with a database."""
+        return f"failed: {Away.REASON}"
 
 
 def build_admin(
@@ -77,7 +84,7 @@ def build_admin(
     async def readyz(request: web.Request) -> web.Response:
         # A load balancer that asks for the database's health, too, would end DNS when only the database is gone. For
         # the same reason, what DNS does not need at all counts only if somebody asks for it.
-        excluded, included = _named(request, "exclude", probes), _named(request, "include", conditions)
+        excluded, included = _named(request, exclude=probes, include=conditions)
         asked = [name for name in probes if name not in excluded]
         results = dict(zip(asked, await asyncio.gather(*(probes[name]() for name in asked)), strict=True))
         shown = {name: condition() for name, condition in conditions.items()}
@@ -92,6 +99,8 @@ def build_admin(
         answering, behind = lag()
         metrics.NAMESERVERS.set(answering)
         metrics.LAG.set(behind)
+        for name, condition in conditions.items():
+            metrics.CONDITION.labels(name).set(is_ok(condition()))
         return web.Response(body=metrics.expose(), headers={"Content-Type": metrics.CONTENT_TYPE})
 
     app = web.Application(middlewares=[answer_with_problems])
@@ -107,12 +116,16 @@ def is_ok(result: str) -> bool:
     return result.partition(":")[0] == "ok"
 
 
-def _named(request: web.Request, parameter: str, known: Collection[str]) -> set[str]:
-    """The checks that a request names in *parameter*. Raises `InvalidRequest`."""
-    named = {*request.query.getall(parameter, [])}
-    if unknown := sorted(named - {*known}):
-        raise InvalidRequest([f"{parameter}: there is no check {name!r}, but {', '.join(known)}" for name in unknown])
-    return named
+def _named(request: web.Request, **known: Collection[str]) -> list[set[str]]:
+    """The checks that a request names, for each parameter of those that are *known*. Raises `InvalidRequest`."""
+    named = {parameter: {*request.query.getall(parameter, [])} for parameter in known}
+    if faults := [
+        f"{parameter}: there is no check {name!r}, but {', '.join(known[parameter])}"
+        for parameter, names in named.items()
+        for name in sorted(names - {*known[parameter]})
+    ]:
+        raise InvalidRequest(faults)
+    return [*named.values()]
 
 
 async def _measure(store: Health) -> None:

@@ -12,6 +12,7 @@ import click
 
 from responder.cli.context import OUTPUT, Access, Context, ended_by_signals, print_json
 from responder.cli.parameters import Text
+from responder.cli.running import readiness
 from responder.config import Endpoint, Settings, ZoneSettings
 from responder.errors import Invalid, InvalidRequest
 from responder.names import Name
@@ -83,7 +84,7 @@ def check(
     Without HOST, only the zones and the API are looked at. Exit status 1 if anything has to be mended.
     """
     # Imports more than any other command, and most commands are not this one.
-    from responder.doctor import Api, Case, Policy, system_resolvers
+    from responder.doctor import Api, Case, Policy, Service, system_resolvers
 
     settings = context.settings
     address, resolver_port = resolver if resolver is not None else (None, 53)
@@ -102,6 +103,10 @@ def check(
             port=port,
             write=store if write else None,
             api=Api.of(settings.api),
+            service=Service(
+                await asyncio.to_thread(readiness, settings.admin.listen),
+                [] if store is None else await store.warnings(),
+            ),
         )
         with ended_by_signals():
             return await _examine(case, output)

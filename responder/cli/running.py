@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from http.client import HTTPConnection, HTTPException
 
 from responder.config import Endpoint
@@ -32,6 +33,15 @@ def is_running(listen: Sequence[Endpoint]) -> bool:
     be a service whose control process is away.
     """
     return any(_is_one(endpoint.reachable) for endpoint in listen)
+
+
+def readiness(listen: Sequence[Endpoint]) -> dict[str, str]:
+    """The checks of the service that runs, each "ok" or what is wrong; none if it does not answer."""
+    for endpoint in listen:
+        with suppress(OSError, HTTPException, ValueError):
+            _, checks = ask(endpoint.reachable, "/readyz")
+            return {name: str(result) for name, result in checks.items()}
+    return {}
 
 
 def _is_one(admin: Endpoint) -> bool:

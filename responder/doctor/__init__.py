@@ -11,6 +11,7 @@ it presents a value, to see it arrive, and cleans it up. How its findings are pr
     `authorities`   CAA, whose meaning is in `caa`
     `probe`         a value of our own
     `api`           whether clients find the API; `visit` is one request to it
+    `service`       what the service on this machine reports of itself
     `questions`     one question to one server
     `report`        ticks, notes and crosses
 """
@@ -19,6 +20,7 @@ from responder.doctor.api import Api
 from responder.doctor.caa import Policy
 from responder.doctor.examination import Case, Patient, examine
 from responder.doctor.report import Check, Finding, Mark, Mend, Section
+from responder.doctor.service import Service
 from responder.doctor.walk import system_resolvers
 
 __all__ = [
@@ -31,6 +33,7 @@ __all__ = [
     "Patient",
     "Policy",
     "Section",
+    "Service",
     "examine",
     "system_resolvers",
 ]

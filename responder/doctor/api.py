@@ -13,16 +13,13 @@ from datetime import UTC, datetime
 from cryptography import x509
 
 from responder.config import ApiSettings
-from responder.doctor.report import Check, Finding, Mark, cross, note, tick
+from responder.doctor.report import LOG, Check, Finding, Mark, cross, note, tick
 from responder.doctor.visit import Place, Shown, Visit, visit
 from responder.doctor.walk import Walk
 from responder.tls.keypair import is_self_signed, issuer, refusal
 
 LATE = 0.2
 """Part of its lifetime that is left of a certificate that should have been renewed; ours is after two thirds."""
-
-_LOG = "journalctl -u responder -p warning"
-"""Shows what went wrong of late, where the service runs under systemd."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +88,7 @@ def _judge_certificate(api: Api, shown: Shown) -> Finding:
 
 def _cross(api: Api, text: str) -> Finding:
     if api.mode == "acme":
-        return cross(Check.CERTIFICATE, text, "the service renews it, and its log has the reason why it has not:", _LOG)
+        return cross(Check.CERTIFICATE, text, "the service renews it, and its log has the reason why it has not:", LOG)
     show = f"openssl s_client -connect {api.place.host}:{api.place.port} -servername {api.place.host} </dev/null"
     instruction = "renew it where it comes from; then this shows the new one:"
     return cross(Check.CERTIFICATE, text, instruction, f"{show} | openssl x509 -noout -dates")

@@ -11,6 +11,7 @@ it presents a value, to see it arrive, and cleans it up. How its findings are pr
     `authorities`   CAA, whose meaning is in `caa`
     `probe`         a value of our own
     `api`           whether clients find the API; `visit` is one request to it
+    `service`       what the service on this machine reports of itself
     `questions`     one question to one server
     `report`        ticks, notes and crosses
 """
@@ -25,11 +26,12 @@ from functools import partial
 from uuid import UUID
 
 from responder.config import ZoneSettings
-from responder.doctor import api, authorities, delegation, hostname, nameservers, probe
+from responder.doctor import api, authorities, delegation, hostname, nameservers, probe, service
 from responder.doctor.api import Api
 from responder.doctor.caa import Policy
 from responder.doctor.questions import DNS_PORT, Asker, Server
 from responder.doctor.report import Check, Finding, Mark, Mend, Section
+from responder.doctor.service import Service
 from responder.doctor.walk import Walk, system_resolvers
 from responder.errors import CannotExamine, ResponderError
 from responder.names import Name
@@ -47,6 +49,7 @@ __all__ = [
     "Patient",
     "Policy",
     "Section",
+    "Service",
     "examine",
     "system_resolvers",
 ]
@@ -67,8 +70,8 @@ class Patient:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
     """
-    What to look at, and from where. Without an *api*, that is left out; *serving* is what the whole configuration
-    serves.
+    What to look at, and from where. Without an *api* or a *service*, that is left out; *serving* is what the whole
+    configuration serves.
 
     *resolvers* are tried in order, at *resolver_port*; every other server is asked at *port*. Values are presented
     only with a store to *write* to.
@@ -84,6 +87,7 @@ class Case:
     port: int = DNS_PORT
     write: Store | None = None
     api: Api | None = None
+    service: Service | None = None
 
 
 async def examine(case: Case, *, waiting: Callable[[str], None], found: Callable[[Section], None]) -> list[Section]:
@@ -108,6 +112,9 @@ async def _examine(case: Case, walk: Walk, found: Callable[[Section], None]) -> 
     serving: dict[Name, list[Server]] = {}
     first = [_examine_zone(case, walk, zone, serving) for zone in case.zones]
     zones = await _in_order([*first, *([_examine_api(walk, case.api)] if case.api is not None else [])], found)
+    if case.service is not None and (findings := service.examine(case.service)):
+        zones.append(Section("the service", tuple(findings)))
+        found(zones[-1])
     hosts = await _in_order((_examine_host(case, walk, patient, serving) for patient in case.patients), found)
     return [*zones, *hosts]
 

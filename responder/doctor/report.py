@@ -45,6 +45,11 @@ class Check(Enum):
     PROBE = "probe value"
     API = "API"
     CERTIFICATE = "certificate"
+    DATABASE = "database"
+
+
+LOG = "journalctl -u responder -p warning"
+"""Shows what went wrong of late, where the service runs under systemd."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,7 +94,7 @@ class Networks(TypeDecorator[tuple[Network, ...]]):
         return tuple(parse_network(text) for text in value)
 
 
-REVISION = "0008"
+REVISION = "0009"
 """The step of `migrations/` that makes this schema."""
 
 metadata = MetaData(
@@ -117,6 +117,14 @@ origin = Table(
     Column("id", UuidText, primary_key=True),
     # None in a database that was made before there was this table.
     Column("created_at", Instant),
+)
+
+# One row, written to prove that changes can be made.
+probe = Table(
+    "probe",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("octets", LargeBinary, nullable=False),
 )
 
 zones = Table(

@@ -14,7 +14,7 @@ import sqlite3
 import stat
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from time import monotonic, sleep
 from typing import ParamSpec, TypeVar
@@ -49,6 +49,7 @@ _FAULTS = {
     "SQLITE_CANTOPEN": "it cannot be opened: check that it exists and that this user may read and write it",
     "SQLITE_CORRUPT": "it is damaged: restore it from a backup",
     "SQLITE_FULL": "the disk is full: make room on it",
+    "SQLITE_IOERR_SHMSIZE": "the disk is full: make room on it",
     "SQLITE_IOERR": "reading or writing it failed: check the disk",
     "SQLITE_NOTADB": "it is not an SQLite database: check {setting}",
     "SQLITE_PERM": "permission denied: check that this user may read and write it",
@@ -95,7 +96,7 @@ class SQLite(Database):
         return await _on(self._readers, lambda: self._run(self._engine, lambda db: work(db, *args, **kwargs)))
 
     async def write(self, work: Work[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        return await _on(self._writer, lambda: self._run(self._writing, lambda db: work(db, *args, **kwargs)))
+        return await _on(self._writer, lambda: self._write(lambda db: work(db, *args, **kwargs)))
 
     async def migrate(self, work: Work[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         return await _on(self._writer, lambda: self._migrate(lambda db: work(db, *args, **kwargs)))
@@ -126,6 +127,19 @@ class SQLite(Database):
         with self._explaining(), engine.connect() as connection, connection.begin():
             self._check_files()
             return work(connection)
+
+    def _write(self, work: Callable[[Connection], T]) -> T:
+        try:
+            return self._run(self._writing, work)
+        except StoreUnavailable as fault:
+            if fault.__cause__ is not None and _code(fault.__cause__) == "SQLITE_FULL":
+                self._empty_log()
+            raise
+
+    def _empty_log(self) -> None:
+        """Move what the write-ahead log holds to the database, so that the next write finds room in it."""
+        with suppress(SQLAlchemyError, sqlite3.Error), self._engine.connect() as connection:
+            _pragma(connection, "wal_checkpoint(PASSIVE)")
 
     def _migrate(self, work: Callable[[Connection], T]) -> T:
         with self._explaining(), self._writing.connect() as connection:
@@ -251,10 +265,15 @@ def _pragma(connection: Connection, setting: str) -> None:
 
 
 def _explain(error: Exception) -> str:
+    code = _code(error)
+    known = _FAULTS.get(code) or _FAULTS.get("_".join(code.split("_")[:2]))
+    return known or f"a statement failed ({code}): report this as a fault of the program"
+
+
+def _code(error: BaseException) -> str:
+    """The name of SQLite's result code."""
     cause = error.orig if isinstance(error, DBAPIError) else error
-    code: str = getattr(cause, "sqlite_errorname", type(cause).__name__)
-    primary = "_".join(code.split("_")[:2])
-    return _FAULTS.get(primary, f"a statement failed ({code}): report this as a fault of the program")
+    return getattr(cause, "sqlite_errorname", type(cause).__name__)
 
 
 def _identity(file: Path, *, may_be_empty: bool) -> _Identity | None:

@@ -30,6 +30,7 @@ from responder.store import (
     migration,
     nodes,
     origin,
+    probe,
     schema,
     statics,
     statistics,
@@ -123,6 +124,10 @@ class Store:
     async def ping(self) -> None:
         """Prove that the database answers, with the smallest read there is."""
         await self._database.read(_ping)
+
+    async def prove_writable(self) -> None:
+        """Prove that changes can be made, with a write of the size of a present. Raises `StoreUnavailable`."""
+        await self._database.write(probe.prove)
 
     async def register_zones(self, digests: Mapping[Name, str | None], *, now: datetime) -> None:
         """

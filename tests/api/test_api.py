@@ -9,7 +9,7 @@ import json
 import logging
 import math
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -995,10 +995,12 @@ async def test_what_the_description_allows(served: Api) -> None:
 # The admin listener
 
 
-def admin(running: Control, *ports: int, apex: Name = APEX) -> web.Application:
+def admin(
+    running: Control, *ports: int, apex: Name = APEX, conditions: Mapping[str, Callable[[], str]] | None = None
+) -> web.Application:
     """The application of the admin listener, which asks nameservers on these *ports*."""
     nameservers = [("127.0.0.1", port) for port in ports]
-    return build_admin(running.store, apex, nameservers, lag=running.publisher.lag, conditions={})
+    return build_admin(running.store, apex, nameservers, lag=running.publisher.lag, conditions=conditions or {})
 
 
 @asynccontextmanager
@@ -1130,6 +1132,29 @@ async def test_ready_at_every_address(running: Control, monkeypatch: pytest.Monk
 def _brief(reply: tuple[int, dict[str, str]]) -> tuple[int, str, str]:
     status, checks = reply
     return status, checks["dns_tcp"], checks["dns_udp"][:6]
+
+
+async def test_conditions(running: Control) -> None:
+    """What DNS does not need is reported, and is a metric, but fails only the check of those who ask for it by name."""
+    conditions = {"writing": lambda: "failed: the disk is full", "database": lambda: "ok"}
+    async with nameserver(running) as dns_port, listening(admin(running, dns_port, conditions=conditions)) as port:
+        well = {
+            "store": "ok",
+            "dns_udp": "ok",
+            "dns_tcp": "ok",
+            "database": "ok",
+            "writing": "failed: the disk is full",
+        }
+        assert (200, well) == await get(port, "/readyz")
+        assert (200, well) == await get(port, "/readyz?include=database")
+        assert (503, well) == await get(port, "/readyz?include=writing&include=database")
+        assert 503 == (await get(port, "/readyz?exclude=store&include=writing"))[0]
+        status, problem = await get(port, "/readyz?include=store&exclude=writing")
+        assert 400 == status
+        assert "exclude: there is no check 'writing', but store, dns_udp, dns_tcp" in str(problem)
+        assert "include: there is no check 'store', but writing, database" in str(problem)
+        samples = await _samples(port)
+    assert (0, 1) == tuple(samples[f"responder_condition_ok {name}"] for name in ("writing", "database"))
 
 
 async def test_metrics(served: Api) -> None:

@@ -42,6 +42,8 @@ hostmaster = "hostmaster@example.com"
 "ns1.{apex}" = ["{ns1}"]
 [api]
 listen = ["127.0.0.1:{api}"]
+[admin]
+listen = []
 [database]
 url = "sqlite+aiosqlite:///{directory}/responder.db"
 """

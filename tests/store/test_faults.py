@@ -10,24 +10,26 @@ import sqlite3
 import stat
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import text
 
 from responder.errors import StoreUnavailable
 from responder.store import SchemaState, Store, sqlite
+from tests.support.disks import Disk, disk
 from tests.support.keypairs import key_pair
 from tests.support.places import ROOT
 from tests.support.ports import free_port
 from tests.support.postgres import PostgresServer, database_url, new_server
 from tests.support.stores import APEX, DAY, NOW, START, new_token, store
 
-__all__ = ["database_url", "store"]
+__all__ = ["database_url", "disk", "store"]
 
 NOBODY = 65534
 
@@ -304,6 +306,54 @@ async def test_a_file_that_somebody_else_is_making(tmp_path: Path, monkeypatch: 
 
         assert not other.in_transaction
         await store.close()
+
+
+async def repeated(attempt: Callable[[], Coroutine[Any, Any, object]]) -> None:
+    for _ in range(100):
+        await attempt()
+
+
+async def test_a_disk_that_fills_up(disk: Disk) -> None:
+    """Nothing can be changed, also not as a proof that it can; everything can be read; and room ends that at once."""
+    store = await Store.open(f"sqlite+aiosqlite:///{disk.directory / 'responder.db'}")
+    await store.register_zones({APEX: None}, now=NOW)
+    await store.prove_writable()
+    disk.fill()
+
+    for attempt in (store.prove_writable, lambda: store.mint(new_token("some"))):
+        with pytest.raises(StoreUnavailable, match="the disk is full: make room on it"):
+            await repeated(attempt)  # there may be some room left in the file
+    await store.ping()
+    assert {APEX: START} == await store.serials()
+
+    disk.empty()
+    await store.prove_writable()
+    await store.mint(new_token("some"))
+    await store.close()
+
+
+async def test_a_log_that_fills_the_disk(disk: Disk) -> None:
+    """What is in the write-ahead log is moved to the database when there is no room for more: then there is again."""
+    url = f"sqlite+aiosqlite:///{disk.directory / 'responder.db'}"
+    store = await Store.open(url)
+    await store.prove_writable()
+    await store.close()  # now the database itself has all the pages that it needs
+    store = await Store.open(url)
+    disk.fill(leave=400_000)
+    for _ in range(3):
+        with pytest.raises(StoreUnavailable):
+            await repeated(store.prove_writable)
+        await store.prove_writable()
+    await store.close()
+
+
+async def test_a_start_on_a_full_disk(disk: Disk) -> None:
+    """Where not even the index of the log has room, the reason is named, and nothing is blamed on the disk itself."""
+    url = f"sqlite+aiosqlite:///{disk.directory / 'responder.db'}"
+    await (await Store.open(url)).close()
+    disk.fill()
+    with pytest.raises(StoreUnavailable, match="the disk is full: make room on it"):
+        await Store.open(url)
 
 
 async def test_a_full_disk(tmp_path: Path) -> None:

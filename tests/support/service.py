@@ -47,7 +47,7 @@ DIGEST = "5f"
 
 LIFETIME = timedelta(hours=24)
 
-QUICK = Pace(follow=0.01, sweep=0.01)
+QUICK = Pace(follow=0.01, sweep=0.01, settled=0.02)
 """The writer looks around all the time."""
 
 CONFIGURATION = """
@@ -142,6 +142,8 @@ class BrittleStore(Store):
 
     fault: Exception | None = None
     apply_fault: Exception | None = None
+    full: Exception | None = None
+    proofs = 0
 
     def __init__(self, database: Any) -> None:
         super().__init__(database)
@@ -157,6 +159,15 @@ class BrittleStore(Store):
             yield
         finally:
             self.fault = None
+
+    @contextmanager
+    def filled(self) -> Iterator[None]:
+        """For as long as this lasts the database can be read, and takes no change."""
+        self.full = self.apply_fault = StoreUnavailable("cannot use the database x.db: the disk is full: make room")
+        try:
+            yield
+        finally:
+            self.full = self.apply_fault = None
 
     def break_apply(self, fault: Exception) -> None:
         """From now on, `apply` alone fails."""
@@ -185,6 +196,13 @@ class BrittleStore(Store):
     async def statistics(self, *, now: datetime) -> Statistics:
         self._fail()
         return await super().statistics(now=now)
+
+    async def prove_writable(self) -> None:
+        self.proofs += 1
+        self._fail()
+        if self.full is not None:
+            raise self.full
+        await super().prove_writable()
 
     async def ping(self) -> None:
         self._fail()

@@ -1,0 +1,38 @@
+"""What the service on this machine reports of itself, and what its database lacks to be as safe as it should be."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from responder.doctor.report import LOG, Check, Finding, cross, note, tick
+
+_DATABASE = ("store", "writing", "database")
+"""Of its checks, those about the database. DNS and the API are looked at from outside."""
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """
+    The *checks* of its readiness, each "ok" or what is wrong; none if it was not asked, or does not answer. *warnings*
+    are those of the store.
+    """
+
+    checks: Mapping[str, str]
+    warnings: Sequence[str] = ()
+
+
+def examine(service: Service) -> list[Finding]:
+    """A finding for each thing that is wrong; a tick if the service can make changes."""
+    found = [_judge(name, service.checks[name]) for name in _DATABASE if service.checks.get(name, "ok") != "ok"]
+    if service.checks.get("writing") == "ok" and not found:
+        found.append(tick(Check.DATABASE, "the service on this machine can store changes"))
+    return [*found, *(note(Check.DATABASE, warning) for warning in service.warnings)]
+
+
+def _judge(name: str, result: str) -> Finding:
+    if result.startswith("new: "):
+        return note(Check.DATABASE, f"it is {result}")
+    text = result.removeprefix("failed: ")
+    what = "changes cannot be stored" if name == "writing" else "the service cannot use it"
+    return cross(Check.DATABASE, f"{what}: {text}", "once that is fixed, the log reports that it is over:", LOG)
