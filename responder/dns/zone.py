@@ -39,7 +39,7 @@ class Static:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of everything in it, in hexadecimal digits, the same for the same records in whatever order."""
+        """SHA-256 of everything in it, in hexadecimal digits, the same for the same records in any order."""
         parts = sorted((r.owner.wire, int(r.type), r.ttl, sorted(r.rdatas)) for r in self.rrsets)
         return hashlib.sha256(repr((self.apex.wire, self.txt_ttl, parts)).encode()).hexdigest()
 

@@ -112,7 +112,7 @@ class Membership:
         """
         Renew the lease once. Raises `NodeNameTaken`, `StoreUnavailable`.
 
-        A node that is alone takes the lease at its start, whoever has it: that was this service before it was killed,
+        A node that is alone takes the lease at its start from any other: that was this service before it was killed,
         and must not keep it from starting again.
         """
         begun, has_news, self._has_news = self.clock(), self._has_news, False

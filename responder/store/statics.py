@@ -32,7 +32,7 @@ def begin(connection: Connection, digests: Mapping[Name, str], *, now: datetime)
         raise NotFound(f"there is no zone {min(map(str, missing))}")
     if differing := _differing(connection, digests):
         connection.execute(_SET, [{"zone": zone_id, "digest": digests[apex]} for zone_id, apex in differing.items()])
-    # The apex in the journal tells the other nodes of it.
+    # Other nodes notice it by the apex in the journal.
     return journal.advance(connection, locked, {zone_id: {apex: None} for zone_id, apex in differing.items()}, now=now)
 
 
