@@ -21,6 +21,8 @@ COPY --from=build /opt/responder /opt/responder
 ENV PATH=/opt/responder/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 # Nameservers run as responder-dns where the supervisor may change their user; docs/operations.md has the way to allow that.
 USER responder
+# Where the service keeps the configuration of its last start, in case the next one cannot be used.
+ENV STATE_DIRECTORY=/var/lib/responder
 # The database: with a read-only root file system this stays writable.
 VOLUME ["/var/lib/responder"]
 EXPOSE 53/udp 53/tcp 443/tcp

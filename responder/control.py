@@ -21,11 +21,11 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from responder import logs, metrics
-from responder.api import Away, Health, Runner, build_admin, build_api, build_runner
+from responder.api import Away, Health, Places, Runner, build_admin, build_api, build_runner
 from responder.api.tls import ServerTls
 from responder.certificate.files import Files
 from responder.challenges import Challenges
-from responder.config import Settings
+from responder.config import ApiSettings, DnsSettings, Endpoint, Settings
 from responder.dns.cookies import DAY, daily_keys
 from responder.errors import CannotStart, ResponderError, StoreUnavailable
 from responder.feed import Publisher, fail
@@ -37,6 +37,7 @@ from responder.nodes.membership import RENEW_INTERVAL
 from responder.nodes.staleness import Staleness, asking
 from responder.process.child import Lifeline, run
 from responder.process.lifeline import Word
+from responder.process.listeners import is_here
 from responder.process.scheduling import take_short_turns
 from responder.store import SchemaState, Store
 from responder.store.schema import REVISION
@@ -83,12 +84,11 @@ async def main(orders: dict[str, Any], lifeline: Lifeline, stop: asyncio.Event) 
             for sock in chain(*sockets.values()):
                 stack.callback(sock.close)
             feed = await _attend_nameservers(settings, lifeline, orders["nameservers"], stack)
-            again, outlived = orders["restarts"] > 0, len(orders["nameservers"])
-            store = await (_open_again(settings, sockets["admin"], outlived, feed, stop) if again else _open(settings))
+            store = await _open_in_time(settings, orders, sockets["admin"], feed, lifeline, stop)
             if store is None:
                 return
             feed.stores.append(store)
-            writer = await _start(settings, store, feed, sockets, orders["instance"], stack)
+            writer = await _start(settings, store, feed, sockets, orders, stack)
             lifeline.ready()
             metrics.RESTARTS.labels("control").inc(orders["restarts"])
             _log.info(
@@ -154,23 +154,34 @@ async def _open(settings: Settings) -> Store:
     return await Store.open(settings.database.url, auto_upgrade=settings.database.auto_upgrade)
 
 
-async def _open_again(
-    settings: Settings, admin: list[socket.socket], nameservers: int, feed: _Feed, stop: asyncio.Event
+async def _open_in_time(
+    settings: Settings,
+    orders: dict[str, Any],
+    admin: list[socket.socket],
+    feed: _Feed,
+    lifeline: Lifeline,
+    stop: asyncio.Event,
 ) -> Store | None:
     """
-    The store that there was when the service started, once it answers; None if it is time to stop before that.
+    The store, once it answers; None if it is time to stop before that. At the first start, a file must open at once.
 
-    *nameservers* go on with what was in it, and the *admin* listeners tell so: whoever probes must not end DNS. One
-    that is gone must not be made anew: they would forget all of that.
+    The *admin* listeners report the wait: what probes must not end the service for it. When this process is started
+    again, nameservers go on with what was in the store, and one that is gone must not be made anew: they would forget
+    all of that.
     """
-    outage = Outage(_log, "waiting for the database: DNS goes on with what is in memory", "the database answers again")
+    again, nameservers = orders["restarts"] > 0, len(orders["nameservers"])
+    if not again and settings.database.path is not None:
+        return await _open(settings)
+    meanwhile = "DNS goes on with what is in memory" if again else "DNS is not answered before"
+    outage = Outage(_log, f"waiting for the database: {meanwhile}", "the database answers again")
     answering = False
     async with AsyncExitStack() as stack:
         while not stop.is_set():
             try:
-                store = await _reopen(settings)
+                store = await (_reopen(settings) if again else _open(settings))
             except StoreUnavailable as fault:
                 outage.goes_on(str(fault))
+                lifeline.waiting()
             else:
                 outage.is_over()
                 return store
@@ -181,6 +192,8 @@ async def _open_again(
                     "writing": Away.condition,
                     "database": Away.condition,
                     "sandbox": feed.publisher.sandbox,
+                    "configuration": lambda: _configuration(orders["faults"]),
+                    "certificate": Away.condition,
                 }
                 runner = _admin(settings, Away(), lambda: (nameservers, 0), conditions)
                 await _listen(runner, [sock.dup() for sock in admin], None, stack)
@@ -200,7 +213,7 @@ async def _start(
     store: Store,
     feed: _Feed,
     sockets: dict[str, list[socket.socket]],
-    instance: str,
+    orders: dict[str, Any],
     stack: AsyncExitStack,
 ) -> asyncio.Task[None]:
     """Start all the rest; what stops it again is pushed on *stack*. Returns the task of the one writer."""
@@ -227,7 +240,7 @@ async def _start(
     publisher.read_from(store.snapshot)
     if settings.dns.cookies:
         await stack.enter_async_context(_running(_renew_cookie_keys(publisher, await store.key("dns cookies"))))
-    nodes = Nodes(_membership(settings, store, instance), settings.propagation.deadline)
+    nodes = Nodes(_membership(settings, store, orders["instance"]), settings.propagation.deadline)
     with contextlib.suppress(StoreUnavailable):  # such as a full disk: DNS starts nevertheless, and it is tried again
         await nodes.membership.join()
     challenges = Challenges(
@@ -263,11 +276,13 @@ async def _start(
         max_lifetime=timedelta(seconds=settings.values.max_lifetime),
     )
     tls = await _start_tls(settings, store, challenges, stack)
-    await _listen(build_runner(api, name="api", drain=DRAIN), sockets["api"], tls, stack)
+    await _listen(build_runner(api, name="api", drain=DRAIN), sockets["api"], tls.context if tls else None, stack)
     conditions = {
         "writing": lambda: challenges.condition,
         "database": lambda: origin.condition(_now()),
         "sandbox": publisher.sandbox,
+        "configuration": lambda: _configuration(orders["faults"]),
+        "certificate": lambda: "ok" if tls is None else tls.refusal(now=_now()) or "ok",
     }
     await _listen(_admin(settings, store, publisher.lag, conditions), sockets["admin"], None, stack)
     return writer
@@ -335,9 +350,25 @@ def _listen_url(settings: Settings) -> str | None:
 def _admin(
     settings: Settings, store: Health, lag: Callable[[], tuple[int, int]], conditions: Mapping[str, Callable[[], str]]
 ) -> Runner:
-    dns = [(endpoint.host, endpoint.port) for endpoint in (listen.reachable for listen in settings.dns.listen)]
-    admin = build_admin(store, settings.statics[0].apex, dns, lag=lag, conditions=conditions)
+    scheme = "http" if settings.api.tls == "off" else "https"
+    places = Places(
+        lambda: [(place.host, place.port) for place in _here(settings.dns)],
+        lambda: [f"{scheme}://{place}" for place in _here(settings.api)],
+    )
+    admin = build_admin(store, settings.statics[0].apex, places, lag=lag, conditions=conditions)
     return build_runner(admin, name="admin", drain=DRAIN)
+
+
+def _here(section: DnsSettings | ApiSettings) -> list[Endpoint]:
+    """Where this machine reaches what listens, without addresses that may come later and are not here now."""
+    return [each.reachable for each in section.listen if not section.free_bind or is_here(each.host)]
+
+
+def _configuration(faults: Sequence[str]) -> str:
+    """Whether the service runs with its configuration, for the readiness check."""
+    return (
+        f"not in use, but the one of an earlier start, because it has faults: {'; '.join(faults)}" if faults else "ok"
+    )
 
 
 async def _listen(
@@ -365,7 +396,7 @@ def _signatures(settings: Settings) -> Signatures | None:
 
 async def _start_tls(
     settings: Settings, store: Store, challenges: Challenges, stack: AsyncExitStack
-) -> ssl.SSLContext | None:
+) -> ServerTls | None:
     """What the API needs to speak TLS, and who keeps its certificate; the API answers whether there is one or not."""
     if settings.api.tls == "off":
         return None
@@ -380,7 +411,7 @@ async def _start_tls(
     await keeper.load()
     await stack.enter_async_context(_running(keeper.run()))
     await stack.enter_async_context(_running(tls.watch(_now)))
-    return tls.context
+    return tls
 
 
 @asynccontextmanager

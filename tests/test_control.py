@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from http.client import HTTPConnection
 from pathlib import Path
@@ -63,14 +63,20 @@ class Process:
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     relay: feed.Relay = field(default_factory=feed.Relay)
     feeds: feed.Feeds = field(default_factory=feed.Feeds)
+    _heard: list[Word] = field(default_factory=list)
+
+    @property
+    def heard(self) -> list[Word]:
+        """What it has reported to its supervisor so far."""
+        with suppress(BlockingIOError):
+            while message := lifeline.receive_text(self.supervisor):
+                self._heard.append(message.word)
+        return self._heard
 
     @property
     def is_ready(self) -> bool:
-        """Whether it has told its supervisor so."""
-        try:
-            return bool(self.supervisor.recv(64, socket.MSG_DONTWAIT | socket.MSG_PEEK))
-        except BlockingIOError:
-            return False
+        """Whether it has reported that to its supervisor."""
+        return Word.ALIVE in self.heard
 
     def introduce(self) -> None:
         """Have it and the nameserver's end of the feed, which is in this process, know each other."""
@@ -107,6 +113,7 @@ def process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Process
                 "sockets": numbers,
                 "nameservers": [],
                 "restarts": 0,
+                "faults": [],
                 "instance": "first",
             },
             ports,
@@ -179,7 +186,8 @@ async def test_parts_work_together(process: Process, monkeypatch: pytest.MonkeyP
         assert body["serial"] == next(iter(snapshots[-1])).serial
         assert bytes((len(VALUE),)) + VALUE.encode() in served
         sandbox = "incomplete: no Landlock, no seccomp, no user of its own"  # of the nameserver's end in this process
-        assert (200, {"store": "ok", "writing": "ok", "database": "ok", "sandbox": sandbox}) == well
+        conditions = ("writing", "database", "configuration", "certificate", "api")
+        assert (200, {"store": "ok", "sandbox": sandbox} | dict.fromkeys(conditions, "ok")) == well
         assert 503 == ready  # no nameserver answers on the port in the settings
         assert 200 == (await request(process, "admin", "GET", "/livez"))[0]
 
@@ -330,6 +338,27 @@ async def test_a_database_that_is_away_at_a_restart(process: Process, monkeypatc
     assert "nothing answers there" == logged[0]["reason"]
 
 
+async def test_a_server_that_is_away_at_the_start(process: Process, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PostgreSQL is waited for at the first start, too, and that is reported to the supervisor as long."""
+    monkeypatch.setattr(control, "OPEN_AGAIN", 0.01)
+    url = process.orders["settings"]["database"]["url"]
+    process.orders["settings"]["database"]["url"] = "postgresql+asyncpg://me@127.0.0.1:1/responder"
+    open_store = Store.open
+
+    async def open_in_the_end(server: str, **how: Any) -> Store:
+        return await open_store(url if process.heard.count(Word.WAITING) == 3 else server, **how)
+
+    monkeypatch.setattr(Store, "open", open_in_the_end)
+    with structlog.testing.capture_logs() as logged:
+        async with started(process):
+            pass
+
+    assert ["waiting for the database: DNS is not answered before", "the database answers again"] == [
+        entry["event"] for entry in logged[:2]
+    ]
+    assert "nothing answers there" in logged[0]["reason"]
+
+
 async def test_a_database_that_is_gone_at_a_restart(process: Process) -> None:
     """
     It is not made anew by a process that is started again, which can be told to stop all the while. Who probes it is
@@ -354,7 +383,8 @@ async def test_a_database_that_is_gone_at_a_restart(process: Process) -> None:
         json.loads(answers["/readyz"][1])["store"],
     )
     checks = json.loads(answers["/readyz?exclude=store"][1])
-    assert {"dns_udp", "dns_tcp", "writing", "database", "sandbox"} == {*checks}
+    conditions = {"writing", "database", "sandbox", "configuration", "certificate", "api"}
+    assert {"dns_udp", "dns_tcp"} | conditions == {*checks}
     assert "failed: the service is waiting for its database" == checks["writing"]
     assert "responder_database_up 0.0" in metrics[1].splitlines()
     assert ["it is not there any more: put it back, or restart the service for a new one"] == [

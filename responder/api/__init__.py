@@ -8,7 +8,7 @@ It authenticates, reads the request, and asks `challenges`. `authentication` say
 
 from responder.api.application import build_api, build_runner
 from responder.api.authentication import Authenticator
-from responder.api.health import Away, Health, build_admin
+from responder.api.health import Away, Health, Places, build_admin
 from responder.connections import Runner
 
-__all__ = ["Authenticator", "Away", "Health", "Runner", "build_admin", "build_api", "build_runner"]
+__all__ = ["Authenticator", "Away", "Health", "Places", "Runner", "build_admin", "build_api", "build_runner"]

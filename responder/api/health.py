@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from math import nan
 from typing import Any, Protocol
@@ -13,7 +14,7 @@ import dns.exception
 import dns.flags
 import dns.message
 import dns.rcode
-from aiohttp import web
+from aiohttp import ClientError, ClientSession, web
 
 from responder import metrics
 from responder.api.problems import KIND, ROUTES, answer_with_problems, json_response
@@ -55,10 +56,18 @@ class Away:
         return f"failed: {Away.REASON}"
 
 
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where this machine itself reaches what the service serves now: addresses of nameservers, URLs of the API."""
+
+    nameservers: Callable[[], Sequence[tuple[str, int]]]
+    api: Callable[[], Sequence[str]]
+
+
 def build_admin(
     store: Health,
     apex: Name,
-    nameservers: Sequence[tuple[str, int]],
+    places: Places,
     *,
     lag: Callable[[], tuple[int, int]],
     conditions: Mapping[str, Callable[[], str]],
@@ -66,10 +75,10 @@ def build_admin(
     """
     The application on the admin listener.
 
-    *nameservers* are where our own nameservers answer for *apex*: the readiness check asks them as a resolver would.
-    *lag* says how many nameserver processes answer, and how far the slowest is behind. *conditions* are "ok",
-    perhaps with details behind a colon, or what is wrong: the readiness check reports them, and fails for those that
-    the request includes by name.
+    The readiness check asks the nameservers for *apex* as a resolver would, and the API as its clients do. *lag* is how
+    many nameserver processes answer, and how far the slowest is behind. *conditions* are "ok", perhaps with details
+    behind a colon, or what is wrong: the check reports them, and the API, and fails for those that the request includes
+    by name.
     """
 
     async def livez(_: web.Request) -> web.Response:
@@ -77,17 +86,22 @@ def build_admin(
 
     probes: dict[str, Callable[[], Awaitable[str]]] = {
         "store": lambda: _probe(store.ping()),
-        "dns_udp": lambda: _probe_all(dns.asyncquery.udp, apex, nameservers),
-        "dns_tcp": lambda: _probe_all(dns.asyncquery.tcp, apex, nameservers),
+        "dns_udp": lambda: _probe_all(_ask(dns.asyncquery.udp, apex, *place) for place in places.nameservers()),
+        "dns_tcp": lambda: _probe_all(_ask(dns.asyncquery.tcp, apex, *place) for place in places.nameservers()),
     }
+
+    async def reported() -> dict[str, str]:
+        api = await _probe_all(_ask_api(url) for url in places.api())
+        return {name: condition() for name, condition in conditions.items()} | {"api": api}
 
     async def readyz(request: web.Request) -> web.Response:
         # A load balancer that asks for the database's health, too, would end DNS when only the database is gone. For
         # the same reason, what DNS does not need at all counts only if somebody asks for it.
-        excluded, included = _named(request, exclude=probes, include=conditions)
+        excluded, included = _named(request, exclude=probes, include=(*conditions, "api"))
         asked = [name for name in probes if name not in excluded]
-        results = dict(zip(asked, await asyncio.gather(*(probes[name]() for name in asked)), strict=True))
-        shown = {name: condition() for name, condition in conditions.items()}
+        probing = asyncio.gather(*(probes[name]() for name in asked))
+        shown, outcomes = await asyncio.gather(reported(), probing)
+        results = dict(zip(asked, outcomes, strict=True))
         counted = [*results.values(), *(shown[name] for name in included)]
         response = json_response(results | shown, status=200 if all(map(is_ok, counted)) else 503)
         if response.status == 503:
@@ -99,8 +113,8 @@ def build_admin(
         answering, behind = lag()
         metrics.NAMESERVERS.set(answering)
         metrics.LAG.set(behind)
-        for name, condition in conditions.items():
-            metrics.CONDITION.labels(name).set(is_ok(condition()))
+        for name, condition in (await reported()).items():
+            metrics.CONDITION.labels(name).set(is_ok(condition))
         return web.Response(body=metrics.expose(), headers={"Content-Type": metrics.CONTENT_TYPE})
 
     app = web.Application(middlewares=[answer_with_problems])
@@ -147,9 +161,9 @@ async def _measure(store: Health) -> None:
         metrics.TOKENS.labels(expires).set(count)
 
 
-async def _probe_all(query: Any, apex: Name, nameservers: Sequence[tuple[str, int]]) -> str:
+async def _probe_all(checks: Iterable[Awaitable[None]]) -> str:
     """How it went at every address, or at the first where it went wrong."""
-    results = await asyncio.gather(*(_probe(_ask(query, apex, nameserver)) for nameserver in nameservers))
+    results = await asyncio.gather(*map(_probe, checks))
     return next((result for result in results if result != "ok"), "ok")
 
 
@@ -158,13 +172,18 @@ async def _probe(check: Awaitable[None]) -> str:
     try:
         async with asyncio.timeout(PROBE_DEADLINE):
             await check
-    except (ResponderError, OSError, EOFError, TimeoutError, dns.exception.DNSException) as error:
+    except (ResponderError, OSError, EOFError, TimeoutError, dns.exception.DNSException, ClientError) as error:
         return f"failed: {error}" if isinstance(error, ResponderError) else f"failed: {type(error).__name__}"
     return "ok"
 
 
-async def _ask(query: Any, apex: Name, nameserver: tuple[str, int]) -> None:
-    host, port = nameserver
+async def _ask(query: Any, apex: Name, host: str, port: int) -> None:
     reply = await query(dns.message.make_query(apex.fqdn, "SOA"), host, port=port, timeout=PROBE_DEADLINE)
     if reply.rcode() != dns.rcode.NOERROR or not reply.flags & dns.flags.AA:
         raise Unavailable("the nameserver does not answer for the zone")
+
+
+async def _ask_api(url: str) -> None:
+    async with ClientSession() as session, session.get(f"{url}/health", ssl=False) as response:
+        if response.status != 200:
+            raise Unavailable(f"the API answers with status {response.status}")

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 from collections.abc import Sequence
+from dataclasses import replace
 from http.client import HTTPException
+from pathlib import Path
 
 import click
 import structlog
@@ -12,8 +16,8 @@ import structlog
 from responder import logs
 from responder.cli.context import Context, failures_logged
 from responder.cli.running import ask
-from responder.config import ApiSettings, DatabaseSettings, Endpoint
-from responder.errors import InvalidConfiguration, Unavailable
+from responder.config import ApiSettings, DatabaseSettings, Endpoint, Kept, Settings, Sources
+from responder.errors import InvalidConfiguration, ResponderError, StoreUnavailable, Unavailable, faults_of
 from responder.files.keyfile import read_key
 from responder.process import supervisor
 
@@ -26,41 +30,114 @@ _log = structlog.get_logger("serve")
 def serve(context: Context, ready: bool) -> None:  # noqa: FBT001  # an option's name
     """Run the service until SIGTERM."""
     if ready:
-        _ask_whether_ready(context.settings.admin.listen)
+        _ask_whether_ready(_settings_in_force(context).admin.listen)
         return
     logs.configure(level="info", format="auto")  # until the configuration says how
     with failures_logged():
-        supervisor.become(_plan(context))
+        supervisor.become(_choose(context.config))
 
 
-def _plan(context: Context) -> supervisor.Plan:
+def _choose(path: Path | None) -> supervisor.Plan:
     """
-    What to run. What it needs and cannot have is worth a clear line before anything is started: first the sockets, then
-    the database and the key file. Raises what commands raise.
+    The plan of the configuration, or, if that cannot be used, of that of the last start that worked: a service that ran
+    does not end for a typing error. Raises what keeps it from both.
     """
-    settings = context.settings
+    kept = Kept.of(os.environ)
+    last = kept.read()
+    sources: Sources | None = None
+    try:
+        sources = Sources.read(path, os.environ)
+        plan, is_complete = _prepare(sources.load(), has_run=sources == last, patient=last in (None, sources))
+    except ResponderError as fault:
+        if last is None or last == sources:
+            raise
+        return _go_on_with(last, fault)
+    if is_complete:
+        _keep(kept, sources)
+    return plan
+
+
+def _go_on_with(last: Sources, fault: ResponderError) -> supervisor.Plan:
+    """The plan of *last*, because of *fault*, which is raised if that does not work either."""
+    try:
+        plan, _ = _prepare(last.load(), has_run=True, patient=False)
+    except ResponderError:
+        raise fault from None
+    for reason in faults_of(fault):
+        _log.error("the configuration cannot be used; going on with that of the last start", reason=reason)
+    return replace(plan, faults=[*faults_of(fault)])
+
+
+def _keep(kept: Kept, sources: Sources) -> None:
+    try:
+        kept.write(sources)
+    except OSError as fault:
+        if fault.errno != errno.EROFS:  # as in a container without a volume
+            _log.warning("cannot keep the configuration for the next start", reason=fault.strerror)
+
+
+def _prepare(settings: Settings, *, has_run: bool, patient: bool) -> tuple[supervisor.Plan, bool]:
+    """
+    What to run, and whether all that it needs is there. What cannot be had is worth a clear line before anything is
+    made or started: first the sockets, then the database and the key file. Raises what commands raise.
+
+    A service that *has_run* with these settings goes on without what DNS does not need. One that is *patient* waits for
+    a database on a server, once it is started.
+    """
     logs.configure(level=settings.log.level, format=settings.log.format)
+    if settings.api.tls == "files" and not has_run:
+        check_pair(settings.api)
+    plan = _plan(settings)
+    if faults := supervisor.cannot_bind(plan):
+        raise InvalidConfiguration(faults)
+    is_there = _prepare_database(settings.database, patient=patient)
+    key_file = _key_file(settings)
+    if key_file is not None and not has_run:
+        read_key(key_file)
     for warning in settings.warnings():
         _log.warning("the configuration may not do what you expect", reason=warning)
-    key_file = settings.tsig_key_file if settings.dns.update.enabled else None
+    return plan, is_there
+
+
+def _plan(settings: Settings) -> supervisor.Plan:
     dump = settings.model_dump(mode="json")
-    dump["dns"]["update"]["enabled"] = key_file is not None
-    if settings.api.tls == "files":  # later, the service goes on without a valid pair: DNS has to
-        check_pair(settings.api)
-    plan = supervisor.Plan(
+    dump["dns"]["update"]["enabled"] = _key_file(settings) is not None
+    free = {"dns": settings.dns.free_bind, "api": settings.api.free_bind, "admin": settings.admin.free_bind}
+    return supervisor.Plan(
         dns=[(endpoint.host, endpoint.port) for endpoint in settings.dns.listen],
         api=[(endpoint.host, endpoint.port) for endpoint in settings.api.listen],
         admin=[(endpoint.host, endpoint.port) for endpoint in settings.admin.listen],
         processes=settings.dns.processes,
         spares=1 if settings.dns.spare else 0,
         settings=dump,
+        free=[section for section, is_free in free.items() if is_free],
+        faults=[],
     )
-    if faults := supervisor.cannot_bind(plan):
-        raise InvalidConfiguration(faults)
-    asyncio.run(_prepare_database(settings.database))
-    if key_file is not None:
-        read_key(key_file)
-    return plan
+
+
+def _key_file(settings: Settings) -> Path | None:
+    """The key file of DNS updates; None if there are no updates."""
+    return settings.tsig_key_file if settings.dns.update.enabled else None
+
+
+def _prepare_database(database: DatabaseSettings, *, patient: bool) -> bool:
+    """
+    See that the service can use the database: a new one is made, an old one is changed if the settings allow it.
+
+    Returns whether it is there: a server that does not answer is no reason to end for a service that is *patient*.
+    """
+    from responder.store import Store
+
+    async def open_and_close() -> None:
+        await (await Store.open(database.url, auto_upgrade=database.auto_upgrade)).close()
+
+    try:
+        asyncio.run(open_and_close())
+    except StoreUnavailable:
+        if database.path is not None or not patient:
+            raise
+        return False
+    return True
 
 
 def _ask_whether_ready(listen: Sequence[Endpoint]) -> None:
@@ -88,8 +165,12 @@ def check_pair(api: ApiSettings) -> None:
     ServerTls(Files(api, lambda _: None).read())
 
 
-async def _prepare_database(database: DatabaseSettings) -> None:
-    """See that the service can use the database: a new one is made, an old one is changed if the settings allow it."""
-    from responder.store import Store
-
-    await (await Store.open(database.url, auto_upgrade=database.auto_upgrade)).close()
+def _settings_in_force(context: Context) -> Settings:
+    """Those that a service goes on with, if the configuration has got a fault since it started."""
+    try:
+        return context.settings
+    except InvalidConfiguration:
+        last = Kept.of(os.environ).read()
+        if last is None:
+            raise
+        return last.load()

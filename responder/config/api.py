@@ -112,6 +112,7 @@ class ApiSettings(Section):
     """
 
     listen: Annotated[tuple[ApiEndpoint, ...], NOT_EMPTY] = (Endpoint("0.0.0.0", 443),)
+    free_bind: bool = False
     url: BaseUrl = ""
     tls: Literal["off", "files", "acme"] = "off"
     hostname: HostField = Field(None, validate_default=True)

@@ -126,6 +126,7 @@ class DnsSettings(Section):
     """Where DNS is answered, UDP and TCP, by how many nameserver processes, and what they tell of themselves."""
 
     listen: Annotated[tuple[DnsEndpoint, ...], NOT_EMPTY] = (Endpoint("0.0.0.0", 53), Endpoint("::", 53))
+    free_bind: bool = False
     processes: Annotated[Count, Field(ge=1, le=64)] = 1
     spare: bool = True
     user: str = ""
@@ -142,6 +143,7 @@ class AdminSettings(Section):
     """Where health and metrics are served: to the machine itself, or to a network that is trusted."""
 
     listen: tuple[AdminEndpoint, ...] = (Endpoint("127.0.0.1", 8_054),)
+    free_bind: bool = False
 
 
 class DatabaseSettings(Section):

@@ -9,10 +9,11 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from itertools import combinations
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Self, cast
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -45,17 +46,37 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Settings:
 
     Raises `InvalidConfiguration` with everything that is wrong with them.
     """
-    variables = _Variables(environ)
-    raw = _merge(_read_file(path, environ), variables())
-    faults = variables.faults + _overlapping_zones(raw) + _repeated_nameservers(raw) + _repeated_endpoints(raw)
-    try:
-        settings = Settings.model_validate(raw)
-    except ValidationError as error:
-        described = (fault for details in error.errors() for fault in _describe(details, environ))
-        raise InvalidConfiguration([*described, *faults]) from None
-    if faults:
-        raise InvalidConfiguration(faults)
-    return settings
+    return Sources.read(path, environ).load()
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """What settings are made from: the *text* of the file at *path*, both "" without one, and our *variables*."""
+
+    path: str
+    text: str = field(repr=False)
+    variables: Mapping[str, str] = field(repr=False)
+
+    @classmethod
+    def read(cls, path: Path | None, environ: Mapping[str, str]) -> Self:
+        """As `load`, without checking what is in them. Raises `InvalidConfiguration` for a file that cannot be read."""
+        file, text = _read_file(path, environ)
+        ours = {name: environ[name] for name in environ if name.startswith(PREFIX) and name not in OTHER_VARIABLES}
+        return cls(str(file or ""), text, ours)
+
+    def load(self) -> Settings:
+        """Raises `InvalidConfiguration` with everything that is wrong with them."""
+        variables = _Variables(self.variables)
+        raw = _merge(_parse(self.path, self.text), variables())
+        faults = variables.faults + _overlapping_zones(raw) + _repeated_nameservers(raw) + _repeated_endpoints(raw)
+        try:
+            settings = Settings.model_validate(raw)
+        except ValidationError as error:
+            described = (fault for details in error.errors() for fault in _describe(details, self.variables))
+            raise InvalidConfiguration([*described, *faults]) from None
+        if faults:
+            raise InvalidConfiguration(faults)
+        return settings
 
 
 def _named_file(path: Path | None, environ: Mapping[str, str]) -> Path | None:
@@ -83,20 +104,28 @@ def _is_missing(place: Path) -> bool:
     return False
 
 
-def _read_file(path: Path | None, environ: Mapping[str, str]) -> dict[str, Any]:
-    """What is in the file to read. One in the working directory, which may be anybody's, has to be ours or be named."""
+def _read_file(path: Path | None, environ: Mapping[str, str]) -> tuple[Path | None, str]:
+    """
+    The file to read, and its text; none, where the environment alone has to do.
+
+    One in the working directory, which may be anybody's, has to be ours or be named.
+    """
     named = _named_file(path, environ)
     path = named or _find_file(environ)
     if path is None:
-        return {}
+        return None, ""
     ours = named is None and not path.is_absolute()
     try:
-        return tomllib.loads(namedfile.read_text(path, MAX_FILE, pipes=True, ours=ours))
+        return path, namedfile.read_text(path, MAX_FILE, pipes=True, ours=ours)
     except Invalid as error:
-        fault = str(error)
+        raise InvalidConfiguration([str(error)]) from None
+
+
+def _parse(path: str, text: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        fault = f"{path}: is not TOML: {error}"
-    raise InvalidConfiguration([fault])
+        raise InvalidConfiguration([f"{path}: is not TOML: {error}"]) from None
 
 
 def _merge(file: dict[str, Any], variables: dict[str, Any]) -> dict[str, Any]:
@@ -109,17 +138,16 @@ def _merge(file: dict[str, Any], variables: dict[str, Any]) -> dict[str, Any]:
 
 
 class _Variables(EnvSettingsSource):
-    """The settings in *environ*, in the shape of the file; *faults* names variables that are none of ours."""
+    """The settings in our variables of *environ*, in the shape of the file; *faults* has those that set nothing."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         names = [*_names(Settings, PREFIX)]
-        ours = [name for name in environ if name.startswith(PREFIX) and name not in OTHER_VARIABLES]
         self.faults = [
             f"{name}: there is no such setting{_suggestion(_nearest_variable(name, names))}"
-            for name in sorted(ours)
+            for name in sorted(environ)
             if name not in names and not _SERVICE_LINK.fullmatch(name)
         ]
-        self._known = {name.lower(): environ[name] for name in ours if name in names}
+        self._known = {name.lower(): environ[name] for name in environ if name in names}
         super().__init__(cast("type[BaseSettings]", Settings), env_prefix=PREFIX.lower(), env_nested_delimiter="__")
 
     def _load_env_vars(self) -> Mapping[str, str | None]:
@@ -144,10 +172,10 @@ def _section(place: tuple[int | str, ...]) -> type[BaseModel]:
 
 def _names(section: type[BaseModel], prefix: str) -> Iterator[str]:
     """The variable of every key of a section, and of those in the sections within it."""
-    for key, field in section.model_fields.items():
+    for key, info in section.model_fields.items():
         yield f"{prefix}{key}".upper()
-        if isinstance(field.default, BaseModel):
-            yield from _names(type(field.default), f"{prefix}{key}__")
+        if isinstance(info.default, BaseModel):
+            yield from _names(type(info.default), f"{prefix}{key}__")
 
 
 _SERVICE_LINK = re.compile(

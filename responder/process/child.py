@@ -67,6 +67,10 @@ class Lifeline:
         self._send(Message(Word.ALIVE, place))
         self._beat = asyncio.get_running_loop().call_later(BEAT, self.ready, place)
 
+    def waiting(self) -> None:
+        """Report that something outside is waited for before the work can begin."""
+        self._send(Message(Word.WAITING))
+
     def ask_to_kill(self, pid: int) -> None:
         """Have the supervisor kill a nameserver. It reports the death; until then, it may be asked again."""
         self._send(Message(Word.KILL, pid))

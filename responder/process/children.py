@@ -58,6 +58,8 @@ class Child:
     process: subprocess.Popen[bytes] | None = None
     is_ready: bool = False
     was_ready: bool = False
+    is_waiting: bool = False
+    """Whether it reported that it waits for something outside before it can be ready."""
     due: float | None = 0.0
     restarts: int = 0
     deaths: Seldom = field(default_factory=lambda: Seldom(REMINDER))
@@ -122,7 +124,7 @@ class Child:
         self._delay = min(max(2 * self._delay, 0.1), MAX_DELAY) if short else 0.0
         self.due = time.monotonic() + self._delay
         self.restarts += 1
-        self.is_ready = False
+        self.is_ready = self.is_waiting = False
         self.place = self.answers_at = 0
         self._lifeline = self.process = None
 
@@ -145,8 +147,10 @@ class Child:
             for message in self._messages():
                 if message.word is Word.KILL:
                     wanted.append(message.number)
+                elif message.word is Word.WAITING:
+                    self.is_waiting = True
                 else:
-                    self.is_ready = self.was_ready = True
+                    self.is_ready, self.was_ready, self.is_waiting = True, True, False
                     self.answers_at = message.number if message.number == self.place else 0
                     self._heard = time.monotonic()
         except ValueError:

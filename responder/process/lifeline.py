@@ -27,6 +27,8 @@ class Word(StrEnum):
     """To a nameserver: answer at that place. To the control process: that nameserver does so now."""
     ALIVE = auto()
     """From a child that is ready, again and again: it answers at that place, which is 0 for none."""
+    WAITING = auto()
+    """From the control process, again and again: it waits for something outside, and is not ready before."""
     KILL = auto()
     """From the control process: make an end of that nameserver."""
 

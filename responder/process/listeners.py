@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import itertools
 import socket
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from responder.process import systemd
 
@@ -20,16 +20,25 @@ TCP_BACKLOG = 1024
 
 # linux/in.h and linux/in6.h; the socket module does not name them.
 _IP_MTU_DISCOVER, _IPV6_MTU_DISCOVER, _PMTUDISC_OMIT = 10, 23, 5
+_IP_FREEBIND = 15
+"""Bind to an address that no interface has yet (ip(7)); for IPv6, too."""
 
 Address = tuple[str, int]
 Sockets = dict[str, list[socket.socket]]
 
 
 def bind_all(
-    dns: Sequence[Address], api: Sequence[Address], admin: Sequence[Address], *, processes: int
+    dns: Sequence[Address],
+    api: Sequence[Address],
+    admin: Sequence[Address],
+    *,
+    processes: int,
+    free: Collection[str] = (),
 ) -> tuple[Sockets, list[str]]:
     """
     Sockets by purpose ("udp" for each process in turn, "tcp", "api", "admin"), and what could not be bound.
+
+    Those of a section in *free* ("dns", "api", "admin") may have addresses that this machine gets later.
 
     One that systemd has bound is taken from it. All processes read from that one: only sockets of one user can share
     a port, and systemd's are root's.
@@ -40,15 +49,15 @@ def bind_all(
 
     def bind(purpose: str, kind: socket.SocketKind, address: Address, *, shared: bool = False) -> None:
         host, port = address  # a list, where it was read from JSON
+        section = "dns" if purpose in ("udp", "tcp") else purpose
         if (there := inherited.get((kind, (host, port)))) is not None:
             sockets[purpose].append(_prepared(there.dup()))
             return
         try:
-            sockets[purpose].append(_bind(kind, (host, port), shared=shared))
+            sockets[purpose].append(_bind(kind, (host, port), shared=shared, free=section in free))
         except OSError as fault:
-            key = "dns" if purpose in ("udp", "tcp") else purpose
-            text = f"cannot listen on {'[' + host + ']' if ':' in host else host}:{port} ({purpose}, {key}.listen)"
-            faults.append(f"{text}: {fault.strerror}{_mend(fault)}")
+            text = f"cannot listen on {'[' + host + ']' if ':' in host else host}:{port} ({purpose}, {section}.listen)"
+            faults.append(f"{text}: {fault.strerror}{_mend(fault, section)}")
 
     for _ in range(processes):
         for address in dns:
@@ -66,7 +75,17 @@ def close_all(sockets: Sockets) -> None:
         sock.close()
 
 
-def _bind(kind: socket.SocketKind, address: Address, *, shared: bool) -> socket.socket:
+def is_here(host: str) -> bool:
+    """Whether this machine has the address now, or it is one that stands for all."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        try:
+            sock.bind((host, 0))
+        except OSError as fault:
+            return fault.errno != errno.EADDRNOTAVAIL
+    return True
+
+
+def _bind(kind: socket.SocketKind, address: Address, *, shared: bool, free: bool) -> socket.socket:
     family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
     sock = socket.socket(family, kind)
     try:
@@ -76,6 +95,8 @@ def _bind(kind: socket.SocketKind, address: Address, *, shared: bool) -> socket.
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if shared:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if free:
+            sock.setsockopt(socket.IPPROTO_IP, _IP_FREEBIND, 1)
         sock.bind(address)
         return _prepared(sock)
     except BaseException:
@@ -102,13 +123,16 @@ def _never_fragment(sock: socket.socket) -> None:
         sock.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _PMTUDISC_OMIT)
 
 
-def _mend(fault: OSError) -> str:
+def _mend(fault: OSError, section: str) -> str:
     if fault.errno == errno.EADDRINUSE:
         return " (see who listens there with `ss -lntup`, and stop that, or choose another address)"
     if isinstance(fault, PermissionError):
         return " (ports below 1024 need root, CAP_NET_BIND_SERVICE, or net.ipv4.ip_unprivileged_port_start)"
     if fault.errno == errno.EADDRNOTAVAIL:
-        return " (no interface here has it, see `ip address`: behind NAT write the private address, or 0.0.0.0)"
+        return (
+            " (no interface here has it, see `ip address`: behind NAT write the private address, or 0.0.0.0; "
+            f"for an address that comes later, set {section}.free_bind = true)"
+        )
     if fault.errno == errno.EAFNOSUPPORT:
         return " (this machine has no IPv6: take the address out of that setting)"
     return ""

@@ -37,6 +37,9 @@ STOP_CONTROL = 3.0
 STOP_NAMESERVERS = 1.0
 """Seconds for the nameservers after that. Together below the 5 s that we promise, and the 10 s that Docker waits."""
 
+PATIENCE = 30
+"""Seconds that the service manager is asked to wait for longer, each time, while the control process waits."""
+
 LOOK_INTERVAL = 5.0
 """Seconds between looks at the children: whether they respond, and should the signal of a death be missed."""
 
@@ -50,7 +53,8 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, signal
 class Plan:
     """
     What to bind, how many nameservers answer, how many more stand by, and the settings that the control process gets
-    (they hold secrets: never printed).
+    (they hold secrets: never printed). The addresses of a section in *free* may come later. *faults* are why the
+    configuration is not the one that these settings are from.
     """
 
     dns: list[Address]
@@ -59,10 +63,12 @@ class Plan:
     processes: int
     spares: int
     settings: dict[str, Any]
+    free: list[str]
+    faults: list[str]
 
     def bind(self) -> tuple[Sockets, list[str]]:
         """All sockets by purpose, and what could not be bound, one line each."""
-        return bind_all(self.dns, self.api, self.admin, processes=self.processes)
+        return bind_all(self.dns, self.api, self.admin, processes=self.processes, free=self.free)
 
 
 def cannot_bind(plan: Plan) -> list[str]:
@@ -111,7 +117,8 @@ def main() -> int:
 def _supervisor(plan: Plan, sockets: Sockets) -> Supervisor:
     """The supervisor of *plan*, none of whose children lives yet."""
     control_sockets = {purpose: _numbers(sockets[purpose]) for purpose in ("api", "admin")}
-    orders = {"settings": plan.settings, "instance": os.urandom(8).hex()}  # one instance, however often it is restarted
+    # It is one instance, however often it is restarted.
+    orders = {"settings": plan.settings, "faults": plan.faults, "instance": os.urandom(8).hex()}
     control = Child("control", "responder.control", control_sockets, orders)
     user = _user_of_nameservers(plan.settings["dns"]["user"])
     share = len(sockets["udp"]) // plan.processes
@@ -127,7 +134,8 @@ def _supervisor(plan: Plan, sockets: Sockets) -> Supervisor:
         )
         for n in range(plan.processes + plan.spares)
     ]
-    return Supervisor(control, nameservers, places=plan.processes)
+    status = "going on with the configuration of an earlier start: the new one has faults" if plan.faults else ""
+    return Supervisor(control, nameservers, places=plan.processes, status=status)
 
 
 def _user_of_nameservers(wanted: str) -> User | None:
@@ -146,16 +154,17 @@ class Supervisor:
 
     Every nameserver begins as a spare: it loads and follows the feed, and reads no packet. A place is a set of sockets,
     and each of the *places* is given to one nameserver that has loaded. When that one is dead, so that it certainly
-    reads no packet any more, a spare gets its place at once.
+    reads no packet any more, a spare gets its place at once. *status* is for the service manager, once all is ready.
     """
 
-    def __init__(self, control: Child, nameservers: list[Child], *, places: int) -> None:
+    def __init__(self, control: Child, nameservers: list[Child], *, places: int, status: str = "") -> None:
         self._control = control
         self._nameservers = nameservers
         self._children = [control, *nameservers]
         self._places = range(1, places + 1)
         self._watchdog = systemd.watchdog_interval()
-        self._announced = False
+        self._status = status
+        self._announced = self._has_waited = False
 
     def run(self) -> int:
         """Returns the exit status: 0 when it was asked to stop, 1 when the control process never came up."""
@@ -225,11 +234,22 @@ class Supervisor:
             if child.hangs():
                 _log.error("a process is unresponsive; killing it", process=child.name)
                 child.signal(signal.SIGKILL)
-        if not self._announced and self._control.is_ready and self._all_answer():
-            self._announced = True
-            systemd.notify("READY=1")
+        self._announce()
         if self._watchdog is not None:
             systemd.notify("WATCHDOG=1")
+
+    def _announce(self) -> None:
+        """Have the service manager know once when all is ready, and meanwhile that it takes its time for a reason."""
+        if self._announced:
+            return
+        if self._control.is_ready and self._all_answer():
+            self._announced = True
+            systemd.notify("READY=1")
+            if self._status or self._has_waited:
+                systemd.notify(f"STATUS={self._status}")
+        elif self._control.is_waiting:
+            self._has_waited = True
+            systemd.notify(f"EXTEND_TIMEOUT_USEC={PATIENCE * 1_000_000}\nSTATUS=waiting for the database")
 
     def _kill(self, pids: Sequence[int]) -> None:
         """Kill nameservers for the control process: they may answer from old data, or were taken over."""

@@ -25,7 +25,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from responder.errors import StoreUnavailable
+from responder.errors import Invalid, StoreUnavailable
 from responder.store.connecting import Connector
 from responder.store.database import Database, Work
 from responder.store.hints import Hint, Hints
@@ -236,27 +236,25 @@ def _read_tables(connection: Connection) -> None:
 
 
 def _check(url: URL, setting: str) -> None:
-    """Raise `StoreUnavailable` for what the libraries would stumble over, without showing what may be a secret."""
+    """Raise `Invalid` for what the libraries would stumble over, without showing what may be a secret."""
     if unknown := url.query.keys() - _OPTIONS:
-        raise StoreUnavailable(
+        raise Invalid(
             f"{setting} has an option that asyncpg does not know: {min(unknown)} (what libpq calls sslmode is ssl here)"
         )
     for option in sorted(url.query.keys() & _NUMBERS):
         if not re.fullmatch(r"[0-9]{1,9}", str(url.query[option])):
-            raise StoreUnavailable(f"{setting} has an option that must be a number: {option}")
+            raise Invalid(f"{setting} has an option that must be a number: {option}")
     try:
         _, found = url.get_dialect()().create_connect_args(url)
     except (ArgumentError, ValueError):
         found = {"port": None}
     if not all(isinstance(port, int) and 0 < port <= MAX_PORT for port in _listed(found.get("port", 5432))):
-        raise StoreUnavailable(f"{setting} has a port that is none: write one from 1 to {MAX_PORT}, usually 5432")
+        raise Invalid(f"{setting} has a port that is none: write one from 1 to {MAX_PORT}, usually 5432")
     hosts = _listed(found.get("host", "localhost"))
     if len(hosts) > 1 and url.query.get("target_session_attrs") not in ("primary", "read-write"):
-        raise StoreUnavailable(
-            f"{setting} names several servers, of which one can be written: add target_session_attrs=primary"
-        )
+        raise Invalid(f"{setting} names several servers, of which one can be written: add target_session_attrs=primary")
     if not all(0 < len(label) < 64 for host in hosts for label in _labels(host)):
-        raise StoreUnavailable(f"{setting} has a host that is none: write its name or its address")
+        raise Invalid(f"{setting} has a host that is none: write its name or its address")
 
 
 def _listed(value: Any) -> list[Any]:

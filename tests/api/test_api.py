@@ -10,7 +10,7 @@ import logging
 import math
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_network
@@ -23,7 +23,17 @@ import structlog
 from aiohttp import web
 from prometheus_client.parser import text_string_to_metric_families
 
-from responder.api import Authenticator, authentication, bodies, build_admin, build_api, build_runner, health, problems
+from responder.api import (
+    Authenticator,
+    Places,
+    authentication,
+    bodies,
+    build_admin,
+    build_api,
+    build_runner,
+    health,
+    problems,
+)
 from responder.config import ApiSettings, RegistrationSettings
 from responder.connections import connection
 from responder.dns.exchange import Exchange
@@ -33,9 +43,12 @@ from responder.limits import Limits
 from responder.logs import REMINDER, Seldom
 from responder.names import Name
 from responder.store import MAX_VALUES, Action, Verdict
+from responder.tls.keypair import KeyPair
 from responder.tokens.secret import Secret, digest, mint_secret
 from responder.tokens.serving import Serving
 from responder.tokens.token import Token
+from tests.support.apis import serving
+from tests.support.keypairs import key_pair
 from tests.support.processes import PATIENCE
 from tests.support.service import APEX, LIFETIME, SERVING, Control, grant, rows, running, until, url
 
@@ -996,11 +1009,15 @@ async def test_what_the_description_allows(served: Api) -> None:
 
 
 def admin(
-    running: Control, *ports: int, apex: Name = APEX, conditions: Mapping[str, Callable[[], str]] | None = None
+    running: Control,
+    *ports: int,
+    apex: Name = APEX,
+    api: str = "",
+    conditions: Mapping[str, Callable[[], str]] | None = None,
 ) -> web.Application:
-    """The application of the admin listener, which asks nameservers on these *ports*."""
-    nameservers = [("127.0.0.1", port) for port in ports]
-    return build_admin(running.store, apex, nameservers, lag=running.publisher.lag, conditions=conditions or {})
+    """The application of the admin listener, which asks nameservers on these *ports*, and the *api* if there is one."""
+    places = Places(lambda: [("127.0.0.1", port) for port in ports], lambda: [api] if api else [])
+    return build_admin(running.store, apex, places, lag=running.publisher.lag, conditions=conditions or {})
 
 
 @asynccontextmanager
@@ -1050,7 +1067,7 @@ async def test_ready(running: Control) -> None:
         listening(admin(running, dns_port)) as port,
     ):
         assert (200, {"alive": True}) == await get(port, "/livez")
-        assert (200, {"store": "ok", "dns_udp": "ok", "dns_tcp": "ok"}) == await get(port, "/readyz")
+        assert (200, {"store": "ok", "dns_udp": "ok", "dns_tcp": "ok", "api": "ok"}) == await get(port, "/readyz")
         assert 404 == (await get(port, "/present"))[0]
 
 
@@ -1075,18 +1092,47 @@ async def test_ready_but_for_what_is_excluded(running: Control) -> None:
         listening(admin(running, dns_port)) as port,
     ):
         with running.store.away():
-            assert (200, {"dns_udp": "ok", "dns_tcp": "ok"}) == await get(port, "/readyz?exclude=store")
-        assert (200, {"dns_tcp": "ok"}) == await get(port, "/readyz?exclude=store&exclude=dns_udp")
+            expected = {"dns_udp": "ok", "dns_tcp": "ok", "api": "ok"}
+            assert (200, expected) == await get(port, "/readyz?exclude=store")
+        assert (200, {"dns_tcp": "ok", "api": "ok"}) == await get(port, "/readyz?exclude=store&exclude=dns_udp")
         status, problem = await get(port, "/readyz?exclude=database")
 
     assert (400, ["exclude: there is no check 'database', but store, dns_udp, dns_tcp"]) == (status, problem["faults"])
 
 
+@pytest.mark.parametrize("pair", [None, key_pair(HOST)])
+async def test_state_of_the_api(running: Control, pair: KeyPair | None) -> None:
+    """
+    What DNS does not need is reported, the API as its clients find it among it, and counts only if it is asked for: DNS
+    must not be taken out of service for it.
+    """
+    scheme = "https" if pair else "http"
+    conditions = {"certificate": lambda: "it has expired"}
+    async with nameserver(running) as dns_port, AsyncExitStack() as stack:
+        api = f"{scheme}://127.0.0.1:{await stack.enter_async_context(serving(pair))}"
+        ill = f"http://127.0.0.1:{await stack.enter_async_context(serving(status=503))}"
+        with socket.create_server(("127.0.0.1", 0)) as closed:
+            down = f"http://127.0.0.1:{closed.getsockname()[1]}"
+        found = {}
+        for url in (api, ill, down):
+            async with listening(admin(running, dns_port, api=url, conditions=conditions)) as port:
+                found[url] = await get(port, "/readyz")
+                statuses = [(await get(port, f"/readyz?include={name}"))[0] for name in ("api", "certificate", "store")]
+                assert [200 if url == api else 503, 503, 400] == statuses
+
+    assert {api: "ok", ill: "failed: the API answers with status 503", down: "failed: ClientConnectorError"} == {
+        url: checks["api"] for url, (_, checks) in found.items()
+    }
+    assert {(200, "ok", "it has expired")} == {
+        (status, checks["store"], checks["certificate"]) for status, checks in found.values()
+    }
+
+
 @pytest.mark.parametrize(
     ("deaf", "expected"),
     [
-        (Transport.UDP, {"store": "ok", "dns_udp": "failed: BadResponse", "dns_tcp": "ok"}),
-        (Transport.TCP, {"store": "ok", "dns_udp": "ok", "dns_tcp": "failed: EOFError"}),
+        (Transport.UDP, {"store": "ok", "dns_udp": "failed: BadResponse", "dns_tcp": "ok", "api": "ok"}),
+        (Transport.TCP, {"store": "ok", "dns_udp": "ok", "dns_tcp": "failed: EOFError", "api": "ok"}),
     ],
 )
 async def test_not_ready_without_dns(
@@ -1115,7 +1161,7 @@ async def test_not_ready_for_another_zone(running: Control) -> None:
         status, checks = await get(port, "/readyz")
 
     wrong = "failed: the nameserver does not answer for the zone"
-    assert (503, {"store": "ok", "dns_udp": wrong, "dns_tcp": wrong}) == (status, checks)
+    assert (503, {"store": "ok", "dns_udp": wrong, "dns_tcp": wrong, "api": "ok"}) == (status, checks)
 
 
 async def test_ready_at_every_address(running: Control, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -1144,6 +1190,7 @@ async def test_conditions(running: Control) -> None:
             "dns_tcp": "ok",
             "database": "ok",
             "writing": "failed: the disk is full",
+            "api": "ok",
         }
         assert (200, well) == await get(port, "/readyz")
         assert (200, well) == await get(port, "/readyz?include=database")
@@ -1152,7 +1199,7 @@ async def test_conditions(running: Control) -> None:
         status, problem = await get(port, "/readyz?include=store&exclude=writing")
         assert 400 == status
         assert "exclude: there is no check 'writing', but store, dns_udp, dns_tcp" in str(problem)
-        assert "include: there is no check 'store', but writing, database" in str(problem)
+        assert "include: there is no check 'store', but writing, database, api" in str(problem)
         samples = await _samples(port)
     assert (0, 1) == tuple(samples[f"responder_condition_ok {name}"] for name in ("writing", "database"))
 

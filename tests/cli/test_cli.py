@@ -7,11 +7,12 @@ import json
 import os
 import re
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from shutil import which
@@ -731,6 +732,89 @@ def test_serve_hands_over(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert 1 == plan.processes
     assert str(APEX) == plan.settings["zones"][0]["name"]
     assert plan.settings["dns"]["update"]["enabled"]
+
+
+Starts = Callable[..., Any]
+
+
+@pytest.fixture
+def starts(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Starts:
+    """Starts the service as a service manager that keeps its state; returns the plan that it would carry out."""
+    plans: list[Any] = []
+    monkeypatch.setattr("responder.process.supervisor.become", plans.append)
+    monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path))
+
+    def start(**variables: str) -> Any:
+        with monkeypatch.context() as patch:
+            for name, value in variables.items():
+                patch.setenv(f"RESPONDER_{name}", value)
+            run("serve")
+        return plans.pop()
+
+    return start
+
+
+def test_serve_goes_on(starts: Starts, run: Run) -> None:
+    """A service that ran goes on with the configuration of its last start if it cannot use the new one."""
+    assert [] == starts(DNS__NSID="first").faults
+    with structlog.testing.capture_logs() as logged:
+        plan = starts(DNS__NSID="second", DNS__LISTEM="[]")
+
+    (fault,) = plan.faults
+    assert ("first", True) == (plan.settings["dns"]["nsid"], fault.startswith("RESPONDER_DNS__LISTEM: there is no"))
+    event = "the configuration cannot be used; going on with that of the last start"
+    assert {"event": event, "log_level": "error", "reason": fault} in logged
+    assert "second" == starts(DNS__NSID="second").settings["dns"]["nsid"]
+
+
+def test_serve_with_nothing_to_go_on_with(run: Run, starts: Starts, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the last configuration cannot be used either, or nothing has changed, it is the fault that there is."""
+    starts()
+    with structlog.testing.capture_logs() as logged, socket.create_server(("127.0.0.1", 10_080)):
+        run("serve", status=1)
+        monkeypatch.setenv("RESPONDER_DNS__LISTEM", "[]")
+        run("serve", status=1)
+
+    taken, unknown = [event["reason"] for event in logged if event["event"] == "cannot start"]
+    assert taken.startswith("cannot listen on 127.0.0.1:10080")
+    assert unknown.startswith("RESPONDER_DNS__LISTEM: there is no such setting")
+
+
+def test_serve_without_the_database(starts: Starts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that does not answer is waited for, unless the last configuration has one that does."""
+    away = "postgresql+asyncpg://me@127.0.0.1:1/responder"
+    assert away == starts(DATABASE__URL=away).settings["database"]["url"]
+    assert not (tmp_path / "last-configuration.json").exists()
+
+    starts(DNS__NSID="first")
+    monkeypatch.setenv("RESPONDER_DNS__NSID", "second")
+    configuration = tmp_path / "responder.toml"
+    text = configuration.read_text()
+    configuration.write_text(f"{text[: text.index('[database]')]}[database]\nurl = '{away}'\n")
+    plan = starts()
+
+    assert ("first", True) == (plan.settings["dns"]["nsid"], "nothing answers there" in plan.faults[0])
+
+
+def test_serve_that_cannot_keep_its_configuration(
+    starts: Starts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That is a warning: the next start has to do without."""
+    monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path / "nowhere"))
+    with structlog.testing.capture_logs() as logged:
+        assert [] == starts().faults
+
+    assert "cannot keep the configuration for the next start" in [event["event"] for event in logged]
+
+
+def test_serve_ready_with_a_faulty_configuration(run: Run, starts: Starts, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who asks a service that goes on whether it is ready asks where it listens."""
+    starts()
+    monkeypatch.setenv("RESPONDER_DNS__LISTEM", "[]")
+
+    assert "no responder answers at 127.0.0.1:10081" in run("serve", "--ready", status=1).err
+    monkeypatch.delenv("STATE_DIRECTORY")
+    assert "RESPONDER_DNS__LISTEM" in run("serve", "--ready", status=1).err
 
 
 def test_serve_and_the_key_file(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

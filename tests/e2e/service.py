@@ -56,6 +56,8 @@ class Responder:
     api: int = field(default_factory=free_port)
     admin: int = field(default_factory=free_port)
     configuration: str = CONFIGURATION
+    environment: dict[str, str] = field(default_factory=dict)
+    """Variables that the service and its commands find, besides the tests' own."""
     _program: Program | None = None
     _seen: set[Process] = field(default_factory=set)
 
@@ -75,8 +77,15 @@ class Responder:
 
     def start(self, zone: str = ZONE) -> None:
         """Start the supervisor, and wait until the service says that it is ready, and serves the zone."""
-        self._program = Program(self._command("serve"), self._log, cwd=ROOT, environment=_environment())
-        self._program.wait_until_ready(lambda: self.ready() and answers(self.dns, zone, "SOA"))
+        self.begin_serving()
+        self.wait_until_ready(zone)
+
+    def begin_serving(self) -> None:
+        """Start the supervisor, and wait for nothing."""
+        self._program = Program(self._command("serve"), self._log, cwd=ROOT, environment=self._variables())
+
+    def wait_until_ready(self, zone: str = ZONE) -> None:
+        self.supervisor.wait_until_ready(lambda: self.ready() and answers(self.dns, zone, "SOA"))
         self._seen.update(self.children())
 
     def stop(self) -> None:
@@ -159,7 +168,7 @@ class Responder:
         return subprocess.Popen(
             self._command(*arguments),
             cwd=ROOT,
-            env=_environment(),
+            env=self._variables(),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -213,6 +222,9 @@ class Responder:
 
     def _command(self, *arguments: str) -> list[str]:
         return [sys.executable, "-m", "responder", "--config", str(self._configuration), *arguments]
+
+    def _variables(self) -> dict[str, str]:
+        return _environment() | self.environment
 
 
 def _credentials(token: Token) -> dict[str, str]:

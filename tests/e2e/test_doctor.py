@@ -119,7 +119,7 @@ def test_sound(sound: tuple[Lab, Resolver]) -> None:
     assert (0, {}) == (report.status, report.crosses())
     assert report.ticks() == {
         "delegation", "glue", "DS", "UDP", "TCP", "authority", "serial", "EDNS", "letter case",
-        "challenge name", "CNAME", "resolver", "CAA",
+        "challenge name", "CNAME", "resolver", "CAA", "API",
     }  # fmt: skip
     assert {"public addresses", "CAA binding"} == {
         found["check"] for found in report.findings if found["mark"] == "note"

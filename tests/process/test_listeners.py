@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import select
 import socket
+from collections.abc import Sequence
 from contextlib import closing
 
-from responder.process.listeners import bind_all, close_all
+from responder.process.listeners import bind_all, close_all, is_here
+from tests.support.networks import network
 from tests.support.ports import free_port
+from tests.support.processes import PATIENCE
 
 CLIENTS = 1000
 
@@ -38,3 +42,37 @@ def waiting(sock: socket.socket) -> int:
         except BlockingIOError:
             return count
         count += 1
+
+
+LATER = "2001:db8::77"
+"""An address that the machine gets after the start."""
+
+
+def test_an_address_that_comes_later() -> None:
+    """With free_bind, what listens on an address that is not there yet is reached as soon as it is."""
+    with network(["2001:db8::1"]) as here:
+        sockets, faults = here.run(lambda: bind_all([(LATER, 0)], [], [], processes=1))
+        assert ([], []) == (sockets["udp"], sockets["tcp"])
+        assert {True} == {"for an address that comes later, set dns.free_bind = true" in fault for fault in faults}
+        sockets, faults = here.run(lambda: bind_all([(LATER, 5353)], [], [], processes=2, free=["dns"]))
+        try:
+            assert [] == faults
+            assert not here.run(lambda: is_here(LATER))
+
+            here.add(LATER)
+
+            assert here.run(lambda: is_here(LATER))
+            assert b"question" == here.run(lambda: _send(sockets["udp"]))
+            with here.run(lambda: socket.create_connection((LATER, 5353), PATIENCE)):
+                sockets["tcp"][0].setblocking(True)
+                sockets["tcp"][0].accept()[0].close()
+        finally:
+            close_all(sockets)
+
+
+def _send(listeners: Sequence[socket.socket]) -> bytes:
+    """What one of *listeners* receives of a datagram to its address."""
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as client:
+        client.sendto(b"question", (LATER, 5353))
+        (ready, *_), _, _ = select.select(listeners, [], [], PATIENCE)
+        return bytes(ready.recv(100))

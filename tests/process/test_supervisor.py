@@ -383,6 +383,27 @@ def test_control_cannot_start(supervise: Supervise, nursery: Nursery, journal: J
     assert not any(is_alive(pid) for pid in journal.starts("nameserver 1"))
 
 
+def test_control_waits(
+    nursery: Nursery, journal: Journal, supervise: Supervise, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A control process that waits for something outside has the service manager wait, too, and know why."""
+    waits = "lifeline.waiting(); note('waits')\nwhile not os.path.exists(orders['flag']): await asyncio.sleep(0.01)\n"
+    flag = tmp_path / "flag"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "manager"))
+        manager.settimeout(PATIENCE)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "manager"))
+        supervise(nursery.child("control", waits + LIVE, flag=str(flag)), nursery.child("nameserver 1", OBEY))
+
+        first = manager.recv(200)
+        flag.touch()
+        while (later := manager.recv(200)) == first:
+            pass
+
+        assert b"EXTEND_TIMEOUT_USEC=30000000\nSTATUS=waiting for the database" == first
+        assert (b"READY=1", b"STATUS=") == (later, manager.recv(200))
+
+
 def test_control_cannot_start_again(supervise: Supervise, nursery: Nursery, journal: Journal) -> None:
     """A control process that was ready once is started for ever, and the nameservers go on meanwhile."""
     once = f"if os.path.exists(orders['flag']): sys.exit(1)\nopen(orders['flag'], 'x').close()\n{LIVE}"
@@ -621,6 +642,8 @@ def plan(**differences: Any) -> Plan:
         "processes": 1,
         "spares": 1,
         "settings": {"log": {}, "dns": DnsSettings().model_dump(mode="json")},
+        "free": [],
+        "faults": [],
     }
     return Plan(**nothing | differences)
 
@@ -668,7 +691,7 @@ def test_all_faults_at_once(taken: tuple[int, int]) -> None:
 
     nobody = (
         "Cannot assign requested address (no interface here has it, see `ip address`: behind NAT write the private "
-        "address, or 0.0.0.0)"
+        "address, or 0.0.0.0; for an address that comes later, set dns.free_bind = true)"
     )
     assert [
         f"cannot listen on 127.0.0.1:{udp} (udp, dns.listen): Address already in use{IN_USE}",

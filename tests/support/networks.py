@@ -10,13 +10,16 @@ import fcntl
 import os
 import socket
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 from tests.support.processes import wait_until
 from tests.support.requirements import lacking
+
+T = TypeVar("T")
 
 _CLONE_NEWNET = 0x40000000  # linux/sched.h
 _SIOCSIFADDR, _SIOCSIFFLAGS = 0x8916, 0x8914  # linux/sockios.h
@@ -32,6 +35,14 @@ class Network:
     def socket(self, address: str, port: int = 0) -> socket.socket:
         """A TCP socket bound to that IPv6 *address*."""
         return self._inside.submit(_bound, address, port).result()
+
+    def run(self, work: Callable[[], T]) -> T:
+        """What *work* returns in the thread that is there."""
+        return self._inside.submit(work).result()
+
+    def add(self, *addresses: str) -> None:
+        """Give it these IPv6 *addresses*, too."""
+        self._inside.submit(_add, addresses).result()
 
 
 @contextmanager
@@ -50,6 +61,10 @@ def _enter(addresses: Sequence[str]) -> None:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
     with socket.socket() as sock:
         fcntl.ioctl(sock, _SIOCSIFFLAGS, struct.pack("=16sH14x", b"lo", _IFF_UP))
+    _add(addresses)
+
+
+def _add(addresses: Sequence[str]) -> None:
     with socket.socket(socket.AF_INET6) as sock:
         for address in addresses:
             packed = socket.inet_pton(socket.AF_INET6, address)

@@ -1,0 +1,57 @@
+"""
+The configuration of the last start that worked, which a service keeps: a start whose configuration cannot be used goes
+on with that one, as if there had been no restart.
+
+It is kept in the directory that a service manager gives for such things (STATE_DIRECTORY in systemd.exec(5)); without
+one, nothing is kept. The URL of the database in the environment is not kept, because its password belongs in no file.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+from responder.config.sources import MAX_FILE, PREFIX, Sources
+from responder.errors import Invalid
+from responder.files import atomicfile, namedfile
+
+NAME = "last-configuration.json"
+
+_SECRET = f"{PREFIX}DATABASE__URL"
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """The file at *place*, if there is a place for it, and the variable that is not in it."""
+
+    place: Path | None
+    _secret: Mapping[str, str] = field(repr=False)
+
+    @classmethod
+    def of(cls, environ: Mapping[str, str]) -> Self:
+        directory = environ.get("STATE_DIRECTORY", "").partition(":")[0]
+        secret = {name: value for name, value in environ.items() if name == _SECRET}
+        return cls(Path(directory) / NAME if directory else None, secret)
+
+    def read(self) -> Sources | None:
+        """The sources of the last start that worked; None if there are none, or they cannot be read."""
+        if self.place is None:
+            return None
+        try:
+            kept = json.loads(namedfile.read_text(self.place, 2 * MAX_FILE))
+            return Sources(kept["path"], kept["text"], {**kept["variables"], **self._secret})
+        except (Invalid, ValueError, KeyError, TypeError):
+            return None
+
+    def write(self, sources: Sources) -> None:
+        """Keep *sources* for the next start. Raises `OSError`."""
+        if self.place is None or sources == self.read():
+            return
+        variables = {name: value for name, value in sources.variables.items() if name != _SECRET}
+        text = json.dumps({"path": sources.path, "text": sources.text, "variables": variables})
+        with atomicfile.draft(self.place, of_directory=True) as new:
+            new.write(text.encode())
+            new.replace()
