@@ -11,6 +11,7 @@ from functools import partial
 
 import asyncpg  # type: ignore[import-untyped]
 import pytest
+import structlog
 
 from responder.nodes import Confirmation, Membership
 from responder.nodes.confirmation import confirm
@@ -170,22 +171,20 @@ async def test_the_listening_connection_is_cut(three: list[OneNode], url: str) -
     await eventually(lambda: Hint.APPLIED in first.heard, "hints are heard again")
 
 
-async def test_another_database_to_listen_on(
-    url: str, postgres_server: PostgresServer, capfd: pytest.CaptureFixture[str]
-) -> None:
+async def test_another_database_to_listen_on(url: str, postgres_server: PostgresServer) -> None:
     """A listening URL of another database is reported, and the nodes go on by looking."""
     elsewhere = postgres_server.create_database()
     async with node(url, "b") as second:
-        store = second.store
-        hints = store.hints(elsewhere, name="b", instance="instance of b", heard=lambda _: None)
+        hints = second.store.hints(elsewhere, name="b", instance="instance of b", heard=lambda _: None)
         assert hints is not None
-        listening = asyncio.create_task(hints.run())
-        out = ""
-        while "database.listen_url leads to another database than database.url" not in out:
-            await asyncio.sleep(0)
-            out += "".join(capfd.readouterr())
-        listening.cancel()
-        await asyncio.gather(listening, return_exceptions=True)
+        with structlog.testing.capture_logs() as events:
+            listening = asyncio.create_task(hints.run())
+            await eventually(lambda: events, "it is reported")
+            listening.cancel()
+            await asyncio.gather(listening, return_exceptions=True)
+        assert {"database.listen_url leads to another database than database.url: write the same database there"} == {
+            event["reason"] for event in events
+        }
 
 
 async def test_no_hints(url: str) -> None:
