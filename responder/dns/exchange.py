@@ -170,7 +170,7 @@ class Exchange:
     def draft(self, packet: bytes, transport: Transport, client: str) -> Draft:
         """What is to be signed of the reply to *packet*, for which `respond` was `ELSEWHERE`. It is not counted yet."""
         query = parse(packet)
-        if not isinstance(query, Query) or query.opcode != Opcode.QUERY:
+        if not isinstance(query, Query) or query.opcode == Opcode.UPDATE:
             return Draft(b"", self._refusals[Rcode.NOERROR].count)
         query = self._with_cookie(packet, query, client)
         edns = replace(query.edns, limit=query.edns.limit - SIGNATURE)
@@ -254,7 +254,11 @@ class Exchange:
     def _refuse(self, query: Query) -> tuple[Rcode, bytes] | None:
         """
         What a message gets that is refused without a key or a table, and the extended error; None for any other.
+
+        That includes every message with a signature: its reply must have one, too (RFC 8945, section 5.3).
         """
+        if query.tsig and self._updates:
+            return None
         if query.edns.fault:
             return Rcode.FORMERR, extended_error(ExtendedError.OTHER, query.edns.fault)
         if query.opcode != Opcode.QUERY and query.edns.version:
@@ -263,14 +267,14 @@ class Exchange:
             return (Rcode.REFUSED, _NO_SECONDARY) if self._zones.find(query.qname) else (Rcode.NOTAUTH, _ELSEWHERE)
         if query.opcode == Opcode.UPDATE:
             return self._refuse_update(query)
-        if query.tsig and not self._updates:
+        if query.tsig:
             return Rcode.FORMERR, _NO_KEYS
         if not query.question and self.cookies is None:
             return Rcode.FORMERR, _NO_COOKIES
         return None
 
-    def _refuse_update(self, query: Query) -> tuple[Rcode, bytes] | None:
-        """The same for an update (RFC 2136, section 3.1)."""
+    def _refuse_update(self, query: Query) -> tuple[Rcode, bytes]:
+        """The same for an update, which is refused if it has no signature (RFC 2136, section 3.1)."""
         if not self._updates:
             return Rcode.NOTIMP, _NO_UPDATES
         if query.qtype != RRType.SOA:
@@ -278,7 +282,7 @@ class Exchange:
         zone = self._zones.find(query.qname)
         if query.qclass != CLASS_IN or zone is None or zone.apex.wire != query.qname:
             return Rcode.NOTAUTH, _NO_APEX
-        return None if query.tsig else (Rcode.REFUSED, _UNSIGNED)
+        return Rcode.REFUSED, _UNSIGNED
 
     def _resolve(self, query: Query) -> tuple[Answer, bytes]:
         """The answer to a question, and the extended error if it is a refusal or an NXDOMAIN."""

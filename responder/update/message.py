@@ -45,9 +45,7 @@ class Message:
 
 def read(packet: bytes, query: Query) -> Message:
     """The update in *packet*, of which *query* is the zone section. Raises `InvalidUpdate` or `OutsideZone`."""
-    prerequisites, changes, additional = _read_sections(packet, query)
-    if any(record.type == RRType.TSIG for record in additional):
-        raise InvalidUpdate("the update is signed twice")
+    prerequisites, changes = _read_sections(packet, query)
     apex = Name(query.qname)
     for record in prerequisites:
         _check_prerequisite(record, apex)
@@ -56,15 +54,15 @@ def read(packet: bytes, query: Query) -> Message:
     return Message(tuple(prerequisites), tuple(changes))
 
 
-def _read_sections(packet: bytes, query: Query) -> tuple[list[Record], list[Record], list[Record]]:
-    """Everything between the zone section and the signature."""
-    prerequisites, changes, additional = _COUNTS.unpack_from(packet, 6)
+def _read_sections(packet: bytes, query: Query) -> tuple[list[Record], list[Record]]:
+    """The two sections behind the zone section. What comes between them and the signature means nothing."""
+    prerequisites, changes = _COUNTS.unpack_from(packet, 6)
     if prerequisites + changes > MAX_RECORDS:
         raise InvalidUpdate(f"the update has more than {MAX_RECORDS} prerequisites and changes: send several updates")
     unsigned = packet[: query.tsig]
     at = HEADER + len(query.question)
-    sections: tuple[list[Record], list[Record], list[Record]] = [], [], []
-    for section, count in zip(sections, (prerequisites, changes, additional - 1), strict=True):
+    sections: tuple[list[Record], list[Record]] = [], []
+    for section, count in zip(sections, (prerequisites, changes), strict=True):
         for _ in range(count):
             record, at = _read_record(unsigned, at)
             section.append(record)
@@ -126,7 +124,7 @@ def strings(rdata: bytes) -> list[bytes]:
     return found
 
 
-_COUNTS = struct.Struct("!HHH")
+_COUNTS = struct.Struct("!HH")
 _FIXED = struct.Struct("!HHIH")
 
 _META_TYPES = {0, RRType.OPT, *range(128, 256)}

@@ -112,6 +112,10 @@ class Signatures:
             deliver(refuse(query, Rcode.FORMERR, _MALFORMED))
         elif signature.error is not Error.NONE or signature.key_name is None:
             self.reject(packet, query, signature, deliver)
+        elif query.opcode == Opcode.UPDATE and query.edns.version:
+            deliver(self._sign(query, signature, Result(Rcode.BADVERS)))
+        elif query.opcode == Opcode.UPDATE and query.edns.fault:
+            deliver(self._sign(query, signature, Result(Rcode.FORMERR, query.edns.fault)))
         elif query.opcode == Opcode.UPDATE:
             accept(Request(packet, query, signature, signature.key_name), deliver)
         else:

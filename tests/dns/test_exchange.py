@@ -392,19 +392,24 @@ def update(
         (update(), None),
         (update("AcMe.example.com"), None),
         (update(tail=b""), Rcode.REFUSED),
-        (update(tail=TSIG[:-1]), Rcode.REFUSED),
-        (update(rrtype=255), Rcode.FORMERR),
-        (update("example.com"), Rcode.NOTAUTH),
-        (update("some.acme.example.com"), Rcode.NOTAUTH),
-        (update("."), Rcode.NOTAUTH),
+        (update(tail=TSIG[:-1]), Rcode.FORMERR),
+        (update(tail=TSIG + TSIG, additional=2), Rcode.FORMERR),
+        (update("example.com", tail=TSIG[:-1]), Rcode.FORMERR),
+        (update(rrtype=255, tail=b""), Rcode.FORMERR),
+        (update("example.com", tail=b""), Rcode.NOTAUTH),
+        (update("some.acme.example.com", tail=b""), Rcode.NOTAUTH),
+        (update(".", tail=b""), Rcode.NOTAUTH),
         (update("example.org", tail=b""), Rcode.NOTAUTH),
-        (update(rclass=3), Rcode.NOTAUTH),
-        (update(rclass=255), Rcode.NOTAUTH),
+        (update(rclass=3, tail=b""), Rcode.NOTAUTH),
+        (update(rclass=255, tail=b""), Rcode.NOTAUTH),
+        (update(rrtype=255), None),
+        (update("example.com"), None),
+        (update(rclass=3), None),
     ],
 )
 @pytest.mark.parametrize("transport", Transport)
 def test_updates(packet: bytes, rcode: Rcode | None, transport: Transport) -> None:
-    """What may be a good update is answered elsewhere; what cannot be one is refused here, with its zone section."""
+    """What is signed is answered elsewhere, where replies are signed; the rest is refused, with its zone section."""
     reply = SERVED.respond(packet, transport, CLIENT)
 
     if rcode is None:
@@ -438,6 +443,26 @@ def test_reasons_of_refused_updates(packet: bytes, code: int, text: str) -> None
 def test_signature_behind_an_opt() -> None:
     """An update with both is answered elsewhere: the OPT is for the reply, the signature for who can check it."""
     assert ELSEWHERE == SERVED.respond(update(tail=OPT + TSIG, additional=2), Transport.UDP, CLIENT)
+
+
+@pytest.mark.parametrize(
+    ("packet", "rcode"),
+    [
+        (update(opcode=4), Rcode.REFUSED),
+        (update("example.com", opcode=4), Rcode.NOTAUTH),
+        (update(opcode=0, rrtype=252), Rcode.REFUSED),
+        (update(opcode=0, rrtype=41), Rcode.FORMERR),
+        (b"\x12\x34\0\0\0\1\0\1\0\0\0\1" + update(opcode=0)[12:29] + b"\0\6\0\1" + OPT + TSIG, Rcode.FORMERR),
+    ],
+    ids=["NOTIFY", "NOTIFY elsewhere", "transfer", "no question", "answers in a query"],
+)
+def test_what_is_signed_and_refused(packet: bytes, rcode: Rcode) -> None:
+    """Refusals of what is signed come from there as well, where their signature is made (RFC 8945, section 5.3)."""
+    assert ELSEWHERE == SERVED.respond(packet, Transport.UDP, CLIENT)
+
+    draft = SERVED.draft(packet, Transport.UDP, CLIENT)
+
+    assert rcode == draft.octets[3] & 0xF
 
 
 def test_updates_that_are_off() -> None:

@@ -500,38 +500,62 @@ def record(owner: bytes, rrtype: int, rclass: int = 1, rdata: bytes = b"") -> by
 TSIG = record(b"\x03key\0", 250, 255, b"rdata")
 
 
-@pytest.mark.parametrize("flags", [0x0000, 0x2800])
+@pytest.mark.parametrize("flags", [0x0000, 0x2000, 0x2800])
 @pytest.mark.parametrize(
-    ("counts", "records", "found"),
+    ("counts", "records"),
     [
-        ((1, 0, 0, 1), [TSIG], True),
-        ((1, 0, 0, 2), [OPT, TSIG], True),
-        ((1, 0, 0, 1), [TSIG, b"trailer"], True),
-        ((1, 0, 0, 0), [TSIG], False),
-        ((1, 0, 0, 1), [OPT, TSIG], False),
-        ((1, 0, 0, 2), [TSIG, OPT], False),
-        ((1, 0, 0, 1), [TSIG[:-1]], False),
-        ((1, 0, 0, 1), [record(b"\xc0\x0c", 250, 255)], False),
-        ((1, 0, 0, 1), [record(b"\x03key\0", 250, 1)], False),
-        ((1, 0, 0, 1), [b"\x40" * 40], False),
-        ((1, 0, 0, 65_535), [TSIG], False),
+        ((1, 0, 0, 1), [TSIG]),
+        ((1, 0, 0, 2), [OPT, TSIG]),
+        ((1, 0, 0, 1), [TSIG, b"trailer"]),
     ],
 )
-def test_where_the_signature_is(
-    flags: int,
-    counts: tuple[int, int, int, int],
-    records: list[bytes],
-    found: bool,  # noqa: FBT001
-) -> None:
-    """A TSIG is one if it is the last record, of class ANY, its name written out; what comes before is not read."""
+def test_where_the_signature_is(flags: int, counts: tuple[int, int, int, int], records: list[bytes]) -> None:
+    """A TSIG is one if it is the last record, of class ANY and TTL 0, its name written out."""
     body = NAME + SOA_IN + b"".join(records)
+
     parsed = parse(packet(body, flags=flags, counts=counts))
 
-    if found:
-        assert isinstance(parsed, Query)
-        assert 12 + body.index(TSIG) == parsed.tsig
-    else:
-        assert not isinstance(parsed, Query) or parsed.tsig == 0
+    assert isinstance(parsed, Query)
+    assert (12 + body.index(TSIG), "") == (parsed.tsig, parsed.edns.fault)
+
+
+@pytest.mark.parametrize("flags", [0x0000, 0x2000, 0x2800])
+@pytest.mark.parametrize(
+    ("counts", "records", "fault"),
+    [
+        ((1, 0, 0, 2), [TSIG, OPT], "the last record"),
+        ((1, 0, 0, 2), [TSIG, TSIG], "the only one"),
+        ((1, 0, 1, 1), [TSIG, TSIG], "the only one"),
+        ((1, 1, 0, 1), [TSIG, OPT], "the last record"),
+        ((1, 0, 0, 1), [TSIG[:-1]], "cut short"),
+        ((1, 0, 0, 65_535), [TSIG], "cut short"),
+        ((1, 0, 0, 1), [b"\x40" * 40], "cut short"),
+        ((1, 0, 0, 1), [record(b"\xc0\x0c", 250, 255)], "not compressed"),
+        ((1, 0, 0, 1), [record(b"\x03key\0", 250, 1)], "class ANY"),
+        ((1, 0, 0, 1), [record(b"\x03key\0", 250, 254)], "class ANY"),
+        ((1, 0, 0, 1), [b"\x03key\0" + struct.pack("!HHIH", 250, 255, 1, 0)], "TTL 0"),
+    ],
+)
+def test_malformed_signatures(flags: int, counts: tuple[int, int, int, int], records: list[bytes], fault: str) -> None:
+    """What is meant as a signature, and is none, is FORMERR (RFC 8945, sections 4.2, 5.1), and not "unsigned"."""
+    body = NAME + SOA_IN + b"".join(records)
+
+    parsed = parse(packet(body, flags=flags, counts=counts))
+
+    assert isinstance(parsed, Query)
+    assert 0 == parsed.tsig
+    assert fault in parsed.edns.fault
+    assert Rcode.FORMERR == reply_to(packet(body, flags=flags, counts=counts))[3]
+
+
+@pytest.mark.parametrize("flags", [0x0000, 0x2800])
+@pytest.mark.parametrize(("counts", "records"), [((1, 0, 0, 0), [TSIG]), ((1, 0, 0, 1), [OPT, TSIG])])
+def test_no_signature(flags: int, counts: tuple[int, int, int, int], records: list[bytes]) -> None:
+    """What comes behind the last record that the header counts is ignored."""
+    parsed = parse(packet(NAME + SOA_IN + b"".join(records), flags=flags, counts=counts))
+
+    assert isinstance(parsed, Query)
+    assert (0, "") == (parsed.tsig, parsed.edns.fault)
 
 
 @pytest.mark.parametrize(

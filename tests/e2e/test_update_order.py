@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import socket
 from collections.abc import Sequence
 
 import dns.message
@@ -13,12 +12,9 @@ import dns.tsig
 import dns.update
 import pytest
 
-from tests.support.nameservers import new_source
-from tests.support.processes import PATIENCE
-
 from .dns_client import values
 from .service import ZONE, Responder, Token
-from .updates import Key, key_of
+from .updates import Key, key_of, send_at_once
 
 pytestmark = pytest.mark.e2e
 
@@ -39,27 +35,10 @@ def _update(token: Token, key: Key, step: str, value: str) -> dns.update.UpdateM
 
 
 def _send_at_once(port: int, messages: Sequence[dns.update.UpdateMessage], transport: str) -> set[dns.rcode.Rcode]:
-    """Send *messages* from a network of their own without waiting, and read all replies; their signatures hold."""
-    exchange = _over_udp if transport == "UDP" else _over_tcp
-    kind = socket.SOCK_DGRAM if transport == "UDP" else socket.SOCK_STREAM
+    """Send *messages* without waiting, and read all replies; their signatures hold."""
     asked = {message.id: message for message in messages}
-    with socket.socket(type=kind) as sock:
-        sock.settimeout(PATIENCE)
-        sock.bind((new_source(), 0))
-        sock.connect(("127.0.0.1", port))
-        return {_rcode(reply, asked) for reply in exchange(sock, [message.to_wire() for message in messages])}
-
-
-def _over_udp(sock: socket.socket, wires: Sequence[bytes]) -> list[bytes]:
-    for wire in wires:
-        sock.send(wire)
-    return [sock.recv(4096) for _ in wires]
-
-
-def _over_tcp(sock: socket.socket, wires: Sequence[bytes]) -> list[bytes]:
-    sock.sendall(b"".join(len(wire).to_bytes(2, "big") + wire for wire in wires))
-    with sock.makefile("rb") as stream:
-        return [stream.read(int.from_bytes(stream.read(2), "big")) for _ in wires]
+    replies = send_at_once(port, [message.to_wire() for message in messages], transport)
+    return {_rcode(reply, asked) for reply in replies}
 
 
 def _rcode(octets: bytes, asked: dict[int, dns.update.UpdateMessage]) -> dns.rcode.Rcode:

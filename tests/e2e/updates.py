@@ -6,13 +6,17 @@ from __future__ import annotations
 
 import base64
 import os
+import socket
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from responder.files.keyfile import read_key
 from responder.tokens.secret import tsig_secret
+from tests.support.nameservers import new_source
 from tests.support.places import ROOT
+from tests.support.processes import PATIENCE
 
 from .lego import Certificate, Provider
 from .pebble import Authority
@@ -60,6 +64,22 @@ def nsupdate(key: Path | None, *lines: str, options: tuple[str, ...] = ()) -> su
 def knsupdate(key: Path | None, *lines: str, options: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
     """Run knsupdate likewise."""
     return _run([require("knsupdate"), *options, *_with(key)], "\n".join(lines) + "\n")
+
+
+def send_at_once(port: int, packets: Sequence[bytes], transport: str) -> list[bytes]:
+    """The replies to *packets*, which are sent from a network of their own without waiting, by "UDP" or "TCP"."""
+    kind = socket.SOCK_DGRAM if transport == "UDP" else socket.SOCK_STREAM
+    with socket.socket(type=kind) as sock:
+        sock.settimeout(PATIENCE)
+        sock.bind((new_source(), 0))
+        sock.connect(("127.0.0.1", port))
+        if transport == "UDP":
+            for packet in packets:
+                sock.send(packet)
+            return [sock.recv(4096) for _ in packets]
+        sock.sendall(b"".join(len(packet).to_bytes(2, "big") + packet for packet in packets))
+        with sock.makefile("rb") as stream:
+            return [stream.read(int.from_bytes(stream.read(2), "big")) for _ in packets]
 
 
 def rfc2136(service: Responder, key: Key) -> Provider:

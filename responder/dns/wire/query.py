@@ -64,13 +64,14 @@ def parse(packet: bytes) -> Query | bytes | None:
     if qdcount != 1 or end is None or len(packet) < end + 4:  # RFC 9619: exactly one question
         return header_only(packet, Rcode.FORMERR)
     qtype, qclass = _TYPE_CLASS.unpack_from(packet, end)
-    opt, tsig = _find_opt_and_tsig(packet, end + 4, ancount + nscount, arcount)
+    opt, tsig, fault = _find_opt_and_tsig(packet, end + 4, ancount + nscount, arcount)
     edns = parse_opt(packet, opt) if opt else NO_EDNS
+    fault = fault or edns.fault
     question, qname, desired = packet[HEADER : end + 4], packet[HEADER:end].lower(), False
     if opcode == Opcode.QUERY:
         desired = bool(flags & RD)  # other opcodes may give the bit another meaning
-        fault = edns.fault or _fault(qtype, ancount, nscount, arcount - bool(opt) - bool(tsig))
-        edns = replace(edns, fault=fault) if fault else edns
+        fault = fault or _fault(qtype, ancount, nscount, arcount - bool(opt) - bool(tsig))
+    edns = replace(edns, fault=fault) if fault else edns
     return Query(packet[:2], desired, opcode, question, qname, qtype, qclass, edns, tsig)
 
 
@@ -84,7 +85,9 @@ def _fault(qtype: int, ancount: int, nscount: int, unknown: int) -> str:
 
 
 _TYPE_CLASS = struct.Struct("!HH")
-_TSIG = _TYPE_CLASS.pack(RRType.TSIG, CLASS_ANY)
+_TSIG = RRType.TSIG.to_bytes(2, "big")
+_TSIG_HEAD = struct.pack("!HHI", RRType.TSIG, CLASS_ANY, 0)
+"""Type, class and TTL of a signature: no others are valid (RFC 8945, section 4.2)."""
 
 
 def _parse_cookie_request(packet: bytes) -> Query | bytes:
@@ -111,37 +114,47 @@ def _skip_name(packet: bytes, start: int = HEADER) -> int | None:
     return None
 
 
-def _skip_record(packet: bytes, at: int) -> int:
-    """Where the record at octet *at* ends by its own account; behind the end of the packet if it is cut off."""
+def _read_record(packet: bytes, at: int) -> tuple[int, int]:
+    """
+    Where the type of the record at octet *at* is, and where the record ends by its own account; behind the end of the
+    packet if it is cut off.
+    """
     size = len(packet)
     while at < size and 0 < packet[at] <= MAX_LABEL:
         at += 1 + packet[at]
     end = packet[at : at + 1]
     if b"\0" < end < b"\xc0":  # neither the end of a name nor a pointer, which is one wherever it points
-        return size + 1
+        return size, size + 1
     at += 1 if end == b"\0" else 2
     if at + RECORD.size > size:
-        return size + 1
-    return at + RECORD.size + int.from_bytes(packet[at + 8 : at + 10], "big")
+        return size, size + 1
+    return at, at + RECORD.size + int.from_bytes(packet[at + 8 : at + 10], "big")
 
 
-def _find_opt_and_tsig(packet: bytes, at: int, before: int, additional: int) -> tuple[int, int]:
+def _find_opt_and_tsig(packet: bytes, at: int, before: int, additional: int) -> tuple[int, int, str]:
     """
-    Where the OPT and the TSIG of a message begin, 0 for one that is not found. At octet *at* begin its records: that
-    many *before* the additional section, and those in it.
+    Where the OPT and the TSIG of a message begin, 0 for one that is not found, and what is wrong with the latter. At
+    octet *at* begin its records: that many *before* the additional section, and those in it.
 
-    The signature is the last record (RFC 8945, section 5.1). Nothing in front of it is read but where it ends: a client
-    that cannot sign must not make us.
+    The signature is the last record (RFC 8945, section 5.1). Nothing in front of it is read but its type and where it
+    ends: a client that cannot sign must not make us.
     """
     opt = at if additional and not before and packet.startswith(OPT_HEAD, at) else 0
     if not additional or (opt and additional == 1) or len(packet) > MAX_SIGNED:
-        return opt, 0
-    last = at
+        return opt, 0, ""
+    signatures = start = head = 0
     for number in range(before + additional):
-        last, at = at, _skip_record(packet, at)
+        start = at
+        head, at = _read_record(packet, start)
         if at > len(packet):
-            return opt, 0
-        if not opt and number >= before and packet.startswith(OPT_HEAD, last):
-            opt = last
-    end = _skip_name(packet, last)
-    return opt, last if end is not None and packet.startswith(_TSIG, end) else 0
+            return opt, 0, "a record is cut short"
+        signatures += packet.startswith(_TSIG, head)
+        if not opt and number >= before and packet.startswith(OPT_HEAD, start):
+            opt = start
+    if not signatures:
+        return opt, 0, ""
+    if signatures > 1 or not packet.startswith(_TSIG, head):
+        return opt, 0, "a TSIG record must be the last record, and the only one of its kind"
+    if _skip_name(packet, start) != head or not packet.startswith(_TSIG_HEAD, head):
+        return opt, 0, "a TSIG record must have class ANY, TTL 0, and a name that is not compressed"
+    return opt, start, ""
