@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -29,7 +30,7 @@ from responder.config import ApiSettings, DnsSettings, Endpoint, Settings
 from responder.dns.cookies import DAY, daily_keys
 from responder.errors import CannotStart, ResponderError, StoreUnavailable
 from responder.feed import Publisher, fail
-from responder.files.keyfile import read_key
+from responder.files.keyfile import NEW_KEY_FILE, read_key
 from responder.limits import Limits
 from responder.logs import Outage
 from responder.nodes import Membership, Myself, Nodes
@@ -39,7 +40,7 @@ from responder.process.child import Lifeline, run
 from responder.process.lifeline import Word
 from responder.process.listeners import is_here
 from responder.process.scheduling import take_short_turns
-from responder.store import SchemaState, Store
+from responder.store import SchemaState, Sealer, Store
 from responder.store.schema import REVISION
 from responder.tls.keypair import KeyPair
 from responder.update import Keyring, Signatures, Updates
@@ -151,7 +152,8 @@ async def _attend_nameservers(
 
 
 async def _open(settings: Settings) -> Store:
-    return await Store.open(settings.database.url, auto_upgrade=settings.database.auto_upgrade)
+    database = settings.database
+    return await Store.open(database.url, auto_upgrade=database.auto_upgrade, sealer=_sealer(settings))
 
 
 async def _open_in_time(
@@ -229,6 +231,9 @@ async def _start(
     origin = await store.origin()
     if (condition := origin.condition(_now())) != "ok":
         _log.warning("the database is new", reason=condition, database=settings.database.shown_url)
+    if settings.database.path is not None:  # there is no other node, which could be too old to decrypt them
+        with contextlib.suppress(StoreUnavailable):
+            await store.seal_keys()
     statics = settings.statics
     await store.register_zones(settings.digests, now=_now())
     for change in await store.begin_statics(settings.digests, now=_now()):
@@ -386,12 +391,29 @@ def _signatures(settings: Settings) -> Signatures | None:
     if not settings.dns.update.enabled or path is None:
         return None
     try:
-        master = read_key(path)
+        master = _master(path)
     except CannotStart as fault:
         # It was there when the service started. All but updates, which get SERVFAIL, is better than nothing.
         _log.error("no DNS updates until the next start", reason=str(fault))
         return None
     return Signatures(Keyring(master, settings.dns.update.algorithms), clock=_now)
+
+
+def _master(path: Path) -> bytes:
+    """What the key file at *path* holds. Raises `CannotStart`."""
+    return read_key(path, on_new=lambda: _log.warning("the key file is new", path=str(path), reason=NEW_KEY_FILE))
+
+
+def _sealer(settings: Settings) -> Sealer | None:
+    """What encrypts the private keys in the database, if there is a key file, and keys of our own."""
+    path = settings.tsig_key_file
+    if settings.api.tls != "acme" or path is None:
+        return None
+    try:
+        return Sealer(_master(path))
+    except CannotStart as fault:
+        _log.error("private keys in the database are neither encrypted nor decrypted", reason=str(fault))
+        return None
 
 
 async def _start_tls(

@@ -100,6 +100,7 @@ def process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Process
     monkeypatch.setattr(logs, "configure", lambda **_: None)  # the tests' own stays
     monkeypatch.setattr(control, "DRAIN", 0.1)
     new_database(tmp_path)
+    read_key(tmp_path / "tsig.key")
     listeners = {purpose: socket.create_server(("127.0.0.1", 0)) for purpose in ("api", "admin")}
     ports = {purpose: listeners[purpose].getsockname()[1] for purpose in ("api", "admin")}
     settings = load(write_configuration(tmp_path, **ports, dns=free_port()), {})
@@ -215,11 +216,14 @@ async def update(process: Process, secret: str) -> str:
 
 async def test_updates(process: Process) -> None:
     """What nameservers pass on is answered with keys made from the key file, which is made if there is none."""
-    async with started(process) as snapshots:
-        assert "NOERROR" == await update(process, await mint(process))
+    (process.directory / "tsig.key").unlink()
+    with structlog.testing.capture_logs() as logged:
+        async with started(process) as snapshots:
+            assert "NOERROR" == await update(process, await mint(process))
 
-        served = {rdata for zone in snapshots[-1] for rrset in zone.rrsets() for rdata in rrset.rdatas}
-        assert bytes((len(VALUE),)) + VALUE.encode() in served
+            served = {rdata for zone in snapshots[-1] for rrset in zone.rrsets() for rdata in rrset.rdatas}
+            assert bytes((len(VALUE),)) + VALUE.encode() in served
+    assert ("the key file is new", "warning") == (logged[0]["event"], logged[0]["log_level"])
 
 
 @pytest.mark.parametrize("broken", [True, False])

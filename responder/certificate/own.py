@@ -47,6 +47,10 @@ LOOK_AGAIN = 5.0
 RESTART_PAUSE = timedelta(seconds=20)
 """After an attempt that failed, if the process was started since: its settings may have been mended."""
 
+LOCKED_PAUSE = timedelta(days=3)
+"""After which a certificate may be replaced whose private key was encrypted with another key file. Should several nodes
+have different ones by mistake, they stay below the five equal certificates a week that Let's Encrypt issues."""
+
 ASK_AGAIN = timedelta(hours=6)
 """Between two looks at renewal information, if the CA says nothing else (RFC 9773, section 4.3.3)."""
 
@@ -124,6 +128,7 @@ class OwnCertificateKeeper:
         if self._obtained is not None:
             await self._keep(self._obtained)
         known = await self._store.certificate(self._hostname)
+        self._check_lock(known)
         self._follow(known)
         due = await self._due(known)
         now = self._clock()
@@ -133,6 +138,15 @@ class OwnCertificateKeeper:
             return LOOK_AGAIN
         await self._attempt(known)
         return 0.0
+
+    def _check_lock(self, known: OwnCertificate) -> None:
+        """Raise `Invalid` for a certificate that this node cannot use and should not replace."""
+        if known.locked is None:
+            return
+        if not self._store.seals:
+            raise Invalid(_NO_KEY_FILE)
+        if self._clock() - known.locked < LOCKED_PAUSE:
+            raise Invalid(_OTHER_KEY_FILE)
 
     async def _due(self, known: OwnCertificate) -> datetime:
         """When to obtain a certificate: not before it is time to try again, if that has failed."""
@@ -275,6 +289,15 @@ class OwnCertificateKeeper:
         except StoreUnavailable:
             return await self._store.token(token_id)  # if another node was quicker
 
+
+_NO_KEY_FILE = (
+    "the certificate in the database is encrypted: name the key file that it was encrypted with (dns.update.key_file)"
+)
+_OTHER_KEY_FILE = (
+    "the certificate in the database is encrypted with another key file: use the same file on every node "
+    "(dns.update.key_file), or restore it from a backup; if it is lost, another certificate is obtained three days "
+    "after this one was issued"
+)
 
 _NAMESPACE = UUID("0b9ce3d4-5e0a-4c55-9d0e-6f2d6a8f7c11")
 """Of the ids of those tokens (RFC 9562, section 5.5)."""

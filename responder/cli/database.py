@@ -7,7 +7,9 @@ import asyncio
 import click
 
 from responder.cli.context import OUTPUT, Context, print_json
-from responder.store import SchemaState, Store
+from responder.config import Settings
+from responder.files.keyfile import read_key
+from responder.store import SchemaState, Sealer, Store
 
 
 @click.group()
@@ -20,9 +22,15 @@ def db() -> None:
 def upgrade(context: Context) -> None:
     """Bring the database schema up to date, or make a new database. Make a backup first."""
     database = context.settings.database
-    if asyncio.run(Store.upgrade(database.url)) is SchemaState.ABSENT:
+    state = asyncio.run(Store.upgrade(database.url))
+    if state is SchemaState.ABSENT:
         click.echo(f"responder: made a new database: {database.shown_url}", err=True)
     click.echo("the database schema is up to date")
+    # Nodes of the version before may be running, and could not decrypt what their schema has no idea of.
+    if state is SchemaState.BEHIND and database.path is None:
+        click.echo("when every node has this version, run this command again: it encrypts private keys in the database")
+    elif number := asyncio.run(_seal_keys(context.settings)):
+        click.echo(f"encrypted private keys in the database: {number}")
 
 
 @db.command()
@@ -51,3 +59,15 @@ _MENDS = {
     SchemaState.AHEAD: ": install the version that last used it, or a newer one",
     SchemaState.FOREIGN: ": give this one a database of its own",
 }
+
+
+async def _seal_keys(settings: Settings) -> int:
+    """Encrypt the private keys that are in the database as they are, if there is a key file; returns their number."""
+    path = settings.tsig_key_file
+    if path is None or not path.exists():
+        return 0
+    store = await Store.open(settings.database.url, sealer=Sealer(read_key(path)))
+    try:
+        return await store.seal_keys()
+    finally:
+        await store.close()

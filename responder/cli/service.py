@@ -18,7 +18,7 @@ from responder.cli.context import Context, failures_logged
 from responder.cli.running import ask
 from responder.config import ApiSettings, DatabaseSettings, Endpoint, Kept, Settings, Sources
 from responder.errors import InvalidConfiguration, ResponderError, StoreUnavailable, Unavailable, faults_of
-from responder.files.keyfile import read_key
+from responder.files.keyfile import NEW_KEY_FILE, read_key
 from responder.process import supervisor
 
 _log = structlog.get_logger("serve")
@@ -93,7 +93,7 @@ def _prepare(settings: Settings, *, has_run: bool, patient: bool) -> tuple[super
     is_there = _prepare_database(settings.database, patient=patient)
     key_file = _key_file(settings)
     if key_file is not None and not has_run:
-        read_key(key_file)
+        read_key(key_file, on_new=lambda: _log.warning("the key file is new", path=str(key_file), reason=NEW_KEY_FILE))
     for warning in settings.warnings():
         _log.warning("the configuration may not do what you expect", reason=warning)
     return plan, is_there

@@ -1,5 +1,6 @@
 """
-The key file: 32 random octets that the secrets of DNS updates are made from (see `tokens.secret.tsig_secret`).
+The key file: 32 random octets that the secrets of DNS updates are made from (see `tokens.secret.tsig_secret`), and the
+key that encrypts private keys in the database (see `store.sealing`).
 
 It is kept apart from the database, so that a copy of either gives nothing away. Whoever needs it first makes it, be
 that the service or the command line; several may try at once.
@@ -12,6 +13,7 @@ import os
 import secrets
 import stat
 from binascii import Error as NotBase64
+from collections.abc import Callable
 from pathlib import Path
 
 from responder.errors import CannotStart
@@ -23,18 +25,23 @@ KEY_OCTETS = 32
 MAX_FILE = 1024
 """Octets that are read of a file: more than enough to see that it is none of ours."""
 
+NEW_KEY_FILE = (
+    "what was made with another one is of no use: keys of DNS updates, encrypted private keys in the database"
+)
+"""What a new key file means where there was another."""
+
 _OTHERS, _OTHERS_OF_ROOTS = 0o077, 0o037
 
 
-def read_key(path: Path) -> bytes:
+def read_key(path: Path, *, on_new: Callable[[], object] = lambda: None) -> bytes:
     """
-    The key in the file at *path*, which is made if there is none.
+    The key in the file at *path*, which is made if there is none; *on_new* is called then.
 
     Raises `CannotStart` if it cannot be read or made, holds no key, or is open to others.
     """
     try:
-        if not path.exists():
-            _make(path)
+        if not path.exists() and _make(path):
+            on_new()
         text = _read(path)
     except OSError as fault:
         reason = os.strerror(fault.errno).lower() if fault.errno else "it cannot be reached"
@@ -68,8 +75,10 @@ def _read(path: Path) -> bytes:
         return file.read(MAX_FILE)
 
 
-def _make(path: Path) -> None:
-    """Put a new key at *path*, unless somebody else was quicker."""
+def _make(path: Path) -> bool:
+    """Put a new key at *path*; False if another process was quicker."""
     directory.make(path.parent)
     text = base64.b64encode(secrets.token_bytes(KEY_OCTETS)) + b"\n"
-    atomicfile.create(path, text, of_directory=True)  # an administrator's command must not keep it from the service
+    return atomicfile.create(
+        path, text, of_directory=True
+    )  # an administrator's command must not keep it from the service

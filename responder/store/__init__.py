@@ -15,6 +15,7 @@ from responder.store.migration import SchemaState
 from responder.store.nodes import Node, NodeReport, ServedZone
 from responder.store.origin import Origin
 from responder.store.pruning import AUDIT_KEPT
+from responder.store.sealing import Sealer
 from responder.store.statistics import Statistics
 from responder.store.store import Store
 from responder.store.tokens import NewToken
@@ -42,6 +43,7 @@ __all__ = [
     "OwnCertificate",
     "Present",
     "SchemaState",
+    "Sealer",
     "ServedZone",
     "Statistics",
     "Step",

@@ -1,7 +1,8 @@
 """
 Certificates of the service's own, shared by all nodes: the pair in use, and who obtains the next one.
 
-Keys lie here as they are: whoever reads the database can use them (see SECURITY.md).
+Private keys are sealed wherever there is a key file (see `sealing`). Where there is none, anyone who reads the database
+can use them (see SECURITY.md).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
+from cryptography import x509
 from sqlalchemy import Connection, insert, literal, select, update
 from sqlalchemy.exc import IntegrityError
 
@@ -18,6 +20,7 @@ from responder.errors import Invalid
 from responder.names import Name
 from responder.store.clock import database_clock
 from responder.store.schema import Instant, acme_accounts, certificates
+from responder.store.sealing import Sealer, is_sealed
 from responder.tls.keypair import KeyPair
 
 
@@ -26,37 +29,69 @@ class OwnCertificate:
     """
     What is known of the certificate of one host: the *pair* in use and the *directory* of the CA it came from, when
     somebody last tried to obtain one, how often in a row that has failed, and when to try again.
+
+    *locked* is when the pair was issued, if its private key is sealed with a key file that is not at hand.
     """
 
     pair: KeyPair | None = None
+    locked: datetime | None = None
     directory: str | None = None
     attempted_at: datetime | None = None
     failures: int = 0
     retry_at: datetime | None = None
 
 
-def account_key(connection: Connection, directory: str, new: bytes) -> bytes:
-    """The key of our account with the CA at *directory*: *new* if there is none yet."""
+def account_key(connection: Connection, directory: str, new: bytes, *, sealer: Sealer | None) -> bytes:
+    """
+    The key of our account with the CA at *directory*: *new* if there is none yet, or one that was sealed with another
+    key file than that of *sealer*. Raises `Invalid` if it is damaged, or is sealed and there is no key file.
+    """
     with suppress(IntegrityError), connection.begin_nested():  # somebody else may have been quicker
         if _account_key(connection, directory) is None:
-            connection.execute(insert(acme_accounts), {"directory": directory, "key": new.decode()})
+            key = _sealed(new.decode(), _account(directory), sealer)
+            connection.execute(insert(acme_accounts), {"directory": directory, "key": key})
     found = _account_key(connection, directory)
     assert found is not None  # noqa: S101  # if not by us, then inserted by who was quicker
-    return found.encode()
+    if _is_locked(found, sealer):
+        if sealer is None:
+            raise Invalid(_NO_KEY_FILE)
+        found = new.decode()
+    if sealer is not None and not is_sealed(found):
+        _put_account_key(connection, directory, sealer.seal(found, _account(directory)))
+    return _opened(found, _account(directory), sealer).encode()
 
 
-def find(connection: Connection, hostname: Name) -> OwnCertificate:
+def find(connection: Connection, hostname: Name, *, sealer: Sealer | None) -> OwnCertificate:
     """What is known of the certificate of *hostname*. A pair that is damaged is none: another one can be had."""
     row = connection.execute(select(certificates).where(certificates.c.hostname == hostname)).one_or_none()
     if row is None:
         return OwnCertificate()
+    chain, key = row.chain or "", row.key or ""
+    locked = _is_locked(key, sealer)
     return OwnCertificate(
-        pair=_pair(row.chain, row.key),
+        pair=None if locked else _pair(chain, key, hostname, sealer),
+        locked=_issued_at(chain) if locked else None,
         directory=row.directory,
         attempted_at=row.attempted_at,
         failures=row.failures,
         retry_at=row.retry_at,
     )
+
+
+def seal(connection: Connection, sealer: Sealer) -> int:
+    """Seal all private keys that are not sealed yet, and return how many they were."""
+    if connection.dialect.name == "sqlite":
+        connection.exec_driver_sql("PRAGMA secure_delete=ON")  # nothing of them stays behind in pages that become free
+    accounts = connection.execute(select(acme_accounts.c.directory, acme_accounts.c.key)).all()
+    hosts = connection.execute(select(certificates.c.hostname, certificates.c.key)).all()
+    open_accounts = [row for row in accounts if not is_sealed(row.key)]
+    open_hosts = [row for row in hosts if row.key and not is_sealed(row.key)]
+    for row in open_accounts:
+        _put_account_key(connection, row.directory, sealer.seal(row.key, _account(row.directory)))
+    for row in open_hosts:
+        key = sealer.seal(row.key, _host(row.hostname))
+        connection.execute(update(certificates).where(certificates.c.hostname == row.hostname).values(key=key))
+    return len(open_accounts) + len(open_hosts)
 
 
 def begin(connection: Connection, hostname: Name, *, holder: UUID, lease: timedelta, now: datetime) -> bool:
@@ -81,9 +116,10 @@ def go_on(connection: Connection, hostname: Name, *, holder: UUID, lease: timede
     connection.execute(update(certificates).where(mine).values(busy_until=_now(connection) + lease))
 
 
-def keep(connection: Connection, hostname: Name, directory: str, pair: KeyPair) -> None:
+def keep(connection: Connection, hostname: Name, directory: str, pair: KeyPair, *, sealer: Sealer | None) -> None:
     """The certificate was obtained: it is the one in use from now on."""
-    _end(connection, hostname, directory=directory, chain=pair.chain.decode(), key=pair.key.decode(), failures=0)
+    key = _sealed(pair.key.decode(), _host(hostname), sealer)
+    _end(connection, hostname, directory=directory, chain=pair.chain.decode(), key=key, failures=0)
 
 
 def note_failure(connection: Connection, hostname: Name, *, failures: int, retry_at: datetime) -> None:
@@ -110,11 +146,49 @@ def _now(connection: Connection) -> datetime:
     return datetime.fromtimestamp(connection.execute(select(database_clock())).scalar_one(), UTC)
 
 
-def _pair(chain: str | None, key: str | None) -> KeyPair | None:
+_NO_KEY_FILE = (
+    "the private keys in the database are encrypted: name the key file that they were encrypted with "
+    "(dns.update.key_file, on every node the same one)"
+)
+
+
+def _account(directory: str) -> str:
+    return f"ACME account {directory}"
+
+
+def _host(hostname: Name) -> str:
+    return f"certificate {hostname}"
+
+
+def _sealed(key: str, purpose: str, sealer: Sealer | None) -> str:
+    return key if sealer is None else sealer.seal(key, purpose)
+
+
+def _opened(key: str, purpose: str, sealer: Sealer | None) -> str:
+    return sealer.open(key, purpose) if sealer is not None and is_sealed(key) else key
+
+
+def _is_locked(key: str, sealer: Sealer | None) -> bool:
+    return is_sealed(key) and (sealer is None or not sealer.can_open(key))
+
+
+def _pair(chain: str, key: str, hostname: Name, sealer: Sealer | None) -> KeyPair | None:
     with suppress(Invalid):
-        return KeyPair.parse((chain or "").encode(), (key or "").encode())
+        return KeyPair.parse(chain.encode(), _opened(key, _host(hostname), sealer).encode())
     return None
+
+
+def _issued_at(chain: str) -> datetime | None:
+    """When that certificate was issued; None if it is damaged."""
+    try:
+        return x509.load_pem_x509_certificate(chain.encode()).not_valid_before_utc
+    except ValueError:
+        return None
 
 
 def _account_key(connection: Connection, directory: str) -> str | None:
     return connection.scalar(select(acme_accounts.c.key).where(acme_accounts.c.directory == directory))
+
+
+def _put_account_key(connection: Connection, directory: str, key: str) -> None:
+    connection.execute(update(acme_accounts).where(acme_accounts.c.directory == directory).values(key=key))

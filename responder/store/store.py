@@ -48,6 +48,7 @@ from responder.store.nodes import Node, NodeReport
 from responder.store.origin import Origin
 from responder.store.postgresql import PostgreSQL
 from responder.store.pruning import Pruning
+from responder.store.sealing import Sealer
 from responder.store.sqlite import SQLite
 from responder.store.statistics import Statistics
 from responder.store.tokens import NewToken
@@ -64,13 +65,15 @@ class Store:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._sealer: Sealer | None = None
         self._pruning = Pruning(database)
         self._origin: Origin | None = None
 
     @classmethod
-    async def open(cls, url: str, *, auto_upgrade: bool = False) -> Self:
+    async def open(cls, url: str, *, auto_upgrade: bool = False, sealer: Sealer | None = None) -> Self:
         """
-        Connect to *url*; an empty database gets its tables, an older one is changed only if *auto_upgrade*.
+        Connect to *url*; an empty database gets its tables, an older one is changed only if *auto_upgrade*. If there is
+        a *sealer*, it encrypts private keys.
 
         Any number of processes may do so at once. Raises `StoreUnavailable` or `StoreOutdated`.
         """
@@ -82,7 +85,9 @@ class Store:
         except BaseException:
             await database.close()
             raise
-        return cls(database)
+        store = cls(database)
+        store._sealer = sealer
+        return store
 
     @staticmethod
     async def upgrade(url: str) -> SchemaState:
@@ -277,13 +282,25 @@ class Store:
         """The zones that are not served where *serving* is, and that valid tokens have hostnames in."""
         return await self._database.read(grants.unserved, serving, now=now)
 
+    @property
+    def seals(self) -> bool:
+        """Whether private keys are encrypted before they are stored."""
+        return self._sealer is not None
+
+    async def seal_keys(self) -> int:
+        """Encrypt private keys that are stored as they are, if there is a key file; returns how many they were."""
+        return 0 if self._sealer is None else await self._database.write(certificates.seal, self._sealer)
+
     async def account_key(self, directory: str, new: bytes) -> bytes:
-        """The key of our account with the CA at *directory*, in PEM: *new*, if there is none yet."""
-        return await self._database.write(certificates.account_key, directory, new)
+        """
+        The key of our account with the CA at *directory*, in PEM: *new* if there is none yet, or one that was encrypted
+        with another key file. Raises `Invalid` if it is damaged, or is encrypted and there is no key file.
+        """
+        return await self._database.write(certificates.account_key, directory, new, sealer=self._sealer)
 
     async def certificate(self, hostname: Name) -> OwnCertificate:
         """What is known of our own certificate for *hostname*; nothing, if we never had any."""
-        return await self._database.read(certificates.find, hostname)
+        return await self._database.read(certificates.find, hostname, sealer=self._sealer)
 
     async def begin_certificate(self, hostname: Name, *, holder: UUID, lease: timedelta, now: datetime) -> bool:
         """
@@ -300,7 +317,7 @@ class Store:
 
     async def keep_certificate(self, hostname: Name, directory: str, pair: KeyPair) -> None:
         """Put *pair*, from the CA at *directory*, in the place of the one in use."""
-        await self._database.write(certificates.keep, hostname, directory, pair)
+        await self._database.write(certificates.keep, hostname, directory, pair, sealer=self._sealer)
 
     async def note_failure(self, hostname: Name, *, failures: int, retry_at: datetime) -> None:
         """Obtaining it has failed, so many times in a row; nobody tries again before *retry_at*."""

@@ -20,6 +20,7 @@ from responder.certificate.own import OwnCertificateKeeper
 from responder.config import Settings
 from responder.errors import AuthorityUnavailable, CertificateRefused, Invalid, ResponderError, StoreUnavailable
 from responder.names import Name
+from responder.store import Sealer
 from responder.tls.keypair import KeyPair
 from tests.support.keypairs import key_pair
 from tests.support.service import APEX, Control, running, until, url
@@ -521,3 +522,41 @@ async def test_binding_that_is_none(host: Host, tmp_path: Path, write: Callable[
 
     (entry,) = host.logged("cannot obtain a certificate")
     assert entry["reason"].startswith(reason.format(path=path))
+
+
+async def test_another_key_file(host: Host) -> None:
+    """
+    A certificate that was encrypted with another key file is not replaced at once, since several nodes with different
+    files would take turns at it; after three days it is.
+    """
+    store = host.control.store
+    store._sealer = Sealer(b"1" * 32)
+    first = host.ca.pair = host.certificate()
+    await host.look()
+    store._sealer = Sealer(b"2" * 32)
+
+    keeper = host.keeper()
+    await keeper.load()
+    with pytest.raises(Invalid, match="encrypted with another key file: use the same file on every node"):
+        await host.look(keeper)
+    host.pass_time(own.LOCKED_PAUSE + timedelta(hours=1))
+    second = host.ca.pair = host.certificate()
+    await host.look(keeper)
+
+    assert [first, second] == host.used
+    assert second == (await store.certificate(HOSTNAME)).pair
+
+
+async def test_no_key_file(host: Host) -> None:
+    """Without any key file, a certificate that was encrypted is never replaced."""
+    store = host.control.store
+    store._sealer = Sealer(b"1" * 32)
+    host.ca.pair = host.certificate()
+    await host.look()
+    store._sealer = None
+
+    host.pass_time(80 * DAY)
+    with pytest.raises(Invalid, match="name the key file that it was encrypted with"):
+        await host.look()
+
+    assert 1 == len(host.ca.obtained)

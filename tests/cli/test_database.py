@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from responder.files.keyfile import read_key
 from responder.store import SchemaState, Store
 from tests.support.commands import HOST, Run, bare, configuration, environment, fails, run
-from tests.support.service import rows
+from tests.support.postgres import PostgresServer
+from tests.support.service import connect, rows
 from tests.support.stores import downgrade
 
 __all__ = ["bare", "configuration", "environment", "run"]
@@ -101,3 +103,37 @@ def test_what_root_makes_is_the_services(run: Run, tmp_path: Path, command: tupl
     made = {path.name: path.stat().st_uid for path in tmp_path.iterdir() if path.name != "responder.toml"}
     assert "responder.db" in made
     assert {NOBODY} == {*made.values()}
+
+
+def test_upgrade_encrypts_private_keys(run: Run, tmp_path: Path) -> None:
+    """`db upgrade` encrypts those that are in the database as they are, if there is a key file, and reports it once."""
+    with connect(tmp_path) as database:
+        database.execute("INSERT INTO acme_accounts (directory, key) VALUES ('https://ca.example/dir', 'PRIVATE KEY')")
+    assert "encrypted" not in run("db", "upgrade").out
+    read_key(tmp_path / "tsig.key")
+
+    assert "encrypted private keys in the database: 1\n" in run("db", "upgrade").out
+
+    assert "encrypted" not in run("db", "upgrade").out
+    with connect(tmp_path) as database:
+        assert ("sealed:",) == database.execute("SELECT substr(key, 1, 7) FROM acme_accounts").fetchone()
+
+
+def test_upgrade_next_to_older_nodes(
+    run: Run, tmp_path: Path, postgres_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With PostgreSQL, nodes that cannot decrypt may run while the schema is upgraded: keys wait for a second run."""
+    url = postgres_server.create_database()
+    monkeypatch.setenv("RESPONDER_DATABASE__URL", url)
+    monkeypatch.setenv("RESPONDER_DNS__UPDATE__KEY_FILE", str(tmp_path / "tsig.key"))
+    read_key(tmp_path / "tsig.key")
+    run("db", "upgrade")
+    insert = "INSERT INTO acme_accounts (directory, key) VALUES ('https://ca.example/dir', 'PRIVATE KEY')"
+    postgres_server.execute(insert, postgres_server.name(url))
+    asyncio.run(downgrade(url, "0006"))
+
+    assert "when every node has this version, run this command again" in run("db", "upgrade").out
+    query = "SELECT left(key, 7) FROM acme_accounts"
+    assert "PRIVATE" == postgres_server.execute(query, postgres_server.name(url))
+    assert "encrypted private keys in the database: 1\n" in run("db", "upgrade").out
+    assert "sealed:" == postgres_server.execute(query, postgres_server.name(url))

@@ -245,6 +245,8 @@ def test_restart_and_renewal_information(shared: Stack) -> None:
     shared.wait_until_well()
     before = shared.shown()
     shared.service.stop()
+    files = [path.read_bytes() for path in shared.service.directory.glob("responder.db*")]
+    assert not any(b"PRIVATE KEY" in content for content in files)  # they are encrypted there
     shared.front.renewal_window = datetime.now(UTC) - timedelta(hours=2), datetime.now(UTC) - timedelta(hours=1)
     shared.front.requests.clear()
     shared.service.start()

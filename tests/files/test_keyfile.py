@@ -33,6 +33,14 @@ def test_made_when_first_needed(tmp_path: Path) -> None:
     assert key != read_key(tmp_path / "another.key")
 
 
+def test_a_new_one_is_reported(tmp_path: Path) -> None:
+    """Whoever did not expect that hears of it, once."""
+    made: list[str] = []
+    for _ in range(2):
+        read_key(tmp_path / "tsig.key", on_new=lambda: made.append("new"))
+    assert ["new"] == made
+
+
 def test_made_by_many_at_once(tmp_path: Path) -> None:
     """Of many who make it at the same time one wins, and all read that one's."""
     path = tmp_path / "tsig.key"

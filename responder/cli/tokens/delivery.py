@@ -188,4 +188,5 @@ def _tsig_master(settings: Settings) -> bytes:
         raise InvalidRequest(
             ["--format tsig: dns.update.key_file is not set: name a file there that every node has a copy of"]
         )
-    return read_key(settings.tsig_key_file)
+    made = f"responder: made a new key file: {settings.tsig_key_file}"
+    return read_key(settings.tsig_key_file, on_new=lambda: click.echo(made, err=True))
