@@ -11,12 +11,14 @@ SOURCES := responder migrations tests config/dev.py
 run: $(VENV)/installed
 	@$(BIN)/python config/dev.py
 
-# As many tests at a time as there are cores; `make test WORKERS=0` runs one after the other, SELECTED='not e2e' leaves out
-# the end-to-end tests.
+# As many tests at a time as there are cores, then those that need a process to themselves. `make test WORKERS=0` runs all
+# one after the other, SELECTED='not e2e' leaves out the end-to-end tests.
 WORKERS ?= auto
-SELECTED ?=
+SELECTED ?= e2e or not e2e
+PARALLEL := --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 test: check .venv-clients/installed .venv-release/installed
-	$(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder --max-worker-restart 0 --cov -m '$(SELECTED)'
+	$(BIN)/pytest -m '($(SELECTED)) and not serial' $(PARALLEL) --cov --cov-report= --cov-fail-under=0
+	$(BIN)/pytest -m '($(SELECTED)) and serial' --cov --cov-append
 	$(BIN)/coverage report --include='responder/dns/*,responder/tokens/*' --fail-under=100
 
 check: $(VENV)/installed

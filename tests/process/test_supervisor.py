@@ -32,6 +32,11 @@ from tests.support.places import ROOT
 from tests.support.ports import free_port
 from tests.support.processes import PATIENCE, is_alive, wait_until
 
+pytestmark = pytest.mark.serial
+"""
+The supervisor is a thread of this process and takes its signals: no other thread may be there that does not block them.
+"""
+
 NOBODY = "192.0.2.1"
 """An address that no machine has (RFC 5737)."""
 
