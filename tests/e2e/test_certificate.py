@@ -198,7 +198,10 @@ def test_nothing_is_lost_in_a_renewal(shared: Stack) -> None:
 
     async def work() -> list[int]:
         over = asyncio.Event()
-        clients = [asyncio.create_task(_keep_asking(shared.service.api, context, over)) for _ in range(CLIENTS)]
+        clients = [
+            asyncio.create_task(_keep_asking(shared.service.api, context, over, f"127.0.0.{2 + number % 4}"))
+            for number in range(CLIENTS)
+        ]
         try:
             async with asyncio.timeout(VALIDITY + PATIENCE):
                 while (await asyncio.to_thread(shared.shown)).serial_number == before.serial_number:  # noqa: ASYNC110
@@ -217,9 +220,11 @@ def test_nothing_is_lost_in_a_renewal(shared: Stack) -> None:
     assert 1 == len(shared.logged("made an account"))
 
 
-async def _keep_asking(port: int, context: ssl.SSLContext, over: asyncio.Event) -> int:
-    """Ask the same thing over one connection until it is over; fails unless every single answer is right."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context, server_hostname=HOST)
+async def _keep_asking(port: int, context: ssl.SSLContext, over: asyncio.Event, client: str) -> int:
+    """Ask the same thing over one connection from *client* until it is over; fails unless every single answer is right."""
+    reader, writer = await asyncio.open_connection(
+        "127.0.0.1", port, ssl=context, server_hostname=HOST, local_addr=(client, 0)
+    )
     asked = 0
     try:
         while True:
