@@ -77,7 +77,7 @@ async def follow(
     The nameserver's end: keep zones as the control process publishes them, for ever.
 
     *install* is called with each complete snapshot; later changes are applied to that very object. *rekey* is called
-    with the keys of DNS cookies, *vouch* with the seconds for which what is served is current; what *relay* passes on
+    with the keys of DNS cookies, *vouch* with the time until which what is served is current; what *relay* passes on
     goes the same way back, and so does what *counts* gives, now and then. While the control process is away everything
     stays as it is.
     """
@@ -138,7 +138,7 @@ async def _receive(
             case Reply():
                 _attempt(relay.settle, frame.packet, frame.octets)
             case Vouch():
-                vouch(frame.seconds)
+                vouch(frame.until)
             case Check():
                 _attempt(_report, writer, counts)
         writer.write(pack({"ack": number}))

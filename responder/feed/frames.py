@@ -83,9 +83,12 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Vouch:
-    """For so many *seconds* from now on, values and grants are current. Without this frame they always are."""
+    """
+    Values and grants are current *until* then, in seconds of the monotonic clock, which is one for all processes of a
+    machine. Without this frame they always are.
+    """
 
-    seconds: float
+    until: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +134,7 @@ def render_frame(number: int, frame: Frame) -> bytes:
         case Keys():
             body = [key.hex() for key in frame.keys]
         case Vouch():
-            body = frame.seconds
+            body = frame.until
         case Reply():
             body = {"packet": frame.packet, "octets": frame.octets.hex()}
     return pack({"n": number, type(frame).__name__: body})
@@ -154,8 +157,8 @@ def parse_frame(message: dict[str, Any]) -> tuple[int, Frame]:
             return number, Check()
         case {"n": int(number), "Keys": list(keys)}:
             return number, Keys(tuple(map(bytes.fromhex, keys)))
-        case {"n": int(number), "Vouch": float(seconds)}:
-            return number, Vouch(seconds)
+        case {"n": int(number), "Vouch": float(until)}:
+            return number, Vouch(until)
         case {"n": int(number), "Reply": {"packet": int(packet), "octets": str(octets)}}:
             return number, Reply(packet, bytes.fromhex(octets))
         case _:

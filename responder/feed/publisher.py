@@ -194,7 +194,7 @@ class Publisher:
         """
         self._vouched_until = time.monotonic() + seconds
         for peer in self._peers.values():
-            peer.send(Vouch(seconds))
+            peer.send(Vouch(self._vouched_until))
 
     def answer_packets(self, answer: Answer) -> None:
         """
@@ -289,7 +289,7 @@ class Publisher:
         if self._keys.keys:
             peer.send(self._keys)
         if self._vouched_until is not None:
-            peer.send(Vouch(self._vouched_until - time.monotonic()))
+            peer.send(Vouch(self._vouched_until))
         peer.send(Begin(self._statics))
         serials: dict[Name, int] = {}
         async with aclosing(snapshot()) as changes:

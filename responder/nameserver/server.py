@@ -51,10 +51,10 @@ class Nameserver:
         self.exchange.cookies = Cookies(keys, time.time) if keys else None
         self.exchange.forget_cookies()
 
-    def vouch(self, seconds: float) -> None:
-        """Answer for values and grants for *seconds* from now on; until this is called, that has no end."""
-        self._vouched_until = time.monotonic() + seconds
-        self.exchange.doubt(is_doubtful=seconds <= 0)
+    def vouch(self, until: float) -> None:
+        """Answer for values and grants *until* then, by the monotonic clock. By default, there is no end."""
+        self._vouched_until = until
+        self.exchange.doubt(is_doubtful=time.monotonic() >= until)
 
     def reply(self, packet: bytes, transport: Transport, client: str) -> bytes | None:
         """Never raises: a packet that brings out a fault of ours gets SERVFAIL, and costs nobody else an answer."""

@@ -541,3 +541,33 @@ def test_the_longest_answer() -> None:
     assert reply == draft
     assert len(draft) <= TCP_CEILING - SIGNATURE
     assert 8 + len(texts.rdatas) + 16 == sum(len(rrset) for rrset in dns.message.from_wire(reply).answer)
+
+
+@pytest.mark.parametrize(
+    ("name", "rrtype", "rcode"),
+    [
+        ("_acme-challenge.two.acme.example.com", "TXT", dns.rcode.SERVFAIL),
+        ("_acme-challenge.two.acme.example.com", "ANY", dns.rcode.SERVFAIL),
+        ("_acme-challenge.nowhere.acme.example.com", "TXT", dns.rcode.SERVFAIL),
+        ("bare.acme.example.com", "TXT", dns.rcode.SERVFAIL),
+        ("leaf.ent.acme.example.com", "TXT", dns.rcode.NOERROR),
+        ("_acme-challenge.two.acme.example.com", "A", dns.rcode.NOERROR),
+        ("bare.acme.example.com", "CNAME", dns.rcode.NOERROR),
+        ("acme.example.com", "SOA", dns.rcode.NOERROR),
+        ("ns1.acme.example.com", "A", dns.rcode.NOERROR),
+    ],
+)
+def test_doubt(name: str, rrtype: str, rcode: int) -> None:
+    """While values may be stale, a TXT that depends on them is SERVFAIL with "Not Ready"; all else is as before."""
+    server = Exchange(zones())
+    query = dns.message.make_query(name, rrtype, use_edns=0)
+
+    def ask() -> tuple[int, list[int]]:
+        reply = dns.message.from_wire(server.respond(query.to_wire(), Transport.UDP, CLIENT) or b"")
+        return reply.rcode(), [int(option.code) for option in reply.options if isinstance(option, dns.edns.EDEOption)]
+
+    before = ask()
+    server.doubt(is_doubtful=True)
+    assert ((rcode, [14]) if rcode == dns.rcode.SERVFAIL else before) == ask()
+    server.doubt(is_doubtful=False)
+    assert before == ask()

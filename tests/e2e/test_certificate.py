@@ -221,7 +221,7 @@ def test_nothing_is_lost_in_a_renewal(shared: Stack) -> None:
 
 
 async def _keep_asking(port: int, context: ssl.SSLContext, over: asyncio.Event, client: str) -> int:
-    """Ask the same thing over one connection from *client* until it is over; fails unless every single answer is right."""
+    """Ask over one connection from *client* until it is over; fails unless every single answer is right."""
     reader, writer = await asyncio.open_connection(
         "127.0.0.1", port, ssl=context, server_hostname=HOST, local_addr=(client, 0)
     )

@@ -73,7 +73,7 @@ class AcmeDns:
             asyncio.run(self._execute(statement, arguments))
             return
         with closing(sqlite3.connect(self.url)) as database, database:
-            database.execute(statement, arguments)
+            database.execute(statement.replace("$", "?"), arguments)
 
     async def _execute(self, statement: str, arguments: Sequence[Any]) -> None:
         url = make_url(self.url)
