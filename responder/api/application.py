@@ -1,10 +1,4 @@
-"""
-The HTTP edge: what ACME clients call, and, on its own listener, what orchestrators ask.
-
-It authenticates, reads the request, and asks `challenges`. `authentication` says who may ask, `clients` where from;
-`bodies` reads what clients send, `problems` turns errors into problem documents, `acmedns` speaks as acme-dns does,
-`health` is the admin listener; nothing here decides what a token may do.
-"""
+"""The application on the API listener: the routes that are our own, and how they are put together."""
 
 from __future__ import annotations
 
@@ -21,7 +15,6 @@ from responder.api.acmedns import AcmeDns, answer_in_its_words
 from responder.api.authentication import Authenticator
 from responder.api.bodies import Body, read_body
 from responder.api.clients import believe
-from responder.api.health import Away, Health, build_admin
 from responder.api.problems import ROUTES, SLASHES, answer_with_problems, json_response, note_hostname
 from responder.api.tls import stay_on_https
 from responder.challenges import Challenges
@@ -33,8 +26,6 @@ from responder.names import Name
 from responder.store import Action, Outcome, Store
 from responder.tokens.serving import Serving
 from responder.tokens.token import Grant, Token, describe
-
-__all__ = ["Authenticator", "Away", "Health", "Runner", "build_admin", "build_api", "build_runner"]
 
 MAX_BODY = 16 << 10
 """Octets of a request body. The largest honest one is well below 1 KiB."""

@@ -1,20 +1,4 @@
-"""
-The doctor: looks at a delegation and at hostnames as resolvers and CAs do, and says what is wrong and what mends it.
-
-It reads DNS from outside, and the settings and the store for what should be there. It mends nothing itself; on request
-it presents a value, to see it arrive, and cleans it up. How its findings are printed is the command line's business.
-
-    `walk`          from a name to the servers that answer for it, by a resolver
-    `delegation`    what the servers of the zone above say of ours
-    `nameservers`   our own, every address every way
-    `hostname`      whether the name that a CA asks for leads to us
-    `authorities`   CAA, whose meaning is in `caa`
-    `probe`         a value of our own
-    `api`           whether clients find the API; `visit` is one request to it
-    `service`       what the service on this machine reports of itself
-    `questions`     one question to one server
-    `report`        ticks, notes and crosses
-"""
+"""An examination as a whole: the zones side by side, then the hostnames, reported in order."""
 
 from __future__ import annotations
 
@@ -30,29 +14,14 @@ from responder.doctor import api, authorities, delegation, hostname, nameservers
 from responder.doctor.api import Api
 from responder.doctor.caa import Policy
 from responder.doctor.questions import DNS_PORT, Asker, Server
-from responder.doctor.report import Check, Finding, Mark, Mend, Section
+from responder.doctor.report import Finding, Section
 from responder.doctor.service import Service
-from responder.doctor.walk import Walk, system_resolvers
+from responder.doctor.walk import Walk
 from responder.errors import CannotExamine, ResponderError
 from responder.names import Name
 from responder.store import Operation, Store
 from responder.tokens.serving import Serving
 from responder.tokens.token import Grant
-
-__all__ = [
-    "Api",
-    "Case",
-    "Check",
-    "Finding",
-    "Mark",
-    "Mend",
-    "Patient",
-    "Policy",
-    "Section",
-    "Service",
-    "examine",
-    "system_resolvers",
-]
 
 DEADLINE = 180.0
 """Seconds for everything. A delegation in order takes one or two; one whose every server is silent, about a minute."""

@@ -1,10 +1,4 @@
-"""
-The store: every transaction on the database, and the only place that knows SQL.
-
-Domain types go in and come out, never rows. Each method is one transaction: done completely and on disk, or not at
-all. What the database does not let us do is `StoreUnavailable`, with a text that says what to do; a schema that
-this program cannot use is `StoreOutdated`. It decides nothing about requests: see `tokens` and `challenges`.
-"""
+"""The store as the rest of the program uses it: one method for each transaction."""
 
 from __future__ import annotations
 
