@@ -42,6 +42,14 @@ def find(connection: Connection) -> Origin:
     return Origin(row.id, row.created_at)
 
 
+def check(connection: Connection, known: Origin) -> None:
+    """Raise `StoreUnavailable` if this is not the database that is *known*."""
+    if find(connection) != known:
+        raise StoreUnavailable(
+            "another database is in the place of the one in use: put it back, or restart the service"
+        )
+
+
 def note_creation(connection: Connection, now: datetime) -> None:
     """Its tables were just made."""
     connection.execute(update(origin).values(created_at=now))

@@ -34,7 +34,7 @@ from responder.store import (
 from responder.store.accounts import Account
 from responder.store.audit import AuditEvent
 from responder.store.certificates import OwnCertificate
-from responder.store.database import Database
+from responder.store.database import Database, P, T, Work
 from responder.store.grants import Unserved
 from responder.store.hints import Hint, Hints
 from responder.store.migration import SchemaState
@@ -169,11 +169,11 @@ class Store:
 
         A secret that was replaced ends earlier than its token; *expires_at* is then the earlier of the two.
         """
-        return await self._database.read(tokens.find, digest)
+        return await self._database.read(self._here(tokens.find), digest)
 
     async def find_generation(self, token_id: UUID, generation: int) -> Token | None:
         """As `find_token`, by the number of the secret among those of its token."""
-        return await self._database.read(tokens.find_generation, token_id, generation)
+        return await self._database.read(self._here(tokens.find_generation), token_id, generation)
 
     async def find_bcrypt(self, token_id: UUID) -> bytes | None:
         """The bcrypt hash of the secret of a token that was taken over, until `settle_bcrypt`; None for any other."""
@@ -327,8 +327,9 @@ class Store:
 
         Raises `StoreUnavailable` if another database is in the place of the one that the first call found.
         """
-        self._origin, serials = await self._database.read(_serials, self._origin)
-        return serials
+        if self._origin is None:
+            self._origin = await self.origin()
+        return await self._database.read(self._here(journal.serials))
 
     async def changes_since(self, apex: Name, serial: int) -> Change | None:
         """
@@ -344,7 +345,7 @@ class Store:
 
         Raises `NodeNameTaken` if another running service has that name, unless *take_over*.
         """
-        return await self._database.write(nodes.renew, report, lease=lease, take_over=take_over)
+        return await self._database.write(self._here(nodes.renew), report, lease=lease, take_over=take_over)
 
     async def end_lease(self, name: str, instance: str) -> None:
         """End the lease of a node that answers no more queries, so that no other node waits for it."""
@@ -388,6 +389,19 @@ class Store:
         """What happened at or after *since*, oldest first: all of it, or what concerns *hostname*, or its tokens."""
         return await self._database.read(audit.events, since, hostname)
 
+    def _here(self, work: Work[P, T]) -> Work[P, T]:
+        """
+        *work*, in the database that the first call of `serials` found and in no other. It is for what a service builds
+        upon: which tokens there are, what is served, and until when. Raises `StoreUnavailable`.
+        """
+
+        def check_and_work(connection: Connection, /, *args: P.args, **kwargs: P.kwargs) -> T:
+            if self._origin is not None:
+                origin.check(connection, self._origin)
+            return work(connection, *args, **kwargs)
+
+        return check_and_work
+
 
 @asynccontextmanager
 async def _connected(url: str) -> AsyncIterator[Database]:
@@ -417,15 +431,6 @@ def _database(url: str) -> Database:
         "database.url is no URL of a database we know: write sqlite+aiosqlite:////absolute/path.db "
         "or postgresql+asyncpg://user@host/name"
     )
-
-
-def _serials(connection: Connection, known: Origin | None) -> tuple[Origin, dict[Name, int]]:
-    found = origin.find(connection)
-    if known not in (None, found):
-        raise StoreUnavailable(
-            "another database is in the place of the one in use: put it back, or restart the service"
-        )
-    return found, journal.serials(connection)
 
 
 def _ping(connection: Connection) -> None:
