@@ -133,6 +133,8 @@ class Challenges:
         self._pace = pace or Pace()
         self._waiting: deque[_Waiting] = deque()
         self._wake = asyncio.Event()  # set when something waits, or another node has committed
+        self._wake.set()  # the first look is due at once: other nodes wait until it is known what is served here
+        self._has_settled = False
         self._look_due = 0.0
         self._confirming: set[asyncio.Task[None]] = set()
         self._usual = 1  # operations in the last batch
@@ -387,6 +389,10 @@ class Challenges:
         serials = await self._store.serials()
         behind = [apex for apex, serial in serials.items() if serial != self._published.get(apex)]
         await self._announce([change for apex in behind if (change := await self._catch_up(apex)) is not None])
+        if not self._has_settled:  # until now, nameservers that an earlier control process left may have been behind
+            await self._publisher.settle()
+            self._has_settled = True
+            self._nodes.applied(self._published)
 
     def _is_next(self, change: Change) -> bool:
         return change.previous == self._published.get(change.apex)

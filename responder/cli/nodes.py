@@ -48,7 +48,11 @@ def forget(context: Context, name: str) -> None:
 
 def _describe(node: Node, serials: dict[str, int], nodes: Iterable[Node]) -> dict[str, object]:
     zones = [
-        {"zone": str(apex), "serial": zone.serial, "lag": max(0, serials.get(str(apex), 0) - zone.serial)}
+        {
+            "zone": str(apex),
+            "serial": zone.serial or None,  # a node that has just started serves none yet
+            "lag": max(0, serials.get(str(apex), 0) - zone.serial) if zone.serial else None,
+        }
         for apex, zone in node.zones.items()
     ]
     return {
@@ -89,7 +93,8 @@ def _rows(described: dict[str, object]) -> Iterable[list[str]]:
     differences = described["differences"]
     tail = ", ".join(differences) if isinstance(differences, list) else ""
     for zone in zones or [{"zone": "", "serial": "", "lag": ""}]:
-        yield [*head, str(zone["zone"]), str(zone["serial"]), str(zone["lag"]), tail]
+        serial, lag = ("-" if zone[key] is None else str(zone[key]) for key in ("serial", "lag"))
+        yield [*head, str(zone["zone"]), serial, lag, tail]
         head, tail = ["", "", "", ""], ""
 
 

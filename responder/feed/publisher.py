@@ -158,6 +158,11 @@ class Publisher:
         await asyncio.gather(*(peer.confirm() for peer in peers))
         await self._wait_for_one()
 
+    async def settle(self) -> None:
+        """Return once every nameserver that answers queries, or may, answers from what it was sent so far."""
+        await self._gathered.wait()
+        await asyncio.gather(*(peer.confirm() for peer in self._peers.values() if peer.loaded))
+
     async def reload(self) -> None:
         """Have every nameserver take a new snapshot. Returns once they all serve it."""
         await self._gathered.wait()

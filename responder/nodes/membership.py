@@ -192,9 +192,9 @@ class Membership:
             schema_max=me.schema_max,
             clock=time.time(),
             zones={
-                apex: ServedZone(serial=self._serials[apex], static=static)
+                # 0 until it is known what is served here, so that the other nodes wait for this one from its start on.
+                apex: ServedZone(serial=self._serials.get(apex, 0), static=static)
                 for apex, static in me.statics.items()
-                if apex in self._serials
             },
         )
 
