@@ -52,8 +52,8 @@ from responder.tokens.values import is_digest
 MAX_NETWORKS = 50
 """Networks of one account."""
 
-ROUTES = {"update", "register", "health"}
-"""Its paths, after one slash or two."""
+ACME_DNS_PATHS = {"update", "register", "health"}
+"""The paths of acme-dns, without the one or two slashes in front."""
 
 
 class Fault(Exception):
@@ -68,9 +68,9 @@ class Fault(Exception):
 
 
 @web.middleware
-async def answer_in_its_words(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """On acme-dns's paths, turn errors into its words: clients read `error` in whatever is no success."""
-    if request.path.removeprefix("/").removeprefix("/") not in ROUTES:
+async def respond_as_acme_dns(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """On the paths of acme-dns, turn errors into the ones of acme-dns: its clients read the member `error`."""
+    if request.path.removeprefix("/").removeprefix("/") not in ACME_DNS_PATHS:
         return await handler(request)
     try:
         return await handler(request)

@@ -10,12 +10,18 @@ from pathlib import Path
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
-from responder.api import problems
-from responder.api.acmedns import AcmeDns, answer_in_its_words
+from responder.api.acmedns import AcmeDns, respond_as_acme_dns
 from responder.api.authentication import Authenticator
 from responder.api.bodies import Body, read_body
 from responder.api.clients import believe
-from responder.api.problems import ROUTES, SLASHES, answer_with_problems, json_response, note_hostname
+from responder.api.problems import (
+    FALLBACK,
+    ROUTES_HINT,
+    SLASHES,
+    json_response,
+    note_hostname,
+    respond_with_problems,
+)
 from responder.api.tls import stay_on_https
 from responder.challenges import Challenges
 from responder.config import ApiSettings
@@ -107,12 +113,12 @@ def build_api(
         client_max_size=MAX_BODY,
         middlewares=[
             believe(settings.trusted_proxies),
-            answer_with_problems,
-            answer_in_its_words,
+            respond_with_problems,
+            respond_as_acme_dns,
             _count_with(limits),
         ],
     )
-    app[ROUTES] = "see /openapi.json"
+    app[ROUTES_HINT] = "see /openapi.json"
     for slash in SLASHES:
         app.router.add_post(f"{slash}present", routes.present)
         app.router.add_post(f"{slash}cleanup", routes.cleanup)
@@ -139,7 +145,7 @@ def build_runner(app: web.Application, *, name: str, drain: float) -> Runner:
 
     When it is stopped, requests under way get *drain* seconds to finish.
     """
-    return Runner(app, problems, name=name, keepalive=KEEPALIVE, drain=drain)
+    return Runner(app, FALLBACK, name=name, keepalive=KEEPALIVE, drain=drain)
 
 
 def _describe(router: web.UrlDispatcher, max_lifetime: timedelta) -> Callable[[web.Request], Awaitable[web.Response]]:

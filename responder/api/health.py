@@ -17,7 +17,7 @@ import dns.rcode
 from aiohttp import ClientError, ClientSession, web
 
 from responder import metrics
-from responder.api.problems import KIND, ROUTES, answer_with_problems, json_response
+from responder.api.problems import KIND, ROUTES_HINT, json_response, respond_with_problems
 from responder.errors import InvalidRequest, ResponderError, StoreUnavailable, Unavailable
 from responder.names import Name
 from responder.store import Statistics
@@ -117,8 +117,8 @@ def build_admin(
             metrics.CONDITION.labels(name).set(is_ok(condition))
         return web.Response(body=metrics.expose(), headers={"Content-Type": metrics.CONTENT_TYPE})
 
-    app = web.Application(middlewares=[answer_with_problems])
-    app[ROUTES] = "/livez, /readyz and /metrics are"
+    app = web.Application(middlewares=[respond_with_problems])
+    app[ROUTES_HINT] = "use /livez, /readyz or /metrics"
     app.router.add_get("/livez", livez)
     app.router.add_get("/readyz", readyz)
     app.router.add_get("/metrics", measured)

@@ -15,6 +15,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from responder import metrics
+from responder.connections import Fallback
 from responder.errors import (
     Invalid,
     NotAChallenge,
@@ -86,8 +87,8 @@ LIMITED_INTERVAL = 1.0
 KIND = web.ResponseKey("kind", str)
 """What went wrong, as the metrics name it; a response without it is a success."""
 
-ROUTES = web.AppKey("routes", str)
-"""Where an application's routes are, for who asks for one that is none."""
+ROUTES_HINT = web.AppKey("routes-hint", str)
+"""Where to find the routes of an application, for the response to a request for an unknown path."""
 
 _ROUTE = web.RequestKey("route", str)
 
@@ -97,7 +98,7 @@ _lasting = Seldom(REMINDER)
 
 
 @web.middleware
-async def answer_with_problems(request: web.Request, handler: Handler) -> web.StreamResponse:
+async def respond_with_problems(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Turn every error into a problem document, and log each request once."""
     if (resource := request.match_info.route.resource) is not None:
         request[_ROUTE] = resource.canonical.replace("//", "/")  # paths are anybody's to make up
@@ -107,7 +108,7 @@ async def answer_with_problems(request: web.Request, handler: Handler) -> web.St
         note_reason(error)
         response = _problem_for(error)
     except web.HTTPException as error:
-        response = for_http(error, request.app.get(ROUTES, ""))
+        response = for_http(error, request.app.get(ROUTES_HINT, ""))
     except Exception as fault:  # noqa: BLE001  # the edge of a request
         response = internal(fault)
     note(request, response)
@@ -186,11 +187,11 @@ def log_unavailable(error: ResponderError) -> None:
         _log.error("unavailable", reason=str(error), more=more)
 
 
-def for_http(error: web.HTTPException, routes: str = "") -> web.Response:
-    """aiohttp's own refusals, with texts of ours; *routes* says which there are."""
+def for_http(error: web.HTTPException, hint: str = "") -> web.Response:
+    """The problem document for an error of aiohttp's own; *hint* is where to find the routes."""
     match error:
         case web.HTTPNotFound():
-            return problem(404, "no-such-route", f"there is no such route here: {routes}".removesuffix(": "))
+            return problem(404, "no-such-route", f"there is no such route here: {hint}".removesuffix(": "))
         case web.HTTPMethodNotAllowed():
             allowed = ", ".join(sorted(error.allowed_methods))
             response = problem(405, "method-not-allowed", f"this route takes {allowed} only")
@@ -214,6 +215,9 @@ def for_http(error: web.HTTPException, routes: str = "") -> web.Response:
             return malformed()
         case _:
             return problem(error.status, "http", error.reason)
+
+
+FALLBACK = Fallback(malformed=malformed, internal=internal, for_http=for_http, note=note)
 
 
 def problem(

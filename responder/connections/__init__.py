@@ -6,6 +6,7 @@ client, and what is answered to what is not HTTP. aiohttp bounds none of this by
 one, `closings` counts those that had to go.
 """
 
+from responder.connections.connection import Fallback
 from responder.connections.runner import Runner
 
-__all__ = ["Runner"]
+__all__ = ["Fallback", "Runner"]

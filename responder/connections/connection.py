@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any
 
 from aiohttp import HttpVersion10, HttpVersion11, hdrs, web
 
@@ -25,20 +26,18 @@ LINGER = 1.0
 """Seconds for the rest of a body that is not wanted, so that its sender reads why (RFC 9112, section 9.6)."""
 
 
-class Answers(Protocol):
-    """What a listener answers to requests that its application never sees, and where its answers are noted."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fallback:
+    """The responses to requests that the application never sees, and the function that logs each of them."""
 
-    def malformed(self) -> web.Response:
-        """The answer to what is not HTTP."""
-
-    def internal(self, fault: BaseException | None) -> web.Response:
-        """The answer when *fault* is ours."""
-
-    def for_http(self, error: web.HTTPException) -> web.Response:
-        """The answer for one of aiohttp's own."""
-
-    def note(self, request: web.BaseRequest, response: web.StreamResponse) -> None:
-        """Log what was answered."""
+    malformed: Callable[[], web.Response]
+    """Makes the response to octets that are not HTTP."""
+    internal: Callable[[BaseException | None], web.Response]
+    """Makes the response after an exception that is a fault of the service."""
+    for_http: Callable[[web.HTTPException], web.Response]
+    """Makes the response for an error of aiohttp's own."""
+    note: Callable[[web.BaseRequest, web.StreamResponse], None]
+    """Logs a request and the response to it."""
 
 
 class Connection(web.RequestHandler):
@@ -48,12 +47,14 @@ class Connection(web.RequestHandler):
     The place waits for the client, except from when a request is there as a whole until its answer is written.
     """
 
-    __slots__ = ("_answers", "_closings", "_is_busy", "_is_patient", "_place", "_until_read", "_until_request")
+    __slots__ = ("_closings", "_fallback", "_is_busy", "_is_patient", "_place", "_until_read", "_until_request")
 
-    def __init__(self, server: web.Server, place: Place, answers: Answers, closings: Closings, **options: Any) -> None:
+    def __init__(
+        self, server: web.Server, place: Place, fallback: Fallback, closings: Closings, **options: Any
+    ) -> None:
         super().__init__(server, loop=asyncio.get_running_loop(), lingering_time=LINGER, **options)
         self._place = place
-        self._answers = answers
+        self._fallback = fallback
         self._closings = closings
         self._until_request: asyncio.TimerHandle | None = None
         self._until_read: asyncio.TimerHandle | None = None
@@ -122,8 +123,8 @@ class Connection(web.RequestHandler):
         """aiohttp's own puts *message* into the answer and the log; it quotes the request, and so perhaps a token."""
         if request.writer.output_size > 0:
             raise ConnectionError("half an answer cannot become another")
-        response = self._answers.malformed() if status == 400 else self._answers.internal(exc)
-        self._answers.note(request, response)
+        response = self._fallback.malformed() if status == 400 else self._fallback.internal(exc)
+        self._fallback.note(request, response)
         response.force_close()
         return response
 
@@ -132,8 +133,8 @@ class Connection(web.RequestHandler):
     ) -> tuple[web.StreamResponse, bool]:
         """Some are made before any middleware is asked: refused expectations (RFC 9110, section 10.1.1) are."""
         if isinstance(resp, web.HTTPException):
-            keep_alive, resp = resp.keep_alive, self._answers.for_http(resp)
-            self._answers.note(request, resp)
+            keep_alive, resp = resp.keep_alive, self._fallback.for_http(resp)
+            self._fallback.note(request, resp)
             if keep_alive is False:
                 resp.force_close()
         resp.headers["Server"] = "responder"  # without the versions that aiohttp would add

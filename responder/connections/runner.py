@@ -13,7 +13,7 @@ from aiohttp import web
 
 from responder import metrics
 from responder.connections.closings import Closings
-from responder.connections.connection import Answers, Connection
+from responder.connections.connection import Connection, Fallback
 from responder.connections.listener import Listener
 from responder.connections.places import Place, Places
 
@@ -35,16 +35,16 @@ def most_connections() -> int:
 
 class Runner(web.AppRunner):
     """
-    As aiohttp's own, but its connections are bounded, and *answers* also speak to what never becomes a request.
+    An aiohttp runner whose connections are bounded. *fallback* has the responses to what never becomes a request.
 
     *name* is for the metrics and the log. A connection may stay *keepalive* seconds without another request; requests
     under way get *drain* seconds to finish when the runner is stopped.
     """
 
-    def __init__(self, app: web.Application, answers: Answers, *, name: str, keepalive: float, drain: float) -> None:
+    def __init__(self, app: web.Application, fallback: Fallback, *, name: str, keepalive: float, drain: float) -> None:
         super().__init__(app, handle_signals=False, shutdown_timeout=drain)
         self.places = Places(most_connections)
-        self._answers = answers
+        self._fallback = fallback
         self._keepalive = keepalive
         self._closings = Closings(name)
         self._listeners: list[Listener] = []
@@ -83,7 +83,7 @@ class Runner(web.AppRunner):
         return Connection(
             self.server,
             place,
-            self._answers,
+            self._fallback,
             self._closings,
             keepalive_timeout=self._keepalive,
             access_log=None,

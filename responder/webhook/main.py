@@ -16,7 +16,6 @@ import structlog
 from responder.connections import Runner
 from responder.errors import CannotStart, ResponderError
 from responder.logs import Outage
-from responder.webhook import statuses
 from responder.webhook.callers import CONFIG_MAP, FrontProxy, Gate
 from responder.webhook.cluster import Cluster
 from responder.webhook.discovery import VERSION
@@ -25,6 +24,7 @@ from responder.webhook.issuer import PlainHttp
 from responder.webhook.server import build_webhook
 from responder.webhook.service import Service
 from responder.webhook.solver import Solver
+from responder.webhook.statuses import FALLBACK, RESPONSE_DEADLINE
 
 KEEPALIVE = 120.0
 """Seconds. kube-apiserver keeps its connections for 90, and must be the one to close them: a POST is not repeated."""
@@ -32,7 +32,7 @@ KEEPALIVE = 120.0
 HANDSHAKE_DEADLINE = 10.0
 """Seconds for a TLS handshake."""
 
-DRAIN = statuses.ANSWER_DEADLINE
+DRAIN = RESPONSE_DEADLINE
 """Seconds that requests under way get when the process stops: as long as any may take."""
 
 FILES_INTERVAL = 10.0
@@ -94,7 +94,7 @@ async def serve(
         )
         gate = Gate(cluster, group=options.group, version=VERSION)
         app = build_webhook(gate, solver, group=options.group, name=options.solver)
-        runner = Runner(app, statuses, name="webhook", keepalive=KEEPALIVE, drain=DRAIN)
+        runner = Runner(app, FALLBACK, name="webhook", keepalive=KEEPALIVE, drain=DRAIN)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
         for sock in sockets:

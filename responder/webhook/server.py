@@ -15,7 +15,7 @@ from responder.webhook import payload
 from responder.webhook.callers import Gate
 from responder.webhook.discovery import VERSION, Discovery
 from responder.webhook.solver import Solver
-from responder.webhook.statuses import answer_with_statuses
+from responder.webhook.statuses import respond_with_statuses
 
 MAX_BODY = 1 << 20
 """Octets of a ChallengePayload: Kubernetes keeps no larger object, and an issuer is within one."""
@@ -85,7 +85,7 @@ class Routes:
 def build_webhook(gate: Gate, solver: Solver, *, group: str, name: str) -> web.Application:
     """The application: *name* is the solver's, in the API *group*."""
     routes = Routes(gate, solver)
-    app = web.Application(client_max_size=MAX_BODY, middlewares=[answer_with_statuses, routes.admit])
+    app = web.Application(client_max_size=MAX_BODY, middlewares=[respond_with_statuses, routes.admit])
     app.router.add_routes(Discovery(group, name).routes())
     app.router.add_get("/healthz", routes.alive)
     app.router.add_get("/livez", routes.alive)

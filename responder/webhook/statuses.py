@@ -12,11 +12,12 @@ import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from responder.connections import Fallback
 from responder.errors import Invalid, NotFound, Refused, ResponderError, Unauthenticated, Unavailable, by_ancestry
 from responder.logs import Seldom
 
-ANSWER_DEADLINE = 28.0
-"""Seconds for everything from a request to its answer; kube-apiserver gives it 34 s, like any create."""
+RESPONSE_DEADLINE = 28.0
+"""Seconds from a request to its response. kube-apiserver waits for 34 s, as for every create."""
 
 NOTE_INTERVAL = 60.0
 """Seconds between two notes of refusals of one kind: kube-apiserver comes back ten times a minute."""
@@ -42,10 +43,10 @@ _notes = Seldom(NOTE_INTERVAL)
 
 
 @web.middleware
-async def answer_with_statuses(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Turn every error into a Status, one that takes too long included."""
+async def respond_with_statuses(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Turn every error into a Status, and also a request that takes too long."""
     try:
-        async with asyncio.timeout(ANSWER_DEADLINE):
+        async with asyncio.timeout(RESPONSE_DEADLINE):
             response = await handler(request)
     except ResponderError as error:
         code, reason = by_ancestry(error, STATUSES)
@@ -98,3 +99,6 @@ def status(code: int, reason: str, message: str) -> web.Response:
         "code": code,
     }
     return web.json_response(document, status=code)
+
+
+FALLBACK = Fallback(malformed=malformed, internal=internal, for_http=for_http, note=note)

@@ -1272,7 +1272,7 @@ async def test_the_admin_listener_has_routes_of_its_own(running: Control) -> Non
     """Who asks it for anything else is told what there is."""
     async with listening(admin(running)) as port:
         status, problem = await get(port, "/openapi.json")
-    assert (404, "there is no such route here: /livez, /readyz and /metrics are") == (status, problem["detail"])
+    assert (404, "there is no such route here: use /livez, /readyz or /metrics") == (status, problem["detail"])
 
 
 async def test_a_head_that_does_not_come(served: Api, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -652,4 +652,4 @@ def test_time_limits() -> None:
     """A responder that takes all the time it is given leaves enough of cert-manager's for the rest."""
     tries = (len(DELAYS) + 1) * service.ATTEMPT + sum(DELAYS)
 
-    assert tries + 2 * cluster_client.DEADLINE + solver.LOOK <= statuses.ANSWER_DEADLINE < 30
+    assert tries + 2 * cluster_client.DEADLINE + solver.LOOK <= statuses.RESPONSE_DEADLINE < 30

@@ -527,7 +527,7 @@ async def test_deadline(served: Served, monkeypatch: pytest.MonkeyPatch) -> None
         await asyncio.Event().wait()
 
     monkeypatch.setattr(Solver, "solve", solve)
-    monkeypatch.setattr(statuses, "ANSWER_DEADLINE", 0.05)
+    monkeypatch.setattr(statuses, "RESPONSE_DEADLINE", 0.05)
 
     assert_status((500, "InternalError"), await served.cert_manager.post(body("Present", ORDER)))
 
