@@ -50,8 +50,6 @@ TEXTS = sorted(
 
 KNOWN = """
 .ci/run
-README.md
-SECURITY.md
 config/dev.py
 config/kubernetes/charts/responder/templates/statefulset.yaml
 config/kubernetes/charts/responder/values.yaml
@@ -68,9 +66,7 @@ docs/api.md
 docs/cert-manager.md
 docs/design.md
 docs/doctor.md
-docs/operations.md
 docs/performance.md
-docs/tokens.md
 docs/update.md
 migrations/versions/0003_secrets.py
 pyproject.toml
