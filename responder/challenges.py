@@ -34,8 +34,9 @@ from responder.names import Name
 from responder.nodes import Confirmation, Nodes
 from responder.refusals import Refusals
 from responder.store import (
-    Action,
+    AuditAction,
     AuditEvent,
+    AuditResult,
     Cleanup,
     Operation,
     Outcome,
@@ -43,7 +44,6 @@ from responder.store import (
     Step,
     Store,
     Update,
-    Verdict,
 )
 from responder.tokens.serving import Serving
 from responder.tokens.token import Grant, Token
@@ -230,13 +230,13 @@ class Challenges:
         self._look_due = 0.0
         self._wake.set()
 
-    def note_refusal(self, token: Token, action: Action, refusal: Refused, *, client: str) -> None:
+    def note_refusal(self, token: Token, action: AuditAction, refusal: Refused, *, client: str) -> None:
         """Put on record that *token* was refused something. Of very many refusals, each kind is."""
         self._refusals.add(
             AuditEvent(
                 at=self._clock(),
                 action=action,
-                verdict=Verdict.REFUSED,
+                result=AuditResult.REFUSED,
                 token_id=token.id,
                 client=client,
                 reason=str(refusal),
@@ -280,7 +280,7 @@ class Challenges:
         try:
             token.check_account(value, acme_token)
         except WrongAccount as refusal:
-            self.note_refusal(token, Action.PRESENT, refusal, client=client)
+            self.note_refusal(token, AuditAction.PRESENT, refusal, client=client)
             raise
 
     def _queue(self, operation: Operation) -> asyncio.Future[Outcome]:

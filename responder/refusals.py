@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from uuid import UUID
 
-from responder.store import Action, AuditEvent
+from responder.store import AuditAction, AuditEvent
 
 MAX_KINDS = 20
 """Different refusals kept of one token between two records, 5 s apart; of the rest there is only the number."""
@@ -19,7 +19,7 @@ MAX_KINDS = 20
 MAX_TOKENS = 1000
 """Tokens of which refusals are kept. Only tokens that exist come here, and hardly any is refused anything."""
 
-_Kind = tuple[Action, str | None, str | None]
+_Kind = tuple[AuditAction, str | None, str | None]
 """Action, client and reason: what makes two refusals of one token equal."""
 
 

@@ -42,7 +42,7 @@ _BCRYPT = re.compile(rb"\$2[abxy]\$(0[4-9]|1[0-4])\$[./A-Za-z0-9]{21}[.Oeu][./A-
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class Destination:
     """Into which zone, and what in it has records already; how long values stay; whether just to see."""
 
     apex: Name
@@ -75,29 +75,33 @@ class Part:
         return len(self.taken_over) + self.known + len(self.refused)
 
 
-async def take_over(source: AcmeDnsDatabase, store: Store, plan: Plan) -> AsyncGenerator[Part, None]:
+async def take_over(source: AcmeDnsDatabase, store: Store, destination: Destination) -> AsyncGenerator[Part, None]:
     """Take over what *source* has, part by part; each is on disk when it comes. Raises `StoreUnavailable`."""
     holders: dict[Name, UUID] = {}
     async for rows in source.rows():
         part = Part()
         now = datetime.now(UTC)
-        accounts = [account for row in rows if (account := _read(row, plan, part, at=now)) is not None]
+        accounts = [account for row in rows if (account := _read(row, destination, part, at=now)) is not None]
         accounts = [account for account in accounts if _is_apart(account, holders, part)]
         for start in range(0, len(accounts), BATCH):
-            await _write(store, accounts[start : start + BATCH], plan, part, at=now)
+            await _write(store, accounts[start : start + BATCH], destination, part, at=now)
         yield part
 
 
-async def _write(store: Store, accounts: Sequence[Account], plan: Plan, part: Part, *, at: datetime) -> None:
+async def _write(
+    store: Store, accounts: Sequence[Account], destination: Destination, part: Part, *, at: datetime
+) -> None:
     """All at once; if that is refused, by halves, until it is clear which are in the way."""
     try:
-        until = at + plan.lifetime
-        new = await store.take_over(accounts, serving=plan.serving, at=at, until=until, dry_run=plan.dry_run)
+        until = at + destination.lifetime
+        new = await store.take_over(
+            accounts, serving=destination.serving, at=at, until=until, dry_run=destination.dry_run
+        )
     except Refused:
         if len(accounts) > 1:
             half = len(accounts) // 2
-            await _write(store, accounts[:half], plan, part, at=at)
-            await _write(store, accounts[half:], plan, part, at=at)
+            await _write(store, accounts[:half], destination, part, at=at)
+            await _write(store, accounts[half:], destination, part, at=at)
         else:
             (account,) = accounts
             name = account.token.grants[0].challenge_name
@@ -109,7 +113,7 @@ async def _write(store: Store, accounts: Sequence[Account], plan: Plan, part: Pa
     part.known += len(accounts) - len(new)
 
 
-def _read(row: Row, plan: Plan, part: Part, *, at: datetime) -> Account | None:
+def _read(row: Row, destination: Destination, part: Part, *, at: datetime) -> Account | None:
     """The account in *row*; None if there can be none, and then *part* says why."""
     username = _text(row.username)
     try:
@@ -118,7 +122,7 @@ def _read(row: Row, plan: Plan, part: Part, *, at: datetime) -> Account | None:
             id=_parse_id(username),
             digest=None,
             bcrypt=_parse_hash(row.password),
-            grants=(_grant(_text(row.subdomain), plan),),
+            grants=(_grant(_text(row.subdomain), destination),),
             created_at=at,
             description=DESCRIPTION,
             allow_from=networks,
@@ -195,14 +199,14 @@ def _parse_hash(password: str | bytes) -> bytes:
     return octets
 
 
-def _grant(subdomain: str, plan: Plan) -> Grant:
+def _grant(subdomain: str, destination: Destination) -> Grant:
     """An account is for whichever hostname has a CNAME to it, so that its hostname is its challenge name."""
     if not _LABEL.fullmatch(subdomain):
         raise Invalid("its subdomain is no single label, so that acme-dns refuses it, too")
-    name = Name.from_labels([subdomain.encode(), *plan.apex.labels])
-    if name in plan.taken:
+    name = Name.from_labels([subdomain.encode(), *destination.apex.labels])
+    if name in destination.taken:
         raise Invalid(f"{name} has records from the configuration")
-    return Grant(hostname=name, challenge_name=name, apex=plan.apex)
+    return Grant(hostname=name, challenge_name=name, apex=destination.apex)
 
 
 def _values(row: Row) -> tuple[str, ...]:

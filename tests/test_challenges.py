@@ -19,7 +19,7 @@ from responder import challenges
 from responder.challenges import Challenges, Pace
 from responder.errors import InvalidValue, NotCovered, StoreUnavailable, TooManyValues, Unauthenticated
 from responder.names import Name
-from responder.store import MAX_VALUES, Action, AuditEvent, Outcome, Present, Verdict
+from responder.store import MAX_VALUES, AuditAction, AuditEvent, AuditResult, Outcome, Present
 from responder.tokens.token import Token
 from tests.support.service import (
     APEX,
@@ -432,13 +432,15 @@ async def test_refusals_are_recorded(running: Control) -> None:
 
     with running.store.away():
         for n in (1, 2, 2):
-            running.challenges.note_refusal(token, Action.PRESENT, NotCovered(f"no {n}"), client=HERE)
+            running.challenges.note_refusal(token, AuditAction.PRESENT, NotCovered(f"no {n}"), client=HERE)
     recorded: list[AuditEvent] = []
     while not recorded:
-        recorded = [event for event in await running.store.audit(start) if event.verdict is Verdict.REFUSED]
+        recorded = [event for event in await running.store.audit(start) if event.result is AuditResult.REFUSED]
 
     assert ["no 1", "no 2 (2 times)"] == [event.reason for event in recorded]
-    assert {(token.id, HERE, Action.PRESENT)} == {(event.token_id, event.client, event.action) for event in recorded}
+    assert {(token.id, HERE, AuditAction.PRESENT)} == {
+        (event.token_id, event.client, event.action) for event in recorded
+    }
 
 
 HOSTS = st.sampled_from([HOST, OTHER])

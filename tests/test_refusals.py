@@ -9,7 +9,7 @@ import pytest
 
 from responder import refusals
 from responder.refusals import Refusals
-from responder.store import Action, AuditEvent, Verdict
+from responder.store import AuditAction, AuditEvent, AuditResult
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 ONE, OTHER = UUID(int=1), UUID(int=2)
@@ -18,8 +18,8 @@ ONE, OTHER = UUID(int=1), UUID(int=2)
 def refused(reason: str, *, token: UUID = ONE, client: str = "192.0.2.1", after: int = 0) -> AuditEvent:
     return AuditEvent(
         at=NOW + timedelta(seconds=after),
-        action=Action.PRESENT,
-        verdict=Verdict.REFUSED,
+        action=AuditAction.PRESENT,
+        result=AuditResult.REFUSED,
         token_id=token,
         client=client,
         reason=reason,

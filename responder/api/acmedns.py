@@ -43,7 +43,7 @@ from responder.errors import (
 )
 from responder.limits import Limits
 from responder.names import Name
-from responder.store import Action, NewToken, Store
+from responder.store import AuditAction, NewToken, Store
 from responder.tokens.network import Network, parse_network
 from responder.tokens.secret import digest, mint_secret
 from responder.tokens.token import Grant, Token
@@ -133,12 +133,12 @@ class AcmeDns:
 
     async def update(self, request: web.Request) -> web.Response:
         """Present a value. There is no cleanup in this API, so a name that is full loses its oldest value."""
-        token = await self._authenticator.admit(request, Action.PRESENT)
+        token = await self._authenticator.admit(request, AuditAction.PRESENT)
         body = _parse(await read_octets(request))
         try:
             grant = self._grant(token, body.get("subdomain"))
         except Refused as refusal:
-            self._challenges.note_refusal(token, Action.PRESENT, refusal, client=request.remote or "")
+            self._challenges.note_refusal(token, AuditAction.PRESENT, refusal, client=request.remote or "")
             raise
         value = body.get("txt")
         if not isinstance(value, str) or not is_digest(value):

@@ -29,7 +29,7 @@ from responder.connections import Runner
 from responder.errors import Refused
 from responder.limits import Limits
 from responder.names import Name
-from responder.store import Action, Outcome, Store
+from responder.store import AuditAction, Outcome, Store
 from responder.tokens.serving import Serving
 from responder.tokens.token import Grant, Token, describe
 
@@ -59,7 +59,7 @@ class Routes:
         self._max_lifetime = max_lifetime
 
     async def present(self, request: web.Request) -> web.Response:
-        token, grant, body = await self._permit(request, Action.PRESENT)
+        token, grant, body = await self._permit(request, AuditAction.PRESENT)
         outcome = await self._challenges.present(
             token,
             grant,
@@ -71,12 +71,12 @@ class Routes:
         return _challenge_response(grant, body, outcome)
 
     async def cleanup(self, request: web.Request) -> web.Response:
-        token, grant, body = await self._permit(request, Action.CLEANUP)
+        token, grant, body = await self._permit(request, AuditAction.CLEANUP)
         outcome = await self._challenges.cleanup(token, grant, body.value, client=request.remote or "")
         return _challenge_response(grant, body, outcome)
 
     async def token(self, request: web.Request) -> web.Response:
-        token = await self._authenticator.admit(request, Action.AUTHENTICATE)
+        token = await self._authenticator.admit(request, AuditAction.AUTHENTICATE)
         values = [
             {"hostname": str(v.hostname), "value": v.value, "expires_at": v.expires_at.isoformat()}
             for v in await self._store.values(token.id)
@@ -84,7 +84,7 @@ class Routes:
         ]
         return json_response(describe(token, self._serving) | {"values": values})
 
-    async def _permit(self, request: web.Request, action: Action) -> tuple[Token, Grant, Body]:
+    async def _permit(self, request: web.Request, action: AuditAction) -> tuple[Token, Grant, Body]:
         """Who wants what, and the grant that lets them. What a known token is refused is put on record."""
         token = await self._authenticator.admit(request, action)
         body = await read_body(request, max_lifetime=self._max_lifetime)

@@ -23,7 +23,7 @@ from aiohttp import web
 from responder.challenges import Challenges
 from responder.errors import Refused, Unauthenticated
 from responder.limits import Limits
-from responder.store import Action, Store
+from responder.store import AuditAction, Store
 from responder.tokens.secret import Digest, digest
 from responder.tokens.token import Token
 
@@ -72,13 +72,13 @@ class Authenticator:
         self._looking: dict[Digest, asyncio.Task[Token | None]] = {}
         self._taking = asyncio.Lock()  # one after the other, so that hashing never takes more than one core
 
-    async def admit(self, request: web.Request, action: Action) -> Token:
+    async def admit(self, request: web.Request, action: AuditAction) -> Token:
         """
         The token that may be used for *action*; what a known token is refused is put on record.
 
         Raises `Unauthenticated`, `WrongNetwork`, `TooManyRequests`, `StoreUnavailable`.
         """
-        token = await self.find(request, from_memory=action is not Action.AUTHENTICATE)
+        token = await self.find(request, from_memory=action is not AuditAction.AUTHENTICATE)
         client = request.remote or ""
         try:
             token.admit(client, now=datetime.now(UTC))

@@ -30,7 +30,7 @@ def audit(context: Context, since: timedelta, host: Name | None, output: str) ->
             [
                 instant_text(event.at),
                 event.action.value,
-                event.verdict.value,
+                event.result.value,
                 *(str(each) if each is not None else "-" for each in (event.hostname, event.value, event.token_id)),
                 event.client or "-",
                 event.reason or "",
@@ -46,7 +46,7 @@ def _as_json(event: AuditEvent) -> dict[str, Any]:
     return {
         "at": event.at.isoformat(),
         "action": event.action.value,
-        "outcome": event.verdict.value,
+        "outcome": event.result.value,
         "hostname": str(event.hostname) if event.hostname is not None else None,
         "value": event.value,
         "token_id": str(event.token_id) if event.token_id is not None else None,

@@ -20,7 +20,7 @@ from responder.errors import InvalidRequest
 from responder.names import Name
 from responder.store import Account, Store
 from responder.store.acmedns import AcmeDnsDatabase
-from responder.takeover import Part, Plan, Remark
+from responder.takeover import Destination, Part, Remark
 
 
 @click.group("import")
@@ -44,7 +44,7 @@ def acme_dns(context: Context, database_url: str, *, dry_run: bool, zone: Name |
     Accounts that are here already are left alone: an import that was interrupted may simply be run again.
     """
     chosen = _zone(context.settings, zone)
-    plan = Plan(
+    destination = Destination(
         apex=chosen.name,
         serving=context.settings.serving,
         taken=frozenset(rrset.owner for rrset in chosen.static.rrsets),
@@ -57,7 +57,7 @@ def acme_dns(context: Context, database_url: str, *, dry_run: bool, zone: Name |
         source = await AcmeDnsDatabase.open(database_url)
         try:
             with _progress(await source.count()) as advance:
-                async with aclosing(takeover.take_over(source, store, plan)) as parts:
+                async with aclosing(takeover.take_over(source, store, destination)) as parts:
                     async for part in parts:
                         outcome.add(part)
                         advance(part.size)

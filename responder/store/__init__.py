@@ -7,7 +7,7 @@ this program cannot use is `StoreOutdated`. It decides nothing about requests: s
 """
 
 from responder.store.accounts import Account
-from responder.store.audit import Action, AuditEvent, Verdict
+from responder.store.audit import AuditAction, AuditEvent, AuditResult
 from responder.store.certificates import OwnCertificate
 from responder.store.grants import Unserved
 from responder.store.hints import Hint, Hints
@@ -26,9 +26,10 @@ __all__ = [
     "AUDIT_KEPT",
     "MAX_VALUES",
     "Account",
-    "Action",
     "Applied",
+    "AuditAction",
     "AuditEvent",
+    "AuditResult",
     "Cleanup",
     "Expect",
     "Hint",
@@ -50,6 +51,5 @@ __all__ = [
     "Store",
     "Unserved",
     "Update",
-    "Verdict",
     "names",
 ]

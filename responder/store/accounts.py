@@ -14,7 +14,7 @@ from sqlalchemy import Connection, bindparam, select, update
 
 from responder.errors import NameTaken
 from responder.store import journal
-from responder.store.audit import Action
+from responder.store.audit import AuditAction
 from responder.store.grants import Wanted, give, owned
 from responder.store.schema import tokens
 from responder.store.tokens import NewToken, insert_tokens
@@ -81,7 +81,7 @@ def _write(connection: Connection, new: Sequence[Account], *, serving: Serving, 
         raise NameTaken("the name of an account belongs to another token")
     insert_tokens(connection, [account.token for account in new])
     wanted = [Wanted(account.token.id, grant) for account in new for grant in account.token.grants]
-    give(connection, zones, wanted, action=Action.IMPORT, at=at)
+    give(connection, zones, wanted, action=AuditAction.IMPORT, at=at)
     presents = [
         Present(
             token_id=account.token.id,

@@ -15,7 +15,7 @@ from responder.store.journal import chunks
 from responder.store.schema import audit, grants, hostnames
 
 
-class Action(StrEnum):
+class AuditAction(StrEnum):
     """What was done or tried."""
 
     MINT = "mint"
@@ -32,7 +32,7 @@ class Action(StrEnum):
     CLEAR = "clear"
 
 
-class Verdict(StrEnum):
+class AuditResult(StrEnum):
     """What came of it."""
 
     DONE = "done"
@@ -44,8 +44,8 @@ class AuditEvent:
     """One thing that was done or refused. *reason* is the text that a refused caller got."""
 
     at: datetime
-    action: Action
-    verdict: Verdict = Verdict.DONE
+    action: AuditAction
+    result: AuditResult = AuditResult.DONE
     token_id: UUID | None = None
     hostname: Name | None = None
     value: str | None = None
@@ -64,7 +64,7 @@ def record(connection: Connection, events: Iterable[AuditEvent]) -> None:
         {
             "at": event.at,
             "action": event.action.value,
-            "outcome": event.verdict.value,
+            "outcome": event.result.value,
             "token_id": event.token_id,
             "hostname": event.hostname,
             "value": event.value,
@@ -91,8 +91,8 @@ def events(connection: Connection, since: datetime, hostname: Name | None) -> li
     return [
         AuditEvent(
             at=row.at,
-            action=Action(row.action),
-            verdict=Verdict(row.outcome),
+            action=AuditAction(row.action),
+            result=AuditResult(row.outcome),
             token_id=row.token_id,
             hostname=row.hostname,
             value=row.value,

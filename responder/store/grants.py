@@ -18,7 +18,7 @@ from sqlalchemy import Connection, Row, bindparam, delete, distinct, func, inser
 from responder.errors import NameTaken, NotFound
 from responder.names import Name
 from responder.store import journal, schema
-from responder.store.audit import Action, AuditEvent, record
+from responder.store.audit import AuditAction, AuditEvent, record
 from responder.store.schema import grants, hostnames, tokens
 from responder.tokens.serving import Serving
 from responder.tokens.token import Grant
@@ -46,7 +46,7 @@ def give(
     zones: Mapping[int, journal.ZoneRow],
     wanted: Collection[Wanted],
     *,
-    action: Action,
+    action: AuditAction,
     at: datetime,
 ) -> None:
     """Grant what is *wanted*, as far as it is not granted already. Raises `NameTaken`, or `NotFound` for a zone."""

@@ -32,7 +32,7 @@ from sqlalchemy import (
 from responder.errors import Invalid, NotFound
 from responder.names import Name
 from responder.store import journal
-from responder.store.audit import Action, AuditEvent, record
+from responder.store.audit import AuditAction, AuditEvent, record
 from responder.store.grants import Wanted, ended, give, hostname_ids
 from responder.store.schema import Instant, challenge_values, grants, hostnames, secrets, tokens, zones
 from responder.store.values import remove
@@ -64,7 +64,7 @@ def mint(connection: Connection, new: NewToken) -> Token:
     """Write *new* down, with its grants; names that nobody was granted before begin to exist."""
     locked = journal.lock_zones(connection)
     insert_tokens(connection, [new])
-    give(connection, locked, _wanted(new.id, new.grants), action=Action.MINT, at=new.created_at)
+    give(connection, locked, _wanted(new.id, new.grants), action=AuditAction.MINT, at=new.created_at)
     return by_id(connection, new.id)
 
 
@@ -139,7 +139,7 @@ def revoke(connection: Connection, token_id: UUID, *, at: datetime) -> None:
     ids = list(connection.scalars(select(grants.c.hostname_id).where(grants.c.token_id == token_id)))
     touched = _drop_values(connection, token_id)
     journal.advance_names(connection, locked, [*touched, *ended(connection, ids)], now=at)
-    record(connection, [AuditEvent(at=at, action=Action.REVOKE, token_id=token_id)])
+    record(connection, [AuditEvent(at=at, action=AuditAction.REVOKE, token_id=token_id)])
 
 
 def rotate(connection: Connection, token_id: UUID, digest: Digest, *, at: datetime, grace: timedelta) -> Token:
@@ -158,7 +158,7 @@ def rotate(connection: Connection, token_id: UUID, digest: Digest, *, at: dateti
         insert(secrets),
         {"token_id": token_id, "generation": token.generation + 1, "digest": digest, "created_at": at},
     )
-    record(connection, [AuditEvent(at=at, action=Action.ROTATE, token_id=token_id)])
+    record(connection, [AuditEvent(at=at, action=AuditAction.ROTATE, token_id=token_id)])
     return by_id(connection, token_id)
 
 
@@ -166,7 +166,7 @@ def allow(connection: Connection, token_id: UUID, wanted: Iterable[Grant], *, at
     """Grant a token more hostnames. Raises `NotFound`, also for a revoked one, or `NameTaken`."""
     locked = journal.lock_zones(connection)
     _usable(connection, token_id)
-    give(connection, locked, _wanted(token_id, wanted), action=Action.ALLOW, at=at)
+    give(connection, locked, _wanted(token_id, wanted), action=AuditAction.ALLOW, at=at)
     return by_id(connection, token_id)
 
 
@@ -184,7 +184,7 @@ def deny(connection: Connection, token_id: UUID, names: Iterable[Name], *, at: d
     journal.advance_names(connection, locked, [*touched, *ended(connection, ids)], now=at)
     record(
         connection,
-        (AuditEvent(at=at, action=Action.DENY, token_id=token_id, hostname=hostname) for hostname in denied),
+        (AuditEvent(at=at, action=AuditAction.DENY, token_id=token_id, hostname=hostname) for hostname in denied),
     )
     return by_id(connection, token_id)
 

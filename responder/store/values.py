@@ -19,7 +19,7 @@ from responder.dns.zone import Change
 from responder.errors import NotCovered, NotFound, NotServed, ResponderError, Unauthenticated
 from responder.names import Name
 from responder.store import journal
-from responder.store.audit import Action, AuditEvent, Verdict, record
+from responder.store.audit import AuditAction, AuditEvent, AuditResult, record
 from responder.store.schema import Instant, challenge_values, grants, hostnames, secrets, tokens, zones
 from responder.tokens.serving import Serving
 from responder.tokens.token import Grant
@@ -104,7 +104,7 @@ def expire(connection: Connection, *, now: datetime) -> list[Change]:
     record(
         connection,
         (
-            AuditEvent(at=now, action=Action.EXPIRE, token_id=row.token_id, hostname=row.hostname, value=row.value)
+            AuditEvent(at=now, action=AuditAction.EXPIRE, token_id=row.token_id, hostname=row.hostname, value=row.value)
             for row in rows
         ),
     )
@@ -127,7 +127,7 @@ def clear(connection: Connection, challenge_name: Name, value: str | None, *, no
     remove(connection, (row.id for row in rows))
     record(
         connection,
-        (AuditEvent(at=now, action=Action.CLEAR, hostname=row.hostname, value=row.value) for row in rows),
+        (AuditEvent(at=now, action=AuditAction.CLEAR, hostname=row.hostname, value=row.value) for row in rows),
     )
     journal.advance_names(connection, locked, [challenge_name], now=now)
     return sorted(row.value for row in rows)
@@ -326,7 +326,7 @@ def _events(
         if isinstance(effect, Rejected):
             if isinstance(effect.step, Present | Cleanup):  # an expectation is no attempt to change anything
                 event = _event(effect.step, places, now)
-                yield replace(event, verdict=Verdict.REFUSED, reason=str(effect.refusal))
+                yield replace(event, result=AuditResult.REFUSED, reason=str(effect.refusal))
             continue
         for step, done in zip(steps(operation), effect, strict=True):
             if isinstance(step, Present | Cleanup):
@@ -337,7 +337,7 @@ def _event(step: Present | Cleanup, places: Mapping[Name, _Place], now: datetime
     place = places.get(step.challenge_name)
     return AuditEvent(
         at=now,
-        action=Action.PRESENT if isinstance(step, Present) else Action.CLEANUP,
+        action=AuditAction.PRESENT if isinstance(step, Present) else AuditAction.CLEANUP,
         token_id=step.token_id,
         hostname=None if place is None else place.grant.hostname,
         value=step.value,
@@ -350,9 +350,9 @@ def _done(event: AuditEvent, effect: Effect) -> Iterator[AuditEvent]:
     The values that went and came by a step that was taken. A step that changed nothing is no event: an update of 40
     cleanups of absent values would write 40, and a client that sends those in a loop would fill the audit.
     """
-    gone = Action.EVICT if event.action is Action.PRESENT else Action.CLEANUP
+    gone = AuditAction.EVICT if event.action is AuditAction.PRESENT else AuditAction.CLEANUP
     yield from (replace(event, action=gone, value=value) for value in effect.removed)
-    if event.action is Action.PRESENT and (effect.changed or effect.taken_over):
+    if event.action is AuditAction.PRESENT and (effect.changed or effect.taken_over):
         yield event
 
 

@@ -35,7 +35,7 @@ from responder.feed import Deliver, Packet
 from responder.limits import Limits
 from responder.logs import Seldom
 from responder.names import Name
-from responder.store import Action, Cleanup, Outcome, Present, Step, Store
+from responder.store import AuditAction, Cleanup, Outcome, Present, Step, Store
 from responder.tokens.token import Token
 from responder.update.message import read
 from responder.update.replays import Replays
@@ -188,7 +188,9 @@ class Updates:
             raise
         except Refused as refusal:
             adds = any(record.rclass == CLASS_IN for record in message.changes)
-            self._challenges.note_refusal(token, Action.PRESENT if adds else Action.CLEANUP, refusal, client=client)
+            self._challenges.note_refusal(
+                token, AuditAction.PRESENT if adds else AuditAction.CLEANUP, refusal, client=client
+            )
             raise
         _note(wanted)
         return self._challenges.update(token, wanted) if wanted else None

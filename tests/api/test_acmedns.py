@@ -24,7 +24,7 @@ from responder.connections import connection
 from responder.errors import StoreUnavailable
 from responder.limits import Limits
 from responder.names import Name
-from responder.store import MAX_VALUES, Action, NewToken, Verdict
+from responder.store import MAX_VALUES, AuditAction, AuditResult, NewToken
 from responder.tokens.secret import Secret, digest, mint_secret
 from responder.tokens.token import Grant, Token
 from tests.api.test_api import MAX_LIFETIME, listening
@@ -268,7 +268,7 @@ async def test_updates_that_are_refused(served: Served, subtests: pytest.Subtest
 async def until_recorded(served: Served, text: str) -> None:
     """Wait until a refusal with that reason is in the audit."""
     while not any(  # noqa: ASYNC110  # it is in a database
-        event.verdict is Verdict.REFUSED and event.action is Action.PRESENT and text in (event.reason or "")
+        event.result is AuditResult.REFUSED and event.action is AuditAction.PRESENT and text in (event.reason or "")
         for event in await served.running.store.audit(served.token.created_at)
     ):
         await asyncio.sleep(0.01)

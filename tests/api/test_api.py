@@ -42,7 +42,7 @@ from responder.errors import Refused, StoreOutdated, StoreUnavailable
 from responder.limits import Limits
 from responder.logs import REMINDER, Seldom
 from responder.names import Name
-from responder.store import MAX_VALUES, Action, Verdict
+from responder.store import MAX_VALUES, AuditAction, AuditResult
 from responder.tls.keypair import KeyPair
 from responder.tokens.secret import Secret, digest, mint_secret
 from responder.tokens.serving import Serving
@@ -371,7 +371,7 @@ async def test_who_asks_is_who_is_connected(served: Api) -> None:
     assert "192.0.2.0/24" in reply.body["detail"]
     await served.present()
     events = await served.running.store.audit(datetime.now(UTC) - timedelta(hours=1))
-    assert ["127.0.0.1"] == [event.client for event in events if event.action is Action.PRESENT][-1:]
+    assert ["127.0.0.1"] == [event.client for event in events if event.action is AuditAction.PRESENT][-1:]
 
 
 # The token and its state
@@ -442,7 +442,7 @@ async def refusals(served: Api) -> list[tuple[Any, ...]]:
     return [
         (event.action, event.token_id, event.client, event.reason)
         for event in events
-        if event.verdict is Verdict.REFUSED
+        if event.result is AuditResult.REFUSED
     ]
 
 
@@ -465,7 +465,7 @@ async def test_expired_token(served: Api) -> None:
 
     assert "expired" in reply.body["detail"]
     recorded = await until_refused(served, "expired")
-    assert (Action.PRESENT, token.id, "127.0.0.1", reply.body["detail"]) == recorded
+    assert (AuditAction.PRESENT, token.id, "127.0.0.1", reply.body["detail"]) == recorded
     assert_problem((401, "unauthenticated"), await served.ask("GET", "/v1/token", headers={"X-Api-Key": secret}))
 
 
@@ -607,10 +607,10 @@ async def test_not_covered(served: Api) -> None:
     assert f"{HOST} is a hostname: write its challenge name, _acme-challenge.{HOST}" == reply.body["detail"]
     assert set() == served.running.values(OTHER)
     recorded = await until_refused(served, f"{HOST} is a hostname")
-    assert (Action.PRESENT, served.token.id, "127.0.0.1") == recorded[:3]
+    assert (AuditAction.PRESENT, served.token.id, "127.0.0.1") == recorded[:3]
     assert_problem((403, "not-covered"), await served.cleanup(f"_acme-challenge.{OTHER}"))
     async with asyncio.timeout(PATIENCE):
-        while (await refusals(served))[-1][0] is not Action.CLEANUP:
+        while (await refusals(served))[-1][0] is not AuditAction.CLEANUP:
             pass
 
 

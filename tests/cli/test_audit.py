@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID
 
-from responder.store import Action, AuditEvent, Store, Verdict
+from responder.store import AuditAction, AuditEvent, AuditResult, Store
 from tests.support.commands import HOST, VALUE, Run, bare, configuration, environment, present, run
 from tests.support.service import connect
 
@@ -77,7 +77,7 @@ def test_what_tokens_of_a_hostname_were_refused(run: Run, tmp_path: Path) -> Non
     async def refuse(token_id: str) -> None:
         store = await Store.open(f"sqlite+aiosqlite:///{tmp_path}/responder.db")
         refusal = AuditEvent(
-            at=datetime.now(UTC), action=Action.PRESENT, verdict=Verdict.REFUSED, token_id=UUID(token_id)
+            at=datetime.now(UTC), action=AuditAction.PRESENT, result=AuditResult.REFUSED, token_id=UUID(token_id)
         )
         await store.record([refusal])
         await store.close()

@@ -46,7 +46,7 @@ from responder.doctor.caa import Judgement, Property, judge
 from responder.doctor.report import dig
 from responder.errors import CannotExamine
 from responder.names import Name
-from responder.store import Action, NewToken, Store
+from responder.store import AuditAction, NewToken, Store
 from responder.tokens.hostname import challenge_name
 from responder.tokens.secret import Digest
 from responder.tokens.serving import Serving
@@ -597,7 +597,7 @@ async def test_value_without_nameservers(clinic: Clinic, store: Store) -> None:
 
     assert {"reachable", "probe value"} == crosses(findings).keys()
     events = await store.audit(datetime.now(UTC) - timedelta(hours=1))
-    assert [Action.MINT] == [event.action for event in events]
+    assert [AuditAction.MINT] == [event.action for event in events]
 
 
 # CAA

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from sqlalchemy import Connection
 
 from responder.errors import StoreUnavailable
-from responder.store import AUDIT_KEPT, Action, AuditEvent, Store, audit, journal, pruning
+from responder.store import AUDIT_KEPT, AuditAction, AuditEvent, Store, audit, journal, pruning
 from responder.store.pruning import surplus
 from tests.support.postgres import database_url
 from tests.support.processes import PATIENCE
@@ -36,7 +36,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 async def flood(store: Store, token: UUID | None, numbers: Sequence[int]) -> None:
     """Put that many events of *token* on record, with these numbers for values."""
     await store.record(
-        [AuditEvent(at=NOW, action=Action.PRESENT, token_id=token, value=str(number)) for number in numbers]
+        [AuditEvent(at=NOW, action=AuditAction.PRESENT, token_id=token, value=str(number)) for number in numbers]
     )
 
 
@@ -156,7 +156,7 @@ async def test_nothing_is_looked_at_without_need(store: Store, monkeypatch: pyte
 
 async def test_the_audit_is_kept_for_ninety_days(store: Store) -> None:
     """What happened longer ago goes."""
-    await store.record([AuditEvent(at=NOW, action=Action.CLEAR, value=str(number)) for number in range(6)])
+    await store.record([AuditEvent(at=NOW, action=AuditAction.CLEAR, value=str(number)) for number in range(6)])
     later = NOW + AUDIT_KEPT + SECOND
     await store.mint(new_token("new", at=later))
 

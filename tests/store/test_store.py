@@ -25,8 +25,9 @@ from responder.errors import (
 from responder.names import Name
 from responder.store import (
     MAX_VALUES,
-    Action,
+    AuditAction,
     AuditEvent,
+    AuditResult,
     Cleanup,
     Expect,
     LiveValue,
@@ -35,7 +36,6 @@ from responder.store import (
     Store,
     Unserved,
     Update,
-    Verdict,
     journal,
     values,
 )
@@ -394,7 +394,7 @@ async def test_a_refused_operation_does_not_hinder_the_others(store: Store) -> N
     errors = [type(outcome) for outcome in applied.outcomes]
     assert errors == [NotCovered, NotCovered, Unauthenticated, Unauthenticated, Unauthenticated, Outcome]
     assert (await shown(store))[name("a")] == ("6",)
-    refused = [audit for audit in await store.audit(NOW) if audit.verdict is Verdict.REFUSED]
+    refused = [audit for audit in await store.audit(NOW) if audit.result is AuditResult.REFUSED]
     assert [(one.value, one.reason) for one in refused] == [
         (str(number), str(outcome)) for number, outcome in enumerate(applied.outcomes[:5], start=1)
     ]
@@ -419,7 +419,7 @@ async def test_a_full_name_takes_no_more(store: Store) -> None:
     assert set((await shown(store))[name("a")]) == {*full, "after expiry"} - {"v05"}
     await store.apply([present(token, "a", "evicting", evict=True)], serving=SERVING, now=NOW + SECOND)
     assert set((await shown(store))[name("a")]) == {*full, "after expiry", "evicting"} - {"v05", "v00"}
-    evictions = [one.value for one in await store.audit(NOW) if one.action is Action.EVICT]
+    evictions = [one.value for one in await store.audit(NOW) if one.action is AuditAction.EVICT]
     assert evictions == ["v05", "v00"]
 
 
@@ -478,7 +478,7 @@ async def test_expired_values_are_swept(store: Store, monkeypatch: pytest.Monkey
     assert [change.names for change in await store.expire(now=later)] == [{name("a"): ("3", "4")}]
     assert [change.names for change in await store.expire(now=later)] == [{name("a"): ("4",)}]
     assert await store.expire(now=later) == []
-    swept = [audit.value for audit in await store.audit(later) if audit.action is Action.EXPIRE]
+    swept = [audit.value for audit in await store.audit(later) if audit.action is AuditAction.EXPIRE]
     assert swept == ["1", "2", "3"]
 
 
@@ -581,8 +581,8 @@ async def test_audit_tells_who_did_what(store: Store) -> None:
     await store.apply([present(token, "a", "x")], serving=SERVING, now=NOW + SECOND)
     refusal = AuditEvent(
         at=NOW + 2 * SECOND,
-        action=Action.AUTHENTICATE,
-        verdict=Verdict.REFUSED,
+        action=AuditAction.AUTHENTICATE,
+        result=AuditResult.REFUSED,
         client="192.0.2.9",
         reason="no such token",
     )
@@ -592,23 +592,23 @@ async def test_audit_tells_who_did_what(store: Store) -> None:
     hostname = Name.parse("a.example.com")
     events = await store.audit(NOW)
     assert [event.action for event in events] == [
-        Action.MINT,
-        Action.MINT,
-        Action.PRESENT,
-        Action.AUTHENTICATE,
-        Action.REVOKE,
+        AuditAction.MINT,
+        AuditAction.MINT,
+        AuditAction.PRESENT,
+        AuditAction.AUTHENTICATE,
+        AuditAction.REVOKE,
     ]
     assert events[3] == refusal
     assert await store.audit(NOW + SECOND, hostname) == [
         AuditEvent(
             at=NOW + SECOND,
-            action=Action.PRESENT,
+            action=AuditAction.PRESENT,
             token_id=token.id,
             hostname=hostname,
             value="x",
             client="192.0.2.1",
         ),
-        AuditEvent(at=NOW + 3 * SECOND, action=Action.REVOKE, token_id=token.id),
+        AuditEvent(at=NOW + 3 * SECOND, action=AuditAction.REVOKE, token_id=token.id),
     ]
 
 
@@ -623,9 +623,9 @@ async def test_what_changes_nothing_is_no_event(store: Store) -> None:
     await store.apply([present(other, "a", "x")], serving=SERVING, now=later)
     await store.apply([every, every], serving=SERVING, now=later)
     assert [(event.action, event.value, event.token_id) for event in await store.audit(later)] == [
-        (Action.PRESENT, "x", token.id),
-        (Action.PRESENT, "x", other.id),
-        (Action.CLEANUP, "x", token.id),
+        (AuditAction.PRESENT, "x", token.id),
+        (AuditAction.PRESENT, "x", other.id),
+        (AuditAction.CLEANUP, "x", token.id),
     ]
 
 
@@ -635,9 +635,9 @@ async def test_a_refused_update_is_one_event(store: Store) -> None:
     too_many = Update(steps=tuple(present(token, "b", f"{number}") for number in range(MAX_VALUES + 3)))
     unmet = Update(steps=(present(token, "a", "x"), _expect(token, "a", "y")))
     await store.apply([too_many, unmet], serving=SERVING, now=NOW)
-    [refused] = [event for event in await store.audit(NOW) if event.verdict is Verdict.REFUSED]
+    [refused] = [event for event in await store.audit(NOW) if event.result is AuditResult.REFUSED]
     assert (refused.action, refused.hostname, refused.value) == (
-        Action.PRESENT,
+        AuditAction.PRESENT,
         Name.parse("b.example.com"),
         str(MAX_VALUES),
     )
@@ -698,7 +698,7 @@ async def test_a_grace_never_lengthens_a_life(store: Store) -> None:
     await store.rotate(minted.id, digest("fourth"), at=NOW + SECOND, grace=timedelta(0))
     assert await store.find_token(Digest(first.digest or b"")) is None
     assert await store.find_token(second) is None
-    assert [event.action for event in await store.audit(NOW)] == [Action.MINT, *[Action.ROTATE] * 3]
+    assert [event.action for event in await store.audit(NOW)] == [AuditAction.MINT, *[AuditAction.ROTATE] * 3]
 
 
 async def test_what_is_revoked_stays_so(store: Store) -> None:
@@ -815,6 +815,6 @@ async def test_an_update_goes_on_only_as_expected(store: Store) -> None:
     cleaned = [
         event.value
         for event in await store.audit(NOW)
-        if event.action is Action.CLEANUP and event.verdict is Verdict.DONE
+        if event.action is AuditAction.CLEANUP and event.result is AuditResult.DONE
     ]
     assert sorted(filter(None, cleaned)) == ["x", "y"]

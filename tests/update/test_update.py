@@ -23,7 +23,7 @@ from responder.dns.wire import Transport
 from responder.errors import NotFound
 from responder.limits import Limits
 from responder.names import Name
-from responder.store import MAX_VALUES, AuditEvent, NewToken, Verdict
+from responder.store import MAX_VALUES, AuditEvent, AuditResult, NewToken
 from responder.tokens.secret import digest, tsig_secret
 from responder.tokens.token import Grant, Token
 from responder.update import replays, updates
@@ -768,7 +768,7 @@ async def test_log_and_audit(running: Control, desk: Desk, key: Key, logged: lis
     assert [("present", None)] == [(event.action.value, event.value) for event in await _refusals(running)]
     events = await running.store.audit(running.clock.now)
     assert [("present", VALUE)] == [
-        (event.action.value, event.value) for event in events if (event.client, event.verdict.value) == (CLIENT, "done")
+        (event.action.value, event.value) for event in events if (event.client, event.result.value) == (CLIENT, "done")
     ]
 
 
@@ -909,7 +909,7 @@ async def _refusals(running: Control) -> list[AuditEvent]:
     async with asyncio.timeout(PATIENCE):
         while True:
             events = await running.store.audit(running.clock.now)
-            if refused := [event for event in events if event.verdict is Verdict.REFUSED]:
+            if refused := [event for event in events if event.result is AuditResult.REFUSED]:
                 return refused
 
 
