@@ -36,7 +36,9 @@ def _update(token: Token, key: Key, step: str, value: str) -> dns.update.UpdateM
 
 def _send_at_once(port: int, messages: Sequence[dns.update.UpdateMessage], transport: str) -> set[dns.rcode.Rcode]:
     """Send *messages* without waiting, and read all replies; their signatures hold."""
-    asked = {message.id: message for message in messages}
+    asked = dict(enumerate(messages))
+    for number, message in asked.items():
+        message.id = number  # two of these messages may get the same random ID
     replies = send_at_once(port, [message.to_wire() for message in messages], transport)
     return {_rcode(reply, asked) for reply in replies}
 

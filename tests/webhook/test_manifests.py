@@ -26,14 +26,16 @@ from tests.support.places import ROOT
 
 WEBHOOK = ROOT / "config/kubernetes/manifests/responder-webhook.yaml"
 HOST = "some.example.com"
+URL = "http://responder.responder.svc"
 VALUE = challenge_value("an order's key authorization")
 
 
 @dataclass(frozen=True, slots=True)
 class Printed:
-    """What `responder manifest` prints for a token."""
+    """What `responder manifest` prints for a token, and where the service is that its in-cluster URL stands for."""
 
     objects: list[Manifest]
+    endpoint: str
 
     def only(self, kind: str) -> Any:
         (found,) = [each for each in self.objects if each["kind"] == kind]
@@ -43,8 +45,10 @@ class Printed:
     def order(self) -> Order:
         """A challenge for the hostname, with the config of the Issuer's one solver."""
         (solver,) = self.only("Issuer")["spec"]["acme"]["solvers"]
+        config = solver["dns01"]["webhook"]["config"]
+        assert URL == config["url"]
         fqdn = f"_acme-challenge.some.{ZONE}."
-        return Order(dns_name=HOST, key=VALUE, fqdn=fqdn, zone=f"{ZONE}.", config=solver["dns01"]["webhook"]["config"])
+        return Order(dns_name=HOST, key=VALUE, fqdn=fqdn, zone=f"{ZONE}.", config=config | {"url": self.endpoint})
 
     def apply(self, cluster: FakeCluster) -> None:
         secret = self.only("Secret")
@@ -67,10 +71,10 @@ def printed(service: Responder) -> Printed:
     token = service.mint(HOST)
     file = service.directory / "token"
     file.write_text(token.secret)
-    options = ["--namespace", NAMESPACE, "--url", service.endpoint, "--token-file", str(file), "--output", "json"]
+    options = ["--namespace", NAMESPACE, "--url", URL, "--token-file", str(file), "--output", "json"]
     items = json.loads(service.cli("manifest", HOST, *options).stdout)["items"]
     wait_until(lambda: service.introspect(token).status == 200, "the new token is good")
-    return Printed(items)
+    return Printed(items, service.endpoint)
 
 
 @pytest.fixture(scope="module")
