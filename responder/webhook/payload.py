@@ -43,7 +43,8 @@ class ChallengeRequest(BaseModel):
     namespace: Namespace = Field(alias="resourceNamespace")
     fqdn: _Name = Field(alias="resolvedFQDN")
     uid: str = ""
-    type: Literal["dns-01"] = "dns-01"
+    type: Literal["", "dns-01"] = ""
+    """May be left empty or out: Go writes an empty string for what nobody set, as cert-manager's own suite does."""
     config: Any = None
 
     @property

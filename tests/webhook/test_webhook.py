@@ -446,6 +446,19 @@ async def test_payload_of_another_version(served: Served, solved: list[Challenge
     assert (201, "7", True) == (reply.status, reply.json["response"]["uid"], reply.json["response"]["success"])
 
 
+@pytest.mark.parametrize("spoil", [lambda request: request.pop("type"), lambda request: request.update(type="")])
+async def test_payload_without_type(
+    served: Served, solved: list[ChallengeRequest], spoil: Callable[[dict[str, Any]], object]
+) -> None:
+    """A client that leaves the type out or empty means the only one there is: cert-manager's conformance suite does."""
+    payload = json.loads(body("Present", ORDER))
+    spoil(payload["request"])
+
+    reply = await served.cert_manager.post(json.dumps(payload).encode())
+
+    assert (201, True) == (reply.status, reply.json["response"]["success"])
+
+
 def _without(key: str) -> Callable[[dict[str, Any]], object]:
     return lambda payload: payload["request"].pop(key)
 
@@ -460,7 +473,7 @@ def _with(**members: Any) -> Callable[[dict[str, Any]], object]:
         (lambda payload: payload.clear(), '"request" is missing'),
         (lambda payload: payload.update(kind="Pod"), "\"kind\" must be '' or 'ChallengePayload'"),
         (_with(action="present"), "\"request.action\" must be 'Present' or 'CleanUp'"),
-        (_with(type="http-01"), "\"request.type\" must be 'dns-01'"),
+        (_with(type="http-01"), "\"request.type\" must be '' or 'dns-01'"),
         (_without("action"), '"request.action" is missing'),
         (_without("key"), '"request.key" is missing'),
         (_without("resolvedFQDN"), '"request.resolvedFQDN" is missing'),
