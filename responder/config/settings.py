@@ -64,9 +64,9 @@ class ZoneSettings(Section):
 
     name: Apex
     hostmaster: Hostmaster
-    txt_ttl: Ttl = 1
+    txt_ttl: Annotated[Seconds, Field(ge=0, le=86_400)] = 0
     soa_ttl: Ttl = 5
-    negative_ttl: Annotated[Seconds, Field(ge=1, le=300)] = 5
+    negative_ttl: Annotated[Seconds, Field(ge=1, le=300)] = 1
     static_ttl: Ttl = STATIC_TTL
     records: str = ""
     nameservers: Mapping[NameField, tuple[AddressField, ...]] = Field(default={}, validate_default=True)

@@ -444,7 +444,7 @@ def test_fault(file: Path, text: str, fault: str) -> None:
             'hostmaster = "example.com"',
             "hostmaster: 'example.com' is not an e-mail address: write it like \"hostmaster@example.com\"",
         ),
-        ("txt_ttl = 0", "txt_ttl: must be greater than or equal to 1"),
+        ("txt_ttl = -1", "txt_ttl: must be greater than or equal to 0"),
         ('soa_ttl = "2d"', "soa_ttl: must be less than or equal to 86400"),
         ("negative_ttl = 301", "negative_ttl: must be less than or equal to 300"),
         ("static_ttl = true", 'static_ttl: must be seconds, or text like "24h"'),
