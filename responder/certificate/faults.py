@@ -69,7 +69,7 @@ def _why(fault: Exception) -> str:
     causes = list(_causes(fault))
     for cause in causes:
         if isinstance(cause, ssl.SSLCertVerificationError):
-            root = "for a private CA, give the file of its root (api.acme.ca_file, --ca-file)"
+            root = "for a private CA, give the file of its root (api.acme.ca_file, --server-ca-file)"
             return f"its HTTPS certificate {distrust.describe(cause, name='check the URL', issuer=root)}"
     if any(isinstance(cause, ssl.SSLError) for cause in causes):
         return "it does not speak TLS at that port as it should: check the URL"

@@ -23,11 +23,12 @@ from responder.certificate.authority import Authority, Binding
 from responder.certificate.order import obtain
 from responder.certificate.remote import RemoteSolver, solving
 from responder.cli.context import OUTPUT, Access, Context, ended_by_signals, instant_text, print_json
-from responder.cli.parameters import Parsed, parse_hosts
+from responder.cli.parameters import FILE, SERVER, Parsed, Renamed, check_stdin, parse_hosts
 from responder.cli.tokens.grants import derive
-from responder.config import Settings, parse_contact, parse_directory
+from responder.config import Settings, parse_contact
 from responder.errors import CannotStart, CertificateRefused, Invalid, NotFound
 from responder.files import atomicfile
+from responder.files.namedfile import STDIN
 from responder.names import Name
 from responder.store import NewToken, Store
 from responder.tls.keypair import KeyPair, key_pem, new_key
@@ -40,26 +41,48 @@ TOKEN_LIFETIME = timedelta(hours=1)
 ACCOUNT_KEY = "acme-account.pem"
 """The file of the ACME account's key, beside the database."""
 
-_PATH = click.Path(path_type=Path)
-
 
 @click.command()
 @click.argument("hosts", nargs=-1, required=True, metavar="HOST...")
 @click.option(
+    "--server",
     "--directory",
+    cls=Renamed,
     required=True,
-    type=Parsed("url", parse_directory),
-    help="The CA: letsencrypt, letsencrypt-staging, or the URL of its directory. By using it you agree to its terms.",
+    type=SERVER,
+    help="ACME directory of the CA: letsencrypt, letsencrypt-staging, or a URL. By using it you agree to its terms.",
 )
-@click.option("--contact", default="", type=Parsed("address", parse_contact), help="An e-mail address for the CA.")
-@click.option("--eab-kid", default="", help="Key identifier of an external account binding, if the CA wants one.")
-@click.option("--eab-key-file", type=_PATH, help="File with its HMAC key; /dev/stdin takes it from a pipe.")
-@click.option("--eab-key", help="Its HMAC key, for everybody on this machine to read: rather use --eab-key-file.")
-@click.option("--account-key", type=_PATH, help="File of the ACME account's key. By default, beside the database.")
-@click.option("--ca-file", default="", help="Root of a private CA's own HTTPS certificate, in PEM.")
-@click.option("--out", type=_PATH, help="Directory to write the certificate and its key into. Else, neither is kept.")
-@click.option("--url", help="Where the API is. By default, on this machine, as configured.")
-@click.option("--dry-run", is_flag=True, help="Prove the hostnames to the CA, but have it issue nothing.")
+@click.option(
+    "--email",
+    "--contact",
+    cls=Renamed,
+    default="",
+    type=Parsed("address", parse_contact),
+    help="E-mail address that the CA may write to. Default: none.",
+)
+@click.option("--eab-kid", default="", help="Key identifier of the external account, if the CA requires one.")
+@click.option("--eab-key-file", type=FILE, help="File with the HMAC key of the external account. Use - for stdin.")
+@click.option("--eab-key", help="The HMAC key itself, visible in the process list; prefer --eab-key-file.")
+@click.option(
+    "--account-key",
+    type=FILE,
+    help="File with the key of the ACME account; it is created if it does not exist. Use - for stdin. "
+    "Default: acme-account.pem in the directory of the database.",
+)
+@click.option(
+    "--server-ca-file",
+    "--ca-file",
+    cls=Renamed,
+    default="",
+    help="File with the root certificate, in PEM, that the HTTPS certificate of a private CA is signed with.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Directory to write the certificate and its private key to. Default: keep neither.",
+)
+@click.option("--url", help="URL of the API. Default: this machine, at the first address of api.listen.")
+@click.option("--dry-run", is_flag=True, help="Have the CA validate the hostnames, but do not request a certificate.")
 @OUTPUT
 @click.pass_obj
 def issue(context: Context, /, hosts: tuple[str, ...], output: str, **options: Any) -> None:
@@ -86,7 +109,7 @@ class _Wanted:
     hostnames: list[Name]
     names: list[str]
     authority: Authority
-    contact: str
+    email: str
     binding: Binding | None
     url: str
     is_local: bool
@@ -99,18 +122,19 @@ class _Wanted:
         settings: Settings,
         hosts: Sequence[str],
         *,
-        directory: str,
-        contact: str,
+        server: str,
+        email: str,
         eab_kid: str,
         eab_key_file: Path | None,
         eab_key: str | None,
         account_key: Path | None,
-        ca_file: str,
+        server_ca_file: str,
         out: Path | None,
         url: str | None,
         dry_run: bool,
     ) -> _Wanted:
         """Raises `Invalid`, or `CannotStart` for a directory that cannot be written."""
+        check_stdin(eab_key_file, account_key)
         wanted = parse_hosts(hosts)
         binding = _binding(eab_kid, eab_key_file, eab_key)
         if out is not None:
@@ -118,8 +142,8 @@ class _Wanted:
         return cls(
             hostnames=list(wanted),
             names=[f"*.{name}" if wildcard else f"{name}" for name, kinds in wanted.items() for wildcard in kinds],
-            authority=Authority(directory, _account_key(settings, account_key), ca_file=ca_file),
-            contact=contact,
+            authority=Authority(server, _account_key(settings, account_key), ca_file=server_ca_file),
+            email=email,
             binding=binding,
             url=url or _own_url(settings),
             is_local=url is None,
@@ -130,7 +154,7 @@ class _Wanted:
 
 async def _issue(store: Store, settings: Settings, wanted: _Wanted) -> KeyPair | None:
     """The certificate; None after a dry run."""
-    account = await wanted.authority.log_in(contact=wanted.contact, binding=wanted.binding)
+    account = await wanted.authority.log_in(contact=wanted.email, binding=wanted.binding)
     terms = f"; with it, you agreed to {account.terms}" if account.terms else ""
     _say(f"account {account.url} ({f'new{terms}' if account.is_new else 'as before'})")
     async with _token(store, settings, wanted.hostnames) as (secret, grants), _solver(wanted, secret) as solver:
@@ -190,7 +214,7 @@ def _binding(kid: str, key_file: Path | None, key: str | None) -> Binding | None
     return Binding.parse(kid, key or "")
 
 
-_EXPOSED = "--eab-key: everybody on this machine can read it in the list of processes: rather use --eab-key-file"
+_EXPOSED = "--eab-key: it is visible in the process list: prefer --eab-key-file"
 
 
 def _account_key(settings: Settings, path: Path | None) -> accountkey.Key:
@@ -203,7 +227,7 @@ def _account_key(settings: Settings, path: Path | None) -> accountkey.Key:
             )
         path = database.parent / ACCOUNT_KEY
     with _explaining(f"cannot write {path}"):
-        if not path.exists() and atomicfile.create(path, key_pem(new_key()), of_directory=True):
+        if path != STDIN and not path.exists() and atomicfile.create(path, key_pem(new_key()), of_directory=True):
             _say(f"made a key for an ACME account: {path}")
     key = accountkey.read(path)
     if not accountkey.is_private(key):

@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, TypeVar
 from uuid import UUID
 
 import click
 
-from responder.config import parse_base_url, parse_duration
+from responder.config import parse_base_url, parse_directory, parse_duration
 from responder.errors import Invalid, InvalidHostname, InvalidRequest
+from responder.files.namedfile import STDIN
 from responder.names import Name
 from responder.tokens.hostname import parse_hostname
 from responder.tokens.network import Network, parse_network
@@ -23,6 +25,22 @@ MAX_DURATION = timedelta(days=36_500)
 
 MIN_ID = 6
 """Characters of an id that will do: enough to be one token's among some hundreds, few enough to type."""
+
+
+class Renamed(click.Option):
+    """An option that may also be given by its former names: all of its names but the first. The help omits them."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._all_names = self.opts
+        self.opts = self.opts[:1]
+
+    def add_to_parser(self, parser: Any, ctx: click.Context) -> None:
+        shown, self.opts = self.opts, self._all_names
+        try:
+            super().add_to_parser(parser, ctx)
+        finally:
+            self.opts = shown
 
 
 class Parsed(click.ParamType[T]):
@@ -147,8 +165,20 @@ def parse_hosts(texts: Iterable[str]) -> dict[Name, list[bool]]:
     return wanted
 
 
+def check_stdin(*files: Path | None) -> None:
+    """Refuse, as wrong usage, more than one of *files* that is standard input."""
+    if files.count(STDIN) > 1:
+        raise click.UsageError("only one of the files can be stdin")
+
+
+FILE = click.Path(path_type=Path, allow_dash=True)
+"""A file to read; `-` is standard input."""
+
 BASE_URL = Parsed("url", parse_base_url)
-"""Where an API is."""
+"""The URL of an API."""
+
+SERVER = Parsed("url", parse_directory)
+"""The URL of an ACME directory, or a short name for it."""
 
 LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 """Part of a pattern: a label of a name as Kubernetes has them (RFC 1123)."""

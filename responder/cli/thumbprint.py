@@ -8,17 +8,18 @@ import click
 
 from responder.certificate import accountkey
 from responder.cli.context import OUTPUT, print_json
+from responder.cli.parameters import FILE
 
 
 @click.command()
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=FILE)
 @OUTPUT
 def thumbprint(file: Path, output: str) -> None:
     """
     Print the JWK thumbprint of an ACME account key.
 
-    FILE is the key in PEM, as lego, acme.sh or cert-manager have it, or certbot's private_key.json. The thumbprint
-    (RFC 7638) is no secret; a private key is not kept or sent anywhere.
+    FILE is the key in PEM, as lego, acme.sh and cert-manager store it, or certbot's private_key.json. Use - for stdin.
+    The thumbprint (RFC 7638) is not a secret. The command does not store the key or send it anywhere.
     """
     text = accountkey.thumbprint(file)
     if output == "json":

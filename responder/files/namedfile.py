@@ -10,6 +10,7 @@ import errno
 import os
 import select
 import stat
+import sys
 from pathlib import Path
 from time import monotonic
 
@@ -18,6 +19,9 @@ from responder.errors import Invalid
 PATIENCE = 10.0
 """Seconds that a pipe may take to say all: whoever writes into it may have to type a password first."""
 
+STDIN = Path("-")
+"""How standard input is named where a file may be a pipe."""
+
 _ANOTHER_USER = "another user can write it, so it is only read where it is named: use --config if you trust it"
 
 
@@ -25,12 +29,16 @@ def read(path: Path, most: int, *, pipes: bool = False, ours: bool = False) -> b
     """
     The content of the file at *path*, of *most* octets.
 
-    With *pipes* it may be one, as the shell makes of `<(command)`, or a device, as `/dev/null` for nothing at all; who
-    reads again and again, or beside other work, has no use for them. With *ours*, a file that another user than root
-    can write is refused: for files that are found rather than named. Raises `Invalid`.
+    With *pipes* it may also be `-` for standard input, a pipe, as the shell makes of `<(command)`, or a device, such as
+    `/dev/null` for nothing at all; code that reads a file again and again, or beside other work, cannot use them. With
+    *ours*, a file that a user other than root and us can write is refused: for files that are found, not named. Raises
+    `Invalid`.
     """
     try:
-        content = _read(path, most + 1, pipes=pipes, ours=ours)
+        if pipes and path == STDIN:
+            content = sys.stdin.buffer.read(most + 1)
+        else:
+            content = _read(path, most + 1, pipes=pipes, ours=ours)
     except OSError as fault:
         raise Invalid(f"{path}: cannot be read: {(fault.strerror or type(fault).__name__).lower()}") from None
     if len(content) > most:

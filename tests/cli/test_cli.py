@@ -112,7 +112,7 @@ def test_wrong_usage(run: Run, bare: Run, arguments: list[str]) -> None:
         ["check", "x..y"],
         ["check", "--ca", "x..y"],
         ["manifest", "x..y"],
-        ["issue", "x..y", "--directory", "https://ca.example.net/directory"],
+        ["issue", "x..y", "--server", "https://ca.example.net/directory"],
         ["import", "acme-dns", "nowhere.db", "--zone", "x..y"],
     ],
 )

@@ -7,6 +7,7 @@ import json
 import os
 import stat
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -49,7 +50,7 @@ def issue(tmp_path: Path, front: Front) -> Issue:
     configuration = str(write_configuration(tmp_path, api=10_080))
 
     def issue(*options: str, hosts: tuple[str, ...] = (HOST,)) -> Result:
-        ca = ("--directory", front.directory_url, "--ca-file", str(front.ca_file))
+        ca = ("--server", front.directory_url, "--server-ca-file", str(front.ca_file))
         return CliRunner().invoke(cli, ["--config", configuration, "issue", *hosts, *ca, *options])
 
     return issue
@@ -80,8 +81,8 @@ def test_what_cannot_work(issue: Issue, front: Front, tmp_path: Path) -> None:
             "--eab-key-file",
             str(none),
         ): f"the HMAC key in {none}: cannot be read: no such file or directory",
-        ("--ca-file", str(file)): f"the CA file {file} holds no certificate in PEM",
-        ("--ca-file", str(none)): f"the CA file {none}: cannot be read: no such file or directory",
+        ("--server-ca-file", str(file)): f"the CA file {file} holds no certificate in PEM",
+        ("--server-ca-file", str(none)): f"the CA file {none}: cannot be read: no such file or directory",
     }
 
     assert expected == {options: fault(issue(*options)) for options in expected}
@@ -111,13 +112,13 @@ def test_key_of_a_binding_on_the_command_line(issue: Issue, tmp_path: Path) -> N
     seen = issue("--eab-kid", "x", "--eab-key", key)
     kept = issue("--eab-kid", "x", "--eab-key-file", str(file))
 
-    assert "warning: --eab-key: everybody on this machine can read it" in seen.stderr
+    assert "warning: --eab-key: it is visible in the process list" in seen.stderr
     assert "warning" not in kept.stderr
     assert key not in seen.output + kept.output + fault(seen) + fault(kept)
 
 
 @pytest.mark.parametrize(
-    "option", [("--directory", "letsencrpt"), ("--contact", "nobody"), ("--directory", "http://ca.example/dir")]
+    "option", [("--server", "letsencrpt"), ("--email", "nobody"), ("--server", "http://ca.example/dir")]
 )
 def test_wrong_usage(issue: Issue, option: tuple[str, str]) -> None:
     """What is no CA, or no address, is wrong usage."""
@@ -133,7 +134,34 @@ def test_no_directory(issue: Issue, tmp_path: Path) -> None:
     result = CliRunner().invoke(cli, ["issue", HOST])
 
     assert 2 == result.exit_code
-    assert "Missing option '--directory'" in result.stderr
+    assert "Missing option '--server'" in result.stderr
+
+
+def test_former_names_of_options(issue: Issue, front: Front, tmp_path: Path) -> None:
+    """Scripts that use the former names go on working; the help shows the new ones only."""
+    former = ("--directory", front.directory_url, "--contact", "nobody", "--ca-file", "none")
+
+    result = CliRunner().invoke(cli, ["issue", HOST, *former])
+    help_text = CliRunner().invoke(cli, ["issue", "--help"]).output
+
+    assert "Error: Invalid value for '--email': " in result.stderr
+    assert [] == [name for name in ("--directory", "--contact", " --ca-file") if name in help_text]
+    assert [] == [name for name in ("--server", "--email", "--server-ca-file") if name not in help_text]
+
+
+def test_files_from_stdin(tmp_path: Path) -> None:
+    """`-` is stdin for each file that is read, and for one of them at a time."""
+    new_database(tmp_path)
+    run = partial(CliRunner().invoke, cli, input="no key")
+    command = ["--config", str(write_configuration(tmp_path)), "issue", HOST, "--server", "https://127.0.0.1:1/dir"]
+    hint = "it holds no key in PEM and no JWK: name the file of the account key"
+
+    assert f"-: {hint}" == fault(run([*command, "--account-key", "-"]))
+    assert "is not base64url" in fault(run([*command, "--eab-kid", "x", "--eab-key-file", "-"]))
+    assert f"-: {hint}" == fault(run(["thumbprint", "-"]))
+    both = run([*command, "--account-key", "-", "--eab-kid", "x", "--eab-key-file", "-"])
+    assert "only one of the files can be stdin" in both.stderr
+    assert "is not TOML" in fault(run(["--config", "-", "config", "check"]))
 
 
 def test_account_key(issue: Issue, front: Front, tmp_path: Path) -> None:
@@ -184,7 +212,7 @@ def test_postgresql_has_no_directory(front: Front, tmp_path: Path, monkeypatch: 
     """Without a database file there is no place for the account's key: it has to be named."""
     configuration = write_configuration(tmp_path)
     monkeypatch.setenv("RESPONDER_DATABASE__URL", "postgresql+asyncpg://u@/d")
-    arguments = ["--config", str(configuration), "issue", HOST, "--directory", front.directory_url]
+    arguments = ["--config", str(configuration), "issue", HOST, "--server", front.directory_url]
 
     said = fault(CliRunner().invoke(cli, arguments))
 

@@ -277,7 +277,7 @@ def test_rotate_at_once(run: Run, tmp_path: Path, minted: dict[str, Any]) -> Non
     """After a leak there is no grace."""
     out = run("token", "rotate", minted["id"], "--grace", "0").out
 
-    assert "What it replaces is good no longer.\n" in out
+    assert "The old secret is no longer valid.\n" in out
     assert "until" not in out
     (secret,) = re.findall(r"^token +(rsp_\S{43})$", out, re.MULTILINE)
     assert {digest(secret)} == {key for key, ends in secrets(tmp_path).items() if ends is None}
@@ -291,7 +291,7 @@ def test_rotate_into_a_file(run: Run, tmp_path: Path, minted: dict[str, Any]) ->
     done = run("token", "rotate", minted["id"][:8], "--format", "lego", "--url", URL, "--out", str(file), "--force")
 
     assert digest(json.loads(file.read_text())[HOST]["password"]) in secrets(tmp_path)
-    assert re.search(r"^What it replaces is good until .*Z at most\.$", done.err, re.MULTILINE)
+    assert re.search(r"^The old secret remains valid until .*Z at most\.$", done.err, re.MULTILINE)
 
 
 def test_tokens_that_do_not_rotate(run: Run, tmp_path: Path, minted: dict[str, Any]) -> None:
@@ -417,7 +417,7 @@ def test_allow_and_deny_what_is_over(run: Run, tmp_path: Path, minted: dict[str,
     run("token", "allow", minted["id"], "b.example.com")
     with connect(tmp_path) as database:
         database.execute("UPDATE tokens SET expires_at = 7")
-    fault = "that token has expired, which another hostname would not change: mint another one"
+    fault = "the token has expired, and cannot get hostnames: mint another one"
     assert fails(run, "token", "allow", minted["id"], "c.example.com") == fault
     denied = run("token", "deny", minted["id"], HOST).out
     assert denied.splitlines()[0] == f"token {minted['id']} has expired; these are still kept for it:"

@@ -47,7 +47,7 @@ def front(nervous_authority: Authority, tmp_path: Path) -> Iterator[Front]:
 
 def ca(authority: Authority | Front) -> tuple[str, ...]:
     trusted = authority.tls if isinstance(authority, Authority) else authority.ca_file
-    return "--directory", authority.directory_url, "--ca-file", str(trusted)
+    return "--server", authority.directory_url, "--server-ca-file", str(trusted)
 
 
 def fault(service: Responder, *arguments: str) -> str:
@@ -188,8 +188,8 @@ def test_authority_that_is_no_help(service: Responder, front: Front) -> None:
     )
     refusing = fault(service, *command)
     distrusted = fault(service, *command[:-2])
-    down = fault(service, "some.example.com", "--directory", f"https://127.0.0.1:{free_port()}/dir")
-    nowhere = fault(service, "some.example.com", "--directory", "https://ca.invalid/dir")
+    down = fault(service, "some.example.com", "--server", f"https://127.0.0.1:{free_port()}/dir")
+    nowhere = fault(service, "some.example.com", "--server", "https://ca.invalid/dir")
 
     not_acme = "it answers, but not as an ACME CA does: check that the URL is that of its ACME directory"
     assert (

@@ -50,7 +50,7 @@ def test_lost_file(fresh_service: Responder) -> None:
     assert there == {path.name for path in service.directory.glob("responder.db*")}
 
 
-_CA = ("--directory", "https://127.0.0.1:1/dir")
+_CA = ("--server", "https://127.0.0.1:1/dir")
 
 
 def test_moved_back(fresh_service: Responder) -> None:

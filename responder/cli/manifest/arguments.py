@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import re
-import sys
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Any
 
 import click
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import load_pem_x509_certificates
 
-from responder.cli.parameters import LABEL, Text
-from responder.config import parse_directory
+from responder.cli.parameters import LABEL, Text, check_stdin
 from responder.errors import Invalid, InvalidRequest
 from responder.files import namedfile
 from responder.tokens.credentials import MAX_OBJECT_NAME
@@ -67,7 +64,6 @@ class Options:
     def check(self) -> None:
         """Refuse options that do not go together, as wrong usage."""
         rfc2136 = self.solver is Kind.RFC2136
-        files = [self.token_file, self.eab_key_file, self.ca_file, self.server_ca_file]
         for wrong, text in (
             (rfc2136 and self.url is not None, "--solver rfc2136 does not use the API: leave out --url"),
             (not rfc2136 and self.nameserver is not None, "--nameserver is for --solver rfc2136"),
@@ -76,22 +72,10 @@ class Options:
                 "--ca-file is for --solver webhook: cert-manager's own clients trust the CAs of its image",
             ),
             (self.eab_kid is None and self.eab_key_file is not None, "--eab-key-file needs --eab-kid"),
-            (files.count(Path("-")) > 1, "only one of the files can be stdin"),
         ):
             if wrong:
                 raise click.UsageError(text)
-
-
-class Directory(click.ParamType[str]):
-    """An ACME directory: its URL, or a short name for it."""
-
-    name = "url"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        try:
-            return parse_directory(str(value))
-        except Invalid as fault:
-            self.fail(str(fault), param, ctx)
+        check_stdin(self.token_file, self.eab_key_file, self.ca_file, self.server_ca_file)
 
 
 NAME = Text(
@@ -106,29 +90,17 @@ NAMESERVER = Text(
     r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?",
     "HOST or HOST:PORT, an IPv6 address in brackets",
 )
-FILE = click.Path(path_type=Path, allow_dash=True)
 
 
 def read_text(path: Path, option: str) -> str:
     """A text file, or stdin, without the white space around. Raises `InvalidRequest`."""
     try:
-        text = _read_stdin() if path == Path("-") else namedfile.read_text(path, MAX_FILE, pipes=True)
+        text = namedfile.read_text(path, MAX_FILE, pipes=True)
     except Invalid as fault:
         raise InvalidRequest([f"{option} {fault}"]) from None
     if not text.strip():
         raise InvalidRequest([f"{option} {path}: is empty"])
     return text.strip()
-
-
-def _read_stdin() -> str:
-    """Raises `Invalid`, as `namedfile.read_text` does."""
-    try:
-        text = sys.stdin.read(MAX_FILE + 1)
-    except UnicodeDecodeError:
-        raise Invalid("-: is not UTF-8 text") from None
-    if len(text) > MAX_FILE:
-        raise Invalid(f"-: cannot be read: it is longer than {MAX_FILE >> 10} KiB")
-    return text
 
 
 def read_tsig_key(path: Path, option: str) -> TsigKey:

@@ -9,8 +9,8 @@ import click
 
 from responder.cli.context import Context, print_json
 from responder.cli.manifest import plan
-from responder.cli.manifest.arguments import FILE, NAME, NAMESERVER, NAMESPACE, WORD, Directory, Kind, Options
-from responder.cli.parameters import BASE_URL, parse_hosts
+from responder.cli.manifest.arguments import NAME, NAMESERVER, NAMESPACE, WORD, Kind, Options
+from responder.cli.parameters import BASE_URL, FILE, SERVER, parse_hosts
 from responder.tokens import credentials, manifests
 from responder.tokens.manifests import Select
 
@@ -38,7 +38,7 @@ def _values(enum: type[Enum]) -> click.Choice[str]:
 @click.option("--name", type=NAME, help="Of Issuer and Certificate, and start of their Secrets'. By default the host.")
 @click.option(
     "--server",
-    type=Directory(),
+    type=SERVER,
     default="letsencrypt",
     show_default=True,
     help="The ACME directory: letsencrypt, letsencrypt-staging, or a URL.",

@@ -36,7 +36,7 @@ def allow(context: Context, id: str, hosts: tuple[str, ...], alias: str | None, 
         now = datetime.now(UTC)
         token = await store.token(await store.token_id(id))
         if token.state(now) is State.EXPIRED:
-            raise Invalid("that token has expired, which another hostname would not change: mint another one")
+            raise Invalid("the token has expired, and cannot get hostnames: mint another one")
         return await store.allow(token.id, grants, at=now)
 
     _print(context, context.with_store(change, Access.CHANGE), output)

@@ -1,4 +1,4 @@
-"""`responder token mint` and `rotate`: where secrets are made."""
+"""`responder token mint` and `rotate`, which make secrets."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from responder.cli.context import Access, Context, instant_text
-from responder.cli.parameters import THUMBPRINT, Duration, NetworkArgument, Note, TokenId
+from responder.cli.parameters import FILE, THUMBPRINT, Duration, NetworkArgument, Note, TokenId
 from responder.cli.tokens.delivery import Delivery, delivered
 from responder.cli.tokens.grants import ALIAS, grants_for
 from responder.errors import Invalid
@@ -20,13 +20,18 @@ from responder.tokens.token import State, Token
 
 @click.command()
 @click.argument("hosts", nargs=-1, required=True, metavar="HOST...")
-@click.option("--description", type=Note(), help="A note for people: which cluster, which team.")
+@click.option("--description", type=Note(), help="A note for administrators, such as the team that uses it.")
+@click.option("--expires-in", type=Duration(), help="When the token expires, such as 90d, 24h or 30m. Default: never.")
 @click.option(
-    "--expires-in", type=Duration(), help="End the token after this time, as in 90d, 24h or 30m. Default: never."
+    "--allow-from",
+    type=NetworkArgument(),
+    multiple=True,
+    help="Accept the token only from this network. Repeatable. Default: from anywhere.",
 )
-@click.option("--allow-from", type=NetworkArgument(), multiple=True, help="Only take it from this network. Repeatable.")
-@click.option("--account-thumbprint", type=THUMBPRINT, help="Pin it to the ACME account whose key has this thumbprint.")
-@click.option("--account-key", type=click.Path(path_type=Path), help="Likewise, by the file with the account's key.")
+@click.option(
+    "--account-thumbprint", type=THUMBPRINT, help="Pin the token to the ACME account whose key has this thumbprint."
+)
+@click.option("--account-key", type=FILE, help="Likewise, but read the account's key from this file. Use - for stdin.")
 @ALIAS
 @delivered
 @click.pass_obj
@@ -41,7 +46,7 @@ def mint(
     alias: str | None,
     delivery: Delivery,
 ) -> None:
-    """Mint one token for these hostnames. It is shown once: the database keeps only its digest."""
+    """Mint one token for these hostnames. It is shown only once: the database stores only its digest."""
     pinned_to = _thumbprint(account_thumbprint, account_key)
     grants = grants_for(context.settings, hosts, alias)
     secret = mint_secret()
@@ -70,32 +75,36 @@ def mint(
     type=Duration(zero=True),
     default="24h",
     show_default=True,
-    help="How long the old secret is still good for; 0 ends it at once.",
+    help="How long the old secret remains valid; 0 ends it at once.",
 )
 @delivered
 @click.pass_obj
 def rotate(context: Context, id: str, grace: timedelta, delivery: Delivery) -> None:  # noqa: A002
-    """Give a token a new secret, shown once. It keeps its id, hostnames and limits; its TSIG key is another one."""
+    """
+    Give a token a new secret, which is shown only once.
+
+    The token keeps its id, its hostnames and its limits. Its TSIG key changes, too.
+    """
     secret = mint_secret()
 
     async def change(store: Store) -> None:
         token = await store.token(await store.token_id(id))
         if token.state(datetime.now(UTC)) is State.EXPIRED:
-            raise Invalid("that token has expired, which a new secret would not change: mint another one")
+            raise Invalid("the token has expired and cannot be rotated: mint another one")
         pinned = token.account_thumbprint is not None
         with delivery.ready(context.settings, token.grants, pinned=pinned) as hand_over:
             now = datetime.now(UTC)
             rotated = await store.rotate(token.id, digest(secret), at=now, grace=grace)
-            ends = f"until {instant_text(now + grace)} at most" if grace else "no longer"
-            hand_over(rotated, secret, note=f"What it replaces is good {ends}.")
+            ends = f"remains valid until {instant_text(now + grace)} at most" if grace else "is no longer valid"
+            hand_over(rotated, secret, note=f"The old secret {ends}.")
 
     context.with_store(change, Access.CHANGE)
 
 
 def _thumbprint(thumbprint: str | None, key: Path | None) -> str | None:
-    """Of the account that the token is to be pinned to. Raises `Invalid` for a file that holds no key."""
+    """The thumbprint of the account to pin the token to. Raises `Invalid` for a file without a key."""
     if thumbprint is not None and key is not None:
-        raise click.UsageError("--account-thumbprint and --account-key say the same: use one of them")
+        raise click.UsageError("--account-thumbprint and --account-key mean the same: use one of them")
     if key is None:
         return thumbprint
     from responder.certificate import accountkey
