@@ -18,8 +18,8 @@ CHALLENGE_LABEL = b"_acme-challenge"
 """RFC 8555, section 8.4."""
 
 
-_STRAY = re.compile(r"(?![a-z0-9.-])[\x00-\x7f]")
-"""What of ASCII no hostname holds, as in a URL; of the rest of Unicode IDNA decides."""
+_STRAY = re.compile(r"[^a-z0-9.-]")
+"""A character that no hostname has in its ASCII form, as in a URL."""
 
 
 # Hundreds of thousands of comparisons in pure Python at import would be felt; the list is read on first use.
@@ -28,31 +28,70 @@ _suffixes: list[PublicSuffixList] = []
 
 def parse_hostname(text: str) -> Name:
     """
-    Read a hostname that a certificate may name; a leading `*.` is dropped, U-labels become A-labels (IDNA 2008).
+    Read a hostname that a certificate may name. A leading `*.` is dropped, and U-labels become A-labels (IDNA 2008).
+    Labels in ASCII are taken as they are, also A-labels that IDNA 2008 would not make: such domains have certificates.
 
     Raises `InvalidHostname` for what no token should be minted for: IP addresses, public suffixes and single labels
     (a grant for `com` or `co.uk` is never meant), `.onion` names (RFC 7686: not in the DNS), malformed names.
     """
-    bare = text.strip().removeprefix("*.").removesuffix(".").lower()
+    try:
+        bare = _to_ascii(text.strip().removeprefix("*.").removesuffix(".").lower())
+    except InvalidName as fault:
+        raise InvalidHostname(f"{text[:80]!r} is not a hostname: {fault}") from None
     if bare.startswith(f"{CHALLENGE_LABEL.decode()}."):
         raise InvalidHostname(f"{text!r} is a challenge name: write the hostname, {bare.partition('.')[2]}")
     if _is_address(bare):
         raise InvalidHostname(f"{text!r} is an IP address: dns-01 validates names only (RFC 8738, section 7)")
-    if stray := _STRAY.search(bare):
-        raise InvalidHostname(f"{text[:80]!r} is not a hostname: it holds {stray[0]!r}: write it like some.example.com")
     try:
-        name = Name.parse(idna.encode(bare, uts46=True).decode("ascii"))
+        name = Name.parse(_checked(bare))
         Name.from_labels([CHALLENGE_LABEL, *name.labels])  # the name a CA asks for must exist, too
-    except (idna.IDNAError, InvalidName) as fault:
+    except InvalidName as fault:
         raise InvalidHostname(f"{text[:80]!r} is not a hostname: {fault}") from None
     labels = name.labels
-    if labels[-1].isdigit():  # only now: the mapping turns full-width digits and dots into plain ones
+    if labels[-1].isdigit():
         raise InvalidHostname(f"{text!r} ends in a number, as only IP addresses do: write the name of a host")
     if labels[-1] == b"onion":
         raise InvalidHostname(f"{text!r} is an .onion name: the DNS does not resolve those (RFC 7686)")
     if len(labels) < 2 or _is_public_suffix(str(name)):
-        raise InvalidHostname(f"{text!r} is a public suffix: a token for it would be a token for everybody below it")
+        raise InvalidHostname(f"{text!r} is a public suffix: a token for it would be a token for every name below it")
     return name
+
+
+def _to_ascii(text: str) -> str:
+    """*text*, lower-cased, with its U-labels as A-labels. Raises `InvalidName` if IDNA 2008 does not allow them."""
+    if text.isascii():
+        return text
+    try:
+        mapped = idna.uts46_remap(text, std3_rules=False, transitional=False)
+        return ".".join(label if label.isascii() else idna.alabel(label).decode() for label in mapped.split("."))
+    except idna.IDNAError as fault:
+        raise InvalidName(f"{fault} (IDNA 2008): if the domain exists, write its xn-- form") from None
+
+
+def _checked(hostname: str) -> str:
+    """*hostname* as it is. Raises `InvalidName` if no certificate can name it (CA/Browser Forum BR, 7.1.2.7.12)."""
+    if "_" in hostname:
+        raise InvalidName("it has an underscore, and CAs issue no certificate for such a name")
+    if stray := _STRAY.search(hostname):
+        raise InvalidName(f"it has the character {stray[0]!r}: write it like some.example.com")
+    for label in hostname.split("."):
+        if label.startswith("-") or label.endswith("-"):
+            raise InvalidName(f"its label {label!r} begins or ends with a hyphen")
+        if label.startswith("xn--"):
+            if not _is_punycode(label.removeprefix("xn--")):
+                raise InvalidName(f"its label {label!r} is not the xn-- form of any text (RFC 3492)")
+        elif label[2:4] == "--":
+            raise InvalidName(f"its label {label!r} has a hyphen third and fourth, as only xn-- labels may")
+    return hostname
+
+
+def _is_punycode(text: str) -> bool:
+    """Whether *text* is what Punycode makes of a label that is not in ASCII."""
+    try:
+        label = text.encode().decode("punycode")
+        return not label.isascii() and label.encode("punycode") == text.encode()
+    except UnicodeError:
+        return False
 
 
 def challenge_name(hostname: Name, apex: Name) -> Name:
