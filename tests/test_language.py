@@ -157,7 +157,6 @@ responder/takeover.py
 responder/tls/keypair.py
 responder/tls/tlscontext.py
 responder/tokens/credentials.py
-responder/tokens/hostname.py
 responder/tokens/manifests.py
 responder/tokens/network.py
 responder/tokens/secret.py

@@ -197,7 +197,7 @@ async def test_hostnames_that_cannot_be_checked(program: Cli) -> None:
     mint = "responder: no valid token is granted {0}: mint one with: responder token mint {0}"
     assert [
         "responder: '192.0.2.1' is an IP address: dns-01 validates names only (RFC 8738, section 7)",
-        "responder: 'com' is a public suffix: a token for it would be a token for everybody below it",
+        "responder: 'com' is a public suffix: a token for it would be a token for every name below it",
         mint.format("gone.example.com"),
         mint.format("new.example.com"),
     ] == done.err.splitlines()

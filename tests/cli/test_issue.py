@@ -87,7 +87,7 @@ def test_what_cannot_work(issue: Issue, front: Front, tmp_path: Path) -> None:
 
     assert expected == {options: fault(issue(*options)) for options in expected}
     assert fault(issue(hosts=("com", "192.0.2.1"))) == (
-        "'com' is a public suffix: a token for it would be a token for everybody below it; "
+        "'com' is a public suffix: a token for it would be a token for every name below it; "
         "'192.0.2.1' is an IP address: dns-01 validates names only (RFC 8738, section 7)"
     )
     assert [] == front.requests
