@@ -76,7 +76,6 @@ responder/api/acmedns.py
 responder/api/application.py
 responder/api/authentication.py
 responder/api/bodies.py
-responder/api/clients.py
 responder/api/health.py
 responder/api/openapi.json
 responder/api/problems.py

@@ -16,7 +16,6 @@ from uuid import uuid4
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from responder.addresses import parse_address
 from responder.api.authentication import Authenticator
 from responder.api.bodies import read_octets
 from responder.api.problems import (
@@ -44,7 +43,7 @@ from responder.errors import (
 from responder.limits import Limits
 from responder.names import Name
 from responder.store import AuditAction, NewToken, Store
-from responder.tokens.network import Network, parse_network
+from responder.tokens.network import Network, is_within, parse_network
 from responder.tokens.secret import digest, mint_secret
 from responder.tokens.token import Grant, Token
 from responder.tokens.values import is_digest
@@ -151,8 +150,8 @@ class AcmeDns:
         """Hand out an account for a name that says nothing, to whoever may have one."""
         client = request.remote or ""
         allowed = self._registration.allow_from
-        if allowed and not any(parse_address(client) in network for network in allowed):
-            raise Fault(403, "registration is not open to your address", kind="wrong-network")
+        if allowed and not is_within(client, allowed):
+            raise Fault(403, f"registration is not open to your address ({client})", kind="wrong-network")
         networks = _networks(_parse(await read_octets(request)).get("allowfrom"))
         self._limits.count_registration(client)
         label = str(uuid4())

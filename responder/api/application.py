@@ -112,7 +112,7 @@ def build_api(
     app = web.Application(
         client_max_size=MAX_BODY,
         middlewares=[
-            believe(settings.trusted_proxies),
+            believe(settings.trusted_proxies, settings.forwarded_header),
             respond_with_problems,
             respond_as_acme_dns,
             _count_with(limits),

@@ -1,28 +1,58 @@
 """
-Which address a request comes from: that of the connection, or what a proxy that is trusted says.
+Which address a request comes from: that of the connection, or the one that a trusted proxy reports in a header.
 
-Headers such as X-Forwarded-For are anybody's to write, and proxies add to what they get. So the list in it is read
-from its end, where the nearest proxy wrote: as long as an address is a trusted proxy's, the one before it counts.
+Any client can write such a header, and proxies add to what they get. So the list in it is read from its end, where the
+nearest proxy wrote: as long as an address is that of a trusted proxy, the one before it counts.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
+import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from responder.addresses import parse_address
-from responder.tokens.network import Network
+from responder.logs import REMINDER, Seldom
+from responder.tokens.network import Network, is_within
+
+UNKNOWN = "unknown"
+"""Stands for the address of a client that a trusted proxy does not report: it is in no network."""
+
+MAX_SHOWN = 64
+"""Characters of an unreadable item that are logged."""
+
+_PORT = r":(\d{1,5}|_[\w.-]{1,64})"
+_WITH_PORT = re.compile(rf"\[(?P<v6>[^\[\]]+)\]({_PORT})?|(?P<v4>[0-9.]+){_PORT}", re.ASCII)
+"""An address in brackets, or with a port, which Azure always writes; RFC 7239 (section 6) has names for ports, too."""
+
+_log = structlog.get_logger("api")
 
 
-def believe(proxies: Sequence[Network]) -> Middleware:
-    """A middleware that gives each request the address of its client as `remote`."""
+class _Unreadable(ValueError):
+    """The trusted *proxy* wrote *item*, in which there is no address."""
+
+    def __init__(self, proxy: str, item: str) -> None:
+        super().__init__(item)
+        self.proxy = proxy
+        self.item = item
+
+
+def believe(proxies: Sequence[Network], header: str) -> Middleware:
+    """A middleware that gives each request the address of its client as `remote`; *proxies* report it in *header*."""
+    seldom = Seldom(REMINDER)
 
     @web.middleware
     async def with_client(request: web.Request, handler: Handler) -> web.StreamResponse:
         if proxies and request.remote:
-            client = _client(request.remote, request.headers.getall("X-Forwarded-For", ()), proxies)
+            try:
+                client = _client(request.remote, request.headers.getall(header, ()), proxies)
+            except _Unreadable as fault:
+                client = UNKNOWN
+                if (more := seldom.due(fault.proxy)) is not None:
+                    _report(fault, header, more)
             if client != request.remote:
                 request = request.clone(remote=client)
         return await handler(request)
@@ -31,17 +61,34 @@ def believe(proxies: Sequence[Network]) -> Middleware:
 
 
 def _client(peer: str, headers: Sequence[str], proxies: Sequence[Network]) -> str:
-    """The last address that is no trusted proxy's. What is no address ends the search: nobody vouches for it."""
-    hops = [hop.strip() for header in headers for hop in header.split(",")]
+    """The last address that is not a trusted proxy's. Raises `_Unreadable` if it cannot be read."""
+    items = [item for header in headers for each in header.split(",") if (item := each.strip())]
     client = peer
-    while hops and _is_trusted(client, proxies):
+    while items and is_within(client, proxies):
+        item = items.pop()
         try:
-            client = str(parse_address(hops.pop()))
+            client = str(parse_address(_node(item)))
         except ValueError:
-            break
+            raise _Unreadable(client, item) from None
     return client
 
 
-def _is_trusted(client: str, proxies: Sequence[Network]) -> bool:
-    address = parse_address(client)
-    return any(address in network for network in proxies)
+def _node(item: str) -> str:
+    """The address in an item of the header: bare, in quotes, with a port, or as `for=` of RFC 7239 (section 4)."""
+    if "=" in item:
+        pairs = (pair.partition("=") for pair in item.split(";"))
+        item = next((value for name, _, value in pairs if name.strip().lower() == "for"), "").strip()
+    if len(item) > 1 and item[0] == item[-1] == '"':
+        item = item[1:-1]
+    with_port = _WITH_PORT.fullmatch(item)
+    return (with_port["v6"] or with_port["v4"]) if with_port else item
+
+
+def _report(fault: _Unreadable, header: str, more: int) -> None:
+    _log.warning(
+        "a trusted proxy does not report the address of its client: tokens that are limited to networks are refused",
+        proxy=fault.proxy,
+        header=header,
+        item=fault.item[:MAX_SHOWN],
+        more=more,
+    )

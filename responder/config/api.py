@@ -12,6 +12,7 @@ from responder.config.fields import (
     ApiEndpoint,
     BaseUrl,
     Endpoint,
+    HeaderField,
     HostField,
     NetworkField,
     Rate,
@@ -108,7 +109,7 @@ class ApiSettings(Section):
     Where the API is served, at which URL its clients reach it ("" if nobody says), and how its TLS is made. *hsts* is
     in seconds.
 
-    What *trusted_proxies* say in `X-Forwarded-For` is believed, from nobody else.
+    The addresses that *trusted_proxies* report in *forwarded_header* are believed, and those of no other client.
     """
 
     listen: Annotated[tuple[ApiEndpoint, ...], NOT_EMPTY] = (Endpoint("0.0.0.0", 443),)
@@ -120,6 +121,7 @@ class ApiSettings(Section):
     private_key_file: str = Field("", validate_default=True)
     hsts: Annotated[Seconds, Field(ge=0, le=63_072_000)] = 0
     trusted_proxies: tuple[NetworkField, ...] = ()
+    forwarded_header: HeaderField = "X-Forwarded-For"
     acme: AcmeSettings = AcmeSettings()
     limits: ApiLimitSettings = ApiLimitSettings()
     registration: RegistrationSettings = RegistrationSettings()

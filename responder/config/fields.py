@@ -144,6 +144,12 @@ def _parse_listen_url(text: str) -> str:
     return _parse_url(text)
 
 
+def _parse_header(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9-]{1,64}", text):
+        raise Invalid(f'"{text[:40]}" is not the name of a header: write one like "X-Forwarded-For"')
+    return text
+
+
 def _parse_identifier(text: str) -> str:
     if len(text) > 255 or not text.isascii() or not text.isprintable():
         raise Invalid("must be at most 255 printable ASCII characters")
@@ -219,6 +225,7 @@ HostField = Annotated[Name | None, read_by(_parse_host, Name, type(None)), _Mayb
 AddressField = Annotated[Address, read_by(_parse_address, IPv4Address, IPv6Address), AsText]
 NetworkField = Annotated[IPv4Network | IPv6Network, read_by(_parse_network, IPv4Network, IPv6Network), AsText]
 Identifier = Annotated[str, read_by(_parse_identifier)]
+HeaderField = Annotated[str, read_by(_parse_header)]
 Hostmaster = Annotated[str, read_by(_parse_hostmaster)]
 Rate = Annotated[str, read_by(_parse_rate)]
 DatabaseUrl = Annotated[str, read_by(_parse_url)]

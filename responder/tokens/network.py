@@ -6,7 +6,10 @@ An IPv4 network written in IPv6 notation is read as the IPv4 network that it is.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+
+from responder.addresses import parse_address
 
 Network = IPv4Network | IPv6Network
 
@@ -29,6 +32,15 @@ def parse_network(text: str, *, strict: bool = True) -> Network:
     if network.version == 6 and network.subnet_of(_MAPPED):
         return IPv4Network((network.network_address.packed[-4:], network.prefixlen - _MAPPED.prefixlen))
     return network
+
+
+def is_within(client: str, networks: Iterable[Network]) -> bool:
+    """Whether the address *client* is in one of *networks*; text that is not an address is in no network."""
+    try:
+        address = parse_address(client)
+    except ValueError:
+        return False
+    return any(address in network for network in networks)
 
 
 CLUSTER_DOMAIN = "cluster.local"

@@ -14,11 +14,10 @@ from enum import Enum
 from typing import Any, assert_never
 from uuid import UUID
 
-from responder.addresses import parse_address
 from responder.errors import NotAChallenge, NotCovered, NotServed, Unauthenticated, WrongAccount, WrongNetwork
 from responder.names import Name
 from responder.tokens.hostname import CHALLENGE_LABEL
-from responder.tokens.network import Network
+from responder.tokens.network import Network, is_within
 from responder.tokens.serving import Serving
 from responder.tokens.values import challenge_value, is_digest
 
@@ -129,10 +128,9 @@ class Token:
                 raise Unauthenticated("this token was revoked: ask your platform team for a new one")
             case unknown:
                 assert_never(unknown)
-        if self.allow_from and not any(parse_address(client) in network for network in self.allow_from):
-            raise WrongNetwork(
-                f"this token may not be used from your address: it is limited to {', '.join(map(str, self.allow_from))}"
-            )
+        if self.allow_from and not is_within(client, self.allow_from):
+            networks = ", ".join(map(str, self.allow_from))
+            raise WrongNetwork(f"this token may not be used from your address ({client}): it is limited to {networks}")
 
     def check_account(self, value: str, acme_token: str | None) -> None:
         """

@@ -368,7 +368,7 @@ async def test_who_asks_is_who_is_connected(served: Api) -> None:
     reply = await served.present(headers={"Authorization": f"Bearer {secret}", **forged})
 
     assert_problem((403, "wrong-network"), reply)
-    assert "192.0.2.0/24" in reply.body["detail"]
+    assert "your address (127.0.0.1): it is limited to 192.0.2.0/24" in reply.body["detail"]
     await served.present()
     events = await served.running.store.audit(datetime.now(UTC) - timedelta(hours=1))
     assert ["127.0.0.1"] == [event.client for event in events if event.action is AuditAction.PRESENT][-1:]

@@ -283,7 +283,7 @@ def test_admit(fields: dict[str, Any], client: str) -> None:
         (
             {"allow_from": (ip_network("192.0.2.0/24"), ip_network("2001:db8::/32"))},
             WrongNetwork,
-            "this token may not be used from your address: it is limited to 192.0.2.0/24, 2001:db8::/32",
+            "this token may not be used from your address (198.51.100.1): it is limited to 192.0.2.0/24, 2001:db8::/32",
         ),
     ],
 )
