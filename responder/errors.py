@@ -2,46 +2,46 @@
 Every exception this project raises on purpose, and how tables of them are read.
 
     ResponderError
-    ├── Invalid                   what you sent makes no sense
-    │   ├── InvalidName             not a domain name
-    │   ├── InvalidHostname         a domain name no certificate token may be minted for
-    │   ├── InvalidValue            not a challenge value
-    │   ├── InvalidRequest          a request body with faults
-    │   ├── InvalidUpdate           a DNS update with faults
-    │   ├── OutsideZone             a DNS update of a name outside the zone that it is about
-    │   ├── InvalidZone             zone text or zone settings with faults
-    │   └── InvalidConfiguration    settings with faults
-    ├── Refused                   what you sent makes sense, and you may not
-    │   ├── Unauthenticated         no token, or one that is unknown, expired or revoked
-    │   ├── NotCovered              the token has no grant for that name
-    │   ├── WrongNetwork            the token may not be used from that address
-    │   ├── WrongAccount            the token is pinned to an ACME account, and this is not shown to be its value
-    │   ├── NotServed               the name is in no zone that is served here
-    │   ├── TooManyValues           the name holds as many values as it may
-    │   ├── NotAChallenge           what would be published is no challenge value
+    ├── Invalid                   the input itself is wrong
+    │   ├── InvalidName             the input is not a domain name
+    │   ├── InvalidHostname         no certificate token can be minted for the domain name
+    │   ├── InvalidValue            the input is not a challenge value
+    │   ├── InvalidRequest          the body of a request has faults
+    │   ├── InvalidUpdate           a DNS update has faults
+    │   ├── OutsideZone             a DNS update has a name outside its zone
+    │   ├── InvalidZone             zone text or the settings of a zone have faults
+    │   └── InvalidConfiguration    the settings have faults
+    ├── Refused                   the input is correct, but this client may not do it
+    │   ├── Unauthenticated         there is no token, or it is unknown, expired or revoked
+    │   ├── NotCovered              the token has no grant for the name
+    │   ├── WrongNetwork            the token may not be used from the address of the client
+    │   ├── WrongAccount            the token is pinned to an ACME account, and the value is not proved to belong to it
+    │   ├── NotServed               the name is in no zone that this service serves
+    │   ├── TooManyValues           the name already holds the maximum number of values
+    │   ├── NotAChallenge           what the client wants to publish is not a challenge value
     │   ├── PrerequisiteFailed      a DNS update expected other values than there are
-    │   ├── NameTaken               another hostname already owns that challenge name
-    │   ├── NodeNameTaken           another running service has that name of a node
-    │   ├── TooManyRequests         more than one client may ask, for now
-    │   ├── Forbidden               Kubernetes does not let that account do it
-    │   ├── RefusedByApi            the API of a responder refuses what the webhook asks of it
-    │   └── CertificateRefused      a CA does not issue the certificate
-    ├── NotFound                  there is no such thing
-    └── Unavailable               our fault, try again
+    │   ├── NameTaken               another hostname already owns the challenge name
+    │   ├── NodeNameTaken           another running service has the same node name
+    │   ├── TooManyRequests         the client has reached a rate limit
+    │   ├── Forbidden               Kubernetes does not allow the account to do it
+    │   ├── RefusedByApi            the API of a responder refuses a request of the webhook
+    │   └── CertificateRefused      a CA refuses to issue the certificate
+    ├── NotFound                  the token, value, zone or node does not exist
+    └── Unavailable               the fault is on our side, and the client can try again
         ├── StoreUnavailable        the database does not answer, or cannot be used
-        ├── StoreOutdated           the database schema is not the one this version needs
-        ├── Unserved                what was asked for is stored, but not being served yet
-        │   └── Unconfirmed             it is not confirmed yet by every node that may be asked
+        ├── StoreOutdated           the database schema is not the one that this version needs
+        ├── Unserved                the change is stored, but not served yet
+        │   └── Unconfirmed             not every live node has confirmed the change yet
         ├── ClusterUnavailable      the Kubernetes API does not answer the webhook
         ├── ApiUnavailable          the API of a responder does not answer the webhook
-        │   └── ApiBusy                 it does, and asks for patience
-        ├── ApiUntrusted            it does, with a certificate that the webhook does not trust
-        ├── AuthorityUnavailable    a CA does not answer, not as a CA does, or asks to come again later
-        ├── CannotStart             a socket, file or process that the service needs cannot be had
-        └── CannotExamine           no resolver answers the doctor, or not in time
+        │   └── ApiBusy                 the API asks the webhook to wait
+        ├── ApiUntrusted            the webhook does not trust the certificate of the API
+        ├── AuthorityUnavailable    a CA does not answer, does not answer as a CA does, or asks to wait
+        ├── CannotStart             a socket, file or process that the service needs is not available
+        └── CannotExamine           no resolver answers the doctor in time
 
-The text of an exception is for the person who has to mend it. It is stable: no times, ids or ports of ours in it,
-because clients such as cert-manager retry at once whenever the text changes.
+The text of an exception is for the person who has to fix the fault. It is stable: it has no times, ids or ports of
+ours, because clients such as cert-manager retry at once whenever the text changes.
 """
 
 from __future__ import annotations
@@ -53,27 +53,27 @@ T = TypeVar("T")
 
 
 class ResponderError(Exception):
-    """Never raised itself: catch it to catch everything below."""
+    """The base of all errors of this project. It is never raised itself."""
 
 
 class Invalid(ResponderError):
-    """What was sent makes no sense, whoever sent it."""
+    """The input itself is wrong; it does not matter which client sent it."""
 
 
 class InvalidName(Invalid):
-    """The text or bytes are not a domain name (RFC 1035, section 2.3.4)."""
+    """The text or octets are not a domain name (RFC 1035, section 2.3.4)."""
 
 
 class InvalidHostname(Invalid):
-    """A domain name, but not one that a certificate token can be minted for."""
+    """The input is a domain name, but no certificate token can be minted for it."""
 
 
 class InvalidValue(Invalid):
-    """Not a challenge value: printable ASCII of 1 to 255 characters."""
+    """The input is not a challenge value: a value is printable ASCII of 1 to 255 characters."""
 
 
 class _Faults(Invalid):
-    """Several faults, reported together so that one round of mending is enough."""
+    """Several faults, which are reported together so that a person can fix all of them at once."""
 
     def __init__(self, faults: Iterable[str]) -> None:
         self.faults = tuple(faults)
@@ -85,11 +85,11 @@ class InvalidRequest(_Faults):
 
 
 class InvalidUpdate(Invalid):
-    """A DNS update is malformed, or asks for what makes no sense (RFC 2136, sections 3.2 and 3.4.1)."""
+    """A DNS update is malformed, or its records contradict each other (RFC 2136, sections 3.2 and 3.4.1)."""
 
 
 class OutsideZone(Invalid):
-    """A DNS update names something that is not in its zone."""
+    """A DNS update has a name that is not in the zone of the update."""
 
 
 class InvalidZone(_Faults):
@@ -101,11 +101,11 @@ class InvalidConfiguration(_Faults):
 
 
 class Refused(ResponderError):
-    """What was sent makes sense, but this caller may not do it."""
+    """The input is correct, but this client may not do it."""
 
 
 class Unauthenticated(Refused):
-    """There is no token, or it is unknown, expired or revoked. *reason* is for the log, where it may say more."""
+    """There is no token, or it is unknown, expired or revoked. *reason* is for the log, and may have more details."""
 
     def __init__(self, text: str, *, reason: str = "") -> None:
         self.reason = reason or text
@@ -113,34 +113,34 @@ class Unauthenticated(Refused):
 
 
 class NotCovered(Refused):
-    """The token is good, but none of its grants covers the name."""
+    """The token is valid, but none of its grants covers the name."""
 
 
 class WrongNetwork(Refused):
-    """The token is good, but it may not be used from the caller's address."""
+    """The token is valid, but it may not be used from the address of the client."""
 
 
 class WrongAccount(Refused):
-    """The token is pinned to an ACME account, and nothing shows that the value is for that account."""
+    """The token is pinned to an ACME account, and nothing proves that the value is for that account."""
 
 
 class NotServed(Refused):
-    """The token covers the name, but DNS would not show a value there: its zone or a CNAME is in the way."""
+    """The token covers the name, but DNS would not show a value there: its zone is not served, or a CNAME hides it."""
 
 
 class TooManyValues(Refused):
-    """The challenge name already holds as many values as it may."""
+    """The challenge name already holds the maximum number of values."""
 
 
 class NotAChallenge(Refused):
     """
-    What would be published is no challenge value: another type than TXT, text that may not be one, or any text but a
-    digest at the name of an account that a client registered itself.
+    What the client wants to publish is not a challenge value. Its type is not TXT, its text is not allowed, or its text
+    is not a digest and the name belongs to an account that a client registered itself.
     """
 
 
 class PrerequisiteFailed(Refused):
-    """A DNS update expected other values than there are; *rcode* is the answer to that (RFC 2136, section 3.2)."""
+    """A DNS update expected other values than there are. The reply has this *rcode* (RFC 2136, section 3.2)."""
 
     def __init__(self, text: str, rcode: int) -> None:
         self.rcode = rcode
@@ -152,11 +152,11 @@ class NameTaken(Refused):
 
 
 class NodeNameTaken(Refused):
-    """Another running service on the same database has that name."""
+    """Another running service on the same database has the same node name."""
 
 
 class TooManyRequests(Refused):
-    """The client asks more often than one may; *retry_after* is the whole seconds until it may again."""
+    """The client has reached a rate limit. It may try again after *retry_after* seconds."""
 
     def __init__(self, text: str, retry_after: int) -> None:
         self.retry_after = retry_after
@@ -164,11 +164,11 @@ class TooManyRequests(Refused):
 
 
 class Forbidden(Refused):
-    """Kubernetes' own rules do not let the account do it: the one that calls the webhook, or the webhook's."""
+    """Kubernetes does not allow it to the account that calls the webhook, or to the account of the webhook."""
 
 
 class RefusedByApi(Refused):
-    """The API of a responder said no; *kind* is the end of its problem document's type."""
+    """The API of a responder refused a request; *kind* is the last part of the type in its problem document."""
 
     def __init__(self, kind: str, detail: str) -> None:
         self.kind = kind
@@ -177,8 +177,8 @@ class RefusedByApi(Refused):
 
 class CertificateRefused(Refused):
     """
-    A CA does not issue the certificate. *retry_after* is in how many seconds it says to come again, if it does;
-    *hostname* the one that it does not believe in, if that is why.
+    A CA refuses to issue the certificate. *retry_after* is the number of seconds after which the CA wants the next
+    attempt, if it names one. *hostname* is the hostname that the CA could not verify, if that is the reason.
     """
 
     def __init__(self, text: str, *, retry_after: float | None = None, hostname: str | None = None) -> None:
@@ -188,27 +188,27 @@ class CertificateRefused(Refused):
 
 
 class NotFound(ResponderError):
-    """There is no token, value or zone of that description."""
+    """The token, value, zone or node does not exist."""
 
 
 class Unavailable(ResponderError):
-    """We cannot do it now. Nothing was changed; trying again later may succeed."""
+    """The service cannot do it now. The client can try again later."""
 
 
 class StoreUnavailable(Unavailable):
-    """The database does not answer, or is no database of ours."""
+    """The database does not answer, or cannot be used."""
 
 
 class StoreOutdated(Unavailable):
-    """The database schema is older or newer than this version of the program needs."""
+    """The database schema is older or newer than the one that this version of the program needs."""
 
 
 class Unserved(Unavailable):
-    """What was asked for is stored, but no nameserver serves it yet. Asking again does no harm."""
+    """The change is stored, but no nameserver serves it yet. The client can send the same request again."""
 
 
 class Unconfirmed(Unserved):
-    """What was asked for is stored, but *nodes* did not confirm in time that they serve it."""
+    """The change is stored, but *nodes* did not confirm in time that they serve it."""
 
     def __init__(self, nodes: Iterable[str]) -> None:
         self.nodes = tuple(nodes)
@@ -216,23 +216,26 @@ class Unconfirmed(Unserved):
 
 
 class ClusterUnavailable(Unavailable):
-    """The Kubernetes API does not answer, or makes no sense."""
+    """The Kubernetes API does not answer, or its answer is invalid."""
 
 
 class ApiUnavailable(Unavailable):
-    """The API of a responder does not answer, or says that it cannot do this now."""
+    """The API of a responder does not answer, or reports that it cannot do this now."""
 
 
 class ApiBusy(ApiUnavailable):
-    """The API of a responder takes no more requests for now: asking again at once makes it worse."""
+    """The API of a responder accepts no more requests for now. An immediate retry adds to its load."""
 
 
 class ApiUntrusted(Unavailable):
-    """Whatever answers for the API of a responder cannot prove that it is one."""
+    """The server at the URL of a responder's API has a certificate that the webhook does not trust."""
 
 
 class AuthorityUnavailable(Unavailable):
-    """A CA does not answer, or not as a CA does. *retry_after* is in how many seconds to come again, if it says so."""
+    """
+    A CA does not answer, or does not answer as a CA does. *retry_after* is the number of seconds after which the CA
+    wants the next attempt, if it names one.
+    """
 
     def __init__(self, text: str, *, retry_after: float | None = None) -> None:
         super().__init__(text)
@@ -240,7 +243,7 @@ class AuthorityUnavailable(Unavailable):
 
 
 class CannotStart(Unavailable):
-    """A socket, directory or child process that the service needs cannot be had."""
+    """A socket, directory or child process that the service needs is not available."""
 
 
 class CannotExamine(Unavailable):
@@ -248,10 +251,10 @@ class CannotExamine(Unavailable):
 
 
 def faults_of(error: ResponderError) -> tuple[str, ...]:
-    """Everything that *error* names, each a line of its own."""
+    """Return the faults that *error* reports, one text for each."""
     return error.faults if isinstance(error, _Faults) else (str(error),)
 
 
 def by_ancestry(error: ResponderError, table: Mapping[type[ResponderError], T]) -> T:
-    """What *table* has for the nearest class of the error's ancestry. Every kind of error has to have one in it."""
+    """Return the entry of *table* for the class of *error* or its nearest base class; there must be one."""
     return next(table[ancestor] for ancestor in type(error).__mro__ if ancestor in table)

@@ -1,5 +1,5 @@
 """
-How often a client may ask. The `limits` library counts; this says whom, and what becomes of who asks too much.
+Rate limits of clients. The `limits` library counts; this module defines what is counted and the error above a limit.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from responder.config import ApiSettings
 from responder.errors import TooManyRequests
 
 MAX_COUNTED = 20_000
-"""Clients that are counted at once, about 4 MB. Of more, those counted longest start afresh."""
+"""Counters in memory, about 4 MB. A new one beyond this number removes the oldest, whose client starts from zero."""
 
 
 class Limits:
-    """Counts requests, failures and registrations. All methods raise `TooManyRequests`."""
+    """Counts requests, failures and registrations. All methods raise `TooManyRequests` above the limit."""
 
     def __init__(self, settings: ApiSettings) -> None:
         self._windows = FixedWindowRateLimiter(_Windows())
-        self._in_all = FixedWindowRateLimiter(_Windows())  # by itself: a flood of addresses would have it forgotten
+        self._in_all = FixedWindowRateLimiter(_Windows())  # separate: a flood of addresses must not remove this counter
         self._per_address = limits.parse(settings.limits.per_address)
         self._per_token = limits.parse(settings.limits.per_token)
         self._failures = limits.parse(settings.limits.failures)
@@ -34,29 +34,29 @@ class Limits:
         self._registrations_in_all = limits.parse(settings.registration.limit_in_all)
 
     def count_request(self, address: str) -> None:
-        """One more request from *address*, whatever it is about."""
+        """Count a request of any kind from *address*."""
         self._hit(self._per_address, "requests from your address", "request", client_of(address))
 
     def count_use(self, token_id: UUID, changes: int = 1) -> None:
-        """One more request with that token, or as many as it asks for *changes*, if those are more."""
+        """Count a request with the token. A request for several *changes* counts once for each of them."""
         self._hit(self._per_token, "requests with this token", "use", str(token_id), cost=max(1, changes))
 
     def count_registration(self, address: str) -> None:
-        """One more account for *address*, and one more of those that everybody may have together."""
+        """Count a registration, against the limit of *address* and against the limit of all clients together."""
         self._hit(self._registrations, "registrations from your address", "registration", client_of(address))
         if not self._in_all.hit(self._registrations_in_all):
             raise _refusal(self._in_all, self._registrations_in_all, "registrations in all")
 
     def count_failure(self, address: str) -> None:
-        """One more credential from *address* that is not known here."""
+        """Count a request from *address* with an unknown credential."""
         self._hit(self._failures, "failed requests from your address", "failure", client_of(address))
 
     def count_refusal(self, token_id: UUID) -> None:
-        """One more request with that token that is refused: it has expired, for example."""
+        """Count a request that was refused although its token is known: for example, the token has expired."""
         self._hit(self._failures, "refused requests with this token", "refusal", str(token_id))
 
     def count_guess(self, address: str, token_id: UUID) -> None:
-        """One more password from *address* that is to be compared with the bcrypt hash of that token."""
+        """Count a password from *address* that has to be compared with the bcrypt hash of the token."""
         self._hit(self._failures, "passwords for this account", "guess", f"{client_of(address)} {token_id}")
 
     def _hit(self, limit: limits.RateLimitItem, what: str, kind: str, client: str, cost: int = 1) -> None:
@@ -68,10 +68,10 @@ class Limits:
 
 class _Windows(Storage):
     """
-    Counters in memory, a bounded number of them.
+    A bounded number of counters in memory.
 
-    The library's own keeps as many as there are clients, and walks through all of them again and again.
-    Its windows also end by the time of day: set back by an hour, that would keep clients out for an hour.
+    The storage of the library keeps a counter for every client, and walks through all of them regularly. Its windows
+    also end by the time of day: if the clock is set back by an hour, it refuses clients for an hour.
     """
 
     STORAGE_SCHEME = None
@@ -112,7 +112,7 @@ class _Windows(Storage):
         self._counters.pop(key, None)
 
     def _current(self, key: str) -> tuple[int, float]:
-        """Count and end of the window that *key* is in; 0 if there is none, or it is over."""
+        """Return the count of the current window of *key* and when it ends; the count is 0 if there is no window."""
         now = time.monotonic()
         count, ends = self._counters.get(key, (0, now))
         return (count, ends) if ends > now else (0, now)
@@ -123,6 +123,6 @@ def _refusal(
 ) -> TooManyRequests:
     reset = windows.get_window_stats(limit, *identifiers).reset_time
     return TooManyRequests(
-        f"too many {what}: {limit} are allowed; wait as long as Retry-After says",
+        f"too many {what}: {limit} are allowed; wait for the time in Retry-After",
         retry_after=max(1, math.ceil(reset - time.monotonic())),
     )

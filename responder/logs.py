@@ -1,7 +1,7 @@
 """
-One event a line on stderr: JSON for machines, aligned text for a person at a terminal. Secrets never come here.
+Logging to stderr, one event per line: JSON for machines, aligned text for a person at a terminal. No secret is logged.
 
-What Python itself would print as plain text, warnings and unhandled exceptions, are events as well.
+Warnings and unhandled exceptions, which Python prints as plain text, are logged as events as well.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from typing import Any, TextIO, cast
 import structlog
 
 REMINDER = 600.0
-"""Seconds between two lines about a trouble that lasts: a few dozen for a whole night."""
+"""Seconds between two lines about the same outage: a whole night makes a few dozen lines."""
 
 PRIORITIES = {"critical": 2, "error": 3, "warning": 4, "info": 6, "debug": 7}
-"""Levels as syslog(3) and sd-daemon(3) number them."""
+"""The numbers of the levels in syslog(3) and sd-daemon(3)."""
 
 _log = structlog.get_logger("process")
 
 
 class _Stderr(io.TextIOBase):
-    """Takes a line at a time, in one write; one that cannot be written is lost, and never ends the process."""
+    """Writes each line in one piece. A line that cannot be written is lost, and the process goes on."""
 
     def write(self, text: str) -> int:
         with suppress(OSError):  # the disk is full, or the reader is gone
@@ -42,7 +42,10 @@ _STDERR = cast("TextIO", _Stderr())
 
 
 def configure(*, level: str, format: str) -> None:  # noqa: A002  # the configuration's word
-    """Set up this process: *level* as `logging` names it, *format* json, text, or auto (text on a terminal)."""
+    """
+    Set up logging in this process. *level* is a level of `logging`; *format* is json, text, or auto (text on a
+    terminal, otherwise json).
+    """
     common: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
@@ -70,20 +73,20 @@ def configure(*, level: str, format: str) -> None:  # noqa: A002  # the configur
 
 
 def _rendering(*, json: bool) -> list[structlog.typing.Processor]:
-    """The processors that turn an event into text."""
+    """Return the processors that turn an event into text."""
     before: list[structlog.typing.Processor] = []
     renderer: structlog.typing.Processor
     if json:
         before, renderer = [structlog.processors.format_exc_info], structlog.processors.JSONRenderer()
     else:
-        # A traceback that looks nicer shows local variables, and with them tokens.
+        # The other formatters of tracebacks print local variables, which may hold tokens.
         plain = structlog.dev.plain_traceback
         renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)
     return [*before, _prioritizing(renderer) if _is_journal() else renderer]
 
 
 def _is_journal() -> bool:
-    """Whether stderr leads to journald (JOURNAL_STREAM in systemd.exec(5)); it may have been redirected since."""
+    """Return whether stderr goes to journald (JOURNAL_STREAM in systemd.exec(5)) and was not redirected."""
     if "JOURNAL_STREAM" not in os.environ:
         return False
     status = os.fstat(sys.stderr.fileno())
@@ -91,7 +94,7 @@ def _is_journal() -> bool:
 
 
 def _prioritizing(renderer: structlog.typing.Processor) -> structlog.typing.Processor:
-    """As *renderer*, with the priority in front of each line, which journald takes off again (sd-daemon(3))."""
+    """Return *renderer* with the priority before each line; journald removes it (sd-daemon(3))."""
 
     def render(logger: Any, method: str, event: structlog.typing.EventDict) -> str:
         prefix = f"<{PRIORITIES[event['level']]}>"
@@ -109,10 +112,10 @@ def _log_unhandled_in_thread(arguments: threading.ExceptHookArgs) -> None:
 
 
 class Seldom:
-    """Keeps what happens often from filling the disk: each kind is reported once in *interval* seconds."""
+    """Limits how often events are reported: each kind once in *interval* seconds, so that they do not fill the disk."""
 
     MAX_KINDS = 100
-    """Kinds told apart. A kind is a fault of ours, not text of a client's, so there are few."""
+    """Kinds that are distinguished. A kind names a fault of ours, not text from a client, so there are few."""
 
     def __init__(self, interval: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._interval = interval
@@ -120,7 +123,10 @@ class Seldom:
         self._kinds: dict[str, tuple[float, int]] = {}
 
     def due(self, kind: str) -> int | None:
-        """How many of this *kind* went unreported since the last report, if it is time for one; None if not."""
+        """
+        Return None if an event of this *kind* should not be reported yet. If it should, return how many events of that
+        kind were not reported since the last report.
+        """
         due, unreported = self._kinds.get(kind, (0.0, 0))
         now = self._clock()
         if now < due:
@@ -134,8 +140,8 @@ class Seldom:
 
 class Outage:
     """
-    Something that is away for a second or for a night: a line when that begins, and for every new reason; a reminder
-    now and then; a line when it is over, with how long it was.
+    An outage, which may last a second or a night. It logs a line when the outage begins, a line for every new reason,
+    a reminder every `REMINDER` seconds, and a line with the duration when it is over.
     """
 
     def __init__(
@@ -148,8 +154,8 @@ class Outage:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """
-        *begun* and *over* are what *log* is told. It is over when nothing was amiss for *settled* seconds: set it where
-        one thing fails and others go well, by turns.
+        *begun* and *over* are the texts that are logged to *log*. The outage is over after *settled* seconds without a
+        fault: set it where some attempts fail while others succeed.
         """
         self._log = log
         self._texts = begun, over
@@ -163,27 +169,27 @@ class Outage:
 
     @property
     def reason(self) -> str | None:
-        """What was wrong the last time, as long as it is not over; None if it is."""
+        """The reason of the last failure; None if the outage is over."""
         return self._reason
 
-    def goes_on(self, reason: str, **told: object) -> None:
-        """It did not go well this time, either."""
+    def goes_on(self, reason: str, **details: object) -> None:
+        """Note that an attempt has failed, for this *reason*. *details* are logged with it."""
         self._last, self._ended, self._reason = self._clock(), None, reason
         if self._began is None:
             self._began, self._seldom = self._last, Seldom(REMINDER, self._clock)
         if (more := self._seldom.due(reason)) is not None:
             if more:
-                told = {"lasting": _duration(self._last - self._began), "more": more, **told}
-            self._log.error(self._texts[0], reason=reason, **told)
+                details = {"lasting": _duration(self._last - self._began), "more": more, **details}
+            self._log.error(self._texts[0], reason=reason, **details)
 
     def is_over(self) -> None:
-        """It went well this time."""
+        """Note that an attempt has succeeded."""
         if self._began is None:
             return
         now = self._clock()
         self._ended = now if self._ended is None else self._ended
         if now - self._last >= self._settled:
-            self._log.warning(self._texts[1], lasted=_duration(self._ended - self._began))  # seen where the other is
+            self._log.warning(self._texts[1], lasted=_duration(self._ended - self._began))  # shown where errors are
             self._began = self._reason = None
 
 

@@ -1,8 +1,9 @@
 """
-What is counted and measured, under the names that Prometheus sees. All of it is in the control process: nameservers
-send what they count over the feed.
+The metrics, with their names in Prometheus. All of them are in the control process: nameservers send their counts over
+the feed.
 
-Labels are bounded: routes, kinds of problems, zones, types of our own choice. No hostname and no token is among them.
+Labels have a bounded number of values: routes, kinds of problems, zones, and record types from a fixed list. No label
+is a hostname or a token.
 """
 
 from __future__ import annotations
@@ -18,20 +19,20 @@ from prometheus_client import (
     generate_latest,
 )
 
-disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each counter, which nobody asks for
+disable_created_metrics()  # type: ignore[no-untyped-call]  # they would add a second series to each counter
 
 REGISTRY = CollectorRegistry(auto_describe=True)
-"""A registry of our own: the library's global one is everybody's."""
+"""Our own registry: other libraries may use the global one."""
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 """https://prometheus.io/docs/instrumenting/exposition_formats/"""
 
 _FAST = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
-"""Seconds, around what a transaction takes on a good and on a bad disk."""
+"""Buckets in seconds, for the time of a transaction on fast and on slow disks."""
 
 REQUESTS = Counter(
     "responder_requests",
-    "Requests by route (DNS updates as UPDATE) and what came of them: ok, or the kind of the problem",
+    "Requests by route (DNS updates as UPDATE) and outcome: ok, or the kind of the problem",
     ["route", "outcome"],
     registry=REGISTRY,
 )
@@ -51,45 +52,45 @@ PROPAGATION = Histogram(
     registry=REGISTRY,
 )
 BATCH = Histogram(
-    "responder_batch_changes", "Changes that share a transaction", buckets=(1, 2, 5, 10, 20, 50, 100, 200, 512),
+    "responder_batch_changes", "Number of changes in a transaction", buckets=(1, 2, 5, 10, 20, 50, 100, 200, 512),
     registry=REGISTRY,
 )  # fmt: skip
-QUERIES = Counter("responder_dns_queries", "DNS queries that are well-formed, by type", ["type"], registry=REGISTRY)
+QUERIES = Counter("responder_dns_queries", "Well-formed DNS queries, by type", ["type"], registry=REGISTRY)
 REPLIES = Counter(
     "responder_dns_replies",
-    "DNS replies by zone and rcode; zone none: those that no zone answers, such as refusals and replies to updates",
+    "DNS replies by zone and rcode; zone none has the replies of no zone, such as refusals and replies to updates",
     ["zone", "rcode"],
     registry=REGISTRY,
 )
 MESSAGES = Counter("responder_dns_messages", "DNS messages received, by transport", ["transport"], registry=REGISTRY)
 EVENTS = Counter(
     "responder_dns_events",
-    "ignored and malformed messages; truncated replies; replies that are limited: cut to the question, or dropped",
+    "DNS events: ignored and malformed messages, truncated replies, and replies that the rate limit cut or dropped",
     ["event"],
     registry=REGISTRY,
 )
-DATABASE = Gauge("responder_database_up", "1 if the database answered just now, or else 0", registry=REGISTRY)
+DATABASE = Gauge("responder_database_up", "1 if the database answers, otherwise 0", registry=REGISTRY)
 CONDITION = Gauge(
     "responder_condition_ok",
-    "1 if that condition of the readiness check is ok, or else 0",
+    "1 if that condition of the readiness check is ok, otherwise 0",
     ["condition"],
     registry=REGISTRY,
 )
-VALUES = Gauge("responder_values", "Challenge values in place", registry=REGISTRY)
-OLDEST = Gauge("responder_oldest_value_age_seconds", "Age of the oldest value in place; 0 if none", registry=REGISTRY)
+VALUES = Gauge("responder_values", "Number of stored challenge values", registry=REGISTRY)
+OLDEST = Gauge(
+    "responder_oldest_value_age_seconds", "Age of the oldest stored challenge value; 0 without one", registry=REGISTRY
+)
 TOKENS = Gauge(
     "responder_tokens",
-    "Tokens in use, by the time until they expire: 1d, 7d, 30d, later, never; and those expired",
+    "Tokens that are not revoked, by when they expire: within 1d, 7d or 30d, later, never, or expired already",
     ["expires"],
     registry=REGISTRY,
 )
 NAMESERVERS = Gauge("responder_nameservers", "Nameserver processes that answer queries", registry=REGISTRY)
 LAG = Gauge(
-    "responder_feed_unacknowledged", "Frames that the slowest nameserver has yet to acknowledge", registry=REGISTRY
+    "responder_feed_unacknowledged", "Frames that the slowest nameserver has not acknowledged yet", registry=REGISTRY
 )
-RESTARTS = Counter(
-    "responder_child_restarts", "Processes that died and were started again", ["process"], registry=REGISTRY
-)
+RESTARTS = Counter("responder_child_restarts", "Restarts of processes that died", ["process"], registry=REGISTRY)
 CONNECTIONS = Gauge(
     "responder_http_connections",
     "HTTP connections by listener, TLS handshakes included",
@@ -98,26 +99,26 @@ CONNECTIONS = Gauge(
 )
 CONNECTIONS_CLOSED = Counter(
     "responder_http_connections_closed",
-    "HTTP connections that were not left to their clients, by listener: refused (no room), evicted (made room), "
-    "handshake (not finished or failed), no-request (none in time), unread (the answer was not read in time)",
+    "HTTP connections that the service closed, by listener and reason: refused (no room), evicted (to make room), "
+    "handshake (failed or not finished), no-request (no request in time), unread (the reply was not read in time)",
     ["listener", "reason"],
     registry=REGISTRY,
 )
 CERTIFICATE = Gauge(
     "responder_certificate_expiry_timestamp_seconds",
-    "When the API's own certificate expires; kind is issued, or self-signed while there is no better one",
+    "When the API's own certificate expires; kind is issued, or self-signed while there is no issued one",
     ["kind"],
     registry=REGISTRY,
 )
 
 
 def expose() -> bytes:
-    """Everything in Prometheus's text format."""
+    """Return all metrics in the text format of Prometheus."""
     return generate_latest(REGISTRY)
 
 
 def count(family: str, labels: Sequence[str], number: int) -> None:
-    """Add what a nameserver has counted, by the families of `responder.dns.counts`."""
+    """Add *number*, which a nameserver has counted, to a metric; *family* is one of `responder.dns.counts`."""
     _COUNTS[family].labels(*labels).inc(number)
 
 

@@ -1,8 +1,8 @@
 """
-The one type for domain names: validated once at the edge, lower-cased, compared as bytes.
+The type of all domain names: they are validated once where they come in, lower-cased, and compared as octets.
 
-A `Name` keeps no letter case, because DNS compares names without it (RFC 4343); the one place where the case
-matters, echoing a question, copies the packet's own bytes and never comes here.
+A `Name` does not keep letter case, because DNS compares names without it (RFC 4343). Only the question that a reply
+repeats keeps its case; its octets are copied from the packet and never become a `Name`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ MAX_NAME = 255
 MAX_LABEL = 63
 """Octets of one label (RFC 1035, section 2.3.4)."""
 
-# Nearly every name is of this kind, and octet by octet would take ten times as long.
+# Nearly all names match these; reading them octet by octet takes ten times as long.
 _PLAIN_TEXT = re.compile(r"[!-\[\]-~]+")
 _PLAIN_LABEL = re.compile(rb"[\w*-]+")
 
@@ -33,9 +33,9 @@ class Name:
     @classmethod
     def parse(cls, text: str) -> Self:
         """
-        Read the presentation form of RFC 1035, section 5.1; a trailing dot is optional, every name is absolute.
+        Parse the presentation form of RFC 1035, section 5.1. Every name is absolute, with or without a trailing dot.
 
-        Raises `InvalidName` with the fault, for a person to read.
+        Raises `InvalidName` with a text that describes the fault.
         """
         if text == ".":
             return cls(b"\0")
@@ -46,7 +46,11 @@ class Name:
 
     @classmethod
     def from_labels(cls, labels: list[bytes]) -> Self:
-        """Join *labels*, the root's empty one left out. Raises `InvalidName` if one is empty or all are too long."""
+        """
+        Join *labels*, which do not include the empty label of the root.
+
+        Raises `InvalidName` if a label is empty or too long, or if the name is too long.
+        """
         for label in labels:
             if not label:
                 raise InvalidName(f"{_quote(labels)} has an empty label (two dots in a row, or a dot at its start)")
@@ -59,7 +63,7 @@ class Name:
 
     @property
     def labels(self) -> list[bytes]:
-        """The labels from left to right, without the root's."""
+        """The labels from left to right, without the empty label of the root."""
         labels, at = [], 0
         while length := self.wire[at]:
             labels.append(self.wire[at + 1 : at + 1 + length])
@@ -72,31 +76,31 @@ class Name:
         return Name(self.wire[1 + self.wire[0] :]) if self.wire != b"\0" else self
 
     def is_within(self, ancestor: Name) -> bool:
-        """Whether this is *ancestor* or a name below it."""
+        """Return whether this name is *ancestor* or is below it."""
         start = len(self.wire) - len(ancestor.wire)
         return start >= 0 and self.wire.endswith(ancestor.wire) and is_label_start(self.wire, start)
 
     def relative_to(self, ancestor: Name) -> list[bytes]:
-        """The labels left of *ancestor*, which this name must be within."""
+        """Return the labels left of *ancestor*; this name must be within it."""
         labels = self.labels
         return labels[: len(labels) - len(ancestor.labels)]
 
     def under(self, suffix: Name) -> Name:
-        """All labels of this name, followed by *suffix*. Raises `InvalidName` if that is too long."""
+        """Return this name with *suffix* appended. Raises `InvalidName` if the result is too long."""
         return Name.from_labels(self.labels + suffix.labels)
 
     @property
     def fqdn(self) -> str:
-        """Presentation form with the trailing dot."""
+        """The presentation form with the trailing dot."""
         return "." if self.wire == b"\0" else f"{self}."
 
     def __str__(self) -> str:
-        """Presentation form without a trailing dot (the root is a lone dot)."""
+        """Return the presentation form without a trailing dot; the root is a single dot."""
         return ".".join(_escape(label) for label in self.labels) or "."
 
 
 def name_end(wire: bytes) -> int:
-    """Where the uncompressed name that begins *wire* ends."""
+    """Return the length in octets of the uncompressed name at the beginning of *wire*."""
     at = 0
     while wire[at]:
         at += 1 + wire[at]
@@ -104,7 +108,7 @@ def name_end(wire: bytes) -> int:
 
 
 def is_label_start(wire: bytes, offset: int) -> bool:
-    """Whether a label of the name *wire* begins at *offset*: octets inside a label can look like labels."""
+    """Return whether a label of the name *wire* begins at *offset*; octets inside a label can look like labels."""
     at = 0
     while at < offset:
         at += 1 + wire[at]
@@ -112,9 +116,9 @@ def is_label_start(wire: bytes, offset: int) -> bool:
 
 
 def _split(text: str) -> list[bytes]:
-    """Labels of a presentation-form name, its backslash escapes undone; the last is empty after a trailing dot."""
+    """Split a name in presentation form into labels and resolve its escapes. A trailing dot adds an empty label."""
     if not text.isascii():
-        raise InvalidName(f"{text[:80]!r} is not ASCII: write internationalised names in their xn-- form")
+        raise InvalidName(f"{text[:80]!r} is not ASCII: write internationalized names in their xn-- form")
     labels, label, at = [], bytearray(), 0
     while at < len(text):
         if text[at] == ".":
@@ -125,7 +129,7 @@ def _split(text: str) -> list[bytes]:
             label.append(octet)
             at += width
         elif text[at] <= " " or text[at] == "\x7f":
-            raise InvalidName(f"{text[:80]!r} holds a space or a control character")
+            raise InvalidName(f"{text[:80]!r} contains a space or a control character")
         else:
             label.append(ord(text[at]))
         at += 1
@@ -133,12 +137,12 @@ def _split(text: str) -> list[bytes]:
 
 
 def _unescape(after: str, text: str) -> tuple[int, int]:
-    """The octet that follows a backslash, and how many characters it took."""
+    """Return the octet that the characters after a backslash stand for, and the number of those characters."""
     if len(after) == 3 and after.isdigit() and int(after) <= 255:
         return int(after), 3
     if after and not after[0].isdigit():
         return ord(after[0]), 1
-    raise InvalidName(f"{text[:80]!r} holds a broken backslash escape")
+    raise InvalidName(f"{text[:80]!r} contains an invalid backslash escape")
 
 
 def _escape(label: bytes) -> str:
@@ -149,12 +153,12 @@ def _escape(label: bytes) -> str:
         if _PLAIN_LABEL.fullmatch(bytes((octet,)))
         else r"\."
         if octet == ord(".")
-        else f"\\{octet:03d}"  # NSD takes \# and \[ for its own, and \\. for one escape
+        else f"\\{octet:03d}"  # NSD reads \# and \[ in its own way, and \\. as one escape
         for octet in label
     )
 
 
 def _quote(labels: list[bytes]) -> str:
-    """A name for an error message, cut to a bearable length."""
+    """Return a name for an error message, cut to 80 characters."""
     text = ".".join(_escape(label) for label in labels)
     return repr(text if len(text) <= 80 else f"{text[:77]}...")

@@ -1,8 +1,8 @@
 """
-Requests that were refused before they reached the database, until they are put on record.
+Refused requests that never reached the database, kept until they are written to the audit.
 
-They come as fast as clients send them, and the audit is to show each kind of them without being filled: so equal ones
-are counted, and each token has places of its own.
+Clients can cause them at any rate, and they must not fill the audit. So equal refusals become one event with a number,
+and the number of different ones is limited for each token.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from uuid import UUID
 from responder.store import AuditAction, AuditEvent
 
 MAX_KINDS = 20
-"""Different refusals kept of one token between two records, 5 s apart; of the rest there is only the number."""
+"""Different refusals of one token that are kept in the 5 s between two writes; further ones are only counted."""
 
 MAX_TOKENS = 1000
-"""Tokens of which refusals are kept. Only tokens that exist come here, and hardly any is refused anything."""
+"""Tokens whose refusals are kept. Only existing tokens come here, and hardly any of them is ever refused."""
 
 _Kind = tuple[AuditAction, str | None, str | None]
-"""Action, client and reason: what makes two refusals of one token equal."""
+"""Action, client and reason. Two refusals of one token are equal if these are equal."""
 
 
 @dataclass(slots=True)
 class _Refused:
-    """The first of some equal refusals, and their number."""
+    """The first of several equal refusals, and their number."""
 
     event: AuditEvent
     number: int = 1
@@ -37,14 +37,14 @@ class _Refused:
 
 
 class Refusals:
-    """Collects refusals. What is more than there are places for is counted."""
+    """Collects refusals. Refusals above `MAX_KINDS` of one token are only counted."""
 
     def __init__(self) -> None:
         self._tokens: dict[UUID | None, dict[_Kind, _Refused]] = {}
         self._others: dict[UUID | None, _Refused] = {}
 
     def add(self, event: AuditEvent) -> None:
-        """Note that a request was refused."""
+        """Add the refusal of one request."""
         if event.token_id not in self._tokens and len(self._tokens) >= MAX_TOKENS:
             return
         kinds = self._tokens.setdefault(event.token_id, {})
@@ -59,7 +59,7 @@ class Refusals:
             self._others[event.token_id] = _Refused(replace(event, client=None, reason="refused for other reasons"))
 
     def take(self) -> list[AuditEvent]:
-        """All that were collected since the last call, in the order of time."""
+        """Return all refusals since the last call, oldest first, and forget them."""
         events = sorted(self._summaries(), key=lambda event: event.at)
         self._tokens, self._others = {}, {}
         return events

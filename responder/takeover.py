@@ -1,8 +1,9 @@
 """
-Takes over the accounts of an acme-dns server: what each of them becomes here, and which cannot be had.
+Takes over the accounts of an acme-dns server as tokens, and reports which accounts cannot be taken over.
 
-An account keeps its user name, which becomes a token's id, its password, known by its bcrypt hash, its name in the zone
-and the values there. It is as lenient as acme-dns is, and says what it had to leave out. The SQL is in the store.
+An account keeps its user name, which becomes the id of the token, its password, stored as its bcrypt hash, its name in
+the zone, and its values. Input is read as leniently as acme-dns reads it, and what has to be left out is reported. The
+SQL is in the store.
 """
 
 from __future__ import annotations
@@ -25,25 +26,28 @@ from responder.tokens.token import Grant
 from responder.tokens.values import is_digest
 
 VALUES_KEPT = 2
-"""Of each name: as many as acme-dns shows."""
+"""Values that are kept at each name: acme-dns shows the same number."""
 
 BATCH = 250
-"""Accounts in one transaction: a part of a second, so that a running service never waits for long to write."""
+"""Accounts in one transaction. It takes less than a second, so a running service does not wait long to write."""
 
 PAUSE = 0.05
-"""Seconds after each of those: SQLite has no queue for writers, and one that comes back at once is always first."""
+"""Seconds between transactions: SQLite has no queue for writers, and without a pause this one would always be first."""
 
 DESCRIPTION = "imported from acme-dns"
 
 _LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
-# Of the 22 characters of salt, the last has two bits only. acme-dns's hashes cost 10; each step more doubles the time
-# that somebody who tries a password keeps us busy with.
+# The last of the 22 characters of salt has two bits only. Hashes of acme-dns have cost 10; each step more doubles the
+# time that an attempt with a wrong password costs this service.
 _BCRYPT = re.compile(rb"\$2[abxy]\$(0[4-9]|1[0-4])\$[./A-Za-z0-9]{21}[.Oeu][./A-Za-z0-9]{31}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Destination:
-    """Into which zone, and what in it has records already; how long values stay; whether just to see."""
+    """
+    Where the accounts go: into the zone *apex*, except to the names that are *taken* by static records. Values stay for
+    *lifetime*. A *dry_run* changes nothing.
+    """
 
     apex: Name
     serving: Serving
@@ -54,7 +58,7 @@ class Destination:
 
 @dataclass(frozen=True, slots=True)
 class Remark:
-    """What somebody has to know about the account of *username*."""
+    """A message for the administrator about the account of *username*."""
 
     username: str
     text: str
@@ -62,7 +66,10 @@ class Remark:
 
 @dataclass(slots=True)
 class Part:
-    """What came of some of the accounts: those that are ours now, those that were before, and those that are not."""
+    """
+    The result for a part of the accounts: those that were *taken_over* now, how many were *known* before, and those
+    that were *refused*. *remarks* are about accounts that were taken over in part.
+    """
 
     taken_over: list[Account] = field(default_factory=list)
     known: int = 0
@@ -71,12 +78,16 @@ class Part:
 
     @property
     def size(self) -> int:
-        """How many accounts it is about."""
+        """The number of accounts in this part."""
         return len(self.taken_over) + self.known + len(self.refused)
 
 
 async def take_over(source: AcmeDnsDatabase, store: Store, destination: Destination) -> AsyncGenerator[Part, None]:
-    """Take over what *source* has, part by part; each is on disk when it comes. Raises `StoreUnavailable`."""
+    """
+    Take over the accounts of *source*. Each part is stored before it is yielded.
+
+    Raises `StoreUnavailable` if one of the two databases cannot be used.
+    """
     holders: dict[Name, UUID] = {}
     async for rows in source.rows():
         part = Part()
@@ -91,7 +102,7 @@ async def take_over(source: AcmeDnsDatabase, store: Store, destination: Destinat
 async def _write(
     store: Store, accounts: Sequence[Account], destination: Destination, part: Part, *, at: datetime
 ) -> None:
-    """All at once; if that is refused, by halves, until it is clear which are in the way."""
+    """Write *accounts* in one transaction. If it is refused, write each half, until the accounts at fault are known."""
     try:
         until = at + destination.lifetime
         new = await store.take_over(
@@ -114,7 +125,7 @@ async def _write(
 
 
 def _read(row: Row, destination: Destination, part: Part, *, at: datetime) -> Account | None:
-    """The account in *row*; None if there can be none, and then *part* says why."""
+    """Return the account in *row*; None if it cannot be taken over, which is then noted in *part*."""
     username = _text(row.username)
     try:
         networks, unread = parse_networks(_text(row.allow_from or ""))
@@ -131,12 +142,15 @@ def _read(row: Row, destination: Destination, part: Part, *, at: datetime) -> Ac
         part.refused.append(Remark(username, str(fault)))
         return None
     if unread:
-        part.remarks.append(Remark(username, f"of its networks, {', '.join(unread)} cannot be read: left out"))
+        part.remarks.append(Remark(username, f"networks that cannot be read were left out: {', '.join(unread)}"))
     return Account(token=token, values=_values(row), last_used_at=_last_used(row, at))
 
 
 def _is_apart(account: Account, holders: dict[Name, UUID], part: Part) -> bool:
-    """Whether its name is no other account's as well, which acme-dns tells from it by letter case (see RFC 4343)."""
+    """
+    Return whether no other account has the same name, and note in *part* if one has. The names of two accounts can
+    differ in letter case only, which acme-dns distinguishes and DNS does not (RFC 4343).
+    """
     name = account.token.grants[0].challenge_name
     holder = holders.setdefault(name, account.token.id)
     if holder == account.token.id:
@@ -144,14 +158,15 @@ def _is_apart(account: Account, holders: dict[Name, UUID], part: Part) -> bool:
     part.refused.append(
         Remark(
             str(account.token.id),
-            f"{name} is the name of account {holder}, too, for DNS knows no letter case: give its hostname a new token",
+            f"account {holder} has the same name {name}, because DNS ignores letter case: mint a new token for its "
+            "hostname",
         )
     )
     return False
 
 
 def _text(column: str | bytes) -> str:
-    """What a column says, also where somebody wrote text into it as octets, or text that is not UTF-8."""
+    """Return the text of a column, which may hold octets, or text that is not UTF-8."""
     return _octets(column).decode(errors="backslashreplace")
 
 
@@ -161,16 +176,18 @@ def _octets(column: str | bytes) -> bytes:
 
 def parse_networks(text: str | None) -> tuple[tuple[Network, ...], list[str]]:
     """
-    The networks in an account's AllowFrom, and the text of those that cannot be read, which acme-dns ignores.
+    Parse AllowFrom of an account. Return its networks, and the text of entries that cannot be read, as acme-dns ignores
+    those.
 
-    Raises `Invalid` if that would open the account to everybody, and where acme-dns itself cannot read the account.
+    Raises `Invalid` if no entry can be read, so that the account would be open to all addresses, and if acme-dns itself
+    cannot read AllowFrom.
     """
     try:
         entries = json.loads(text or "") or []
     except (ValueError, RecursionError):
         entries = None
     if not isinstance(entries, list):
-        raise Invalid("its AllowFrom is no list in JSON, so that acme-dns refuses it, too: write [] there")
+        raise Invalid("its AllowFrom is not a JSON list, and acme-dns refuses the account as well: write [] there")
     networks: dict[Network, None] = {}
     unread = []
     for entry in entries:
@@ -180,7 +197,8 @@ def parse_networks(text: str | None) -> tuple[tuple[Network, ...], list[str]]:
             unread.append(repr(entry)[:50])
     if unread and not networks:
         raise Invalid(
-            "none of the networks in its AllowFrom can be read, and without any it would be open to everybody"
+            "no network in its AllowFrom can be read, and without a network it would be open to all addresses: fix "
+            "AllowFrom"
         )
     return tuple(networks), unread
 
@@ -189,20 +207,20 @@ def _parse_id(text: str) -> UUID:
     try:
         return UUID(text)
     except ValueError:
-        raise Invalid("its user name is no UUID, so that acme-dns refuses it, too") from None
+        raise Invalid("its user name is not a UUID, and acme-dns refuses the account as well") from None
 
 
 def _parse_hash(password: str | bytes) -> bytes:
     octets = _octets(password)
     if not _BCRYPT.fullmatch(octets):
-        raise Invalid("its password is no bcrypt hash of a cost from 4 to 14")
+        raise Invalid("its password is not a bcrypt hash with a cost from 4 to 14")
     return octets
 
 
 def _grant(subdomain: str, destination: Destination) -> Grant:
-    """An account is for whichever hostname has a CNAME to it, so that its hostname is its challenge name."""
+    """Return the grant of an account. Any hostname may have a CNAME to its name, so that name is also its hostname."""
     if not _LABEL.fullmatch(subdomain):
-        raise Invalid("its subdomain is no single label, so that acme-dns refuses it, too")
+        raise Invalid("its subdomain is not a single label, and acme-dns refuses the account as well")
     name = Name.from_labels([subdomain.encode(), *destination.apex.labels])
     if name in destination.taken:
         raise Invalid(f"{name} has records from the configuration")
@@ -210,7 +228,7 @@ def _grant(subdomain: str, destination: Destination) -> Grant:
 
 
 def _values(row: Row) -> tuple[str, ...]:
-    """The newest, in the order in which they came."""
+    """Return the newest values, oldest first."""
     values = (_text(value) for value, _ in row.values)
     good = dict.fromkeys(value for value in values if is_digest(value))
     return tuple(reversed([*good][:VALUES_KEPT]))

@@ -70,7 +70,6 @@ docs/performance.md
 docs/update.md
 migrations/versions/0003_secrets.py
 pyproject.toml
-responder/addresses.py
 responder/api/__init__.py
 responder/api/acmedns.py
 responder/api/application.py
@@ -124,16 +123,11 @@ responder/doctor/probe.py
 responder/doctor/questions.py
 responder/doctor/report.py
 responder/doctor/walk.py
-responder/errors.py
 responder/feed/frames.py
 responder/feed/relay.py
 responder/files/atomicfile.py
 responder/files/keyfile.py
 responder/files/namedfile.py
-responder/limits.py
-responder/logs.py
-responder/metrics.py
-responder/names.py
 responder/nameserver/__main__.py
 responder/nameserver/server.py
 responder/nameserver/tcp.py
@@ -152,7 +146,6 @@ responder/store/schema.py
 responder/store/sqlite.py
 responder/store/store.py
 responder/store/tokens.py
-responder/takeover.py
 responder/tls/keypair.py
 responder/tls/tlscontext.py
 responder/tokens/credentials.py

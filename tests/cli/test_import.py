@@ -225,21 +225,21 @@ def count(directory: Path) -> int:
 @pytest.mark.parametrize(
     ("account", "reason"),
     [
-        ({"username": "admin"}, "its user name is no UUID"),
-        ({"username": "\x1b[31m"}, "its user name is no UUID"),
-        ({"subdomain": "a.b"}, "its subdomain is no single label"),
-        ({"subdomain": "_acme-challenge"}, "its subdomain is no single label"),
-        ({"subdomain": "x" * 64}, "its subdomain is no single label"),
-        ({"subdomain": ""}, "its subdomain is no single label"),
+        ({"username": "admin"}, "its user name is not a UUID"),
+        ({"username": "\x1b[31m"}, "its user name is not a UUID"),
+        ({"subdomain": "a.b"}, "its subdomain is not a single label"),
+        ({"subdomain": "_acme-challenge"}, "its subdomain is not a single label"),
+        ({"subdomain": "x" * 64}, "its subdomain is not a single label"),
+        ({"subdomain": ""}, "its subdomain is not a single label"),
         ({"subdomain": "api"}, "api.acme.example.com has records from the configuration"),
-        ({"password": "plain"}, "its password is no bcrypt hash of a cost from 4 to 14"),
-        ({"password": SALT.replace("10", "31") + "x" * 31}, "its password is no bcrypt hash of a cost from 4 to 14"),
-        ({"password": SALT.replace(".", "x") + "x" * 31}, "its password is no bcrypt hash of a cost from 4 to 14"),
-        ({"allow_from": None}, "its AllowFrom is no list in JSON"),
-        ({"allow_from": ""}, "its AllowFrom is no list in JSON"),
-        ({"allow_from": '"192.0.2.0/24"'}, "its AllowFrom is no list in JSON"),
-        ({"allow_from": '["office", 5]'}, "none of the networks in its AllowFrom can be read"),
-        ({"allow_from": '["fe80::%eth0/64"]'}, "none of the networks in its AllowFrom can be read"),
+        ({"password": "plain"}, "its password is not a bcrypt hash with a cost"),
+        ({"password": SALT.replace("10", "31") + "x" * 31}, "its password is not a bcrypt hash with a cost"),
+        ({"password": SALT.replace(".", "x") + "x" * 31}, "its password is not a bcrypt hash with a cost"),
+        ({"allow_from": None}, "its AllowFrom is not a JSON list"),
+        ({"allow_from": ""}, "its AllowFrom is not a JSON list"),
+        ({"allow_from": '"192.0.2.0/24"'}, "its AllowFrom is not a JSON list"),
+        ({"allow_from": '["office", 5]'}, "no network in its AllowFrom can be read"),
+        ({"allow_from": '["fe80::%eth0/64"]'}, "no network in its AllowFrom can be read"),
     ],
 )
 def test_accounts_that_cannot_be_had(run: Run, sqlite: AcmeDns, account: dict[str, Any], reason: str) -> None:
@@ -261,7 +261,7 @@ def test_networks_that_cannot_be_read(run: Run, sqlite: AcmeDns) -> None:
 
     done = run(*IMPORT, sqlite.url)
 
-    assert f"responder: taken over in part: {user}: of its networks, 'office' cannot be read: left out\n" == done.err
+    assert f"responder: taken over in part: {user}: networks that cannot be read were left out: 'office'\n" == done.err
     assert ["192.0.2.0/24"] == run("token", "show", user, "--output", "json").json["allow_from"]
 
 
@@ -278,7 +278,7 @@ def test_octets(run: Run, sqlite: AcmeDns, small_parts: None) -> None:
     done = run(*IMPORT, sqlite.url, status=1)
 
     assert "took over 3 accounts with 3 values; here already: 0; not taken over: 3\n" == done.out
-    assert "responder: not taken over: '\\x00\\\\xff': its user name is no UUID" in done.err
+    assert "responder: not taken over: '\\x00\\\\xff': its user name is not a UUID" in done.err
     assert {*users} == {token["id"] for token in run("token", "list", "--output", "json").json}
 
 
@@ -318,8 +318,8 @@ def test_names_that_differ_in_letter_case(run: Run, sqlite: AcmeDns, small_parts
     for option in (["--dry-run"], [], []):
         done = run(*IMPORT, sqlite.url, *option, status=1)
         assert done.err == (
-            f"responder: not taken over: {other}: same.acme.example.com is the name of account {first}, too, "
-            "for DNS knows no letter case: give its hostname a new token\n"
+            f"responder: not taken over: {other}: account {first} has the same name same.acme.example.com, because DNS "
+            "ignores letter case: mint a new token for its hostname\n"
         )
     assert other not in {token["id"] for token in run("token", "list", "--output", "json").json}
 

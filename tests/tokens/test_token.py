@@ -91,7 +91,7 @@ def test_any_text_has_a_digest(text: str) -> None:
     ],
 )
 def test_parse_hostname(text: str, hostname: str) -> None:
-    """Wildcards stand for the bare name, and internationalised names for their A-labels."""
+    """Wildcards stand for the bare name, and internationalized names for their A-labels."""
     assert hostname == str(parse_hostname(text))
 
 

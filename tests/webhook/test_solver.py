@@ -462,7 +462,7 @@ async def test_unavailable(bench: Bench) -> None:
 
 async def test_too_many_requests(bench: Bench) -> None:
     """A responder that asks for patience is not asked again at once."""
-    detail = "too many requests with this token: 600 per 1 minute are allowed; wait as long as Retry-After says"
+    detail = "too many requests with this token: 600 per 1 minute are allowed; wait for the time in Retry-After"
     bench.responder.answer = lambda _: problem(429, "too-many-requests", detail)
 
     assert await bench.present() == f"the responder at 127.0.0.1 is asked too often: {detail}"
