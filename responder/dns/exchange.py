@@ -1,17 +1,53 @@
 """
-One packet in, one packet or silence out. No sockets, no database, nothing awaited.
+The exchange: it takes one packet and gives one reply, or silence. No sockets, no database, nothing awaited.
 
-`Exchange.respond` is the hot path of the whole service. Its first half answers the common query (an ordinary type, in
-a zone of ours, with an OPT seen before or none) with a handful of table look-ups; anything else falls through to the
-second half, which is the definition of what is right. A test holds the first half to the second.
+Theory of operation
+-------------------
+`Exchange.respond` runs for every packet that reaches the service. It has two halves.
+
+    packet: | id | octets 2 to 11 | name | type, class | OPT |
+                        |             |         |         |
+                     `_HEADS`      `nodes`  `answers`  `_opts`
+                        |             |         |         |
+    reply:  | id | head of Answer | name, type, class | body of Answer | OPT |
+
+The first half is the fast path. It does not read the packet field by field; it cuts the packet into four pieces and
+looks up each piece in a dictionary:
+
+1. Octets 2 to 11 hold the flags and the counts of the header. `_HEADS` has the sixteen values that ordinary queries
+   send.
+2. The name, in lower case, is the key of `Zones.nodes`. There is one table for all zones.
+3. Type and class are the key of the answers of that node. An `Answer` was compiled when its records were asked for
+   first; it holds all octets of the reply behind the question. A name that does not exist, or a type that it does not
+   have, gets the compiled negative answer of its zone.
+4. The octets behind the question are an OPT record. Clients send few different ones, so `_opts` remembers what each
+   means. An OPT with a DNS cookie is remembered together with the address of its client, because a cookie is good for
+   one address.
+
+If all four are found, and the reply is short enough, the reply is these pieces put together. The question is repeated
+as it came, letter case included. If anything is missing, the packet takes the second half.
+
+The second half (`_respond`) parses the message and is the definition of what is right: it handles every packet,
+malformed ones, rare types and flags, other opcodes, signed messages. A property test holds the first half to the
+second, so the fast path can never give another answer than the slow one.
+
+The reason for two halves is time. The first half takes 1.2 to 1.6 microseconds, the second one several times as long,
+and a library that builds objects for each message some 40. With the first half, one Python process answers about as
+many queries as NSD on the same core (docs/performance.md, docs/decisions/0004-compiled-answers.md).
+
+Some replies cannot be made here, because only the control process has the keys: DNS updates, and everything that is
+signed. For these, `respond` returns `ELSEWHERE`; the caller passes the packet on, together with the `draft` of its
+reply.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from enum import Enum
+from typing import Final, TypeVar
 
+from responder.dns import reasons
 from responder.dns.cookies import Cookies
 from responder.dns.counts import NO_ZONE, Count, rcode_label, type_label
 from responder.dns.identity import Identity
@@ -23,7 +59,6 @@ from responder.dns.wire import (
     RD,
     Answer,
     Edns,
-    ExtendedError,
     Opcode,
     Query,
     Rcode,
@@ -32,7 +67,6 @@ from responder.dns.wire import (
     cookie,
     cut,
     extend_opt,
-    extended_error,
     keepalive,
     nsid,
     parse,
@@ -41,23 +75,32 @@ from responder.dns.wire import (
 from responder.dns.zone import Zones
 
 MAX_REMEMBERED_OPTS = 4096
-"""Distinct OPT records remembered in their parsed form, in each of two tables. A flood of others starts them afresh."""
-
-ELSEWHERE = b""
-"""The reply to a message that only somebody with the keys can answer: an update, or a query that is signed."""
+"""OPT records that are remembered in parsed form, in each of two tables. A table that is full is emptied."""
 
 SIGNATURE = 192
-"""Octets kept free in a reply that is going to be signed: a TSIG of ours has at most 171."""
+"""Octets that are kept free in a reply that will be signed: the service's TSIG records have at most 171."""
 
 MAX_REMEMBERED_OPT = 128
-"""Octets of an OPT record worth remembering: more than real clients send, and a bound on what others can store."""
+"""Octets of the longest OPT record that is remembered: real clients send less, and an attacker can store no more."""
+
+
+class Elsewhere(Enum):
+    """The type of `ELSEWHERE`, so that a type checker can distinguish it from a reply."""
+
+    ELSEWHERE = "elsewhere"
+
+
+ELSEWHERE: Final = Elsewhere.ELSEWHERE
+"""Stands for a reply that only the control process can make, since it has the keys: to an update or a signed query."""
 
 
 @dataclass(frozen=True, slots=True)
 class Draft:
     """
-    All that is known here of a reply that is made elsewhere: its *octets* but for the signature, none of one to an
-    update; and the cell that it is counted in, if that is what is sent in the end.
+    What is known here about a reply that is made elsewhere.
+
+    *octets* are the reply to a signed query without the signature; they are empty for an update. *count* is the cell in
+    which the reply is counted if it is sent as it is here.
     """
 
     octets: bytes
@@ -66,8 +109,10 @@ class Draft:
 
 class Exchange:
     """
-    Answers packets from *zones*. *tcp_idle* is given to clients that ask for it, in seconds; *updates* is whether
-    another process answers those.
+    Replies to packets from the answers of *zones*.
+
+    *tcp_idle* is how long idle TCP connections stay open, in seconds, for clients that ask. *updates* is whether
+    the control process takes DNS updates.
     """
 
     __slots__ = (
@@ -102,7 +147,7 @@ class Exchange:
         updates: bool = False,
     ) -> None:
         identity = identity or Identity()
-        self._replies: Counter[tuple[str, int]] = Counter()  # of zones that have made room for new ones
+        self._replies: Counter[tuple[str, int]] = Counter()  # of zones that were replaced
         self._zones = Zones()
         self.serve(zones or self._zones)
         self.cookies = cookies
@@ -113,34 +158,34 @@ class Exchange:
         self._keepalive = keepalive(tcp_idle)
         self._updates = updates
         self._heads, self._is_doubtful = _HEADS, False
-        self._types: Counter[bytes] = Counter()  # of queries answered by the first half, by what ends their question
-        self._rare_types: Counter[str] = Counter()  # of those answered by the second half, by their labels
-        self._relayed: Counter[int] = Counter()  # rcodes of replies that were made elsewhere
+        self._types: Counter[bytes] = Counter()  # first half: queries by type and class
+        self._rare_types: Counter[str] = Counter()  # second half: queries by label of the type
+        self._relayed: Counter[int] = Counter()  # replies made elsewhere, by rcode
         self._events: Counter[str] = Counter()
         self._opts: dict[bytes, Edns] = {}
         self._cookie_opts: dict[tuple[str, bytes], Edns] = {}
 
     @property
     def zones(self) -> Zones:
-        """What is served."""
+        """The zones that are served."""
         return self._zones
 
     def serve(self, zones: Zones) -> None:
-        """Answer from *zones* from now on."""
+        """Serve *zones* from now on."""
         self._replies.update(self._zones.take_counts())
         self._zones, self._nodes = zones, zones.nodes
 
     def doubt(self, *, is_doubtful: bool) -> None:
-        """Answer SERVFAIL where grants or values decide, for as long as it *is_doubtful* whether they are current."""
+        """Reply SERVFAIL to questions that depend on grants or values, while these may be stale (*is_doubtful*)."""
         self._is_doubtful = is_doubtful
         self._heads = {} if is_doubtful else _HEADS  # the second half knows about it
 
-    def respond(self, packet: bytes, transport: Transport, client: str) -> bytes | None:
+    def respond(self, packet: bytes, transport: Transport, client: str) -> bytes | Elsewhere | None:
         """The reply to *packet* from the address *client*, None for silence, or `ELSEWHERE`."""
         head = self._heads.get(packet[2:12])
         if head is not None:
-            # Lower-casing leaves label lengths alone (at most 63, and "A" is 65). A zero octet inside a label would
-            # end the name early, but then what was cut off is no well-formed name, and no table has it.
+            # `lower` does not change the lengths of labels: they are at most 63, and "A" is 65. If a label contains a
+            # zero octet, the name is cut off there; what is left is not a well-formed name, so no table has it.
             end = packet.find(0, 12) + 1
             qname = packet[12:end].lower()
             key = packet[end : end + 4]
@@ -157,27 +202,27 @@ class Exchange:
                     opt = edns.opt_of_nxdomain if answer.rcode else edns.opt
                     reply = packet[:2] + answer.heads[head] + packet[12 : end + 4] + answer.body + opt
                     if len(reply) <= edns.limit:
-                        self._types[key] += 1  # with the next line 0.1 us, of 8 that a query takes
+                        self._types[key] += 1  # this line and the next take 0.1 of the 8 us of a query
                         answer.count[0] += 1
                         if transport is Transport.TCP:
                             self._events["tcp"] += 1
                             return reply
                         if self._limit is None or edns.verified:
                             return reply
-                        return self._limited(reply, packet[12 : end + 4], edns, client)
+                        return self._limited(reply, packet[12 : end + 4], edns, transport, client)
         return self._respond(packet, transport, client)
 
     def draft(self, packet: bytes, transport: Transport, client: str) -> Draft:
-        """What is to be signed of the reply to *packet*, for which `respond` was `ELSEWHERE`. It is not counted yet."""
+        """What is known here of the reply to *packet*, after `respond` returned `ELSEWHERE`. This counts nothing."""
         query = parse(packet)
         if not isinstance(query, Query) or query.opcode == Opcode.UPDATE:
             return Draft(b"", self._refusals[Rcode.NOERROR].count)
         query = self._with_cookie(packet, query, client)
         edns = replace(query.edns, limit=query.edns.limit - SIGNATURE)
-        return Draft(*self._answer(replace(query, edns=edns, tsig=0), transport))
+        return Draft(*self._reply(replace(query, edns=edns, tsig=0), transport))
 
     def count(self, reply: bytes, draft: Draft | None = None) -> None:
-        """Count a *reply* that was made elsewhere: *draft* with a signature, the reply to an update, or a refusal."""
+        """Count a *reply* that was made elsewhere: a signed *draft*, the reply to an update, or a refusal."""
         rcode = reply[3] & 0xF
         if draft is not None and rcode == (draft.octets[3] & 0xF if draft.octets else Rcode.NOERROR):
             draft.count[0] += 1
@@ -185,7 +230,7 @@ class Exchange:
             self._relayed[rcode] += 1
 
     def take_counts(self) -> list[Count]:
-        """What was counted since the last call: for each count its family, its labels, and the number."""
+        """The counts since the last call: for each its family, its labels, and the number."""
         replies, self._replies = self._replies + Counter(self._zones.take_counts()), Counter()
         relayed, self._relayed = self._relayed, Counter()
         for rcode, number in relayed.items():
@@ -208,11 +253,11 @@ class Exchange:
         ]
 
     def forget_cookies(self) -> None:
-        """Have every cookie checked and renewed at its next use. Call it every minute, and when the keys change."""
+        """Check and renew every cookie at its next use. Call this every minute, and when the keys change."""
         self._cookie_opts.clear()
 
-    def _respond(self, packet: bytes, transport: Transport, client: str) -> bytes | None:
-        """The right reply to any packet."""
+    def _respond(self, packet: bytes, transport: Transport, client: str) -> bytes | Elsewhere | None:
+        """The second half of `respond`: the right reply to any packet."""
         self._events["rare"] += 1
         if transport is Transport.TCP:
             self._events["tcp"] += 1
@@ -220,101 +265,65 @@ class Exchange:
         if query is None:
             self._events["ignored"] += 1
             return None
-        if isinstance(query, Query):
-            query = self._with_cookie(packet, query, client)
-            (reply, count), question, edns = self._answer(query, transport), query.echo, query.edns
-            if reply and reply[2] & _TRUNCATED:
-                self._events["truncated"] += 1
-            if edns.fault:
-                self._events["malformed"] += 1
-        else:
-            reply, question, edns = query, b"", NO_EDNS
-            count = self._refusals[Rcode(reply[3] & 0xF)].count
+        if not isinstance(query, Query):
             self._events["malformed"] += 1
-        if reply != ELSEWHERE:
-            count[0] += 1
-        if transport is Transport.TCP or self._limit is None or edns.verified:
-            return reply
-        return self._limited(reply, question, edns, client)
+            self._refusals[Rcode(query[3] & 0xF)].count[0] += 1
+            return self._limited(query, b"", NO_EDNS, transport, client)
+        query = self._with_cookie(packet, query, client)
+        if query.edns.fault:
+            self._events["malformed"] += 1
+        if query.tsig and self._updates:
+            return self._limited(ELSEWHERE, query.echo, query.edns, transport, client)
+        reply, count = self._reply(query, transport)
+        count[0] += 1
+        if reply[2] & _TRUNCATED:
+            self._events["truncated"] += 1
+        return self._limited(reply, query.echo, query.edns, transport, client)
 
-    def _answer(self, query: Query, transport: Transport) -> tuple[bytes, list[int]]:
-        """The reply to a message with a question, and the cell that it is counted in."""
-        if (refused := self._refuse(query)) is not None:
-            rcode, why = refused
-            return render(query, self._refusals[rcode], transport, why=why), self._refusals[rcode].count
-        if query.opcode == Opcode.UPDATE or query.tsig:
-            return ELSEWHERE, []
+    def _reply(self, query: Query, transport: Transport) -> tuple[bytes, list[int]]:
+        """The reply to *query*, which is not signed or has no key here, and the cell in which it is counted."""
+        refused = reasons.refuse(query, self._zones, updates=self._updates, cookies=self.cookies is not None)
+        if refused is not None:
+            rcode, reason = refused
+            return render(query, self._refusals[rcode], transport, why=reason), self._refusals[rcode].count
         self._rare_types[type_label(query.qtype)] += 1
-        answer, why = self._resolve(query)
+        answer, reason = self._resolve(query)
         options = self._nsid if query.edns.nsid else b""
         if query.edns.keepalive and transport is Transport.TCP:
             options += self._keepalive
-        return render(query, answer, transport, options=options, why=why), answer.count
-
-    def _refuse(self, query: Query) -> tuple[Rcode, bytes] | None:
-        """
-        What a message gets that is refused without a key or a table, and the extended error; None for any other.
-
-        That includes every message with a signature: its reply must have one, too (RFC 8945, section 5.3).
-        """
-        if query.tsig and self._updates:
-            return None
-        if query.edns.fault:
-            return Rcode.FORMERR, extended_error(ExtendedError.OTHER, query.edns.fault)
-        if query.opcode != Opcode.QUERY and query.edns.version:
-            return Rcode.BADVERS, b""
-        if query.opcode == Opcode.NOTIFY:  # we are primary of all we serve: there is no news for us (RFC 1996, 3.10)
-            return (Rcode.REFUSED, _NO_SECONDARY) if self._zones.find(query.qname) else (Rcode.NOTAUTH, _ELSEWHERE)
-        if query.opcode == Opcode.UPDATE:
-            return self._refuse_update(query)
-        if query.tsig:
-            return Rcode.FORMERR, _NO_KEYS
-        if not query.question and self.cookies is None:
-            return Rcode.FORMERR, _NO_COOKIES
-        return None
-
-    def _refuse_update(self, query: Query) -> tuple[Rcode, bytes]:
-        """The same for an update, which is refused if it has no signature (RFC 2136, section 3.1)."""
-        if not self._updates:
-            return Rcode.NOTIMP, _NO_UPDATES
-        if query.qtype != RRType.SOA:
-            return Rcode.FORMERR, _NO_ZONE_SECTION
-        zone = self._zones.find(query.qname)
-        if query.qclass != CLASS_IN or zone is None or zone.apex.wire != query.qname:
-            return Rcode.NOTAUTH, _NO_APEX
-        return Rcode.REFUSED, _UNSIGNED
+        return render(query, answer, transport, options=options, why=reason), answer.count
 
     def _resolve(self, query: Query) -> tuple[Answer, bytes]:
-        """The answer to a question, and the extended error if it is a refusal or an NXDOMAIN."""
+        """The answer to a question, and the extended error if the answer is a refusal or an NXDOMAIN."""
         refusals = self._refusals
         if query.edns.version != 0:
             return refusals[Rcode.BADVERS], b""
-        if not query.question:  # it is for a cookie alone (RFC 7873, section 5.4)
+        if not query.question:  # the client wants only a cookie (RFC 7873, section 5.4)
             return refusals[Rcode.NOERROR], b""
         if query.qclass == CLASS_CH:
             answer = self._chaos.get((query.qname, query.qtype))
-            return (answer, b"") if answer is not None else (refusals[Rcode.REFUSED], _NOT_SUPPORTED)
+            return (answer, b"") if answer is not None else (refusals[Rcode.REFUSED], reasons.NOT_SUPPORTED)
         if query.qclass != CLASS_IN:
-            return refusals[Rcode.REFUSED], _NOT_SUPPORTED
+            return refusals[Rcode.REFUSED], reasons.NOT_SUPPORTED
         zone = self._zones.find(query.qname)
         if zone is None:
-            return refusals[Rcode.REFUSED], _ELSEWHERE
+            return refusals[Rcode.REFUSED], reasons.NOT_SERVED
         if query.qtype in _TRANSFERS:
-            return refusals[Rcode.REFUSED], _PROHIBITED
+            return refusals[Rcode.REFUSED], reasons.PROHIBITED
         if query.qtype in _NOT_QUESTIONS:
-            return refusals[Rcode.FORMERR], _NO_SUCH_QUESTION
+            return refusals[Rcode.FORMERR], reasons.NO_SUCH_QUESTION
         if query.qtype in _OBSOLETE:
-            return refusals[Rcode.NOTIMP], _NOT_SUPPORTED
+            return refusals[Rcode.NOTIMP], reasons.NOT_SUPPORTED
         if self._is_doubtful and zone.may_be_stale(query.qname, query.qtype):
-            return refusals[Rcode.SERVFAIL], _STALE
+            return refusals[Rcode.SERVFAIL], reasons.STALE
         answer = zone.lookup(query.qname, query.qtype)
-        return answer, _UNCOVERED if answer.rcode else b""
+        return answer, reasons.UNCOVERED if answer.rcode else b""
 
     def _with_cookie(self, packet: bytes, query: Query, client: str) -> Query:
         """
-        The query, with the client's cookie checked and a fresh one in the OPT of its reply.
+        The query, after the client's cookie was checked and a new one was put into the OPT of its reply.
 
-        An OPT whose reply depends on nothing else is remembered, for the first half of `respond`.
+        An OPT is remembered for the first half of `respond`, if its reply depends on nothing else in the packet.
         """
         edns = query.edns
         if not edns.opt or edns.version != 0 or edns.fault:
@@ -329,20 +338,23 @@ class Exchange:
             edns = replace(edns, opt=extend_opt(edns.opt, granted), verified=verified)
         ordinary = begins_with_opt and query.question and not (edns.nsid or edns.keepalive or query.tsig)
         if ordinary and len(tail) <= MAX_REMEMBERED_OPT:
-            edns = replace(edns, opt_of_nxdomain=extend_opt(edns.opt, _UNCOVERED))
+            edns = replace(edns, opt_of_nxdomain=extend_opt(edns.opt, reasons.UNCOVERED))
             if edns.cookie:
                 _remember(self._cookie_opts, (client, tail), edns)
             else:
                 _remember(self._opts, tail, edns)
         return replace(query, edns=edns)
 
-    def _limited(self, reply: bytes, question: bytes, edns: Edns, client: str) -> bytes | None:
-        """What becomes of a UDP reply to a client whose address may be forged."""
-        assert self._limit is not None  # noqa: S101
+    def _limited(
+        self, reply: bytes | Elsewhere, question: bytes, edns: Edns, transport: Transport, client: str
+    ) -> bytes | Elsewhere | None:
+        """The *reply* as it is sent: whole, or over UDP perhaps cut to its *question*, or not at all (None)."""
+        if transport is Transport.TCP or self._limit is None or edns.verified:
+            return reply
         verdict = self._limit.judge(client)
         if verdict is Verdict.SEND:
             return reply
-        if verdict is Verdict.DROP or reply == ELSEWHERE:
+        if verdict is Verdict.DROP or reply is ELSEWHERE:
             self._events["dropped"] += 1
             return None
         self._events["cut"] += 1
@@ -363,8 +375,8 @@ _AD, _CD = 0x20, 0x10
 _TRUNCATED = 0x02  # of the octet that holds TC
 _HAS_OPT = 2
 
-# Octets 2 to 11 of an ordinary query's header: opcode QUERY, one question, perhaps one additional record; mapped to
-# which of an answer's heads fits. RD, AD and CD come in every mixture; all that is rarer takes the second half.
+# Octets 2 to 11 in the header of an ordinary query: opcode QUERY, one question, at most one additional record. The
+# value is the index in `Answer.heads`. RD, AD and CD occur in all combinations. Other headers take the second half.
 _HEADS = {
     (rd | bits).to_bytes(2, "big") + bytes((0, 1, 0, 0, 0, 0, 0, opt)): (rd == RD) + _HAS_OPT * opt
     for rd in (0, RD)
@@ -372,30 +384,14 @@ _HEADS = {
     for opt in (0, 1)
 }
 
-# Type and class of questions whose answer depends on nothing but the name, even if that does not hold the type.
+# Type and class of ordinary questions: the answer depends on the name only, also if the name does not have the type.
 _ORDINARY = frozenset(
     rrtype.to_bytes(2, "big") + b"\0\1"
     for rrtype in (RRType.A, RRType.NS, RRType.SOA, RRType.MX, RRType.TXT, RRType.AAAA, RRType.SRV, RRType.DS,
                    RRType.DNSKEY, RRType.SVCB, RRType.HTTPS, RRType.CAA)
 )  # fmt: skip
 
-# Extended errors (RFC 8914). Their texts are for the person who looks for the reason, and give nothing away that the
-# rcode does not.
-_UNCOVERED = extended_error(ExtendedError.OTHER, "no token covers this name")
-_STALE = extended_error(ExtendedError.NOT_READY, "this server may be behind the others of the zone")
-_ELSEWHERE = extended_error(ExtendedError.NOT_AUTHORITATIVE)
-_PROHIBITED = extended_error(ExtendedError.PROHIBITED)
-_NOT_SUPPORTED = extended_error(ExtendedError.NOT_SUPPORTED)
-_NO_SUCH_QUESTION = extended_error(ExtendedError.INVALID_QUERY_TYPE)
-_NO_SECONDARY = extended_error(ExtendedError.PROHIBITED, "this server is the primary of the zone")
-_NO_UPDATES = extended_error(ExtendedError.NOT_SUPPORTED, "DNS updates are off")
-_NO_ZONE_SECTION = extended_error(ExtendedError.OTHER, "the zone section of an update must ask for a SOA")
-_NO_APEX = extended_error(ExtendedError.NOT_AUTHORITATIVE, "an update must name a zone that is served here")
-_UNSIGNED = extended_error(ExtendedError.PROHIBITED, "an update must be signed with the key of a token")
-_NO_KEYS = extended_error(ExtendedError.NOT_SUPPORTED, "no signature is checked, since DNS updates are off")
-_NO_COOKIES = extended_error(ExtendedError.OTHER, "a query must have one question")
-
 _TRANSFERS = {RRType.AXFR, RRType.IXFR}
 _NOT_QUESTIONS = {RRType.OPT, RRType.NXNAME, RRType.TKEY, RRType.TSIG}
-"""Types that are never data, so never asked for (RFC 6895, section 3.1; RFC 9824, section 3.5)."""
+"""Types that no record can have, so a query for them is malformed (RFC 6895, section 3.1; RFC 9824, section 3.5)."""
 _OBSOLETE = {RRType.MAILA, RRType.MAILB}

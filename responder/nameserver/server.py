@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import structlog
 
 from responder.dns.cookies import Cookies
-from responder.dns.exchange import SIGNATURE, Exchange
+from responder.dns.exchange import SIGNATURE, Elsewhere, Exchange
 from responder.dns.wire import HEADER, TCP_CEILING, Rcode, Transport, header_only
 from responder.dns.zone import Zones
 from responder.feed import Deliver, Packet, Relay
@@ -56,7 +56,7 @@ class Nameserver:
         self._vouched_until = until
         self.exchange.doubt(is_doubtful=time.monotonic() >= until)
 
-    def reply(self, packet: bytes, transport: Transport, client: str) -> bytes | None:
+    def reply(self, packet: bytes, transport: Transport, client: str) -> bytes | Elsewhere | None:
         """Never raises: a packet that brings out a fault of ours gets SERVFAIL, and costs nobody else an answer."""
         # Looked at here and not by a timer: a process that was stopped for a while answers before its timers run.
         if self._vouched_until is not None and time.monotonic() >= self._vouched_until:

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from responder.addresses import client_of
 from responder.dns.exchange import ELSEWHERE
 from responder.dns.wire import Transport
-from responder.nameserver.udp import PassOn, Reply
+from responder.nameserver.udp import PassOn, Respond
 
 BATCH = 32
 """Queries waiting in TCP connections, all of them together, that are answered per turn of the event loop: 0.3 ms."""
@@ -45,10 +45,10 @@ MAX_UNSENT = 256 << 10
 _RESET = struct.pack("ii", 1, 0)
 
 
-async def listen(reply: Reply, pass_on: PassOn, sock: socket.socket, connections: Connections) -> asyncio.Server:
-    """Take connections on *sock* and answer what comes by *reply* or *pass_on*, which never raise."""
+async def listen(respond: Respond, pass_on: PassOn, sock: socket.socket, connections: Connections) -> asyncio.Server:
+    """Take connections on *sock* and answer what comes by *respond* or *pass_on*, which never raise."""
     loop = asyncio.get_running_loop()
-    return await loop.create_server(lambda: TCPConnection(reply, pass_on, connections), sock=sock, backlog=BACKLOG)
+    return await loop.create_server(lambda: TCPConnection(respond, pass_on, connections), sock=sock, backlog=BACKLOG)
 
 
 def most_connections() -> int:
@@ -118,9 +118,9 @@ class Connections:
 class TCPConnection(asyncio.BufferedProtocol):
     """One client over TCP: any number of queries, each with its length in front (RFC 7766)."""
 
-    def __init__(self, reply: Reply, pass_on: PassOn, connections: Connections) -> None:
+    def __init__(self, respond: Respond, pass_on: PassOn, connections: Connections) -> None:
         self.address = self.client = ""
-        self._reply = reply
+        self._respond = respond
         self._pass_on = pass_on
         self._connections = connections
         self._buffer = bytearray()
@@ -157,13 +157,13 @@ class TCPConnection(asyncio.BufferedProtocol):
             return False
         end = self._end()
         packet = bytes(self._buffer[2:end])
-        reply = self._reply(packet, Transport.TCP, self.address)
+        reply = self._respond(packet, Transport.TCP, self.address)
         del self._buffer[:end]
         if reply is None:
             self.abort()  # garbage or a response: whoever sends those over TCP gets no second chance
             return False
         self._connections.touch(self)
-        if reply == ELSEWHERE:  # the queries behind it are answered meanwhile (RFC 7766, section 6.2.1.1)
+        if reply is ELSEWHERE:  # the queries behind it are answered meanwhile (RFC 7766, section 6.2.1.1)
             self._elsewhere += 1
             self._pass_on(packet, Transport.TCP, self.address, self._deliver)
         else:

@@ -13,7 +13,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from responder.dns.exchange import ELSEWHERE
+from responder.dns.exchange import ELSEWHERE, Elsewhere
 from responder.dns.wire import Transport
 from responder.feed import Deliver
 
@@ -24,31 +24,31 @@ BATCH = 32
 """Datagrams answered per readiness event, before the event loop may look at TCP and the feed: about 0.25 ms. A present
 in a flood waits for two or three of them. Twice as many would cost 1 % less CPU time a query, half as many 4 % more."""
 
-Reply = Callable[[bytes, Transport, str], bytes | None]
-"""Answers a packet by that transport from that address: by octets, by silence, or `ELSEWHERE`."""
+Respond = Callable[[bytes, Transport, str], bytes | Elsewhere | None]
+"""Returns the reply to a packet that came by that transport from that address, None for silence, or `ELSEWHERE`."""
 
 PassOn = Callable[[bytes, Transport, str, Deliver], None]
-"""Has the packet answered elsewhere, and the reply delivered."""
+"""Has the control process answer the packet, and delivers the reply."""
 
 IP_PKTINFO = 8  # linux/in.h; the socket module does not name it before Python 3.14
 _ANCILLARY = socket.CMSG_SPACE(20)  # the larger of the two structures: an IPv6 address and an interface
 
 
-def watch(reply: Reply, pass_on: PassOn, sock: socket.socket) -> None:
-    """Answer what comes to *sock* by *reply* or *pass_on*, which never raise."""
+def watch(respond: Respond, pass_on: PassOn, sock: socket.socket) -> None:
+    """Answer the packets that come to *sock* by *respond* or *pass_on*, which never raise."""
     loop = asyncio.get_running_loop()
     sock.setblocking(False)  # a process that had it before may have been taken over
     if sock.getsockname()[0] not in ("0.0.0.0", "::"):
-        loop.add_reader(sock, drain, reply, pass_on, sock)
+        loop.add_reader(sock, drain, respond, pass_on, sock)
         return
     if sock.family == socket.AF_INET6:
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
     else:
         sock.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
-    loop.add_reader(sock, drain_any, reply, pass_on, sock)
+    loop.add_reader(sock, drain_any, respond, pass_on, sock)
 
 
-def drain(reply: Reply, pass_on: PassOn, sock: socket.socket) -> None:
+def drain(respond: Respond, pass_on: PassOn, sock: socket.socket) -> None:
     """Answer what waits at *sock*, which is bound to one address, at most a batch."""
     receive, send, transport = sock.recvfrom, sock.sendto, Transport.UDP
     for _ in range(BATCH):
@@ -58,17 +58,19 @@ def drain(reply: Reply, pass_on: PassOn, sock: socket.socket) -> None:
             return
         except OSError:  # an ICMP error that an earlier reply came back with; the next datagram is waiting
             continue
-        answer = reply(packet, transport, client[0])
-        if answer and client[1] and len(packet) <= MAX_QUERY:
-            try:
-                send(answer, client)
-            except OSError:  # no buffer, no route: the resolver asks again
-                continue
-        elif answer == ELSEWHERE and client[1] and len(packet) <= MAX_QUERY:
+        reply = respond(packet, transport, client[0])
+        if reply is None or not client[1] or len(packet) > MAX_QUERY:
+            continue
+        if reply is ELSEWHERE:
             pass_on(packet, transport, client[0], partial(_deliver, sock, client, []))
+            continue
+        try:
+            send(reply, client)
+        except OSError:  # no buffer, no route: the resolver asks again
+            continue
 
 
-def drain_any(reply: Reply, pass_on: PassOn, sock: socket.socket) -> None:
+def drain_any(respond: Respond, pass_on: PassOn, sock: socket.socket) -> None:
     """
     As `drain`, for a socket that is bound to every address of the machine.
 
@@ -81,15 +83,15 @@ def drain_any(reply: Reply, pass_on: PassOn, sock: socket.socket) -> None:
             return
         except OSError:
             continue
-        answer = reply(packet, Transport.UDP, client[0])
-        if answer is None or client[1] == 0 or len(packet) > MAX_QUERY:
+        reply = respond(packet, Transport.UDP, client[0])
+        if reply is None or not client[1] or len(packet) > MAX_QUERY:
             continue
         source = [_from_there(*item) for item in ancillary]
-        if answer == ELSEWHERE:
+        if reply is ELSEWHERE:
             pass_on(packet, Transport.UDP, client[0], partial(_deliver, sock, client, source))
             continue
         try:
-            sock.sendmsg([answer], source, 0, client)
+            sock.sendmsg([reply], source, 0, client)
         except OSError:
             continue
 

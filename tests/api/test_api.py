@@ -51,6 +51,7 @@ from tests.support.apis import serving
 from tests.support.keypairs import key_pair
 from tests.support.processes import PATIENCE
 from tests.support.service import APEX, LIFETIME, SERVING, Control, grant, rows, running, until, url
+from tests.support.zones import made
 
 __all__ = ["running", "url"]
 
@@ -1029,17 +1030,16 @@ async def nameserver(running: Control, *, deaf: Transport | None = None) -> Asyn
             self.transport = cast("asyncio.DatagramTransport", transport)
 
         def datagram_received(self, data: bytes, addr: Any) -> None:
-            reply = (
-                None
-                if deaf is Transport.UDP
-                else Exchange(running.snapshots[-1]).respond(data, Transport.UDP, "127.0.0.1")
-            )
-            self.transport.sendto(reply or b"", addr)
+            if deaf is Transport.UDP:
+                reply = b""
+            else:
+                reply = made(Exchange(running.snapshots[-1]).respond(data, Transport.UDP, "127.0.0.1"))
+            self.transport.sendto(reply, addr)
 
     async def attend(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if deaf is not Transport.TCP:
             packet = await reader.readexactly(int.from_bytes(await reader.readexactly(2), "big"))
-            reply = Exchange(running.snapshots[-1]).respond(packet, Transport.TCP, "127.0.0.1") or b""
+            reply = made(Exchange(running.snapshots[-1]).respond(packet, Transport.TCP, "127.0.0.1"))
             writer.write(len(reply).to_bytes(2, "big") + reply)
         writer.close()
         await writer.wait_closed()

@@ -15,7 +15,7 @@ from responder.dns.identity import Identity
 from responder.dns.ratelimit import RateLimit
 from responder.dns.wire import Opcode, Rcode, Transport, header_only
 from responder.dns.zone import Zones
-from tests.support.zones import CLIENT, static_with_types, zones
+from tests.support.zones import CLIENT, made, static_with_types, zones
 
 APEX = "acme.example.com"
 CHALLENGE = f"_acme-challenge.two.{APEX}"
@@ -166,7 +166,7 @@ def test_limited_replies_are_counted() -> None:
     exchange = Exchange(zones(), limit=RateLimit(per_second=1, slip=2, exempt=[], clock=lambda: 100.0))
     replies = [exchange.respond(query(CHALLENGE, "TXT"), Transport.UDP, CLIENT) for _ in range(40)]
     events = counted(exchange)
-    sent = [reply for reply in replies if reply is not None]
+    sent = [made(reply) for reply in replies if reply is not None]
     assert 40 == events["messages", "udp"]
     assert 40 - len(sent) == events["events", "dropped"]
     assert sum(reply[2] & 2 > 0 for reply in sent) == events["events", "cut"] > 0

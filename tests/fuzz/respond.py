@@ -18,7 +18,7 @@ import dns.rcode
 
 from responder.dns.cookies import Cookies
 from responder.dns.counts import parse_counts
-from responder.dns.exchange import ELSEWHERE, SIGNATURE, Exchange
+from responder.dns.exchange import ELSEWHERE, SIGNATURE, Elsewhere, Exchange
 from responder.dns.identity import Identity
 from responder.dns.ratelimit import RateLimit
 from responder.dns.wire import Transport
@@ -53,12 +53,12 @@ def check(data: bytes) -> None:
     reply = fresh.respond(packet, transport, client)
 
     expect_count(fresh, reply)
-    if reply == ELSEWHERE:
+    if reply is ELSEWHERE:
         expect_draft(packet, fresh.draft(packet, transport, client).octets, transport)
     else:
         expect_silence_or_reply(packet, reply, transport)
     assert reply == fresh.respond(packet, transport, client)
-    expect_count(fresh, None if reply == ELSEWHERE else reply)
+    expect_count(fresh, None if reply is ELSEWHERE else reply)
     assert reply == LASTING.respond(packet, transport, client)
     expect_count(LASTING, reply)
     expect_any_case(packet, reply, fresh.respond(other_case(packet), transport, client))
@@ -67,7 +67,7 @@ def check(data: bytes) -> None:
     expect_limit(packet, reply, [limited.respond(packet, transport, client) for _ in range(3)], transport)
 
 
-def expect_count(exchange: Exchange, reply: bytes | None) -> None:
+def expect_count(exchange: Exchange, reply: bytes | Elsewhere | None) -> None:
     """
     A reply is counted once, with its rcode; silence is not, nor what is answered elsewhere. The control process takes
     all that was counted.
@@ -75,7 +75,7 @@ def expect_count(exchange: Exchange, reply: bytes | None) -> None:
     counts = exchange.take_counts()
     assert counts == parse_counts(json.loads(json.dumps(counts)), {str(APEX)})
     replies = [(labels[1], number) for family, labels, number in counts if family == "replies"]
-    if reply is None or reply == ELSEWHERE:
+    if reply is None or reply is ELSEWHERE:
         assert not replies
     else:
         assert replies == [(dns.rcode.to_text(dns.message.from_wire(reply).rcode()), 1)]
@@ -123,9 +123,9 @@ def other_case(packet: bytes) -> bytes:
     )
 
 
-def expect_any_case(packet: bytes, reply: bytes | None, other: bytes | None) -> None:
+def expect_any_case(packet: bytes, reply: bytes | Elsewhere | None, other: bytes | Elsewhere | None) -> None:
     """Letter case changes nothing but the echo of the question (RFC 4343)."""
-    if reply is None or other is None:
+    if not isinstance(reply, bytes) or not isinstance(other, bytes):
         assert reply is other
         return
     end = packet.find(0, 12)
@@ -158,20 +158,23 @@ def expect_size(packet: bytes, reply: dns.message.Message, octets: int, transpor
         assert not reply.answer + reply.authority + reply.additional
 
 
-def expect_limit(packet: bytes, reply: bytes | None, replies: list[bytes | None], transport: Transport) -> None:
+def expect_limit(
+    packet: bytes, reply: bytes | Elsewhere | None, replies: list[bytes | Elsewhere | None], transport: Transport
+) -> None:
     """
     Of three replies over UDP the first is sent, the second cut, the third dropped; unless the client is verified. What
     is answered elsewhere is dropped at once: nothing there could be cut.
     """
     first, second, third = replies
     assert reply == first
-    if reply == ELSEWHERE and transport is Transport.UDP and third is None:
+    if reply is ELSEWHERE and transport is Transport.UDP and third is None:
         assert second is None
         return
     if reply is None or transport is Transport.TCP or third is not None:
         assert [reply] * 3 == replies
         return
-    assert second is not None
+    assert isinstance(reply, bytes)
+    assert isinstance(second, bytes)
     assert second[2] & 0x02
     assert len(second) <= max(len(packet), len(reply))
     assert packet[:2] == second[:2]

@@ -22,7 +22,7 @@ import pytest
 import pytest_asyncio
 import structlog
 
-from responder.dns.exchange import Draft, Exchange
+from responder.dns.exchange import Draft, Elsewhere, Exchange
 from responder.dns.wire import Transport
 from responder.dns.zone import Change
 from responder.feed import Deliver, Feeds, Packet, Publisher, relay
@@ -37,7 +37,7 @@ from responder.process.lifeline import Message, Word
 from tests.support.feeds import nobody_is_killed
 from tests.support.networks import network
 from tests.support.processes import PATIENCE, eventually
-from tests.support.zones import APEX, CLIENT, SERIAL, SOA, VALUE, challenge, static, text, zones
+from tests.support.zones import APEX, CLIENT, SERIAL, SOA, VALUE, challenge, made, static, text, zones
 
 ONE, FULL = challenge("one"), challenge("full")
 VALUES = tuple(letter * 255 for letter in "abcdefghijklmnop")
@@ -332,10 +332,10 @@ async def test_nobody_holds_the_loop(
     together; meanwhile nothing more is read from them.
     """
     answered, longest, buffered = 0, 0, 0
-    size = len(framed(Exchange(zones()).respond(query(), Transport.TCP, CLIENT) or b""))
+    size = len(framed(made(Exchange(zones()).respond(query(), Transport.TCP, CLIENT))))
     original = Exchange.respond
 
-    def reply(self: Exchange, packet: bytes, transport: Transport, client: str) -> bytes | None:
+    def reply(self: Exchange, packet: bytes, transport: Transport, client: str) -> bytes | Elsewhere | None:
         nonlocal answered, buffered
         answered += 1
         buffered = max(buffered, *(len(connection._buffer) for connection in connections))
@@ -680,7 +680,7 @@ async def test_a_fault_costs_one_answer(
     """A packet that brings out a fault of ours is logged, once for many, and gets SERVFAIL; nobody else notices."""
     original = Exchange.respond
 
-    def respond(self: Exchange, packet: bytes, transport: Transport, client: str) -> bytes | None:
+    def respond(self: Exchange, packet: bytes, transport: Transport, client: str) -> bytes | Elsewhere | None:
         if packet[:2] == b"\xde\xad":
             raise ZeroDivisionError
         return original(self, packet, transport, client)

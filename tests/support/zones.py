@@ -13,7 +13,7 @@ import dns.rdataclass
 import dns.rdatatype
 import dns.rrset
 
-from responder.dns.exchange import Exchange
+from responder.dns.exchange import Elsewhere, Exchange
 from responder.dns.rrset import RRset, RRType
 from responder.dns.wire import Transport
 from responder.dns.zone import Change, Static, Zones
@@ -101,14 +101,18 @@ def zones(names: dict[Name, tuple[str, ...] | None] | None = None, served: Stati
     return all_zones
 
 
+def made(reply: bytes | Elsewhere | None) -> bytes:
+    """The *reply*, which the nameserver made itself: it is neither silence nor left to the control process."""
+    assert isinstance(reply, bytes)
+    return reply
+
+
 def ask(
     served: Zones, name: str, rrtype: str, *, transport: Transport = Transport.UDP, edns: int = -1
 ) -> dns.message.Message:
     """Ask as a client would, and read the reply with somebody else's parser."""
     query = dns.message.make_query(name, rrtype, use_edns=edns)
-    reply = Exchange(served).respond(query.to_wire(), transport, CLIENT)
-    assert reply is not None
-    message = dns.message.from_wire(reply)
+    message = dns.message.from_wire(made(Exchange(served).respond(query.to_wire(), transport, CLIENT)))
     assert query.is_response(message)
     return message
 
