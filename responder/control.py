@@ -121,7 +121,7 @@ class _Feed:
     def decline(self) -> None:
         """From now on, answer updates with a signed SERVFAIL: there is no store that could take them."""
         if self.signatures is not None:
-            self.publisher.answer_packets(self.signatures.decline)
+            self.publisher.take_packets_with(self.signatures.decline)
 
     async def stop(self) -> None:
         await self.publisher.stop()
@@ -145,7 +145,7 @@ async def _attend_nameservers(
     )
     feed = _Feed(publisher, _signatures(settings))
     if feed.signatures is None:
-        publisher.answer_packets(fail)
+        publisher.take_packets_with(fail)
     stack.push_async_callback(feed.stop)
     await stack.enter_async_context(_running(_attend(lifeline, publisher)))
     return feed
@@ -269,7 +269,7 @@ async def _start(
     if feed.signatures is not None:
         apexes = [static.apex for static in statics]
         updates = Updates(store, challenges, feed.signatures, limits, apexes=apexes, clock=_now)
-        publisher.answer_packets(updates.answer)
+        publisher.take_packets_with(updates.answer)
         stack.push_async_callback(updates.stop)
     api = build_api(
         store,

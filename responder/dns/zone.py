@@ -1,9 +1,37 @@
 """
 Zones in memory: which names exist, what they hold, and the compiled answer to every question about them.
 
-A zone is its static records (from the configuration), the granted challenge names, and the values at them. It is
-changed only by `Zone.apply`, one committed change at a time, and asked by `Zone.lookup`. No I/O, no clock. Answers are
-compiled when somebody first asks: in a flood of changes, or a snapshot of a million, hardly anybody does.
+Theory of operation
+-------------------
+A zone consists of its static records (from the configuration), the challenge names that are granted, and the values at
+these names. Only `Zone.apply` changes it, one committed change at a time. There is no I/O and no clock here.
+
+`Zones.nodes` is one table for all zones. It maps each name that exists, in wire form and lower case, to its `Node`. A
+name exists if it is granted, holds records, or has a name below it that exists: such a name is called an empty
+non-terminal, and is not an NXDOMAIN (RFC 8020). So each node counts its children. When a name begins or ceases to
+exist, the counts above it change, up to the first name that exists for another reason.
+
+    nodes[name] -> Node(answers, granted, children)
+                        |
+                        +-- UNASKED: records, but nothing is compiled yet   --(first query)-->  {type and class: Answer}
+                        +-- NO_ANSWERS: no records                          <--(a change)-----
+
+Answers are compiled where records change, which means two things. First, an `Answer` depends on nothing but the records
+of the zone: it is made once and used for every query until they change, so a query costs some look-ups in tables
+(`exchange`). Second, a change never edits an answer. It replaces the node of the name by one that is marked `UNASKED`,
+and the next query for that name compiles the answers of all its types. Most names are never asked for between two
+changes: marking takes 1 microsecond for each name, compiling 13, and a snapshot may have a million names.
+
+Some answers do not belong to one name, and are kept beside the table. Any change may affect them, so each change throws
+them away:
+
+- Negative answers (NXDOMAIN, and NOERROR without data) hold only the SOA. They depend on the serial, and on the length
+  of the name, because the pointers of compressed names count from the start of the message. There are at most 255 for
+  each of the two, and they are valid for one serial.
+- A CNAME is answered together with the records that it leads to, which belong to other names (`Zone.chase`).
+
+The nodes of names without answers are shared objects, so a million granted names without values cost little more than
+their entries in the table.
 """
 
 from __future__ import annotations
@@ -17,21 +45,21 @@ from responder.dns.wire import Answer, Rcode, compile_answer
 from responder.names import MAX_LABEL, MAX_NAME, Name
 
 SERIAL_MODULUS = 1 << 32
-"""Serials are 32 bits on the wire (RFC 1982); the store counts on without wrapping."""
+"""Serials have 32 bits on the wire (RFC 1982). The store counts without wrapping."""
 
 MAX_CNAME_CHAIN = 8
-"""CNAMEs followed inside one zone. Configuration has no honest use for more, and a loop must end."""
+"""CNAMEs that are followed in one zone. No sensible configuration needs more, and a loop must end."""
 
 NO_ANSWERS: Mapping[bytes, Answer] = {}
-"""Shared by every name without records, so that a million granted names cost a table entry each and no more."""
+"""The answers of a name without records. One object for all of them, so that a million granted names need no more."""
 
 UNASKED: Mapping[bytes, Answer] = {}
-"""In place of the answers of a name that has records, from each change of them until somebody asks."""
+"""Stands for the answers of a name with records after each change, until the first query has them compiled."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Static:
-    """What the configuration has for a zone: its apex, its records (SOA included), the TTL of its TXT in seconds."""
+    """The configured part of a zone: its apex, its records (SOA included), and the TTL of TXT values in seconds."""
 
     apex: Name
     rrsets: tuple[RRset, ...]
@@ -39,7 +67,7 @@ class Static:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of everything in it, in hexadecimal digits, the same for the same records in any order."""
+        """SHA-256 of the whole, in hexadecimal digits. The order of the records does not matter."""
         parts = sorted((r.owner.wire, int(r.type), r.ttl, sorted(r.rdatas)) for r in self.rrsets)
         return hashlib.sha256(repr((self.apex.wire, self.txt_ttl, parts)).encode()).hexdigest()
 
@@ -47,10 +75,10 @@ class Static:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
     """
-    What became of some challenge names of one zone: the values each holds now, or None where it no longer exists.
+    A change of one zone: the values that some of its challenge names now hold, or None for a name that is not granted.
 
-    It carries states, not steps, so that applying a later change makes up for an earlier one. *previous* is the
-    serial before it, *serial* the one that it makes.
+    A change has the new state of each name, and not the steps to it. So a receiver that missed a change is right again
+    after a later one. *previous* is the serial before the change, *serial* the one after it.
     """
 
     apex: Name
@@ -59,7 +87,7 @@ class Change:
     names: Mapping[Name, tuple[str, ...] | None]
 
     def pieces(self, size: int) -> Iterator[Change]:
-        """The same in several changes, of at most *size* names each."""
+        """The change in several parts, with at most *size* names each."""
         names = list(self.names.items())
         for at in range(0, max(len(names), 1), size):
             yield replace(self, names=dict(names[at : at + size]))
@@ -70,9 +98,9 @@ class Node:
     """
     A name that exists: what it holds, and why it exists.
 
-    *answers* are keyed by the four octets of type and class that end a question; `UNASKED` stands for those that
-    `Zone.answers` would compile. A name exists while it is *granted*, holds records, or has *children* right below it
-    (RFC 8020: an empty non-terminal is not an NXDOMAIN).
+    The keys of *answers* are the four octets of type and class at the end of a question. `UNASKED` means that
+    `Zone.answers` has to compile them. *granted* is whether a grant has the name, *children* the number of names that
+    exist directly below it.
     """
 
     answers: Mapping[bytes, Answer]
@@ -81,11 +109,11 @@ class Node:
 
 
 class Zones:
-    """All zones served. *nodes* is the one table from wire-form name to node that answers most queries by itself."""
+    """All zones that are served. *nodes* is the table of all names that exist: it is enough for most queries."""
 
     def __init__(self, statics: Iterable[Static] = ()) -> None:
-        # It grows by itself, and all at once: it takes 0.1 s to make room for more than 700,000 names, and half as long
-        # for half of them. One table for each part of the names would not, but cost every query a look more.
+        # Python enlarges a full dictionary in one go, and no query is answered meanwhile: 0.1 s at 700,000 names, and
+        # half as long at half as many. Several smaller tables would avoid that, but cost each query one more look-up.
         self.nodes: dict[bytes, Node] = {}
         self._zones = {static.apex.wire: Zone(static, self.nodes) for static in statics}
 
@@ -93,7 +121,7 @@ class Zones:
         return iter(self._zones.values())
 
     def find(self, qname: bytes) -> Zone | None:
-        """The zone that *qname* (lower-cased wire form) is in; the deepest, should several fit."""
+        """The zone that *qname* (wire form in lower case) belongs to; the deepest one if there are several."""
         at = 0
         while True:
             zone = self._zones.get(qname[at:])
@@ -103,9 +131,10 @@ class Zones:
 
     def answer(self, qname: bytes, key: bytes, node: Node | None) -> Answer | None:
         """
-        What *node*, found at *qname*, has for the ordinary type in *key* but does not show yet, or NXDOMAIN, or NODATA.
+        The answer for *qname* and the ordinary type in *key*, if `node.answers` did not have it.
 
-        None if *qname* is in no zone or is no well-formed name.
+        *node* is the node of *qname*, None if there is none. The answer may have to be compiled first, or be negative.
+        Returns None if *qname* is not in any zone, or is malformed.
         """
         at = 0
         while (zone := self._zones.get(qname[at:])) is None:
@@ -121,7 +150,7 @@ class Zones:
         return zone.chase(qname, key) if _CNAME in answers else zone.negative(Rcode.NOERROR, qname)
 
     def take_counts(self) -> dict[tuple[str, int], int]:
-        """How often answers were used since the last call, by the apex of their zone and their rcode."""
+        """The number of uses of answers since the last call, by the apex of the zone and the rcode."""
         taken = {}
         for zone in self:
             for rcode, count in zone.counts.items():
@@ -129,20 +158,20 @@ class Zones:
         return taken
 
     def apply(self, change: Change) -> None:
-        """Let *change* take effect. A change of a zone that is not served here has none."""
+        """Apply *change* to its zone. A change of a zone that is not served here has no effect."""
         zone = self._zones.get(change.apex.wire)
         if zone is not None:
             zone.apply(change)
 
     def discard(self, count: int) -> bool:
-        """Forget *count* names, now that no query is answered from here any more. Returns whether there are more."""
+        """Free *count* names, after these zones are no longer served. Returns whether there are more."""
         for _ in range(min(count, len(self.nodes))):
             self.nodes.popitem()
         return bool(self.nodes)
 
 
 class Zone:
-    """One zone. Its nodes live in the table shared by all of them."""
+    """One zone. Its nodes are in the table that all zones share."""
 
     def __init__(self, static: Static, nodes: dict[bytes, Node]) -> None:
         self.apex = static.apex
@@ -160,7 +189,7 @@ class Zone:
             self._set_node(owner, granted=False)
 
     def lookup(self, qname: bytes, qtype: int) -> Answer:
-        """The answer to a question of class IN for *qname* (lower-cased wire form), which is in this zone."""
+        """The answer to a question of class IN for *qname* (wire form in lower case), which is in this zone."""
         node = self._nodes.get(qname)
         if node is None:
             return self.negative(Rcode.NXDOMAIN, qname)
@@ -173,30 +202,30 @@ class Zone:
         return self.chase(qname, _key(qtype)) if _CNAME in answers else self.negative(Rcode.NOERROR, qname)
 
     def may_be_stale(self, qname: bytes, qtype: int) -> bool:
-        """Whether the answer for *qname* depends on grants and values, which may have changed on another node."""
+        """Whether the answer for *qname* depends on grants or values, which may have changed on another node."""
         if qtype not in (RRType.TXT, RRType.ANY):
             return False
         node = self._nodes.get(qname)
         return node is None or node.granted or _CNAME in self.answers(qname, node)
 
     def answers(self, owner: bytes, node: Node) -> Mapping[bytes, Answer]:
-        """The answers of *node*, found at *owner*; compiled now, if this is the first query for them."""
+        """The answers of *node*, the node of *owner*. They are compiled now if this is the first query for them."""
         if node.answers is UNASKED:
             node = self._nodes[owner] = replace(node, answers=self._compile(owner))
         return node.answers
 
     def apply(self, change: Change) -> None:
-        """Take over the state that *change* carries, and its serial."""
-        self._chased.clear()  # an alias may lead to any of these names
+        """Take over the states and the serial of *change*."""
+        self._chased.clear()  # a CNAME may lead to any of these names
         for name, values in change.names.items():
             self._set_values(name.wire, values)
-        if change.serial != self.serial:  # it is the same in all pieces of a change, and in a whole snapshot
+        if change.serial != self.serial:  # all parts of a change have the same one, and so has a whole snapshot
             self.serial = change.serial
             self._negatives.clear()
             self._set_node(self.apex.wire, granted=self._nodes[self.apex.wire].granted)
 
     def rrsets(self) -> Iterator[RRset]:
-        """Everything in the zone, the SOA first, as zone text would list it."""
+        """All RRsets of the zone, the SOA first, in the order of zone text."""
         for owner, types in self._static.items():
             for rrtype in types:
                 yield self._rrset(owner, rrtype)
@@ -205,7 +234,7 @@ class Zone:
                 yield self._rrset(owner, RRType.TXT)
 
     def _rrset(self, owner: bytes, rrtype: int) -> RRset:
-        """The RRset of that *owner* and type as it stands now. Raises `KeyError` if there is none."""
+        """The present RRset of *owner* with that type. Raises `KeyError` if there is none."""
         if rrtype == RRType.TXT and owner in self._values:
             static = self._static.get(owner, {}).get(rrtype)
             values = tuple(txt_rdata(value) for value in self._values[owner])
@@ -216,7 +245,7 @@ class Zone:
         return rrset
 
     def negative(self, rcode: Rcode, qname: bytes) -> Answer:
-        """NXDOMAIN or NODATA with the SOA (RFC 2308, section 2); compiled, only the name's length matters."""
+        """The NXDOMAIN or NODATA for *qname*, with the SOA (RFC 2308, section 2). Names of one length share it."""
         answer = self._negatives.get((rcode, len(qname)))
         if answer is None:
             before = len(qname) - len(self.apex.wire)
@@ -234,7 +263,7 @@ class Zone:
         authority: Sequence[RRset] = (),
         additional: Sequence[RRset] = (),
     ) -> Answer:
-        """As `compile_answer`, counted with the others of this zone."""
+        """The same as `compile_answer`; uses of the answer are counted with the others of this zone."""
         return compile_answer(
             qname,
             rcode,
@@ -252,9 +281,9 @@ class Zone:
 
     def chase(self, qname: bytes, key: bytes) -> Answer:
         """
-        The CNAME at *qname*, and what it leads to in this zone of the type in *key* (RFC 1034, section 4.3.2, step 3a).
+        The CNAME at *qname* with the records of the type in *key* that it leads to (RFC 1034, section 4.3.2, step 3a).
 
-        Compiled once between two changes: for each type at the end of the chain, and once for all other types.
+        Between two changes this is compiled once for each type at the end of the chain, and once for all other types.
         """
         chased = self._chased.get(qname)
         if chased is None:
@@ -271,7 +300,7 @@ class Zone:
         endless = owner in chain or RRType.CNAME in self._static.get(owner, {})
         if endless or not Name(owner).is_within(self.apex):
             return {_ANY_OTHER: self._answer(qname, answer=aliases)}
-        rcode = Rcode.NOERROR if owner in self._nodes else Rcode.NXDOMAIN  # RFC 2308, section 2.1: of the last name
+        rcode = Rcode.NOERROR if owner in self._nodes else Rcode.NXDOMAIN  # of the last name (RFC 2308, section 2.1)
         chased = {_ANY_OTHER: self._answer(qname, rcode, answer=aliases, authority=(self._negative_soa(),))}
         for rrset in self._rrsets_at(owner):
             chased[_key(rrset.type)] = self._answer(qname, answer=[*aliases, rrset], additional=self._glue(rrset))
@@ -287,7 +316,7 @@ class Zone:
         self._set_node(owner, granted=values is not None)
 
     def _set_node(self, owner: bytes, *, granted: bool) -> None:
-        """Forget the answers of *owner*; let it, and the empty non-terminals above, begin or cease to exist."""
+        """Mark the answers of *owner* as not compiled. The name, and names above it, may begin or cease to exist."""
         old = self._nodes.get(owner)
         answers = UNASKED if owner in self._values or owner in self._static else NO_ANSWERS
         node = _node(answers, granted, old.children if old else 0)
@@ -318,7 +347,7 @@ class Zone:
         }
 
     def _rrsets_at(self, owner: bytes) -> list[RRset]:
-        """What *owner* holds: static records first, and no values beside a CNAME."""
+        """The RRsets of *owner*: static records first, and no values if there is a CNAME."""
         types = dict.fromkeys(self._static.get(owner, {}))
         if owner in self._values and RRType.CNAME not in types:
             types[RRType.TXT] = None
@@ -341,18 +370,18 @@ _SHARED, _SHARED_UNASKED = (
 _ABSENT = _SHARED[False, 0]
 _CNAME = RRType.CNAME.to_bytes(2, "big") + b"\0\1"
 _ANY_OTHER = b""
-"""In place of type and class, for those that there is no other answer for."""
+"""A key for all types that have no answer of their own."""
 
 
 def _node(answers: Mapping[bytes, Answer], granted: bool, children: int) -> Node:  # noqa: FBT001
-    """A node; those without answers are shared, and `_ABSENT` is the one that has no reason to exist."""
+    """A node. Nodes without answers are shared objects; `_ABSENT` is that of a name with no reason to exist."""
     if children < 16 and not answers:
         return (_SHARED if answers is NO_ANSWERS else _SHARED_UNASKED)[granted, children]
     return Node(answers, granted, children)
 
 
 def _key(rrtype: int) -> bytes:
-    """The last four octets of a question for *rrtype* in class IN."""
+    """The key of *rrtype*: the last four octets of a question for it, in class IN."""
     return rrtype.to_bytes(2, "big") + b"\0\1"
 
 

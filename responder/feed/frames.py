@@ -1,5 +1,8 @@
 """
-What travels on the feed: frames and messages, and their octets. Four octets of length, then JSON.
+The format of the feed. Each message is four octets with its length, and then JSON.
+
+The control process sends frames, which are numbered. A nameserver sends a hello first, and then acknowledgements (the
+number of a frame), counts, and packets that it passes on.
 """
 
 from __future__ import annotations
@@ -17,20 +20,22 @@ from responder.dns.zone import Change, Static
 from responder.names import Name
 
 MAX_FRAME = 64 << 20
-"""Octets of one frame: far above what the publisher puts into one need, so only a broken peer ever meets it."""
+"""Octets of the longest frame. The publisher sends much shorter ones, so only a broken peer reaches this."""
 
 MAX_USER = 32
-"""Characters of a user's name: useradd(8) takes no more."""
+"""Characters in the name of a user: useradd(8) accepts no more."""
 
 MAX_NUMBER = 1 << 63
-"""Packets of one nameserver that are told apart. JSON would hold longer numbers, to be repeated in each reply."""
+"""The number of a packet is below this. JSON allows longer numbers, which would be repeated in each reply."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sandbox:
     """
-    What a nameserver has given up: the version of Landlock (0: none), whether system calls are filtered, and the name
-    of the user that nameservers alone run as ("": the user of the whole service).
+    What a nameserver has given up.
+
+    *landlock* is the version of Landlock (0: none), *seccomp* is whether system calls are filtered, and *user* is the
+    name of the user that only nameservers run as ("": they run as the user of the service).
     """
 
     landlock: int = 0
@@ -39,7 +44,7 @@ class Sandbox:
 
     @property
     def is_complete(self) -> bool:
-        """Whether all is in force that does not depend on how the service was started."""
+        """Whether Landlock and seccomp are active. The user depends on how the service was started."""
         return self.landlock > 0 and self.seccomp
 
     def __str__(self) -> str:
@@ -51,7 +56,7 @@ class Sandbox:
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """What a nameserver is when it begins to follow: whether it has zones, so that it may answer, and its sandbox."""
+    """The first message of a nameserver: whether it has zones, so that it may be answering, and its sandbox."""
 
     loaded: bool
     sandbox: Sandbox
@@ -59,55 +64,55 @@ class Hello:
 
 @dataclass(frozen=True, slots=True)
 class Begin:
-    """A snapshot follows: forget nothing yet, but collect what comes into new zones."""
+    """A snapshot follows: apply the next changes to new zones, and serve the old ones meanwhile."""
 
     statics: tuple[Static, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """The snapshot is complete: serve it from now on."""
+    """The snapshot is complete: serve the new zones from now on."""
 
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """The keys of DNS cookies from now on: the current one, then those still honoured. None: give no cookies."""
+    """The keys of DNS cookies from now on: the current one first, then older ones. No key: give no cookies."""
 
     keys: tuple[bytes, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """Nothing but a reason to acknowledge: who does not, hangs."""
+    """A frame without content. A nameserver that does not acknowledge it hangs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Vouch:
     """
-    Values and grants are current *until* then, in seconds of the monotonic clock, which is one for all processes of a
-    machine. Without this frame they always are.
+    Values and grants are current *until* that time, in seconds of the monotonic clock, which all processes of a machine
+    share. A nameserver that never got this frame treats them as current for ever.
     """
 
     until: float
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
-    """The reply to a packet that this nameserver passed on, by the number that it gave to it."""
+class PacketReply:
+    """The reply to the packet that this nameserver passed on with that number."""
 
     packet: int
     octets: bytes
 
 
-Frame = Begin | Change | End | Keys | Check | Vouch | Reply
+Frame = Begin | Change | End | Keys | Check | Vouch | PacketReply
 
 
 @dataclass(frozen=True, slots=True)
 class Packet:
     """
-    What a nameserver passes on because only the control process can answer it: the message, how it came and from where.
+    A message that a nameserver passes on, because only the control process can answer it.
 
-    A query comes with a *draft* of its reply, which needs nothing but a signature.
+    *draft* is the reply to a signed query without the signature; it is empty for an update.
     """
 
     octets: bytes
@@ -117,7 +122,7 @@ class Packet:
 
 
 def render_frame(number: int, frame: Frame) -> bytes:
-    """One frame with its length in front."""
+    """The octets of a frame, its length first."""
     match frame:
         case Begin():
             body: object = {"zones": [_render_static(static) for static in frame.statics]}
@@ -135,13 +140,13 @@ def render_frame(number: int, frame: Frame) -> bytes:
             body = [key.hex() for key in frame.keys]
         case Vouch():
             body = frame.until
-        case Reply():
+        case PacketReply():
             body = {"packet": frame.packet, "octets": frame.octets.hex()}
     return pack({"n": number, type(frame).__name__: body})
 
 
 def parse_frame(message: dict[str, Any]) -> tuple[int, Frame]:
-    """The number and frame of a decoded message, which comes from our own control process."""
+    """The number and the frame in a decoded message, which comes from the control process. Raises `ValueError`."""
     match message:
         case {"n": int(number), "Begin": {"zones": list(statics)}}:
             return number, Begin(tuple(map(_parse_static, statics)))
@@ -159,19 +164,19 @@ def parse_frame(message: dict[str, Any]) -> tuple[int, Frame]:
             return number, Keys(tuple(map(bytes.fromhex, keys)))
         case {"n": int(number), "Vouch": float(until)}:
             return number, Vouch(until)
-        case {"n": int(number), "Reply": {"packet": int(packet), "octets": str(octets)}}:
-            return number, Reply(packet, bytes.fromhex(octets))
+        case {"n": int(number), "PacketReply": {"packet": int(packet), "octets": str(octets)}}:
+            return number, PacketReply(packet, bytes.fromhex(octets))
         case _:
             raise ValueError("not a feed frame")
 
 
 def render_hello(hello: Hello) -> bytes:
-    """The first message of a nameserver, with its length in front."""
+    """The octets of the first message of a nameserver."""
     return pack(asdict(hello))
 
 
 def parse_hello(message: dict[str, Any]) -> Hello:
-    """What a decoded message stands for. Raises `ValueError`: the nameserver may have been taken over."""
+    """The hello in a decoded message. Raises `ValueError`, because an attacker may control the nameserver."""
     match message:
         case {
             "loaded": bool(loaded),
@@ -183,7 +188,7 @@ def parse_hello(message: dict[str, Any]) -> Hello:
 
 
 def render_packet(number: int, packet: Packet) -> bytes:
-    """One packet with its length in front, as a nameserver passes it on."""
+    """The octets of the message that passes on *packet*."""
     return pack(
         {
             "packet": number,
@@ -196,7 +201,7 @@ def render_packet(number: int, packet: Packet) -> bytes:
 
 
 def parse_packet(message: dict[str, Any]) -> tuple[int, Packet]:
-    """The number and packet of a decoded message. Raises `ValueError`: the nameserver may not be itself any more."""
+    """The number and the packet in a decoded message. Raises `ValueError`: an attacker may control the nameserver."""
     match message:
         case {
             "packet": int(number),
@@ -207,7 +212,7 @@ def parse_packet(message: dict[str, Any]) -> tuple[int, Packet]:
         }:
             if not 0 <= number < MAX_NUMBER:
                 raise ValueError("not the number of a packet")
-            address = str(ip_address(client.partition("%")[0]))  # a zone behind it could be any text, for log and audit
+            address = str(ip_address(client.partition("%")[0]))  # an IPv6 zone may be any text; log and audit get none
             return number, Packet(bytes.fromhex(octets), Transport(transport), address, bytes.fromhex(draft))
         case _:
             raise ValueError("not a packet")
@@ -229,7 +234,7 @@ def pack(message: dict[str, object]) -> bytes:
 
 
 async def read(reader: asyncio.StreamReader, limit: int) -> dict[str, Any]:
-    """The next message. Raises `asyncio.IncompleteReadError` at the end, `ValueError` for what is none."""
+    """The next message. Raises `asyncio.IncompleteReadError` at the end, and `ValueError` for an invalid message."""
     (length,) = struct.unpack("!I", await reader.readexactly(4))
     if length > limit:
         raise ValueError("frame too long")

@@ -1,7 +1,8 @@
 """
-A nameserver at the other end of the feed, as the control process sees it: what it was sent, what it has acknowledged.
+One nameserver as the control process sees it: the frames that it was sent, and those that it has acknowledged.
 
-It is killed where it takes nothing any more; otherwise that is for the `publisher` to decide.
+A nameserver that does not read or acknowledge in time is killed here. What else it is sent or killed for is decided in
+`publisher`, which explains how the feed works.
 """
 
 from __future__ import annotations
@@ -14,20 +15,20 @@ from dataclasses import dataclass, field, replace
 import structlog
 
 from responder.dns.zone import Change
-from responder.feed.frames import End, Frame, Reply, Sandbox, render_frame
+from responder.feed.frames import End, Frame, PacketReply, Sandbox, render_frame
 from responder.names import Name
 
 ACK_DEADLINE = 3.0
-"""Seconds a serving nameserver may take to acknowledge a change. It needs a millisecond; cert-manager waits 30 s."""
+"""Seconds in which a nameserver must acknowledge a change. It needs a millisecond; cert-manager waits 30 s."""
 
 SECONDS_PER_NAME = 0.001
-"""Seconds that it may take on top for each name in it: imports and snapshots have many. It needs a hundredth of it."""
+"""More seconds for each name in the change: imports and snapshots have many. It needs a hundredth of this."""
 
 MAX_UNREAD = 1 << 20
-"""Octets that may wait for a nameserver when a reply joins them: thousands of replies; it never asks for as many."""
+"""Octets that may wait for a nameserver when a reply is added: thousands of replies, more than it ever asks for."""
 
 MAX_NAMES = 100
-"""Names in one frame: to read it takes a nameserver 0.1 ms, in which it answers no query."""
+"""Names in one frame. A nameserver needs 0.1 ms to read it, and answers no query in that time."""
 
 _log = structlog.get_logger("feed")
 
@@ -35,10 +36,10 @@ _log = structlog.get_logger("feed")
 @dataclass(eq=False)
 class Peer:
     """
-    One nameserver: what it was sent and what it has acknowledged, both counted in frames.
+    One nameserver. *sent* and *acknowledged* are numbers of frames.
 
-    It counts until it is *gone*, which means dead, by the word of the supervisor, or let go because we stop. *kill*
-    asks for its death. *loaded* is whether it has zones, so that it may answer queries from them at any time.
+    *kill* asks the supervisor to kill it. *gone* is whether the supervisor has reported its death, or this process
+    stops; until then, changes wait for it. *loaded* is whether it has zones, so that it may answer queries at any time.
     """
 
     pid: int
@@ -53,29 +54,29 @@ class Peer:
     _serials: dict[Name, int] = field(default_factory=dict)
     _pending: dict[Name, Change] | None = field(default_factory=dict)
     _progress: asyncio.Event = field(default_factory=asyncio.Event)
-    _unacknowledged: deque[int] = field(default_factory=deque)  # the names in each of those frames
-    _credit: float = 0.0  # seconds that it has taken less for its snapshot than it may
+    _unacknowledged: deque[int] = field(default_factory=deque)  # the number of names in each of those frames
+    _credit: float = 0.0  # seconds that it may still be late in reading its snapshot
     _current_from: int = 0
     _loading: asyncio.Task[None] | None = None
 
     def send(self, frame: Frame) -> None:
-        """Send *frame*, if there is still a way to do that."""
+        """Send *frame*, unless the connection was given up."""
         self.sent += 1
         self._unacknowledged.append(len(frame.names) if isinstance(frame, Change) else 0)
         if not self._is_severed:
             self.writer.write(render_frame(self.sent, frame))
 
-    def send_reply(self, reply: Reply) -> None:
+    def send_reply(self, reply: PacketReply) -> None:
         """
-        Send *reply*, unless the nameserver reads so little that it would have us keep replies for ever: it
-        may not be itself any more. One that is only busy lets its client ask again.
+        Send *reply*, unless too much is unread: a nameserver under the control of an attacker could make this process
+        keep replies without end. If the nameserver is only busy, the client asks again.
         """
         if self.writer.transport.get_write_buffer_size() <= MAX_UNREAD:
             self.send(reply)
 
     @property
     def is_current(self) -> bool:
-        """Whether it has zones, with all changes that it was sent."""
+        """Whether it serves a whole snapshot, which means that it has acknowledged all of it."""
         return self.loaded and not self.loading and not self._is_severed and self.acknowledged >= self._current_from
 
     @property
@@ -84,9 +85,10 @@ class Peer:
 
     def send_changes(self, changes: Sequence[Change]) -> bool:
         """
-        Send *changes*, now or behind the snapshot. Returns whether the nameserver may answer queries meanwhile.
+        Send *changes*, now or after the snapshot that is under way.
 
-        One that is loading may only if it had zones before, and then from old data.
+        Returns whether the nameserver may answer queries now. While it loads a snapshot, it does that only if it had
+        zones before, and then it answers from old data.
         """
         for change in changes:
             if self._pending is None:
@@ -97,7 +99,7 @@ class Peer:
         return self.loaded
 
     def begin_loading(self, loading: asyncio.Task[None]) -> None:
-        """Keep changes back until *loading* has sent a whole snapshot, which is to begin afterwards."""
+        """Keep changes back until the task *loading*, which begins after this, has sent a whole snapshot."""
         self.stop_loading()
         self._pending, self._loading = {}, loading
 
@@ -106,7 +108,7 @@ class Peer:
             self._loading.cancel()
 
     def finish_loading(self, serials: dict[Name, int]) -> None:
-        """Send what came while the snapshot went out and is not part of it, and only then let it be served."""
+        """Send the changes that came meanwhile and are not in the snapshot (*serials*), then have it served."""
         self._serials = serials
         pending, self._pending = self._pending or {}, None
         for change in pending.values():
@@ -117,7 +119,7 @@ class Peer:
         self._progress.set()
 
     def _send_news(self, change: Change) -> None:
-        """Send *change* in pieces, unless it is older than what was sent before."""
+        """Send *change* in pieces, unless the nameserver was sent this serial or a later one before."""
         if change.serial > self._serials.get(change.apex, 0):
             self._serials[change.apex] = change.serial
             for piece in change.pieces(MAX_NAMES):
@@ -125,8 +127,10 @@ class Peer:
 
     async def drain(self) -> None:
         """
-        Wait until it takes more of its snapshot. One that hangs must not keep a transaction of the store open for ever,
-        and neither must one that takes a little now and then: so long may all these waits be together.
+        Wait until the nameserver has read enough of its snapshot.
+
+        The snapshot holds a transaction of the store open. So there is one limit for the sum of these waits: a
+        nameserver cannot extend it by reading a little from time to time. If it is exceeded, the nameserver is killed.
         """
         self._credit += self._unacknowledged[-1] * SECONDS_PER_NAME
         now = asyncio.get_running_loop().time
@@ -135,12 +139,12 @@ class Peer:
             async with asyncio.timeout(ACK_DEADLINE + min(self._credit, 0.0)):
                 await self.writer.drain()
         except TimeoutError:
-            self.put_down()
+            self.kill_hanging()
             raise ConnectionAbortedError from None
         self._credit -= now() - began
 
     def acknowledge(self, count: int) -> None:
-        """Raises `ValueError` for what cannot be: repeating itself, it would keep all callers waiting for ever."""
+        """Note that *count* frames are acknowledged. Raises `ValueError` if that is no progress, or not possible."""
         if not self.acknowledged < count <= self.sent:
             raise ValueError("an acknowledgement of nothing")
         for _ in range(count - self.acknowledged):
@@ -150,9 +154,9 @@ class Peer:
 
     async def confirm(self) -> None:
         """
-        Wait until it has acknowledged everything sent so far, or is dead: one that is late is killed.
+        Wait until the nameserver has acknowledged everything that was sent so far, or is dead. A late one is killed.
 
-        There is one deadline for all of that: acknowledging it frame by frame does not buy more time.
+        There is one deadline for the whole: a nameserver does not get more time by acknowledging single frames.
         """
         while self.loading and not self._is_severed:  # `drain` limits how long that may take
             await self._progresses(self.sent, ACK_DEADLINE)
@@ -160,39 +164,39 @@ class Peer:
         deadline = now() + ACK_DEADLINE + sum(self._unacknowledged) * SECONDS_PER_NAME
         while self.acknowledged < target and not self._is_severed:
             await self._progresses(target, deadline - now())
-        while self._is_severed and not self.gone:  # until it is dead, it may go on answering
+        while self._is_severed and not self.gone:  # it may answer queries until it is dead
             await self._progresses(target, ACK_DEADLINE)
 
     async def _progresses(self, target: int, seconds: float) -> None:
-        """Wait for any progress. If there is none in time and it owes some up to *target*, it is killed."""
+        """Wait for progress. Without any in time, the nameserver is killed if frames up to *target* are missing."""
         self._progress.clear()
         try:
             async with asyncio.timeout(seconds):
                 await self._progress.wait()
         except TimeoutError:
             if self.acknowledged < target or self._is_severed:
-                self.put_down()
+                self.kill_hanging()
 
-    def put_down(self) -> None:
-        """Have it killed because it hangs."""
+    def kill_hanging(self) -> None:
+        """Have the nameserver killed because it hangs."""
         if not self._is_severed:
-            _log.error("nameserver does not acknowledge; killing it so that it starts afresh", pid=self.pid)
+            _log.error("nameserver does not acknowledge; killing it so that a new one starts", pid=self.pid)
         self.sever()
 
     def sever(self) -> None:
-        """Have it killed, and take nothing more from it."""
+        """Have the nameserver killed, and close the connection to it."""
         self._is_severed = True
         self._progress.set()
         self.writer.transport.abort()
         self.kill(self.pid)
 
     def leave(self) -> None:
-        """It is dead, or we stop: then the nameserver is fine and goes on."""
+        """Stop waiting for the nameserver: it is dead, or this process stops and the nameserver goes on."""
         self.gone = self._is_severed = True
         self._progress.set()
         self.writer.transport.abort()
 
 
 def _join(earlier: Change, later: Change) -> Change:
-    """One change of a zone that has the effect of both."""
+    """One change with the effect of both."""
     return replace(later, previous=earlier.previous, names={**earlier.names, **later.names})

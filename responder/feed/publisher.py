@@ -1,9 +1,39 @@
 """
-The control process's end of the feed: it sends every nameserver what changed, and knows when all of them serve it.
+The control process's end of the feed: it sends each change to every nameserver, and knows when all of them serve it.
 
-A nameserver that does not acknowledge in time is killed (the supervisor starts it afresh), because a stale one is
-worse than a missing one: resolvers retry elsewhere on silence, but take a stale answer as final. Spares count like all
-others, as they may answer at any time; the supervisor, which decides that, reports which ones do.
+Theory of operation
+-------------------
+`publish` is called after a transaction was committed. It sends the change to every nameserver and returns when each of
+them has acknowledged it, or is dead. Only then does the API answer "200".
+
+    publish(change)
+       |
+       +--> Peer 1: frames 7, 8       ack 7, ack 8         it serves the change
+       +--> Peer 2: frames 3, 4       ack 3, then nothing  it is killed after 3 s; wait for its death
+       +--> Peer 3: loads a snapshot  nothing yet          the change is sent after the snapshot
+       |
+    return: no nameserver answers from the state before the change
+
+*Acknowledgements.* Each nameserver has its own count of frames. `Peer.confirm` waits until the number of acknowledged
+frames reaches the number that was sent when the wait began. The deadline is 3 s for the whole, and 1 ms more for each
+name. A nameserver that misses it is killed, because a stale answer is worse than none: a resolver that gets no answer
+asks another nameserver, but it accepts a stale answer. The wait ends with the death, since until then the nameserver
+may wake up and answer.
+
+*Catching up.* A nameserver that connects, new or after a restart of this process, is sent a snapshot first. The
+snapshot is the state of the database at one instant. Changes that are published meanwhile are kept back
+(`Peer.send_changes`). After the snapshot, those that are not part of it are sent, which their serials show, and then
+`End`, which has all of it served. So no change is lost, and no zone goes back to an older serial.
+
+*After a restart of this process*, the nameservers still answer from what the last process sent. Until all of them are
+back, no change is published: one that does not come back within 5 s is killed (`_gather`). The supervisor passes on
+which nameservers were running (*outlived*).
+
+*Spares* are nameservers that do not read packets yet. Changes wait for them as for all others, because they may begin
+to answer at any time. The supervisor reports which nameservers answer (`answers`). If none does, `publish` fails with
+`Unserved`: the change is stored, but no one serves it.
+
+*Checks.* While there are no changes, `check` sends an empty frame now and then, to find nameservers that hang.
 """
 
 from __future__ import annotations
@@ -20,40 +50,51 @@ import structlog
 from responder.dns.counts import Count, parse_counts
 from responder.dns.zone import Change, Static
 from responder.errors import ResponderError, Unserved
-from responder.feed.frames import Begin, Check, Keys, Packet, Reply, Sandbox, Vouch, parse_hello, parse_packet, read
+from responder.feed.frames import (
+    Begin,
+    Check,
+    Keys,
+    Packet,
+    PacketReply,
+    Sandbox,
+    Vouch,
+    parse_hello,
+    parse_packet,
+    read,
+)
 from responder.feed.peer import Peer
-from responder.feed.relay import Answer, Deliver
+from responder.feed.relay import Deliver, TakePacket
 from responder.logs import Outage
 from responder.names import Name
 
 GATHER_DEADLINE = 5.0
-"""Seconds a new control process waits for the nameservers that outlived the old one to come back to it."""
+"""Seconds that a new control process waits for the nameservers of the old one to connect again."""
 
 REPLACEMENT_DEADLINE = 5.0
-"""Seconds that a change waits for a nameserver to answer at all, should the last one just have died."""
+"""Seconds that a change waits until a nameserver answers queries, if the last one has just died."""
 
 SNAPSHOT_RETRY = 0.5
-"""Seconds until a snapshot that the store failed to give is asked for anew."""
+"""Seconds until the next attempt to read a snapshot from the store, after one failed."""
 
 MAX_HELD = 512
-"""Packets kept until there is somebody to answer them: all that four nameservers have under way."""
+"""Packets that are kept until they can be answered: as many as four nameservers have under way."""
 
 MAX_MESSAGE = 144 << 10
-"""Octets of a message from a nameserver, which faces the internet and may not be itself any more. The longest honest
-one is a packet of `wire.MAX_SIGNED` octets with as long a draft as TCP can carry, in hexadecimal digits."""
+"""Octets of the longest message that is accepted from a nameserver, which may be under the control of an attacker. The
+longest valid message is a packet of `wire.MAX_SIGNED` octets with a draft as long as TCP can carry, in hexadecimal."""
 
 SnapshotSource = Callable[[], AsyncGenerator[Change, None]]
-"""Yields changes that together carry every zone's serial and names, all of one instant."""
+"""Yields changes that together have the serial and all names of every zone, as they were at one instant."""
 
 _GONE = (asyncio.IncompleteReadError, ConnectionError)
 _BROKEN = (*_GONE, ValueError, KeyError, TypeError, OverflowError)
-"""What reading from a peer raises that is dead, or no nameserver of ours."""
+"""What reading from a peer may raise: it is dead, or it sends messages that no nameserver sends."""
 
 _log = structlog.get_logger("feed")
 
 
 class Publisher:
-    """The control process's end: it sends every change to every nameserver, and knows when all of them have it."""
+    """Sends every change to every nameserver, and waits until all of them serve it."""
 
     def __init__(
         self,
@@ -67,10 +108,11 @@ class Publisher:
         counted: Callable[[Count], object] = lambda _: None,
     ) -> None:
         """
-        Without a *snapshot*, nameservers wait for `read_from`. *nameservers* are expected to answer. Those of
-        *outlived* (process ids) run already, and may answer from what they knew before.
-        *kill* has one of them killed, by its process id, of which `bury` is to hear; *lost* is called whenever one is
-        dead, *counted* with all that they have counted since the last time.
+        *nameservers* is the number of them that are to answer queries. *outlived* are the process ids of nameservers
+        that were running before, and may answer from old data. Without a *snapshot*, nameservers wait for `read_from`.
+
+        *kill* has the supervisor kill a process; call `bury` when it is dead. *lost* is called after each death, and
+        *counted* with each number that a nameserver has counted.
         """
         self._statics = tuple(statics)
         self._apexes = {str(static.apex) for static in self._statics}
@@ -83,20 +125,20 @@ class Publisher:
         self._lost = lost
         self._keys = Keys(())
         self._vouched_until: float | None = None
-        self._answer: Answer = self._hold
+        self._take_packet: TakePacket = self._hold
         self._held: list[tuple[Packet, Deliver]] = []
         self._peers: dict[int, Peer] = {}
         self._answering: set[int] = set()  # process ids
         self._tasks: set[asyncio.Task[None]] = set()
-        self._outlived = set(outlived)  # those of them that did not come back so far
+        self._outlived = set(outlived)  # those that have not connected again
         self._gathered = asyncio.Event()
         self._gathering: asyncio.TimerHandle | None = None
-        self._progress = asyncio.Event()  # set whenever one more nameserver may be answering
+        self._progress = asyncio.Event()  # set when another nameserver may be answering
         self._outage = Outage(_log, "no nameserver can have a snapshot", "nameservers can have snapshots again")
         self._gather()
 
     async def stop(self) -> None:
-        """Let go of the nameservers; they go on answering."""
+        """Close the connections to the nameservers, which continue to answer."""
         if self._gathering is not None:
             self._gathering.cancel()
         for peer in self._peers.values():
@@ -104,7 +146,7 @@ class Publisher:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def admit(self, pid: int, feed: socket.socket) -> None:
-        """Have the nameserver with that process id follow, which is at the other end of *feed*."""
+        """Serve the feed of the nameserver with that process id, which is at the other end of the socket *feed*."""
         reader, writer = await asyncio.open_unix_connection(sock=feed)
         peer = self._peers[pid] = Peer(pid, writer, self._kill)
         task = asyncio.create_task(self._attend(peer, reader))
@@ -112,12 +154,12 @@ class Publisher:
         task.add_done_callback(self._tasks.discard)
 
     def answers(self, pid: int) -> None:
-        """Note that this nameserver answers queries: it is not a spare, or is one no more."""
+        """Note that this nameserver answers queries, so it is not a spare (any more)."""
         self._answering.add(pid)
         self._progress.set()
 
     def bury(self, pid: int) -> None:
-        """Note that this nameserver is dead: from now on it is not waited for."""
+        """Note that this nameserver is dead. Changes do not wait for it any more."""
         self._answering.discard(pid)
         if (peer := self._peers.pop(pid, None)) is not None:
             peer.leave()
@@ -125,13 +167,13 @@ class Publisher:
         self._lost()
 
     def lag(self) -> tuple[int, int]:
-        """How many nameservers answer queries, and the frames that the slowest of all has yet to acknowledge."""
+        """How many nameservers answer queries, and how many frames the slowest of all has not acknowledged."""
         current = [peer for peer in self._peers.values() if peer.is_current]
         behind = max((peer.sent - peer.acknowledged for peer in current), default=0)
         return sum(peer.pid in self._answering for peer in current), behind
 
     def sandbox(self) -> str:
-        """What all nameservers that answer queries have given up, after "ok" or what is wrong with it."""
+        """What all answering nameservers have given up, as text that begins with "ok", "incomplete" or "unknown"."""
         given_up = [peer.sandbox for peer in self._peers.values() if peer.pid in self._answering]
         if not given_up:
             return "unknown: no nameserver answers"
@@ -143,14 +185,14 @@ class Publisher:
         return f"{'ok' if common.is_complete else 'incomplete'}: {common}"
 
     async def check(self) -> None:
-        """Make an end of every nameserver that hangs: it is of no use to anybody, and resolvers wait for it in vain."""
+        """Have every nameserver that hangs killed. Resolvers would wait for its answers in vain."""
         peers = [peer for peer in self._peers.values() if peer.is_current]
         for peer in peers:
             peer.send(Check())
         await asyncio.gather(*(peer.confirm() for peer in peers))
 
     async def publish(self, changes: Sequence[Change]) -> None:
-        """Make *changes* live. Returns once every nameserver that answers queries, or may, answers from them."""
+        """Make *changes* live. Returns when every nameserver that may answer queries serves them."""
         if not changes:
             return
         await self._gathered.wait()
@@ -159,12 +201,12 @@ class Publisher:
         await self._wait_for_one()
 
     async def settle(self) -> None:
-        """Return once every nameserver that answers queries, or may, answers from what it was sent so far."""
+        """Wait until every nameserver that may answer queries serves everything that was published so far."""
         await self._gathered.wait()
         await asyncio.gather(*(peer.confirm() for peer in self._peers.values() if peer.loaded))
 
     async def reload(self) -> None:
-        """Have every nameserver take a new snapshot. Returns once they all serve it."""
+        """Send every nameserver a new snapshot. Returns when all of them serve it."""
         await self._gathered.wait()
         for peer in self._peers.values():
             self._load_anew(peer)
@@ -172,65 +214,65 @@ class Publisher:
         await self._wait_for_one()
 
     async def _wait_for_one(self) -> None:
-        """Raise `Unserved` if no nameserver comes to answer at all: a change that none of them serves is not live."""
+        """Wait until a nameserver answers queries. Raises `Unserved` if none does in time: the change is not live."""
         try:
             async with asyncio.timeout(REPLACEMENT_DEADLINE):
                 while self._expected and not self.lag()[0]:
                     self._progress.clear()
                     await self._progress.wait()
         except TimeoutError:
-            raise Unserved("it is stored, but no nameserver is answering just now: try again in a while") from None
+            raise Unserved("it is stored, but no nameserver is answering now: try again later") from None
 
     def rekey(self, keys: tuple[bytes, ...]) -> None:
-        """Have every nameserver, those yet to come included, make and check cookies with *keys*."""
+        """Have every nameserver make and check cookies with *keys*, including those that connect later."""
         self._keys = Keys(keys)
         for peer in self._peers.values():
             peer.send(self._keys)
 
     def read_from(self, snapshot: SnapshotSource) -> None:
-        """From now on, give nameservers what *snapshot* has. Call it once."""
+        """Read snapshots for nameservers from *snapshot*. Call this once."""
         self._snapshot.set_result(snapshot)
 
     def vouch(self, seconds: float) -> None:
         """
-        Have every nameserver, those yet to come included, answer for values and grants for *seconds* from now on.
+        Have every nameserver treat values and grants as current for *seconds* from now, also those that connect later.
 
-        After that they answer SERVFAIL where these decide. If this is never called, they always answer.
+        After that, they answer SERVFAIL to questions that depend on these. If this is never called, they always answer.
         """
         self._vouched_until = time.monotonic() + seconds
         for peer in self._peers.values():
             peer.send(Vouch(self._vouched_until))
 
-    def answer_packets(self, answer: Answer) -> None:
+    def take_packets_with(self, take: TakePacket) -> None:
         """
-        From now on, *answer* what nameservers pass on. What they passed on before this was ever called comes first: it
-        may be what an earlier control process did not answer.
+        From now on, give *take* the packets that nameservers pass on. Packets that came before the first call are taken
+        first: an earlier control process may have left them without a reply.
         """
-        self._answer = answer
+        self._take_packet = take
         held, self._held = self._held, []
         for packet, deliver in held:
-            answer(packet, deliver)
+            take(packet, deliver)
 
     def _hold(self, packet: Packet, deliver: Deliver) -> None:
         if len(self._held) < MAX_HELD:
             self._held.append((packet, deliver))
 
     def _gather(self) -> None:
-        """Wait with changes until all that run already are back, or dead."""
+        """Hold changes back until all nameservers that were running before have connected again, or are dead."""
         if not self._outlived:
             self._gathered.set()
             return
         self._gathering = asyncio.get_running_loop().call_later(GATHER_DEADLINE, self._end_gathering)
 
     def _end_gathering(self) -> None:
-        """Go on without those that did not come. What still runs of them hangs, and would wake up with old answers."""
+        """Kill the nameservers that have not connected again: they hang, and might wake up and answer from old data."""
         for pid in self._outlived:
-            _log.error("nameserver does not come back; killing it so that it starts afresh", pid=pid)
+            _log.error("nameserver does not connect again; killing it so that a new one starts", pid=pid)
             self._kill(pid)
         self._gather()
 
     def _is_back(self, pid: int) -> None:
-        """Note that there is no need to wait for this one: it is back, or dead."""
+        """Do not wait for this nameserver any more: it has connected again, or is dead."""
         self._outlived.discard(pid)
         if not self._outlived:
             self._gathered.set()
@@ -238,7 +280,7 @@ class Publisher:
                 self._gathering.cancel()
 
     async def _attend(self, peer: Peer, reader: asyncio.StreamReader) -> None:
-        """Take the messages of the nameserver, for as long as they are valid."""
+        """Take the messages of the nameserver until it ends, or sends an invalid one."""
         try:
             hello = parse_hello(await read(reader, MAX_MESSAGE))
             peer.loaded, peer.sandbox = hello.loaded, hello.sandbox
@@ -247,11 +289,11 @@ class Publisher:
             while True:
                 self._take(peer, await read(reader, MAX_MESSAGE))
         except _BROKEN as fault:
-            # It never hangs up by itself: it is dead, or as good as dead, and must not answer from old data.
+            # A nameserver never closes its feed: it is dead or broken, and must not answer from old data.
             if not peer.gone:
                 if not isinstance(fault, _GONE):
                     reason = str(fault)[:100]
-                    _log.error("nameserver sends what makes no sense; killing it", pid=peer.pid, reason=reason)
+                    _log.error("nameserver sends invalid messages; killing it", pid=peer.pid, reason=reason)
                 peer.sever()
         finally:
             peer.stop_loading()
@@ -266,18 +308,18 @@ class Publisher:
                 self._counted(count)
         else:
             number, packet = parse_packet(message)
-            self._answer(packet, lambda reply: peer.send_reply(Reply(number, reply)))
+            self._take_packet(packet, lambda reply: peer.send_reply(PacketReply(number, reply)))
 
     def _load_anew(self, peer: Peer) -> None:
         peer.begin_loading(asyncio.create_task(self._load(peer)))
 
     async def _load(self, peer: Peer) -> None:
-        """Send *peer* the snapshot, then what was committed meanwhile, and let it take part."""
+        """Send *peer* a snapshot and the changes that were published meanwhile. If that fails, try again."""
         while True:
             try:
                 peer.finish_loading(await self._send_snapshot(peer))
-            except Exception as fault:  # noqa: BLE001  # the store failed us; what the nameserver holds is better than nothing
-                if peer.writer.is_closing():  # no, it died itself, which `_attend` sees as well
+            except Exception as fault:  # noqa: BLE001  # a fault of the store; the nameserver keeps its zones
+                if peer.writer.is_closing():  # the nameserver died, which `_attend` notices as well
                     return
                 if isinstance(fault, ResponderError):
                     self._outage.goes_on(str(fault))
@@ -289,8 +331,8 @@ class Publisher:
                 return
 
     async def _send_snapshot(self, peer: Peer) -> dict[Name, int]:
-        """All but the end of it; returns the serial that each zone has in it."""
-        snapshot = await asyncio.shield(self._snapshot)  # others wait for it, too
+        """Send a snapshot without its end. Returns the serial that each zone has in it."""
+        snapshot = await asyncio.shield(self._snapshot)  # other tasks wait for it, too
         if self._keys.keys:
             peer.send(self._keys)
         if self._vouched_until is not None:

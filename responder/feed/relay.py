@@ -1,12 +1,25 @@
 """
-What a nameserver holds of the packets that the control process is to answer: who waits for which reply.
+The packets that a nameserver has passed on to the control process: who waits for which reply.
 
-It is here that strangers are kept from the control process, which has better things to do than to look at signatures
-that do not hold: so many packets at once, so many in a second, so many of one network. UDP, where anybody can send in
-anybody's name, is counted apart from TCP. There, networks whose packets came to nothing share a third of the places.
+Theory of operation
+-------------------
+Updates and signed messages need a key, and only the control process has keys. So the nameserver passes such a packet
+on, with a number, and keeps it until the reply with that number comes:
 
-No key is here, so no reply that is made here is signed, and a client that signs has no reason to believe it. So packets
-wait for a control process that is away, and what it did not answer when it died is sent to its successor.
+    client --packet--> pass_on --{"packet": 5, ...}--> control process
+    client <--reply--- settle  <--PacketReply(5, ...)-- control process
+
+*Limits.* To check a signature costs the control process far more than it costs a client to send a forged one. So the
+number of packets is limited here: at once, in a second, and for each client network. UDP and TCP are counted apart,
+because anyone can send UDP packets with a forged address: a flood of those takes no places from clients over TCP. Over
+TCP, networks whose packets keep failing count as suspects and share a third of the places.
+
+*Restarts.* A reply that is made here has no signature, and a client that signs does not accept it. So while there is no
+control process, packets wait for the next one, and it is also sent what the last one did not answer. In this way an
+update may be carried out twice: this is harmless unless another client changed the name in between. A packet is sent
+at most three times, because it may be the reason why the control process dies.
+
+*Deadline.* After 9 seconds, or if there is no room, the client gets SERVFAIL without a signature.
 """
 
 from __future__ import annotations
@@ -23,47 +36,47 @@ from responder.dns.wire import ExtendedError, Rcode, Transport, extended_error, 
 from responder.feed.frames import Packet, render_packet
 
 MAX_WAITING = 64
-"""Packets under way, of each transport. The control process takes all that wait into one transaction."""
+"""Packets under way, for each transport. The control process takes all that wait into one transaction."""
 
 MAX_WAITING_OF_NETWORK = 32
-"""Those of one client network: half, so that nobody has them all to himself."""
+"""Packets under way of one client network: half, so that no client has all the places."""
 
 MAX_PER_SECOND = 300
-"""Packets passed on in a second, of each transport: if all are forged, the control process loses some 5 % of a core."""
+"""Packets passed on in a second, for each transport. Forged ones cost the control process 5 % of a core at most."""
 
 MAX_PER_SECOND_OF_NETWORK = 100
-"""Those of one client network: a large cluster that renews everything at once."""
+"""Packets of one client network in a second: enough for a large cluster that renews everything at once."""
 
 MAX_FAILURES_OF_NETWORK = 20
-"""Packets of one client network that came to nothing in a minute, before it counts as a suspect."""
+"""Packets of one client network that failed in a minute, before the network counts as a suspect."""
 
 MAX_SUSPECTS_PER_SECOND = 100
-"""Packets of all suspects that are passed on in a second; the rest is for others. Suspects alone are hardly refused."""
+"""Packets of all suspects that are passed on in a second. The rest is for other networks."""
 
 FAILURES = {Rcode.FORMERR, Rcode.REFUSED, Rcode.NOTAUTH}
-"""What the control process says to packets that whoever holds a good key and a right clock does not send."""
+"""Rcodes of failures: a client with a valid key and a correct clock does not get them."""
 
 DEADLINE = 9.0
 """
-Seconds until a packet counts as lost: more than a start of the control process takes, and than the 8 s that an update
-may wait for a hanging nameserver and its successor; less than lego's patience of 10 s, and than an idle TCP connection.
+Seconds until a packet counts as lost. A start of the control process takes less, and so do the 8 s that an update may
+wait for a hanging nameserver and its successor. lego waits 10 s, and an idle TCP connection stays open for longer.
 """
 
 MAX_SENDS = 3
-"""Control processes that are sent one packet: should it be what they die of, there is an end to it."""
+"""How often one packet is sent, each time to another control process: it may be the reason why these die."""
 
 _NOT_READY = extended_error(ExtendedError.NOT_READY, "no signature can be checked at the moment: try again")
 
 Deliver = Callable[[bytes], None]
-"""Sends a reply where the packet came from; it may be too late for that."""
+"""Sends a reply to the client that sent the packet. The client may be gone by then."""
 
 
-Answer = Callable[[Packet, Deliver], None]
-"""Answers a packet, now or later. Never raises, never waits."""
+TakePacket = Callable[[Packet, Deliver], None]
+"""Takes a packet, and delivers the reply now or later. Never raises, never waits."""
 
 
 def fail(packet: Packet, deliver: Deliver) -> None:
-    """Answer *packet* with SERVFAIL: nobody is there who could do better."""
+    """Reply to *packet* with SERVFAIL, because no process can check its signature now."""
     deliver(refusal(packet.octets, Rcode.SERVFAIL, _NOT_READY))
 
 
@@ -78,8 +91,8 @@ class Relay:
 
     def pass_on(self, packet: Packet, deliver: Deliver) -> None:
         """
-        Have *packet* answered by the control process, as soon as there is one. *deliver* gets SERVFAIL if there is no
-        answer in time, or no room to wait for one.
+        Have the control process answer *packet*, as soon as there is one. *deliver* gets the reply: a SERVFAIL if there
+        is none in time, or no room to wait for it.
         """
         if not self._lanes[packet.transport].admit(packet.client):
             fail(packet, deliver)
@@ -90,7 +103,7 @@ class Relay:
         self._send(number)
 
     def settle(self, number: int, reply: bytes) -> None:
-        """Deliver the *reply* to the packet of that *number*, unless it counts as lost already."""
+        """Deliver the *reply* to the packet with that *number*, unless the packet counts as lost already."""
         if number in self._waiting:
             waiting = self._release(number)
             if reply[3] & 0xF in FAILURES:
@@ -98,13 +111,13 @@ class Relay:
             waiting.deliver(reply)
 
     def attach(self, writer: asyncio.StreamWriter) -> None:
-        """From now on, *writer* leads to the control process. All that waits is sent, in the order in which it came."""
+        """Use *writer* to send to the control process. Packets that wait are sent now, in their order."""
         self._writer = writer
         for number in [*self._waiting]:
             self._send(number)
 
     def detach(self) -> None:
-        """The control process is away: what it was to answer waits for the next one."""
+        """The control process is gone: packets wait for the next one."""
         self._writer = None
 
     def _send(self, number: int) -> None:
@@ -131,7 +144,7 @@ class Relay:
 
 @dataclass(slots=True)
 class _Waiting:
-    """A packet without an answer so far, and how many times it was sent."""
+    """A packet without a reply so far, and how often it was sent."""
 
     packet: Packet
     deliver: Deliver
@@ -141,7 +154,7 @@ class _Waiting:
 
 @dataclass(slots=True)
 class _Lane:
-    """What is under way of one transport. Where addresses *is_forgeable*, failures would be held against others."""
+    """The packets of one transport. If its addresses can be forged (*is_forgeable*), failures are not counted."""
 
     clock: Callable[[], float]
     is_forgeable: bool
@@ -150,14 +163,14 @@ class _Lane:
     _count: int = 0
     _suspects: int = 0
     _minute: int = 0
-    _failures: Counter[str | bytes] = field(default_factory=Counter)  # a minute's, of no more than were passed on
+    _failures: Counter[str | bytes] = field(default_factory=Counter)  # in this minute; no more than were passed on
     _limit: RateLimit = field(init=False)
 
     def __post_init__(self) -> None:
         self._limit = RateLimit(per_second=MAX_PER_SECOND_OF_NETWORK, slip=0, exempt=(), clock=self.clock)
 
     def admit(self, client: str) -> bool:
-        """Count one more from *client*, if there may be one more."""
+        """Whether another packet of *client* may be passed on. If so, it is counted."""
         network = network_of(client)
         if self.of_network.total() >= MAX_WAITING or self.of_network[network] >= MAX_WAITING_OF_NETWORK:
             return False
@@ -167,19 +180,19 @@ class _Lane:
         return True
 
     def release(self, client: str) -> None:
-        """One of *client* is no longer under way."""
+        """A packet of *client* is no longer under way."""
         network = network_of(client)
         self.of_network[network] -= 1
         if not self.of_network[network]:
             del self.of_network[network]
 
     def note_failure(self, client: str) -> None:
-        """One of *client* came to nothing."""
+        """A packet of *client* failed."""
         if not self.is_forgeable:
             self._failures[network_of(client)] += 1
 
     def _is_busy(self, network: str | bytes) -> bool:
-        """Count one more of this second, if there may be one more."""
+        """Whether the limits of this second are reached. If not, one more packet is counted."""
         self._turn_over()
         is_suspect = self._failures[network] >= MAX_FAILURES_OF_NETWORK
         if self._count >= MAX_PER_SECOND or (is_suspect and self._suspects >= MAX_SUSPECTS_PER_SECOND):

@@ -34,9 +34,9 @@ from responder.feed import (
     Frame,
     Keys,
     Packet,
+    PacketReply,
     Publisher,
     Relay,
-    Reply,
     Sandbox,
     fail,
     follow,
@@ -329,7 +329,7 @@ async def test_faults_in_what_is_not_essential(
 ) -> None:
     """Neither counts that cannot be taken nor a reply that cannot be delivered end the nameserver: changes go on."""
     publisher = await start()
-    publisher.answer_packets(lambda _, deliver: deliver(b"reply"))
+    publisher.take_packets_with(lambda _, deliver: deliver(b"reply"))
     relay, failed = Relay(), list[str]()
 
     def fail(*_: object) -> Any:
@@ -359,7 +359,7 @@ async def test_packets_and_their_replies(start: Start, supervisor: Supervisor) -
     """What a nameserver passes on is answered when there is an answer, and changes do not wait for that."""
     publisher = await start()
     passed_on: list[tuple[Packet, Deliver]] = []
-    publisher.answer_packets(lambda packet, deliver: passed_on.append((packet, deliver)))
+    publisher.take_packets_with(lambda packet, deliver: passed_on.append((packet, deliver)))
     relay, replies = Relay(), list[bytes]()
     async with Follower(supervisor, relay=relay).running() as follower:
         await follower.loaded()
@@ -386,7 +386,7 @@ async def test_replies_that_nobody_reads(start: Start, supervisor: Supervisor) -
         deliver(bytes(50_000))
         answered.append(packet)
 
-    publisher.answer_packets(answer)
+    publisher.take_packets_with(answer)
     peer = await Peer.hello(supervisor)
     await peer.load()
     (ours,) = publisher._peers.values()
@@ -401,7 +401,7 @@ async def test_replies_that_nobody_reads(start: Start, supervisor: Supervisor) -
 async def test_packets_that_nobody_answers(start: Start, supervisor: Supervisor) -> None:
     """Where the control process has no keys, packets get SERVFAIL."""
     publisher = await start()
-    publisher.answer_packets(fail)
+    publisher.take_packets_with(fail)
     relay, replies = Relay(), list[bytes]()
     async with Follower(supervisor, relay=relay).running() as follower:
         await follower.loaded()
@@ -415,7 +415,7 @@ async def test_packets_under_way_when_the_control_process_dies(start: Start, sup
     """They are sent to the next one, and so is what came meanwhile."""
     first = await start()
     taken: list[Packet] = []
-    first.answer_packets(lambda packet, deliver: taken.append(packet))
+    first.take_packets_with(lambda packet, deliver: taken.append(packet))
     relay, replies = Relay(), list[bytes]()
     async with Follower(supervisor, relay=relay).running() as follower:
         await follower.loaded()
@@ -426,7 +426,7 @@ async def test_packets_under_way_when_the_control_process_dies(start: Start, sup
         second = await start()
         await follower.connect()
         await eventually(lambda: second._held, "the second one has them, too, and cannot answer yet")
-        second.answer_packets(lambda packet, deliver: deliver(packet.client.encode()))
+        second.take_packets_with(lambda packet, deliver: deliver(packet.client.encode()))
         await eventually(lambda: len(replies) == 2, "both are answered")
 
     assert [PACKET.client.encode(), b"2001:db8::9"] == replies
@@ -443,7 +443,7 @@ async def test_packets_are_held_within_bounds(
         peer.writer.write(render_packet(number, PACKET))
     await peer.load()
     answered: list[Packet] = []
-    publisher.answer_packets(lambda packet, _: answered.append(packet))
+    publisher.take_packets_with(lambda packet, _: answered.append(packet))
 
     assert [PACKET] * 2 == answered
 
@@ -1019,7 +1019,7 @@ async def test_garbage_instead_of_an_acknowledgement(
 
     await within(publishing)
     assert [peer.pid] == supervisor.killed
-    assert ["nameserver sends what makes no sense; killing it"] == [event["event"] for event in logged]
+    assert ["nameserver sends invalid messages; killing it"] == [event["event"] for event in logged]
     assert [] == caplog.records
 
 
@@ -1054,7 +1054,7 @@ CHANGES = st.builds(
         CHANGES,
         st.just(End()),
         st.builds(Keys, st.lists(st.binary()).map(tuple)),
-        st.builds(Reply, NUMBERS, st.binary()),
+        st.builds(PacketReply, NUMBERS, st.binary()),
     ),
 )
 def test_frames_survive_the_journey(number: int, frame: Frame) -> None:

@@ -193,7 +193,7 @@ async def loading() -> AsyncIterator[Service]:
                 sock.bind((host, 0))
             service.tcp[family].listen()
         publisher = Publisher([static()], service.snapshot, nameservers=1, kill=nobody_is_killed)
-        publisher.answer_packets(lambda packet, deliver: service.passed_on.append((packet, deliver)))
+        publisher.take_packets_with(lambda packet, deliver: service.passed_on.append((packet, deliver)))
         service.start()
         await service.follow(publisher)
         await eventually(lambda: service.loads, "it asks for a snapshot")

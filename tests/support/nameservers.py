@@ -31,7 +31,7 @@ from responder.config.settings import DnsSettings
 from responder.dns.counts import Count, parse_counts
 from responder.dns.wire import Rcode, header_only
 from responder.dns.zone import Change, Static
-from responder.feed.frames import Check, Reply
+from responder.feed.frames import Check, PacketReply
 from responder.names import Name
 from responder.process import lifeline
 from responder.process.lifeline import Message, Word
@@ -214,7 +214,7 @@ class Control:
                 self._counts += parse_counts(message["counts"], {str(static.apex) for static in self._statics})
             if "packet" in message:
                 refusal = header_only(bytes.fromhex(message["octets"]), Rcode.SERVFAIL)
-                self._send(Reply(message["packet"], refusal))
+                self._send(PacketReply(message["packet"], refusal))
             self._heard.notify_all()
 
     def _send(self, frame: feed.Frame) -> int:
