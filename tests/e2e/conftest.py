@@ -20,7 +20,20 @@ from .programs import LOGS
 from .service import ZONE, Responder
 from .unbound import resolving
 
-HOSTNAMES = ("some", "early", "mine", "yours", "raw", "stored", "updated", "hooked", "cluster", "bot")
+HOSTNAMES = (
+    "some",
+    "early",
+    "mine",
+    "yours",
+    "raw",
+    "stored",
+    "updated",
+    "hooked",
+    "cluster",
+    "bot",
+    "uacme",
+    "apache",
+)
 """The hostnames below example.com whose challenge names the parent zone sends to the service."""
 
 _TAIL = 20_000
