@@ -4,12 +4,13 @@ Addresses of clients: how they are parsed, and which of them count as one client
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
 IPV6_CLIENT = 64
 """Bits of an IPv6 address that distinguish clients: one client usually has a whole /64 (RFC 4291, section 2.5.1)."""
 
 Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
 
 
 def parse_address(text: str) -> Address:

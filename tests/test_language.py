@@ -123,7 +123,6 @@ responder/doctor/probe.py
 responder/doctor/questions.py
 responder/doctor/report.py
 responder/doctor/walk.py
-responder/feed/relay.py
 responder/files/atomicfile.py
 responder/files/keyfile.py
 responder/files/namedfile.py

@@ -23,7 +23,7 @@ from cryptography import x509
 
 from responder.certificate.accountkey import Key
 from responder.certificate.faults import describe, explaining, printable
-from responder.certificate.network import Network
+from responder.certificate.network import AcmeNetwork
 from responder.certificate.session import Authorization, Order, Session
 from responder.errors import AuthorityUnavailable, CertificateRefused, Invalid
 from responder.files import namedfile
@@ -96,7 +96,7 @@ class Authority:
         """Raises `Invalid` for a *ca_file* that is none."""
         self._url = url
         self._key = key
-        self._network = Network(key, ca_file)
+        self._network = AcmeNetwork(key, ca_file)
         self._session: Session | None = None
 
     async def log_in(self, *, contact: str = "", binding: Binding | None = None) -> Account:

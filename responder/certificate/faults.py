@@ -12,7 +12,7 @@ from acme import errors, messages
 from josepy.errors import DeserializationError
 from urllib3.exceptions import HTTPError
 
-from responder.certificate.network import Network
+from responder.certificate.network import AcmeNetwork
 from responder.errors import AuthorityUnavailable, CertificateRefused
 from responder.tls import distrust
 
@@ -24,7 +24,7 @@ PASSING = {"badNonce", "serverInternal"}
 
 
 @contextmanager
-def explaining(authority: str, network: Network) -> Iterator[None]:
+def explaining(authority: str, network: AcmeNetwork) -> Iterator[None]:
     """
     Turn what the libraries raise into `CertificateRefused` and `AuthorityUnavailable`.
 

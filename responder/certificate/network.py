@@ -43,7 +43,7 @@ NONCE_ATTEMPTS = 5
 """Times that a request is sent if its nonce is refused (RFC 8555, section 6.5); CAs forget nonces when they restart."""
 
 
-class Network(ClientNetwork):
+class AcmeNetwork(ClientNetwork):
     """
     A session of signed requests. *retry_after* is what the last reply said, in seconds, if it did.
 

@@ -16,16 +16,16 @@ from acme.client import ClientV2
 from josepy.json_util import field
 
 from responder.certificate.faults import printable
-from responder.certificate.network import Network
+from responder.certificate.network import AcmeNetwork
 
 
 class Session(ClientV2):
     """One account's session. Raises what the libraries raise."""
 
-    net: Network
+    net: AcmeNetwork
 
     @classmethod
-    def open(cls, url: str, network: Network) -> Self:
+    def open(cls, url: str, network: AcmeNetwork) -> Self:
         """Fetch the directory at *url*."""
         directory = cls.get_directory(url, network)
         for resource in ("newNonce", "newAccount", "newOrder"):

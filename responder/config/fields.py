@@ -17,12 +17,12 @@ from urllib.parse import urlsplit
 import limits
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator
 
+from responder.addresses import Address as Address
+from responder.addresses import Network
 from responder.dns.zonetext import rname
 from responder.errors import Invalid
 from responder.names import Name
 from responder.tokens.network import parse_network
-
-Address = IPv4Address | IPv6Address
 
 SQLITE_URL = "sqlite+aiosqlite:////var/lib/responder/responder.db"
 POSTGRESQL_URL = "postgresql+asyncpg://USER:PASSWORD@HOST/DATABASE"
@@ -128,7 +128,7 @@ def _parse_address(text: str) -> Address:
     return address
 
 
-def _parse_network(text: str) -> IPv4Network | IPv6Network:
+def _parse_network(text: str) -> Network:
     try:
         return parse_network(text)
     except ValueError:
@@ -223,7 +223,7 @@ Apex = Annotated[Name, read_by(_parse_apex, Name), AsText]
 _MaybeText = PlainSerializer(lambda name: str(name or ""))
 HostField = Annotated[Name | None, read_by(_parse_host, Name, type(None)), _MaybeText]
 AddressField = Annotated[Address, read_by(_parse_address, IPv4Address, IPv6Address), AsText]
-NetworkField = Annotated[IPv4Network | IPv6Network, read_by(_parse_network, IPv4Network, IPv6Network), AsText]
+NetworkField = Annotated[Network, read_by(_parse_network, IPv4Network, IPv6Network), AsText]
 Identifier = Annotated[str, read_by(_parse_identifier)]
 HeaderField = Annotated[str, read_by(_parse_header)]
 Hostmaster = Annotated[str, read_by(_parse_hostmaster)]

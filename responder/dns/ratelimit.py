@@ -11,12 +11,12 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Iterable
 from enum import Enum
-from ipaddress import IPv4Network, IPv6Network, ip_address
+from ipaddress import ip_address
+
+from responder.addresses import Network
 
 MAX_NETWORKS = 100_000
 """Networks counted in one second. A flood from more of them hits none of them hard, and is let through."""
-
-Network = IPv4Network | IPv6Network
 
 
 class Verdict(Enum):

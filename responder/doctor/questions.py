@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import ip_address
 from typing import TypeVar
 
 import dns.asyncbackend
@@ -31,10 +31,10 @@ from dns.rdtypes.ANY.CNAME import CNAME
 from dns.rdtypes.ANY.TXT import TXT
 from dns.rrset import RRset
 
+from responder.addresses import Address as Address
 from responder.dns.wire import Transport
 from responder.names import Name
 
-Address = IPv4Address | IPv6Address
 T = TypeVar("T")
 Rdata = TypeVar("Rdata", bound=dns.rdata.Rdata)
 

@@ -91,8 +91,8 @@ class Relay:
 
     def pass_on(self, packet: Packet, deliver: Deliver) -> None:
         """
-        Have the control process answer *packet*, as soon as there is one. *deliver* gets the reply: a SERVFAIL if there
-        is none in time, or no room to wait for it.
+        Have the control process answer *packet*, as soon as there is one. *deliver* gets the reply, or SERVFAIL if
+        none comes in time, or if there is no room to wait for one.
         """
         if not self._lanes[packet.transport].admit(packet.client):
             fail(packet, deliver)

@@ -23,14 +23,15 @@ _IP_MTU_DISCOVER, _IPV6_MTU_DISCOVER, _PMTUDISC_OMIT = 10, 23, 5
 _IP_FREEBIND = 15
 """Bind to an address that no interface has yet (ip(7)); for IPv6, too."""
 
-Address = tuple[str, int]
+SocketAddress = tuple[str, int]
+"""Host and port."""
 Sockets = dict[str, list[socket.socket]]
 
 
 def bind_all(
-    dns: Sequence[Address],
-    api: Sequence[Address],
-    admin: Sequence[Address],
+    dns: Sequence[SocketAddress],
+    api: Sequence[SocketAddress],
+    admin: Sequence[SocketAddress],
     *,
     processes: int,
     free: Collection[str] = (),
@@ -47,7 +48,7 @@ def bind_all(
     faults: list[str] = []
     inherited = systemd.inherited_sockets()
 
-    def bind(purpose: str, kind: socket.SocketKind, address: Address, *, shared: bool = False) -> None:
+    def bind(purpose: str, kind: socket.SocketKind, address: SocketAddress, *, shared: bool = False) -> None:
         host, port = address  # a list, where it was read from JSON
         section = "dns" if purpose in ("udp", "tcp") else purpose
         if (there := inherited.get((kind, (host, port)))) is not None:
@@ -85,7 +86,7 @@ def is_here(host: str) -> bool:
     return True
 
 
-def _bind(kind: socket.SocketKind, address: Address, *, shared: bool, free: bool) -> socket.socket:
+def _bind(kind: socket.SocketKind, address: SocketAddress, *, shared: bool, free: bool) -> socket.socket:
     family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
     sock = socket.socket(family, kind)
     try:

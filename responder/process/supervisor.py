@@ -26,7 +26,7 @@ from responder.logs import REMINDER, Seldom
 from responder.process import systemd
 from responder.process.children import Child, introduce
 from responder.process.lifeline import Message, Word
-from responder.process.listeners import Address, Sockets, bind_all, close_all
+from responder.process.listeners import SocketAddress, Sockets, bind_all, close_all
 from responder.process.prctl import hide_memory, pass_on_no_capabilities, set_name
 from responder.process.scheduling import pass_on_realtime
 from responder.process.users import User, for_nameservers
@@ -57,9 +57,9 @@ class Plan:
     configuration is not the one that these settings are from.
     """
 
-    dns: list[Address]
-    api: list[Address]
-    admin: list[Address]
+    dns: list[SocketAddress]
+    api: list[SocketAddress]
+    admin: list[SocketAddress]
     processes: int
     spares: int
     settings: dict[str, Any]

@@ -9,10 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 
+from responder.addresses import Network as Network
 from responder.addresses import parse_address
-
-Network = IPv4Network | IPv6Network
-
 
 _MAPPED = IPv6Network("::ffff:0:0/96")
 """IPv4 addresses, as they are written in IPv6 (RFC 4291, section 2.5.5.2)."""
