@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from responder import logs, metrics
-from responder.api import Away, Health, Places, Runner, build_admin, build_api, build_runner
+from responder.api import Away, Health, Probed, Runner, build_admin, build_api, build_runner
 from responder.api.tls import ServerTls
 from responder.certificate.files import Files
 from responder.challenges import Challenges
@@ -356,7 +356,7 @@ def _admin(
     settings: Settings, store: Health, lag: Callable[[], tuple[int, int]], conditions: Mapping[str, Callable[[], str]]
 ) -> Runner:
     scheme = "http" if settings.api.tls == "off" else "https"
-    places = Places(
+    places = Probed(
         lambda: [(place.host, place.port) for place in _here(settings.dns)],
         lambda: [f"{scheme}://{place}" for place in _here(settings.api)],
     )

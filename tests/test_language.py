@@ -70,15 +70,6 @@ docs/performance.md
 docs/update.md
 migrations/versions/0003_secrets.py
 pyproject.toml
-responder/api/__init__.py
-responder/api/acmedns.py
-responder/api/application.py
-responder/api/authentication.py
-responder/api/bodies.py
-responder/api/health.py
-responder/api/openapi.json
-responder/api/problems.py
-responder/api/tls.py
 responder/certificate/accountkey.py
 responder/certificate/authority.py
 responder/certificate/faults.py

@@ -1,9 +1,10 @@
 """
-The API of acme-dns, as its clients know it: `/update`, `/register`, `/health`. Statuses and bodies are acme-dns's own.
+The API of acme-dns: `/update`, `/register` and `/health`, with the same statuses and bodies as acme-dns.
 
-Its clients send any Content-Type, member names in any case, and `null` for nothing; some read answers with `sed`. So
-bodies in and out are read and written here and not in `bodies` and `problems`. An account is a token: user name and
-password are its id and secret, `subdomain` is a challenge name of one of its grants, below the apex of its zone.
+Clients of acme-dns send any Content-Type, member names in any letter case, and `null` for an empty body; some read
+responses with `sed`. So this module reads and writes its own bodies, and does not use `bodies` and `problems`. An
+account is a token: the user name is the id of the token, the password its secret, and `subdomain` a challenge name of
+one of its grants, relative to the apex of its zone.
 """
 
 from __future__ import annotations
@@ -48,15 +49,15 @@ from responder.tokens.secret import digest, mint_secret
 from responder.tokens.token import Grant, Token
 from responder.tokens.values import is_digest
 
-MAX_NETWORKS = 50
-"""Networks of one account."""
+MAX_ACCOUNT_NETWORKS = 50
+"""Networks that an account may be limited to."""
 
 ACME_DNS_PATHS = {"update", "register", "health"}
 """The paths of acme-dns, without the one or two slashes in front."""
 
 
 class Fault(Exception):
-    """An answer other than success, in acme-dns's words."""
+    """An error response as acme-dns sends it."""
 
     def __init__(self, status: int, error: str, *, kind: str | None = None, retry_after: str | None = None) -> None:
         super().__init__(error)
@@ -86,7 +87,7 @@ async def respond_as_acme_dns(request: web.Request, handler: Handler) -> web.Str
 
 
 def _translate(error: InvalidRequest | Refused | Unavailable) -> Fault:
-    """Those that acme-dns has no word for are 429, 503 and our own text."""
+    """The error of acme-dns for *error*. acme-dns has none for 429, 503 and pinned tokens: these texts are our own."""
     _, kind = by_ancestry(error, STATUSES)
     match error:
         case InvalidRequest():
@@ -97,13 +98,13 @@ def _translate(error: InvalidRequest | Refused | Unavailable) -> Fault:
             return Fault(403, str(error), kind=kind)
         case Refused():
             return Fault(401, "forbidden", kind=kind)
-        case Unavailable():  # acme-dns says 401, upon which people register everything anew
+        case Unavailable():  # acme-dns sends 401, and users then register all their accounts again
             log_unavailable(error)
             return Fault(503, "db_error", kind=kind, retry_after=RETRY_AFTER)
 
 
 class AcmeDns:
-    """The handlers. New accounts come into the zone of *apex*."""
+    """The handlers of acme-dns's routes. New accounts are made in the zone of *apex*."""
 
     def __init__(
         self,
@@ -123,7 +124,7 @@ class AcmeDns:
         self._registration = registration
 
     def add_routes(self, router: web.UrlDispatcher) -> None:
-        """Also with a second slash in front, which many clients send if their base URL ends with one."""
+        """Add the routes, also with two slashes: many clients send two if their base URL ends with a slash."""
         for slash in SLASHES:
             router.add_post(f"{slash}update", self.update)
             router.add_get(f"{slash}health", self.health)
@@ -131,7 +132,7 @@ class AcmeDns:
                 router.add_post(f"{slash}register", self.register)
 
     async def update(self, request: web.Request) -> web.Response:
-        """Present a value. There is no cleanup in this API, so a name that is full loses its oldest value."""
+        """Present a value. This API has no cleanup, so a full name loses its oldest value."""
         token = await self._authenticator.admit(request, AuditAction.PRESENT)
         body = _parse(await read_octets(request))
         try:
@@ -147,7 +148,7 @@ class AcmeDns:
         return _json({"txt": value})
 
     async def register(self, request: web.Request) -> web.Response:
-        """Hand out an account for a name that says nothing, to whoever may have one."""
+        """Make an account with a random name, if the client's address may register one."""
         client = request.remote or ""
         allowed = self._registration.allow_from
         if allowed and not is_within(client, allowed):
@@ -179,21 +180,21 @@ class AcmeDns:
         )
 
     async def health(self, _: web.Request) -> web.Response:
-        """That somebody answers; `/readyz` on the admin listener tells more."""
+        """Report that the API is running; `/readyz` on the admin listener reports more."""
         return web.Response(content_type="application/json")
 
     def _grant(self, token: Token, subdomain: object) -> Grant:
         """
-        The grant that *subdomain* means: a challenge name, whole or without the apex of its zone.
+        The grant for *subdomain*, which is a challenge name, either whole or without the apex of its zone.
 
-        Raises `NotCovered`, also for what is no name, and for what could mean two names.
+        Raises `NotCovered`, also if *subdomain* is not a name or if it matches two grants.
         """
         if not isinstance(subdomain, str):
             raise NotCovered("the body has no subdomain")
         candidates = [f"{subdomain}.{apex}" for apex in {grant.apex for grant in token.grants}] + [subdomain]
         found = {grant.challenge_name: grant for text in candidates if (grant := _covering(token, text)) is not None}
         if len(found) != 1:
-            raise NotCovered(f"this token has no grant, or several, for the subdomain {subdomain[:253]!r}")
+            raise NotCovered(f"this token has no grant, or more than one, for the subdomain {subdomain[:253]!r}")
         return next(iter(found.values()))
 
 
@@ -207,9 +208,9 @@ def _covering(token: Token, text: str) -> Grant | None:
 
 def _parse(octets: bytes) -> dict[str, Any]:
     """
-    The members of a JSON object, their names in lower case (goacmedns up to 0.1.1 sends `SubDomain` and `Txt`).
+    The members of a JSON object, with names in lower case (goacmedns up to 0.1.1 sends `SubDomain` and `Txt`).
 
-    Nothing at all and `null` are an object without members (goacmedns 0.2.0). Raises `InvalidRequest`.
+    An empty body and `null` count as an empty object (goacmedns 0.2.0). Raises `InvalidRequest`.
     """
     if not octets.strip():
         return {}
@@ -221,19 +222,19 @@ def _parse(octets: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError, AttributeError):
         raise InvalidRequest(["the body is not a JSON object"]) from None
     if len(members) < len(data):
-        raise InvalidRequest(["a member occurs twice, in different case"])
+        raise InvalidRequest(["a member occurs twice, in different letter case"])
     return members
 
 
 def _networks(listed: object) -> list[tuple[Network, str]]:
     """
-    What `allowfrom` lists, as networks and as it was written.
+    The networks in `allowfrom`, each with the text that was sent.
 
-    As in acme-dns, brackets do no harm, nor do bits beyond the prefix; an address without a prefix is a fault.
+    As in acme-dns, brackets and bits beyond the prefix are accepted; an address without a prefix is rejected.
     """
     if listed is None:
         return []
-    if not isinstance(listed, list) or len(listed) > MAX_NETWORKS:
+    if not isinstance(listed, list) or len(listed) > MAX_ACCOUNT_NETWORKS:
         raise Fault(400, "invalid_allowfrom_cidr")
     return [(_network(text), text) for text in listed]
 
@@ -248,5 +249,5 @@ def _network(text: object) -> Network:
 
 
 def _json(data: dict[str, Any], status: int = 200) -> web.Response:
-    """One line without an end, as acme-dns writes it."""
+    """A response with *data* as one line of JSON without a newline at its end, as acme-dns writes it."""
     return web.json_response(data, status=status)

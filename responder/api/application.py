@@ -1,4 +1,4 @@
-"""The application on the API listener: the routes that are our own, and how they are put together."""
+"""The application on the API listener: our own routes, and how all routes are put together."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from aiohttp.typedefs import Handler, Middleware
 from responder.api.acmedns import AcmeDns, respond_as_acme_dns
 from responder.api.authentication import Authenticator
 from responder.api.bodies import Body, read_body
-from responder.api.clients import believe
+from responder.api.clients import trust_proxies
 from responder.api.problems import (
     FALLBACK,
     ROUTES_HINT,
@@ -22,7 +22,7 @@ from responder.api.problems import (
     note_hostname,
     respond_with_problems,
 )
-from responder.api.tls import stay_on_https
+from responder.api.tls import require_https
 from responder.challenges import Challenges
 from responder.config import ApiSettings
 from responder.connections import Runner
@@ -34,14 +34,14 @@ from responder.tokens.serving import Serving
 from responder.tokens.token import Grant, Token, describe
 
 MAX_BODY = 16 << 10
-"""Octets of a request body. The largest honest one is well below 1 KiB."""
+"""Octets of a request body. A legitimate body is far smaller than 1 KiB."""
 
 KEEPALIVE = 60.0
-"""Seconds that a connection may stay without another request."""
+"""Seconds that a connection may stay open without another request."""
 
 
 class Routes:
-    """The handlers of the routes that are our own."""
+    """The handlers of our own routes."""
 
     def __init__(
         self,
@@ -85,7 +85,7 @@ class Routes:
         return json_response(describe(token, self._serving) | {"values": values})
 
     async def _permit(self, request: web.Request, action: AuditAction) -> tuple[Token, Grant, Body]:
-        """Who wants what, and the grant that lets them. What a known token is refused is put on record."""
+        """The token, its grant and the body of the request. A refusal of a known token is written to the audit."""
         token = await self._authenticator.admit(request, action)
         body = await read_body(request, max_lifetime=self._max_lifetime)
         try:
@@ -105,14 +105,14 @@ def build_api(
     serving: Serving,
     max_lifetime: timedelta,
 ) -> web.Application:
-    """The application on the API listener, where *serving* is served; new accounts come into the zone of *apex*."""
+    """The application on the API listener, for the zones of *serving*; new accounts are made in the zone of *apex*."""
     authenticator = Authenticator(store, challenges, limits)
     routes = Routes(store, challenges, authenticator, serving=serving, max_lifetime=max_lifetime)
     acme_dns = AcmeDns(store, challenges, authenticator, limits, apex=apex, registration=settings.registration)
     app = web.Application(
         client_max_size=MAX_BODY,
         middlewares=[
-            believe(settings.trusted_proxies, settings.forwarded_header),
+            trust_proxies(settings.trusted_proxies, settings.forwarded_header),
             respond_with_problems,
             respond_as_acme_dns,
             _count_with(limits),
@@ -126,7 +126,7 @@ def build_api(
     acme_dns.add_routes(app.router)
     app.router.add_get("/openapi.json", _describe(app.router, max_lifetime))
     if settings.hsts:
-        app.on_response_prepare.append(stay_on_https(settings.hsts))
+        app.on_response_prepare.append(require_https(settings.hsts))
     return app
 
 
@@ -141,21 +141,21 @@ def _count_with(limits: Limits) -> Middleware:
 
 def build_runner(app: web.Application, *, name: str, drain: float) -> Runner:
     """
-    What runs *app* on its listeners, which the metrics call *name*.
+    A runner that serves *app* on its listeners, which the metrics call *name*.
 
-    When it is stopped, requests under way get *drain* seconds to finish.
+    When the runner is stopped, requests in progress get *drain* seconds to finish.
     """
     return Runner(app, FALLBACK, name=name, keepalive=KEEPALIVE, drain=drain)
 
 
 def _describe(router: web.UrlDispatcher, max_lifetime: timedelta) -> Callable[[web.Request], Awaitable[web.Response]]:
-    """Serves the description of the routes that are there, with the limits that are set."""
+    """A handler that serves the OpenAPI description of the routes of *router*, with the configured limits."""
     description = json.loads(Path(__file__).with_name("openapi.json").read_bytes())
     there = {"/openapi.json", *(resource.canonical for resource in router.resources())}
     description["paths"] = {path: routes for path, routes in description["paths"].items() if path in there}
     description["components"]["schemas"]["Lifetime"]["maximum"] = int(max_lifetime.total_seconds())
 
-    rendered = json.dumps(description).encode() + b"\n"  # once: asking for it costs nothing else
+    rendered = json.dumps(description).encode() + b"\n"  # once, so that a request is cheap
 
     async def openapi(_: web.Request) -> web.Response:
         return web.Response(body=rendered, content_type="application/json")

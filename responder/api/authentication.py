@@ -1,7 +1,7 @@
 """
-Who is asking: finds the token that a request presents, and makes sure that it may be used now, from there, so often.
+Authentication: finds the token of a request, and checks its expiry, the network of the client, and the rate limits.
 
-What a token may *do* is not asked here.
+This module does not check what a token may *do*.
 """
 
 from __future__ import annotations
@@ -28,25 +28,25 @@ from responder.tokens.secret import Digest, digest
 from responder.tokens.token import Token
 
 TOKEN_MEMORY = 0.9
-"""Seconds that a token is remembered: what it is granted in addition, or a new token, is noticed within them."""
+"""Seconds that a token is remembered. A new token or a new grant is noticed within this time."""
 
 TOKEN_FRESH = 0.4
-"""Seconds after which a token that is used is looked up again, while the one remembered still serves."""
+"""Seconds after which a token in use is looked up again. The remembered token is used until the look-up is done."""
 
 MAX_REMEMBERED_TOKENS = 10_000
 
-_UNKNOWN = "this token is not known here: check that it was copied whole, with its rsp_ prefix"
+_UNKNOWN = "this token is unknown: check that all of it was copied, with its rsp_ prefix"
 
 MAX_HASHED = 72
-"""Octets that bcrypt looks at; more are a fault for the library."""
+"""Octets of a password that bcrypt uses; the library raises an exception for a longer one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
     """
-    What a request presents: a secret, and perhaps the id of the token that it is the secret of.
+    What a request presents: a secret, and perhaps the id of its token.
 
-    *is_claim* if the id must be the right one; the user name of Basic may be anything, even another token's id.
+    *is_claim* is true if the id must be correct. The user name of Basic may be any text, even another token's id.
     """
 
     secret: str
@@ -56,9 +56,9 @@ class Credentials:
 
 class Authenticator:
     """
-    Finds the token that a request presents.
+    Finds the token of a request.
 
-    It remembers it for a moment and shares one look-up among all who wait for it, so that a burst costs one.
+    It remembers the token for a moment, and requests that wait for the same token share one look-up.
     """
 
     def __init__(
@@ -70,11 +70,11 @@ class Authenticator:
         self._clock = clock
         self._remembered: OrderedDict[Digest, tuple[float, Token | None]] = OrderedDict()
         self._looking: dict[Digest, asyncio.Task[Token | None]] = {}
-        self._taking = asyncio.Lock()  # one after the other, so that hashing never takes more than one core
+        self._taking = asyncio.Lock()  # hashing takes at most one core
 
     async def admit(self, request: web.Request, action: AuditAction) -> Token:
         """
-        The token that may be used for *action*; what a known token is refused is put on record.
+        The token of the request. A refusal of a known token is written to the audit as a refusal of *action*.
 
         Raises `Unauthenticated`, `WrongNetwork`, `TooManyRequests`, `StoreUnavailable`.
         """
@@ -91,11 +91,11 @@ class Authenticator:
 
     async def find(self, request: web.Request, *, from_memory: bool) -> Token:
         """
-        The token in any state. Raises `Unauthenticated`, `TooManyRequests`, `StoreUnavailable`.
+        The token, even if it is expired or revoked. Raises `Unauthenticated`, `TooManyRequests`, `StoreUnavailable`.
 
-        *from_memory* is for changes: their transaction sees whether the token was revoked or replaced meanwhile.
-        Only what is not known is limited by address, after the look-up: many clients may share the address, and those
-        with a good token must not wait for what the others get wrong.
+        *from_memory* is for changes: their transaction checks whether the token was revoked or replaced since.
+        Only unknown tokens count against the limit of an address, after the look-up: many clients may share the
+        address, and those with a valid token must not be limited because of the failures of others.
         """
         client = request.remote or ""
         credentials = presented(request)
@@ -123,7 +123,7 @@ class Authenticator:
         if age < TOKEN_MEMORY:
             looking.add_done_callback(_forgive)
             return token
-        return await asyncio.shield(looking)  # others may wait for it when this client has gone
+        return await asyncio.shield(looking)  # other requests may wait for it after this client has disconnected
 
     async def _look_up(self, key: Digest) -> Token | None:
         started = self._clock()
@@ -139,21 +139,22 @@ class Authenticator:
 
     async def _take_over(self, credentials: Credentials, key: Digest, client: str) -> Token | None:
         """
-        The token of an imported account whose password is shown for the first time.
+        The token of an imported account whose password is presented for the first time.
 
-        Its bcrypt hash is compared this once, and replaced by our own digest, which cannot be used to keep us busy.
+        The bcrypt hash of the account is checked once, and then replaced by our own digest. A digest is cheap, so that
+        no client can overload the service with it.
         """
         secret = credentials.secret.encode("utf-8", "surrogatepass")
         if credentials.token_id is None or len(secret) > MAX_HASHED:
             return None
-        if b"\0" in secret:  # bcrypt repeats a password with a zero octet behind it: pw and pw\0pw have one hash
+        if b"\0" in secret:  # bcrypt repeats the password and a zero octet: pw and pw\0pw have the same hash
             return None
         hashed = await self._store.find_bcrypt(credentials.token_id)
-        if hashed is None:  # there never was one, or another request with this password has just replaced it
+        if hashed is None:  # there is no such account, or another request with this password just replaced its hash
             return await self._store.find_token(key)
         async with self._taking:
             _, token = self._remembered.get(key, (0.0, None))
-            if token is not None:  # another request with it came first
+            if token is not None:  # another request with this password was first
                 return token
             self._limits.count_guess(client, credentials.token_id)
             if not await asyncio.to_thread(bcrypt.checkpw, secret, hashed):
@@ -164,9 +165,9 @@ class Authenticator:
 
 def presented(request: web.Request) -> Credentials:
     """
-    What the request's headers present: acme-dns's X-Api-User and X-Api-Key, Bearer, or the password of Basic.
+    The credentials in the headers of a request: acme-dns's X-Api-User and X-Api-Key, Bearer, or the password of Basic.
 
-    Beside acme-dns's two, Authorization is meant for a proxy in front. Raises `Unauthenticated`.
+    If acme-dns's two headers are there, Authorization is ignored: it is for a proxy. Raises `Unauthenticated`.
     """
     key, user = request.headers.get("X-Api-Key"), request.headers.get("X-Api-User")
     if key and user is not None:
@@ -180,7 +181,9 @@ def presented(request: web.Request) -> Credentials:
         return _basic(credentials)
     if key:
         return Credentials(key)
-    raise Unauthenticated("no token: send it as Authorization: Bearer rsp_..., or as the password of Basic")
+    raise Unauthenticated(
+        "the request has no token: send it as Authorization: Bearer rsp_..., or as the password of Basic authentication"
+    )
 
 
 def _basic(credentials: str) -> Credentials:
@@ -199,6 +202,6 @@ def _token_id(user: str) -> UUID | None:
 
 
 def _forgive(look_up: asyncio.Task[Token | None]) -> None:
-    """A look-up ahead of time may fail: the next one, which somebody waits for, tells."""
+    """Ignore the error of a look-up that no request waits for: the next look-up reports it."""
     if not look_up.cancelled():
         look_up.exception()

@@ -1,7 +1,7 @@
 """
-What clients send to present and cleanup: lego's httpreq, in both of its modes. Bytes in, domain types out.
+The request bodies of present and cleanup, in both modes of lego's httpreq. Octets go in, typed values come out.
 
-Whatever is wrong with a body is found and reported at once; whether its sender may do it is not asked here.
+All faults of a body are reported together. This module does not check whether the sender may do what it requests.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from responder.names import Name
 from responder.tokens.hostname import CHALLENGE_LABEL, parse_hostname
 from responder.tokens.values import challenge_value, parse_value
 
-DEADLINE = 10.0
+BODY_DEADLINE = 10.0
 """Seconds for a request body to arrive."""
 
 
 class _Body(BaseModel):
-    """What both modes have in common. Its context has the longest lifetime that may be asked for, in seconds."""
+    """The members of both modes. The validation context is the longest lifetime that is allowed, in seconds."""
 
     model_config = ConfigDict(strict=True)
 
@@ -34,7 +34,7 @@ class _Body(BaseModel):
     @field_validator("asked_lifetime", mode="before")
     @classmethod
     def _read_integer(cls, lifetime: object) -> object:
-        """A number without a fraction is an integer, however it is written (JSON Schema, section 6.1.1 of its core)."""
+        """A number without a fraction counts as an integer, even if it is written as 60.0 (as in JSON Schema)."""
         return int(lifetime) if isinstance(lifetime, float) and lifetime.is_integer() else lifetime
 
     @field_validator("asked_lifetime")
@@ -42,7 +42,7 @@ class _Body(BaseModel):
     def _check_lifetime(cls, lifetime: int | None, info: ValidationInfo) -> int | None:
         longest: Any = info.context
         if lifetime is not None and not 1 <= lifetime <= longest:
-            raise ValueError(f"a number of seconds from 1 to {longest} is expected")
+            raise ValueError(f"expected a number of seconds from 1 to {longest}")
         return lifetime
 
     @property
@@ -51,13 +51,13 @@ class _Body(BaseModel):
 
 
 def _read_by(parse: Callable[[str], object]) -> PlainValidator:
-    """Reads text by *parse*, whose `Invalid` says what is wrong with it."""
+    """A validator that parses text with *parse* and reports the text of its `Invalid`."""
 
     def validate(value: object) -> object:
         if not isinstance(value, str):
-            raise ValueError("text is expected")
+            raise ValueError("expected text")
         try:
-            value.encode()  # JSON can spell half a surrogate pair, which is no text
+            value.encode()  # JSON can hold half of a surrogate pair, which is not valid Unicode
             return parse(value)
         except UnicodeEncodeError:
             raise ValueError("the text is not valid Unicode") from None
@@ -74,13 +74,13 @@ def _parse_key_authorization(text: str) -> str:
 
 
 def _check_name(text: str) -> str:
-    """A domain name, as it was sent: clients compare it with the one in the response."""
+    """Check a domain name and return it unchanged: clients compare it with the name in the response."""
     Name.parse(text)
     return text
 
 
 class DefaultBody(_Body):
-    """The body of present and cleanup as lego's httpreq sends it by default: a name, and the value for it."""
+    """The body of present and cleanup in the default mode of lego's httpreq: a name and a value."""
 
     fqdn: Annotated[str, _read_by(_check_name)]
     value: Annotated[str, _read_by(parse_value)]
@@ -93,9 +93,9 @@ class DefaultBody(_Body):
 
 class RawBody(_Body):
     """
-    The body as lego's httpreq sends it in RAW mode: the hostname, and ACME's own token and key authorization.
+    The body in the RAW mode of lego's httpreq: the hostname, and ACME's own token and key authorization.
 
-    The value is the digest of the latter (RFC 8555, section 8.4).
+    The value is the digest of the key authorization (RFC 8555, section 8.4).
     """
 
     hostname: Annotated[Name, _read_by(parse_hostname)] = Field(alias="domain")
@@ -122,11 +122,11 @@ _MEMBERS = {
     for body in (DefaultBody, RawBody)
     for name, field in body.model_fields.items()
 }
-"""The names of all members as they are documented, by their lower-case form."""
+"""The names of all members as documented, by the same names in lower case."""
 
 
 async def read_body(request: web.Request, *, max_lifetime: timedelta) -> Body:
-    """Raises `InvalidRequest` with everything that is wrong, and as `read_octets` does."""
+    """Read and check a body. Raises `InvalidRequest` with all faults, and what `read_octets` raises."""
     octets = await read_octets(request)
     try:
         return _parse(octets, longest=int(max_lifetime.total_seconds()))
@@ -135,16 +135,16 @@ async def read_body(request: web.Request, *, max_lifetime: timedelta) -> Body:
 
 
 async def read_octets(request: web.Request) -> bytes:
-    """The body as it came. Raises `InvalidRequest`, `web.HTTPException` if it is too large, too slow or compressed."""
+    """The octets of a body. Raises `InvalidRequest`, or `web.HTTPException` if it is too large, slow or compressed."""
     if {coding.lower() for coding in request.headers.getall(hdrs.CONTENT_ENCODING, ())} - {"identity"}:
         raise web.HTTPUnsupportedMediaType
     try:
-        async with asyncio.timeout(DEADLINE):
+        async with asyncio.timeout(BODY_DEADLINE):
             return await request.read()
     except TimeoutError:
         raise web.HTTPRequestTimeout from None
     except (web.RequestPayloadError, ConnectionError):
-        raise InvalidRequest(["the body is not what its headers announce: it is broken, or ends early"]) from None
+        raise InvalidRequest(["the body does not match its headers: it is malformed or too short"]) from None
 
 
 def _parse(octets: bytes, *, longest: int) -> Body:
@@ -154,18 +154,21 @@ def _parse(octets: bytes, *, longest: int) -> Body:
         raise InvalidRequest(['the body is not JSON: send {"fqdn": "...", "value": "..."}']) from None
     if not isinstance(data, dict):
         raise InvalidRequest(['the body is not a JSON object: send {"fqdn": "...", "value": "..."}'])
-    if "keyAuth" in data and data.keys() & {"fqdn", "value"}:  # no client sends both, and which one counts is a guess
+    if "keyAuth" in data and data.keys() & {
+        "fqdn",
+        "value",
+    }:  # no client sends both; which one counts is unclear
         raise InvalidRequest(
-            ['the body is of two modes: send "fqdn" and "value", or "domain", "token" and "keyAuth", but not both']
+            ['the body mixes two modes: send "fqdn" and "value", or "domain", "token" and "keyAuth", but not both']
         )
     return (RawBody if "keyAuth" in data else DefaultBody).model_validate(data, context=longest)
 
 
 def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """
-    An object whose keys may be in any letter case, as for Go's servers: libdns's acmeproxy sends `FQDN` and `Value`.
+    An object whose keys may be in any letter case, as servers in Go accept them: libdns's acmeproxy sends `FQDN`.
 
-    Every reader takes another one of two equal keys (RFC 8259, section 4): whoever wrote this meant neither.
+    A key that occurs twice is rejected: parsers of JSON differ in which of the two they use (RFC 8259, section 4).
     """
     data = {_MEMBERS.get(key.lower(), key): value for key, value in pairs}
     if len(data) < len(pairs):
@@ -174,7 +177,7 @@ def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _refuse(constant: str) -> None:
-    """Python reads NaN and Infinity; JSON has none (RFC 8259, section 6)."""
+    """Reject NaN and Infinity, which Python accepts and JSON does not have (RFC 8259, section 6)."""
     raise ValueError(constant)
 
 

@@ -40,7 +40,7 @@ class _Unreadable(ValueError):
         self.item = item
 
 
-def believe(proxies: Sequence[Network], header: str) -> Middleware:
+def trust_proxies(proxies: Sequence[Network], header: str) -> Middleware:
     """A middleware that gives each request the address of its client as `remote`; *proxies* report it in *header*."""
     seldom = Seldom(REMINDER)
 

@@ -1,4 +1,4 @@
-"""The admin listener: whether the process lives, whether the whole service is ready to do its work, and its metrics."""
+"""The admin listener: whether the process is running, whether the whole service is ready, and its metrics."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ from responder.names import Name
 from responder.store import Statistics
 
 PROBE_DEADLINE = 2.0
-"""Seconds the readiness check gives the nameserver and the store."""
+"""Seconds that the readiness check waits for the nameserver and the store."""
 
 STATISTICS_DEADLINE = 5.0
-"""Seconds the metrics give the store: Prometheus waits for ten."""
+"""Seconds that the metrics wait for the store. Prometheus waits for ten seconds."""
 
 
 class Health(Protocol):
-    """What the admin listener asks of the store."""
+    """What the admin listener needs from the store."""
 
     async def ping(self) -> None:
-        """Raises `StoreUnavailable`."""
+        """Check that the database responds. Raises `StoreUnavailable`."""
 
     async def statistics(self, *, now: datetime) -> Statistics:
-        """Raises `StoreUnavailable`."""
+        """The figures for the metrics. Raises `StoreUnavailable`."""
 
 
 class Away:
-    """In the place of a store that does not answer yet."""
+    """Stands in for the store until the database is available."""
 
     REASON = "the service is waiting for its database"
 
@@ -52,13 +52,13 @@ class Away:
 
     @staticmethod
     def condition() -> str:
-        """Of everything that is known only with a database."""
+        """The condition that is reported for everything that needs the database."""
         return f"failed: {Away.REASON}"
 
 
 @dataclass(frozen=True, slots=True)
-class Places:
-    """Where this machine itself reaches what the service serves now: addresses of nameservers, URLs of the API."""
+class Probed:
+    """What the readiness check probes from this machine: current addresses of nameservers and URLs of the API."""
 
     nameservers: Callable[[], Sequence[tuple[str, int]]]
     api: Callable[[], Sequence[str]]
@@ -67,7 +67,7 @@ class Places:
 def build_admin(
     store: Health,
     apex: Name,
-    places: Places,
+    probed: Probed,
     *,
     lag: Callable[[], tuple[int, int]],
     conditions: Mapping[str, Callable[[], str]],
@@ -75,10 +75,10 @@ def build_admin(
     """
     The application on the admin listener.
 
-    The readiness check asks the nameservers for *apex* as a resolver would, and the API as its clients do. *lag* is how
-    many nameserver processes answer, and how far the slowest is behind. *conditions* are "ok", perhaps with details
-    behind a colon, or what is wrong: the check reports them, and the API, and fails for those that the request includes
-    by name.
+    The readiness check queries the nameservers for *apex*, as a resolver does, and requests a route of the API. *lag*
+    returns how many nameserver processes respond, and how far the slowest is behind. Each of *conditions* is "ok",
+    perhaps followed by a colon and details, or states what is wrong. The check reports the conditions and the API, but
+    fails only because of those that the request includes by name.
     """
 
     async def livez(_: web.Request) -> web.Response:
@@ -86,17 +86,17 @@ def build_admin(
 
     probes: dict[str, Callable[[], Awaitable[str]]] = {
         "store": lambda: _probe(store.ping()),
-        "dns_udp": lambda: _probe_all(_ask(dns.asyncquery.udp, apex, *place) for place in places.nameservers()),
-        "dns_tcp": lambda: _probe_all(_ask(dns.asyncquery.tcp, apex, *place) for place in places.nameservers()),
+        "dns_udp": lambda: _probe_all(_query(dns.asyncquery.udp, apex, *at) for at in probed.nameservers()),
+        "dns_tcp": lambda: _probe_all(_query(dns.asyncquery.tcp, apex, *at) for at in probed.nameservers()),
     }
 
     async def reported() -> dict[str, str]:
-        api = await _probe_all(_ask_api(url) for url in places.api())
+        api = await _probe_all(_request_api(url) for url in probed.api())
         return {name: condition() for name, condition in conditions.items()} | {"api": api}
 
     async def readyz(request: web.Request) -> web.Response:
-        # A load balancer that asks for the database's health, too, would end DNS when only the database is gone. For
-        # the same reason, what DNS does not need at all counts only if somebody asks for it.
+        # A load balancer must be able to ignore the database: otherwise it would take DNS out of service when only the
+        # database is down. For the same reason, what DNS does not need counts only if the request includes it.
         excluded, included = _named(request, exclude=probes, include=(*conditions, "api"))
         asked = [name for name in probes if name not in excluded]
         probing = asyncio.gather(*(probes[name]() for name in asked))
@@ -126,15 +126,15 @@ def build_admin(
 
 
 def is_ok(result: str) -> bool:
-    """Whether the result of a check, which may have details behind a colon, is that all is well."""
+    """Whether the result of a check is "ok", with or without details after a colon."""
     return result.partition(":")[0] == "ok"
 
 
 def _named(request: web.Request, **known: Collection[str]) -> list[set[str]]:
-    """The checks that a request names, for each parameter of those that are *known*. Raises `InvalidRequest`."""
+    """The checks that a request names in each parameter of *known*. Raises `InvalidRequest` for an unknown check."""
     named = {parameter: {*request.query.getall(parameter, [])} for parameter in known}
     if faults := [
-        f"{parameter}: there is no check {name!r}, but {', '.join(known[parameter])}"
+        f"{parameter}: there is no check {name!r}: use one of {', '.join(known[parameter])}"
         for parameter, names in named.items()
         for name in sorted(names - {*known[parameter]})
     ]:
@@ -143,7 +143,7 @@ def _named(request: web.Request, **known: Collection[str]) -> list[set[str]]:
 
 
 async def _measure(store: Health) -> None:
-    """What only the database knows. While it does not answer that is no number, and all the rest is told."""
+    """Set the metrics that come from the database. While it does not respond, they are NaN or absent."""
     now = datetime.now(UTC)
     try:
         async with asyncio.timeout(STATISTICS_DEADLINE):
@@ -162,13 +162,13 @@ async def _measure(store: Health) -> None:
 
 
 async def _probe_all(checks: Iterable[Awaitable[None]]) -> str:
-    """How it went at every address, or at the first where it went wrong."""
+    """ "ok" if all *checks* succeed, otherwise the result of the first one that fails."""
     results = await asyncio.gather(*map(_probe, checks))
     return next((result for result in results if result != "ok"), "ok")
 
 
 async def _probe(check: Awaitable[None]) -> str:
-    """How a check went, in words that give nothing away."""
+    """The result of a check, as a text without confidential details."""
     try:
         async with asyncio.timeout(PROBE_DEADLINE):
             await check
@@ -177,13 +177,13 @@ async def _probe(check: Awaitable[None]) -> str:
     return "ok"
 
 
-async def _ask(query: Any, apex: Name, host: str, port: int) -> None:
+async def _query(query: Any, apex: Name, host: str, port: int) -> None:
     reply = await query(dns.message.make_query(apex.fqdn, "SOA"), host, port=port, timeout=PROBE_DEADLINE)
     if reply.rcode() != dns.rcode.NOERROR or not reply.flags & dns.flags.AA:
-        raise Unavailable("the nameserver does not answer for the zone")
+        raise Unavailable("the nameserver does not answer queries for the zone")
 
 
-async def _ask_api(url: str) -> None:
+async def _request_api(url: str) -> None:
     async with ClientSession() as session, session.get(f"{url}/health", ssl=False) as response:
         if response.status != 200:
-            raise Unavailable(f"the API answers with status {response.status}")
+            raise Unavailable(f"the API responds with status {response.status}")

@@ -1,7 +1,7 @@
 """
-Errors as problem documents (RFC 9457): one table maps our exceptions to statuses, and nothing else ever gets out.
+Errors as problem documents (RFC 9457). One table maps our exceptions to statuses; no other error text is ever sent.
 
-That includes what aiohttp would answer by itself, before any handler of ours is asked.
+Errors that aiohttp finds by itself, before it calls a handler, become problem documents, too.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from responder.store import Outcome
 from responder.tokens.token import Grant
 
 RETRY_AFTER = "5"
-"""Seconds that a client is asked to wait when we are at fault."""
+"""Seconds that a client is asked to wait after a fault of the service."""
 
 STATUSES: dict[type[ResponderError], tuple[int, str]] = {
     Invalid: (400, "invalid-request"),
@@ -55,37 +55,37 @@ STATUSES: dict[type[ResponderError], tuple[int, str]] = {
     Unconfirmed: (503, "unconfirmed"),
     Unavailable: (503, "unavailable"),
 }
-"""The nearest class of an error's ancestry decides."""
+"""Status and problem type of each class of errors. The nearest ancestor of an error's class that is here decides."""
 
 _TITLES = {
-    400: "The request makes no sense",
+    400: "The request is invalid",
     401: "No valid token",
     403: "Not allowed",
-    404: "No such thing",
+    404: "Not found",
     405: "Method not allowed",
     408: "The request took too long",
     409: "Too many values",
     413: "The request is too large",
-    415: "The body cannot be read",
+    415: "The encoding of the body is not supported",
     417: "The expectation cannot be met",
     429: "Too many requests",
-    500: "A fault of ours",
+    500: "Internal error",
     501: "Not supported",
     503: "Temporarily unavailable",
     505: "Not supported",
 }
 
 SLASHES = ("/", "//")
-"""In front of a path: many clients (acme.sh is one) put one behind a base URL that ends with one."""
+"""What a path may begin with: clients such as acme.sh append "/present" to a base URL that ends with a slash."""
 
 POLLED = frozenset({"/health", "/livez", "/readyz", "/metrics"})
-"""Routes that somebody asks for every few seconds, for ever. While all is well they would be most of the log."""
+"""Routes that monitoring requests every few seconds. Their successes would be most of the log."""
 
 LIMITED_INTERVAL = 1.0
-"""Seconds between two log lines about requests that were too many."""
+"""Seconds between two log lines about requests that exceed a limit."""
 
 KIND = web.ResponseKey("kind", str)
-"""What went wrong, as the metrics name it; a response without it is a success."""
+"""The kind of error, as the metrics name it. A response without it is a success."""
 
 ROUTES_HINT = web.AppKey("routes-hint", str)
 """Where to find the routes of an application, for the response to a request for an unknown path."""
@@ -101,7 +101,7 @@ _lasting = Seldom(REMINDER)
 async def respond_with_problems(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Turn every error into a problem document, and log each request once."""
     if (resource := request.match_info.route.resource) is not None:
-        request[_ROUTE] = resource.canonical.replace("//", "/")  # paths are anybody's to make up
+        request[_ROUTE] = resource.canonical.replace("//", "/")  # not the path, which a client can choose freely
     try:
         response = await handler(request)
     except ResponderError as error:
@@ -116,7 +116,7 @@ async def respond_with_problems(request: web.Request, handler: Handler) -> web.S
 
 
 def note(request: web.BaseRequest, response: web.StreamResponse) -> None:
-    """Count each request, and write one line about it; of those that were too many, and of polls, one now and then."""
+    """Count a request and log it; of requests that exceed a limit, and of failing polls, log only one per interval."""
     route, outcome = request.get(_ROUTE, "none"), response.get(KIND, "ok")
     metrics.REQUESTS.labels(route, outcome).inc()
     more: int | None = 0
@@ -126,26 +126,26 @@ def note(request: web.BaseRequest, response: web.StreamResponse) -> None:
         more = _lasting.due(f"{route} {outcome}")
     if more is None:
         return
-    path = request.rel_url.raw_path[:128]  # still with its %XX: nothing in it can command a terminal
-    told = {"method": request.method[:16], "path": path, "status": response.status, "client": request.remote}
+    path = request.rel_url.raw_path[:128]  # percent-encoded, so that it cannot control a terminal
+    fields = {"method": request.method[:16], "path": path, "status": response.status, "client": request.remote}
     if outcome != "ok":
-        told["outcome"] = outcome
+        fields["outcome"] = outcome
     if more:
-        told["more"] = more
+        fields["more"] = more
     write = _log.debug if route in POLLED and outcome == "ok" else _log.info
-    write("request", **told)
+    write("request", **fields)
 
 
 def note_hostname(grant: Grant, outcome: Outcome) -> None:
-    """Have the line of this request name the hostname that it was about; each request has its own context."""
+    """Add the hostname and the serial to the log line of this request."""
     structlog.contextvars.bind_contextvars(hostname=str(grant.hostname), serial=outcome.serial)
 
 
 def note_reason(error: ResponderError) -> None:
     """
-    Have the line of this request give the reason why the caller is refused.
+    Add the reason of a refusal to the log line of this request.
 
-    Not where an error quotes what was sent, as one about a malformed body does: that could be a token in a wrong place.
+    Errors that quote what was sent are left out: the client could have sent a token in the wrong place.
     """
     if isinstance(error, Refused) and not isinstance(error, NotCovered):
         reason = error.reason if isinstance(error, Unauthenticated) else str(error)
@@ -153,12 +153,12 @@ def note_reason(error: ResponderError) -> None:
 
 
 def internal(fault: BaseException | None) -> web.Response:
-    _log.error("a request brought out a fault", exc_info=fault)
-    return problem(500, "internal", "this is a fault of the service; its log has the details")
+    _log.error("unhandled exception while handling a request", exc_info=fault)
+    return problem(500, "internal", "the service has an internal error: see its log for the details")
 
 
 def malformed() -> web.Response:
-    return problem(400, "malformed-http", "this is not HTTP/1.1 as RFC 9112 has it, or too long")
+    return problem(400, "malformed-http", "the request is not valid HTTP/1.1 (RFC 9112), or its head is too long")
 
 
 def _problem_for(error: ResponderError) -> web.Response:
@@ -170,7 +170,7 @@ def _problem_for(error: ResponderError) -> web.Response:
         return response
     if status == 503:
         log_unavailable(error)
-        response = problem(status, kind, "the service cannot do this now; trying again is safe")
+        response = problem(status, kind, "the service cannot do this now: try again later, which is safe")
         response.headers["Retry-After"] = RETRY_AFTER
         return response
     response = problem(status, kind, str(error), getattr(error, "faults", None))
@@ -182,7 +182,7 @@ def _problem_for(error: ResponderError) -> web.Response:
 
 
 def log_unavailable(error: ResponderError) -> None:
-    """Paths and the like are for the administrator, not for whoever asks. The lines of the requests follow."""
+    """Log the reason, which may have paths and other details that the client must not see."""
     if (more := _lasting.due(str(error))) is not None:
         _log.error("unavailable", reason=str(error), more=more)
 
@@ -194,23 +194,23 @@ def for_http(error: web.HTTPException, hint: str = "") -> web.Response:
             return problem(404, "no-such-route", f"there is no such route here: {hint}".removesuffix(": "))
         case web.HTTPMethodNotAllowed():
             allowed = ", ".join(sorted(error.allowed_methods))
-            response = problem(405, "method-not-allowed", f"this route takes {allowed} only")
+            response = problem(405, "method-not-allowed", f"this route accepts only {allowed}")
             response.headers["Allow"] = allowed
             return response
         case web.HTTPRequestTimeout():
             return problem(408, "timeout", "the request body did not arrive in time")
         case web.HTTPRequestEntityTooLarge():
-            return problem(413, "too-large", "the request body is larger than this route takes")
+            return problem(413, "too-large", "the request body is larger than this route accepts")
         case web.HTTPUnsupportedMediaType():
             response = problem(415, "content-coding", "the body is compressed: send it without a Content-Encoding")
             response.headers["Accept-Encoding"] = "identity"  # RFC 9110, section 12.5.3
             return response
         case web.HTTPExpectationFailed():
-            return problem(417, "expectation-failed", "the only expectation that is met here is 100-continue")
+            return problem(417, "expectation-failed", "the only supported expectation is 100-continue")
         case web.HTTPNotImplemented():
-            return problem(501, "transfer-coding", "the only Transfer-Encoding that is taken here is chunked")
+            return problem(501, "transfer-coding", "the only supported Transfer-Encoding is chunked")
         case web.HTTPVersionNotSupported():
-            return problem(505, "http-version", "the versions of HTTP that are spoken here are 1.1 and 1.0")
+            return problem(505, "http-version", "the supported versions of HTTP are 1.1 and 1.0")
         case web.HTTPBadRequest():
             return malformed()
         case _:
@@ -223,7 +223,7 @@ FALLBACK = Fallback(malformed=malformed, internal=internal, for_http=for_http, n
 def problem(
     status: int, kind: str, detail: str, faults: Sequence[str] | None = None, **members: Sequence[str]
 ) -> web.Response:
-    """A problem document (RFC 9457); *members* are its extensions."""
+    """A response with a problem document (RFC 9457); *members* are its extension members."""
     document: dict[str, Any] = {
         "type": f"urn:responder:problem:{kind}",
         "title": _TITLES.get(status, "Not possible"),
@@ -239,5 +239,5 @@ def problem(
 
 
 def json_response(data: object, status: int = 200, content_type: str = "application/json") -> web.Response:
-    """*data* as one line of JSON, with its end: whoever asks by hand has the prompt on the next one."""
+    """A response with *data* as one line of JSON, with a newline at its end, for those who use curl in a terminal."""
     return web.Response(text=json.dumps(data) + "\n", status=status, content_type=content_type)

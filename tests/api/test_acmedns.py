@@ -262,7 +262,7 @@ async def test_updates_that_are_refused(served: Served, subtests: pytest.Subtest
             assert (status, json.dumps({"error": error}).encode()) == (reply.status, reply.body)
     assert before == rows(served.running.directory)
     assert set() == served.running.values(HOST) == served.running.values("other.example.com")
-    await until_recorded(served, "no grant, or several, for the subdomain '_acme-challenge.other'")
+    await until_recorded(served, "no grant, or more than one, for the subdomain '_acme-challenge.other'")
 
 
 async def until_recorded(served: Served, text: str) -> None:

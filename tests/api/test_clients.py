@@ -11,7 +11,7 @@ from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 from multidict import CIMultiDict
 
-from responder.api.clients import UNKNOWN, believe
+from responder.api.clients import UNKNOWN, trust_proxies
 
 PROXIES = [ip_network("10.0.0.0/8"), ip_network("fd00::/8")]
 
@@ -25,7 +25,7 @@ async def client(peer: str, headers: list[str], *, header: str = "X-Forwarded-Fo
     received = CIMultiDict((header, value) for value in headers)
     request = make_mocked_request("GET", "/", headers=received).clone(remote=peer)
     with structlog.testing.capture_logs() as logs:
-        response = await believe(PROXIES, header)(request, seen)
+        response = await trust_proxies(PROXIES, header)(request, seen)
     assert isinstance(response, web.Response)
     return response.text or "", logs
 
@@ -97,7 +97,7 @@ async def test_unreadable_item(item: str) -> None:
 
 async def test_unreadable_items_are_logged_seldom() -> None:
     """A proxy that writes something else does so with every request: a line now and then is enough."""
-    middleware = believe(PROXIES, "X-Forwarded-For")
+    middleware = trust_proxies(PROXIES, "X-Forwarded-For")
 
     async def seen(request: web.Request) -> web.StreamResponse:
         return web.Response(text=request.remote)
@@ -119,6 +119,6 @@ async def test_other_header(header: str) -> None:
         return web.Response(text=request.remote)
 
     request = make_mocked_request("GET", "/", headers={"X-Forwarded-For": "203.0.113.5"}).clone(remote="10.0.0.1")
-    response = await believe(PROXIES, header)(request, seen)
+    response = await trust_proxies(PROXIES, header)(request, seen)
     assert isinstance(response, web.Response)
     assert "10.0.0.1" == response.text

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from responder import metrics
 from responder.api import build_runner, tls
-from responder.api.tls import ServerTls, stay_on_https
+from responder.api.tls import ServerTls, require_https
 from responder.connections import Runner, connection, listener, runner
 from responder.errors import Invalid
 from responder.names import Name
@@ -96,7 +96,7 @@ async def server() -> AsyncIterator[Server]:
 
     app = web.Application()
     app.router.add_get("/", answer)
-    app.on_response_prepare.append(stay_on_https(600))
+    app.on_response_prepare.append(require_https(600))
     runner = build_runner(app, name="api", drain=0.1)
     await runner.setup()
     tls = ServerTls(key_pair(HOST))
@@ -330,7 +330,7 @@ async def test_what_clients_refuse(monkeypatch: pytest.MonkeyPatch) -> None:
     A certificate that clients refuse is logged for as long as it is shown: one of our own making, one that has expired
     or is not valid yet, one for another name.
     """
-    monkeypatch.setattr(tls, "LOOK_INTERVAL", 0.001)
+    monkeypatch.setattr(tls, "CERTIFICATE_INTERVAL", 0.001)
     now = datetime.now(UTC)
     server = ServerTls(KeyPair.self_signed(Name.parse(HOST), now=now), Name.parse(HOST))
     good = key_pair(HOST, begins=now - DAY, lifetime=90 * DAY)
@@ -350,9 +350,9 @@ async def test_what_clients_refuse(monkeypatch: pytest.MonkeyPatch) -> None:
         await eventually(lambda: len(logged) == 6, "it has expired while it was shown")
     watching.cancel()
 
-    refused, accepted = "clients refuse the API's certificate", "clients accept the API's certificate again"
+    refused, accepted = "clients reject the API's certificate", "clients accept the API's certificate again"
     assert [
-        (refused, "error", "it is self-signed, because there is no other one yet"),
+        (refused, "error", "it is self-signed, because no certificate has been issued yet"),
         (refused, "error", "it has expired"),
         (refused, "error", "it is not valid yet, or the clock of this machine is behind"),
         (refused, "error", f"it is not for {HOST}"),

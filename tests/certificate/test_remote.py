@@ -83,7 +83,7 @@ async def test_refusals(running: Control) -> None:
         unknown, uncovered = await fault(endpoint), await fault(endpoint, secret)
 
     assert isinstance(unknown, Refused)
-    assert str(unknown).startswith(f"the API at {endpoint} says: this token is not known here")
+    assert str(unknown).startswith(f"the API at {endpoint} says: this token is unknown")
     assert "says: this token does not cover _acme-challenge.some.example.com: it covers other" in str(uncovered)
 
 
@@ -96,7 +96,7 @@ async def test_api_that_cannot_do_it_now(running: Control, monkeypatch: pytest.M
             away = await fault(endpoint, secret)
 
     assert isinstance(away, Unavailable)
-    assert f"the API at {endpoint} says: the service cannot do this now; trying again is safe" == str(away)
+    assert f"the API at {endpoint} says: the service cannot do this now: try again later, which is safe" == str(away)
 
     answers = [503, 502, 200]
 

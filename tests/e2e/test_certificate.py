@@ -174,8 +174,8 @@ def test_before_and_after_the_first_certificate(shared: Stack) -> None:
     first = shared.shown()
     assert first.issuer == first.subject
     assert not shared.is_trusted()
-    refused = "it is self-signed, because there is no other one yet"
-    assert [refused] == [event["reason"] for event in shared.logged("clients refuse the API's certificate")]
+    refused = "it is self-signed, because no certificate has been issued yet"
+    assert [refused] == [event["reason"] for event in shared.logged("clients reject the API's certificate")]
     assert "status 502 and text/html, not as an ACME CA" in failure["reason"]
     wait_until(lambda: exists(shared.service.dns, CHALLENGE_NAME), "the challenge name exists")
 

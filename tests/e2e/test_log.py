@@ -70,7 +70,7 @@ def test_requests_name_the_token(fresh_service: Responder) -> None:
     assert {
         (good.id, 200, None),
         (revoked.id, 401, "this token was revoked: ask your platform team for a new one"),
-        (None, 401, "this token is not known here: check that it was copied whole, with its rsp_ prefix"),
+        (None, 401, "this token is unknown: check that all of it was copied, with its rsp_ prefix"),
         (good.id, 403, None),
         (good.id, 401, f"the user name is {revoked.id}, which is not the id of this token"),
     } <= told

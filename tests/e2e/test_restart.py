@@ -143,7 +143,7 @@ def test_files_that_broke(tmp_path: Path) -> None:
 
         assert answers(service.dns, ZONE, "SOA")
         assert (
-            "it is self-signed, because there is no other one yet"
+            "it is self-signed, because no certificate has been issued yet"
             == json.loads(asked(service, "/readyz"))["certificate"]
         )
         assert logged(service, "the certificate files cannot be used; going on with what there was")

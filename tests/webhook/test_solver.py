@@ -448,13 +448,13 @@ async def test_retries(bench: Bench) -> None:
 async def test_unavailable(bench: Bench) -> None:
     """A responder that cannot do it now says so, in its own words."""
     bench.responder.answer = lambda _: problem(
-        503, "unavailable", "the service cannot do this now; trying again is safe"
+        503, "unavailable", "the service cannot do this now: try again later, which is safe"
     )
 
     message = await bench.present()
 
     assert message == (
-        "the responder at 127.0.0.1 cannot do it now: the service cannot do this now; trying again is safe"
+        "the responder at 127.0.0.1 cannot do it now: the service cannot do this now: try again later, which is safe"
     )
     assert 2 * 3 == len(bench.responder.requests)
     assert message == await bench.clean_up(bench.order(SERVED))
