@@ -59,10 +59,12 @@ class Challenge:
     fqdn: str
     value: str
     acme_token: str | None = None
+    lifetime: int | None = None
+    """Seconds for which a value is presented; by default, the responder decides."""
 
-    def body(self) -> dict[str, str]:
-        body = {"fqdn": self.fqdn, "value": self.value}
-        return body if self.acme_token is None else body | {"acme_token": self.acme_token}
+    def body(self) -> dict[str, str | int]:
+        optional = {"acme_token": self.acme_token, "lifetime": self.lifetime}
+        return {"fqdn": self.fqdn, "value": self.value} | {k: v for k, v in optional.items() if v is not None}
 
 
 class Service:

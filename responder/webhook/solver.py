@@ -25,6 +25,12 @@ from responder.webhook.issuer import IssuerConfig, PlainHttp, SecretKey
 from responder.webhook.payload import Action, ChallengeRequest
 from responder.webhook.service import Challenge, Endpoint, Service, Verb
 
+LIFETIME = 3_600
+"""
+Seconds after which a value expires that nobody cleans up, because its namespace was deleted and the Secret with it. By
+then cert-manager has had the CA look for it, or has failed: it takes some minutes.
+"""
+
 LOOK = 2.0
 """Seconds for the look whether a value is still there."""
 
@@ -91,7 +97,8 @@ class Solver:
         endpoint = Endpoint(config.url, config.trust)
         secret = f"Secret {request.namespace}/{config.token.name}"
         token = _token(await self._secret(request.namespace, config.token, secret), config.token, secret)
-        challenge = Challenge(fqdn=fqdn, value=request.value)
+        lifetime = LIFETIME if verb == "present" else None
+        challenge = Challenge(fqdn=fqdn, value=request.value, lifetime=lifetime)
         try:
             await self._call(verb, endpoint, token, challenge, request)
         except RefusedByApi as refusal:
@@ -105,6 +112,9 @@ class Solver:
         try:
             await self._service.ask(endpoint, verb, token, challenge)
         except RefusedByApi as refusal:
+            if refusal.kind == "invalid-request" and challenge.lifetime is not None:
+                # The responder may allow shorter lifetimes only (values.max_lifetime).
+                return await self._call(verb, endpoint, token, replace(challenge, lifetime=None), request)
             if refusal.kind != "pinned" or not self._reads_challenges:
                 raise
             proven = replace(challenge, acme_token=await self._acme_token(request))

@@ -333,6 +333,17 @@ def test_service() -> None:
     assert [(80, "api")] == [(port["port"], port["targetPort"]) for port in inside["spec"]["ports"]]
 
 
+def test_service_of_the_stateful_set() -> None:
+    """The Service that gives the pods their names is headless, and has their names before they are ready, too."""
+    objects = stored("responder")
+    stateful = one(objects, "StatefulSet")["spec"]
+
+    service = one(objects, "Service", stateful["serviceName"])["spec"]
+
+    assert ("None", True) == (service["clusterIP"], service["publishNotReadyAddresses"])
+    assert stateful["selector"]["matchLabels"] == service["selector"]
+
+
 def test_service_that_cannot_mix_protocols(helm: str) -> None:
     """
     Providers that cannot mix UDP and TCP get a Service for each, at the same address. Neither is the one of others:

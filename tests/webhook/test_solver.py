@@ -128,7 +128,23 @@ async def test_present_and_clean_up(bench: Bench) -> None:
     assert await bench.clean_up() is None
 
     body = {"fqdn": ORDER.fqdn, "value": VALUE}
-    assert [("/present", f"Bearer {TOKEN}", body), ("/cleanup", f"Bearer {TOKEN}", body)] == bench.responder.requests
+    present, cleanup = bench.responder.requests
+    assert ("/present", f"Bearer {TOKEN}", body | {"lifetime": 3600}) == present
+    assert ("/cleanup", f"Bearer {TOKEN}", body) == cleanup
+
+
+async def test_responder_with_short_lifetimes(bench: Bench) -> None:
+    """A responder that allows no hour for a value decides itself how long it stays."""
+
+    def answer(body: Mapping[str, str]) -> web.Response:
+        if "lifetime" in body:
+            return problem(400, "invalid-request", '"lifetime": a number of seconds from 1 to 1800 is expected')
+        return web.json_response({"value": body["value"]})
+
+    bench.responder.answer = answer
+
+    assert await bench.cert_manager.present(bench.order()) is None
+    assert ["lifetime" in body for _, _, body in bench.responder.requests] == [True, False]
 
 
 @pytest.mark.parametrize("prefix", ["/team/acme", "/team/acme/"])
