@@ -269,7 +269,7 @@ async def _start(
     if feed.signatures is not None:
         apexes = [static.apex for static in statics]
         updates = Updates(store, challenges, feed.signatures, limits, apexes=apexes, clock=_now)
-        publisher.take_packets_with(updates.answer)
+        publisher.take_packets_with(updates.receive)
         stack.push_async_callback(updates.stop)
     api = build_api(
         store,

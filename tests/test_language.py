@@ -143,12 +143,6 @@ responder/tokens/network.py
 responder/tokens/secret.py
 responder/tokens/token.py
 responder/tokens/values.py
-responder/update/__init__.py
-responder/update/message.py
-responder/update/replays.py
-responder/update/steps.py
-responder/update/tsig.py
-responder/update/updates.py
 responder/webhook/__init__.py
 responder/webhook/callers.py
 responder/webhook/cluster.py

@@ -1,10 +1,10 @@
 """
-DNS updates (RFC 2136): what comes over the DNS port, signed by the holder of a token, becomes presents and cleanups.
+DNS updates (RFC 2136): messages to the DNS port that the holder of a token signs become presents and cleanups.
 
-Nameserver processes pass the packets on, for the keys are here. A signature that does not hold is rejected at once;
-only then is anything looked up, and the message read. `tsig` makes and checks signatures, `signatures` answers what is
-not signed as it should be, `message` reads updates, `steps` are what they come to, and `replays` prevents that one is
-carried out twice.
+Nameserver processes pass on the packets, because only this process has the keys. It rejects a bad signature before it
+looks anything up or reads the message. `tsig` makes and checks signatures, `signatures` replies to messages with a bad
+signature, `message` reads updates, `steps` turns an update into steps of the store, and `replays` prevents that an
+update is carried out twice.
 """
 
 from responder.update.signatures import Signatures

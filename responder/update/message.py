@@ -1,7 +1,7 @@
 """
-What an update says: its prerequisites and its changes, checked for form (RFC 2136, sections 3.2 and 3.4.1).
+Reads an update: its prerequisites and its changes, checked for form (RFC 2136, sections 3.2 and 3.4.1).
 
-Only messages whose signature holds come here. What they may do, and what they do, is for `steps`.
+Only messages with a valid signature come here. `steps` decides what they may do.
 """
 
 from __future__ import annotations
@@ -19,14 +19,15 @@ from responder.names import Name
 
 MAX_RECORDS = 40
 """
-Prerequisites and changes of one update. An honest one is of a few values, and 30 fill a packet; of deletions and of
-short values ten times as many would, each a line on record, and everybody's presents would wait for them.
+Prerequisites and changes of one update. A legitimate update has a few, and 30 full values fill a packet. A packet has
+room for ten times as many deletions or short values. Each would be an event in the audit, and the presents of all
+clients would wait for them.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One record as it came. *type* and *rclass* mean something else than usual here (RFC 2136, sections 2.4, 2.5)."""
+    """One record of an update. *type* and *rclass* have special meanings (RFC 2136, sections 2.4 and 2.5)."""
 
     name: Name
     type: int
@@ -36,26 +37,26 @@ class Record:
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
-    """An update that is well-formed."""
+class UpdateMessage:
+    """A well-formed update."""
 
     prerequisites: tuple[Record, ...]
     changes: tuple[Record, ...]
 
 
-def read(packet: bytes, query: Query) -> Message:
-    """The update in *packet*, of which *query* is the zone section. Raises `InvalidUpdate` or `OutsideZone`."""
+def read(packet: bytes, query: Query) -> UpdateMessage:
+    """The update in *packet*, whose zone section is *query*. Raises `InvalidUpdate` or `OutsideZone`."""
     prerequisites, changes = _read_sections(packet, query)
     apex = Name(query.qname)
     for record in prerequisites:
         _check_prerequisite(record, apex)
     for record in changes:
         _check_change(record, apex)
-    return Message(tuple(prerequisites), tuple(changes))
+    return UpdateMessage(tuple(prerequisites), tuple(changes))
 
 
 def _read_sections(packet: bytes, query: Query) -> tuple[list[Record], list[Record]]:
-    """The two sections behind the zone section. What comes between them and the signature means nothing."""
+    """The two sections after the zone section. Records between them and the signature are ignored."""
     prerequisites, changes = _COUNTS.unpack_from(packet, 6)
     if prerequisites + changes > MAX_RECORDS:
         raise InvalidUpdate(f"the update has more than {MAX_RECORDS} prerequisites and changes: send several updates")
@@ -70,7 +71,7 @@ def _read_sections(packet: bytes, query: Query) -> tuple[list[Record], list[Reco
 
 
 def _read_record(packet: bytes, at: int) -> tuple[Record, int]:
-    """The record at octet *at*, and where it ends."""
+    """The record at octet *at*, and the octet after its end."""
     try:
         name, length = dns.name.from_wire(packet, at)
         owner = Name.from_labels([*name.labels[:-1]])
@@ -84,11 +85,11 @@ def _read_record(packet: bytes, at: int) -> tuple[Record, int]:
 def _check_prerequisite(record: Record, apex: Name) -> None:
     _check_zone(record, apex)
     if record.ttl or record.rclass not in (CLASS_ANY, CLASS_NONE, CLASS_IN):
-        raise InvalidUpdate("a prerequisite has a TTL, or a class that means nothing there")
+        raise InvalidUpdate("a prerequisite has a TTL or an invalid class: use TTL 0 and class ANY, NONE or IN")
     if (record.rclass == CLASS_IN) is not bool(record.rdata):
-        raise InvalidUpdate("a prerequisite has data where it may have none, or none where it must have some")
+        raise InvalidUpdate("a prerequisite has data with class ANY or NONE, or lacks data with class IN")
     if record.type in _META_TYPES - ({RRType.ANY} if record.rclass != CLASS_IN else set()):
-        raise InvalidUpdate("a prerequisite is of a type that no record has")
+        raise InvalidUpdate("a prerequisite has a type that records cannot have")
     if record.type == RRType.TXT and record.rclass == CLASS_IN:
         strings(record.rdata)
 
@@ -96,24 +97,24 @@ def _check_prerequisite(record: Record, apex: Name) -> None:
 def _check_change(record: Record, apex: Name) -> None:
     _check_zone(record, apex)
     if record.rclass not in (CLASS_ANY, CLASS_NONE, CLASS_IN):
-        raise InvalidUpdate("a change has a class that means nothing there")
+        raise InvalidUpdate("a change has an invalid class: use class ANY, NONE or IN")
     if record.rclass != CLASS_IN and record.ttl:
-        raise InvalidUpdate("a deletion has a TTL")
+        raise InvalidUpdate("a deletion has a TTL: use TTL 0")
     if record.rclass == CLASS_ANY and record.rdata:
-        raise InvalidUpdate("a deletion of all records has the data of one")
+        raise InvalidUpdate("a deletion of all records has data: use class NONE to delete one record")
     if record.type in _META_TYPES - ({RRType.ANY} if record.rclass == CLASS_ANY else set()):
-        raise InvalidUpdate("a change is of a type that no record has")
+        raise InvalidUpdate("a change has a type that records cannot have")
     if record.type == RRType.TXT and record.rclass != CLASS_ANY:
         strings(record.rdata)
 
 
 def _check_zone(record: Record, apex: Name) -> None:
     if not record.name.is_within(apex):
-        raise OutsideZone(f"{record.name} is not in the zone {apex} that the update is about")
+        raise OutsideZone(f"{record.name} is not in {apex}, the zone of the update")
 
 
 def strings(rdata: bytes) -> list[bytes]:
-    """The character-strings of a TXT record. Raises `InvalidUpdate` unless there is one at least and nothing else."""
+    """The character-strings of a TXT record. Raises `InvalidUpdate` unless *rdata* is one or more of them."""
     found, at = [], 0
     while at < len(rdata):
         end = at + 1 + rdata[at]
@@ -128,4 +129,4 @@ _COUNTS = struct.Struct("!HH")
 _FIXED = struct.Struct("!HHIH")
 
 _META_TYPES = {0, RRType.OPT, *range(128, 256)}
-"""Types of questions and of messages, none of which is ever data (RFC 6895, section 3.1)."""
+"""Types that only questions and messages have, and never the records of a zone (RFC 6895, section 3.1)."""

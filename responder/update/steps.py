@@ -1,5 +1,5 @@
 """
-What an update comes to: the steps that the store takes, all or none, and only at names that the token covers.
+Turns an update into steps for the store, which takes all or none of them, only at names that the token covers.
 """
 
 from __future__ import annotations
@@ -14,26 +14,27 @@ from responder.names import Name
 from responder.store import Cleanup, Expect, Present, Step
 from responder.tokens.token import Token
 from responder.tokens.values import parse_value
-from responder.update.message import Message, Record, strings
+from responder.update.message import Record, UpdateMessage, strings
 
 
-def steps(message: Message, token: Token, *, client: str, expires_at: datetime) -> list[Step]:
+def steps(message: UpdateMessage, token: Token, *, client: str, expires_at: datetime) -> list[Step]:
     """
-    The steps of *message* for the holder of *token*; values stay until *expires_at*, TTLs mean nothing here.
+    The steps of *message* for the holder of *token*. Values stay until *expires_at*, and TTLs are ignored.
 
-    Raises `NotCovered` if it names anything that is not the token's, prerequisites included: what they find out is
-    nobody else's business. Raises `NotAChallenge` for what no token may add, `PrerequisiteFailed` if one cannot hold.
+    Raises `NotCovered` if a prerequisite or a change names anything that *token* does not cover: prerequisites would
+    reveal values of others. Raises `NotAChallenge` for a record that no token may add, and `PrerequisiteFailed` for a
+    prerequisite that can never be met.
     """
     for record in (*message.prerequisites, *message.changes):
         if token.grant_for(record.name).challenge_name != record.name:
-            raise NotCovered(f"an update changes a challenge name itself, which {record.name} is not")
+            raise NotCovered(f"{record.name} is not a challenge name: an update must use the challenge name itself")
     expectations = list(_expectations(message.prerequisites, token))
     changes = [_change(record, token, client, expires_at) for record in message.changes]
     return [*expectations, *(change for change in changes if change is not None)]
 
 
 def _change(record: Record, token: Token, client: str, expires_at: datetime) -> Step | None:
-    """What adds or deletes as *record* says (RFC 2136, section 2.5); None if that is nothing."""
+    """The step that adds or deletes *record* (RFC 2136, section 2.5); None if there is nothing to do."""
     if record.rclass == CLASS_IN:
         return Present(
             token_id=token.id,
@@ -45,7 +46,7 @@ def _change(record: Record, token: Token, client: str, expires_at: datetime) -> 
         )
     if record.rclass == CLASS_NONE:
         value = _value(record)
-        if value is None:  # there never was such a record
+        if value is None:  # such a record cannot exist
             return None
         return _cleanup(record, token, client, value)
     if record.type in (RRType.TXT, RRType.ANY):
@@ -60,7 +61,7 @@ def _cleanup(record: Record, token: Token, client: str, value: str | None) -> Cl
 
 
 def _expectations(prerequisites: Iterable[Record], token: Token) -> Iterator[Step]:
-    """What has to hold (RFC 2136, section 2.4). All that is ever found at these names are values."""
+    """The steps that check prerequisites (RFC 2136, section 2.4). Challenge names hold no records but values."""
     whole: dict[Name, set[str]] = {}
     for record in prerequisites:
         failed = _failed(record)
@@ -80,7 +81,7 @@ def _expectations(prerequisites: Iterable[Record], token: Token) -> Iterator[Ste
         elif record.rclass == CLASS_ANY:
             raise failed
     for name, values in whole.items():
-        refusal = PrerequisiteFailed(f"the update expects other values at {name} than there are", Rcode.NXRRSET)
+        refusal = PrerequisiteFailed(f"the values at {name} are not those that the update expects", Rcode.NXRRSET)
         yield Expect(
             token_id=token.id,
             generation=token.generation,
@@ -91,25 +92,25 @@ def _expectations(prerequisites: Iterable[Record], token: Token) -> Iterator[Ste
 
 
 def _failed(record: Record) -> PrerequisiteFailed:
-    """What is said if the prerequisite does not hold (RFC 2136, section 3.2)."""
+    """The error for a prerequisite that is not met (RFC 2136, section 3.2)."""
     if record.rclass == CLASS_NONE:
         rcode = Rcode.YXDOMAIN if record.type == RRType.ANY else Rcode.YXRRSET
-        return PrerequisiteFailed(f"the update expects nothing at {record.name}, and there is something", rcode)
+        return PrerequisiteFailed(f"the update expects no records at {record.name}, but there are some", rcode)
     rcode = Rcode.NXDOMAIN if record.type == RRType.ANY and record.rclass == CLASS_ANY else Rcode.NXRRSET
-    return PrerequisiteFailed(f"the update expects something at {record.name} that is not there", rcode)
+    return PrerequisiteFailed(f"the update expects records at {record.name} that do not exist", rcode)
 
 
 def _added_value(record: Record) -> str:
     value = _value(record)
     if value is None:
         raise NotAChallenge(
-            f"an update may add TXT records of one string of printable ASCII characters at {record.name}, nothing else"
+            f"an update may add only TXT records of one string of printable ASCII characters at {record.name}"
         )
     return value
 
 
 def _value(record: Record) -> str | None:
-    """The challenge value that *record* holds, if it could be one."""
+    """The challenge value in *record*; None if the record cannot be one."""
     if record.type != RRType.TXT or len(found := strings(record.rdata)) != 1:
         return None
     try:

@@ -1,8 +1,8 @@
 """
-TSIG: whether a message was signed with one of our keys, and the signature of its reply (RFC 8945).
+TSIG (RFC 8945): checks whether a message was signed with one of our keys, and signs its reply.
 
-Keys are made from the name that the message gives, without looking anything up: a forgery costs two digests. Whether
-the token behind a good key may still do anything is for others to say. dnspython makes the digests.
+A key is derived from the name in the message, without a look-up, so that a forged message costs only two digests.
+Callers check whether the token of a valid key may still be used. dnspython computes the digests.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from responder.names import name_end
 from responder.tokens.secret import tsig_secret
 
 MAX_FUDGE = 300
-"""Seconds that a clock may be off, whatever its owner allows: what RFC 8945, section 10, recommends."""
+"""Seconds that the client's clock may differ, even if the message allows more (recommended in RFC 8945, section 10)."""
 
 MIN_MAC = 10
-"""Octets of the shortest MAC that is one (RFC 8945, section 5.2.2.1); half of a whole one if that is more."""
+"""Octets of the shortest valid MAC, or half of a full MAC if that is more (RFC 8945, section 5.2.2.1)."""
 
 
-class Error(IntEnum):
-    """What is wrong with a signature (RFC 8945, section 3)."""
+class SignatureError(IntEnum):
+    """The TSIG error of a signature (RFC 8945, section 3)."""
 
     NONE = 0
     BADSIG = 16
@@ -45,7 +45,7 @@ class Error(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class KeyName:
-    """Whose key it is: a token's, and which of its secrets (see `tokens.token.tsig_key_name`)."""
+    """The token of a key, and which of its secrets the key belongs to (see `tokens.token.tsig_key_name`)."""
 
     token_id: UUID
     generation: int
@@ -53,23 +53,23 @@ class KeyName:
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """The TSIG of a message, and what is wrong with it. *owner* is the name as it came; a good one has all the rest."""
+    """The TSIG of a message, and its error. *owner* is its name as sent. A valid signature has all attributes."""
 
-    error: Error
+    error: SignatureError
     owner: bytes
     record: TSIG
     key_name: KeyName | None = None
     key: dns.tsig.Key | None = None
 
     def sign(self, reply: bytes, now: int) -> bytes:
-        """*reply* with the TSIG that answers this one: without a MAC if its sender has no key (section 5.3.2)."""
+        """*reply* with its TSIG, which has no MAC if the client has no valid key (section 5.3.2)."""
         time, error, other = now, self.error, b""
-        if error is Error.BADTIME:  # with the client's time, so that it believes us, and ours beside it (5.2.3)
+        if error is SignatureError.BADTIME:  # signed with the client's time, and with ours as other data (5.2.3)
             time, other = self.record.time_signed, now.to_bytes(6, "big")
         record = self.record.replace(
             time_signed=time, mac=b"", original_id=int.from_bytes(reply[:2], "big"), error=error, other=other
         )
-        if self.key is not None and error is not Error.BADSIG:
+        if self.key is not None and error is not SignatureError.BADSIG:
             record, _ = dns.tsig.sign(reply, self.key, record, time, self.record.mac)
         rdata = record.to_wire() or b""
         arcount = int.from_bytes(reply[10:12], "big") + 1
@@ -78,7 +78,7 @@ class Signature:
 
 
 class Keyring:
-    """All keys there are: made from *master*, good with these *algorithms*."""
+    """All keys, which are derived from *master* and valid with these *algorithms*."""
 
     def __init__(self, master: bytes, algorithms: Iterable[str]) -> None:
         self._master = master
@@ -91,7 +91,7 @@ class Keyring:
             return None
         key_name = _parse_key_name(owner)
         if key_name is None or record.algorithm not in self._algorithms:
-            return Signature(Error.BADKEY, owner, record)
+            return Signature(SignatureError.BADKEY, owner, record)
         key = dns.tsig.Key(
             dns.name.from_wire(owner, 0)[0], tsig_secret(self._master, owner[1:-1].lower().decode()), record.algorithm
         )
@@ -100,13 +100,13 @@ class Keyring:
             return None
         signed = packet[:10] + (int.from_bytes(packet[10:12], "big") - 1).to_bytes(2, "big") + packet[12:at]
         expected, _ = dns.tsig.sign(signed, key, record, record.time_signed)
-        error = Error.NONE
+        error = SignatureError.NONE
         if not compare_digest(expected.mac[: len(record.mac)], record.mac):
-            error = Error.BADSIG
+            error = SignatureError.BADSIG
         elif abs(record.time_signed - now) > min(record.fudge, MAX_FUDGE):
-            error = Error.BADTIME
+            error = SignatureError.BADTIME
         elif len(record.mac) < whole:
-            error = Error.BADTRUNC
+            error = SignatureError.BADTRUNC
         return Signature(error, owner, record, key_name, key)
 
 
@@ -125,7 +125,7 @@ _KEY_NAME = re.compile(rb"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})-([1-9][0
 
 
 def _read(packet: bytes, at: int) -> tuple[bytes, TSIG | None]:
-    """The name of the TSIG at octet *at*, written out, and the record; None if that is malformed."""
+    """The name of the TSIG at octet *at* in wire form, and the record, which is None if it is malformed."""
     start = at + name_end(packet[at:])
     *_, length = _RECORD.unpack_from(packet, start)
     try:
@@ -136,6 +136,6 @@ def _read(packet: bytes, at: int) -> tuple[bytes, TSIG | None]:
 
 
 def _parse_key_name(owner: bytes) -> KeyName | None:
-    """Whose key is called *owner* (wire form, any letter case), if it is one of ours."""
+    """The key with the name *owner* (wire form, any letter case); None if it is not one of ours."""
     match = _KEY_NAME.fullmatch(owner[1:-1].lower()) if len(owner) == 2 + owner[0] else None
     return KeyName(UUID(match[1].decode()), int(match[2])) if match else None

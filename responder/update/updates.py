@@ -1,7 +1,7 @@
 """
-DNS updates (RFC 2136): what comes over the DNS port, signed by the holder of a token, becomes presents and cleanups.
+Carries out DNS updates (RFC 2136) that have a valid signature, as presents and cleanups of the token's holder.
 
-`signatures` rejects what is not signed as it should be; only then is anything looked up, and the message read.
+`signatures` rejects bad signatures first. Only then is the token looked up and the message read.
 """
 
 from __future__ import annotations
@@ -41,16 +41,16 @@ from responder.update.message import read
 from responder.update.replays import Replays
 from responder.update.signatures import DONE, SELDOM_INTERVAL, UNAVAILABLE, Request, Result, Signatures
 from responder.update.steps import steps
-from responder.update.tsig import Error
+from responder.update.tsig import SignatureError
 
 MAX_UNDER_WAY = 512
-"""Updates at once, of all nameservers: far more than wait unless the store has stopped."""
+"""Updates in progress, from all nameservers. They reach this number only if the store does not respond."""
 
 DRAIN = 2.0
-"""Seconds that updates under way get to finish when the process stops."""
+"""Seconds that updates in progress get to finish when the process stops."""
 
 MAX_LOGGED_NAMES = 5
-"""Names in one log line. Hardly any update has two."""
+"""Names in one log line. Almost every update has only one."""
 
 RCODES: dict[type[ResponderError], Rcode] = {
     Invalid: Rcode.FORMERR,
@@ -60,13 +60,13 @@ RCODES: dict[type[ResponderError], Rcode] = {
     NotServed: Rcode.NOTAUTH,
     ResponderError: Rcode.SERVFAIL,
 }
-"""What an error is called in the DNS, unless it says that itself; its nearest ancestor here decides."""
+"""The rcode of each class of errors, unless the error has its own. The nearest ancestor that is here decides."""
 
 _log = structlog.get_logger("update")
 
 
 class Updates:
-    """Answers what nameservers pass on."""
+    """Carries out the updates that nameservers pass on, and replies to them."""
 
     def __init__(
         self,
@@ -85,17 +85,17 @@ class Updates:
         self._apexes = {apex.wire for apex in apexes}
         self._clock = clock
         self._replays = Replays()
-        self._turns: WeakValueDictionary[UUID, asyncio.Lock] = WeakValueDictionary()  # of tokens with updates under way
+        self._turns: WeakValueDictionary[UUID, asyncio.Lock] = WeakValueDictionary()  # by token
         self._under_way: set[asyncio.Task[Result]] = set()
         self._stopping = False
         self._seldom = Seldom(SELDOM_INTERVAL)
 
-    def answer(self, packet: Packet, deliver: Deliver) -> None:
-        """Answer *packet* by *deliver*: at once, or when the update is being served. Never raises, never waits."""
-        self._signatures.answer(packet, deliver, self._accept)
+    def receive(self, packet: Packet, deliver: Deliver) -> None:
+        """Reply to *packet* with *deliver*: at once, or when the update is served. Never raises, never waits."""
+        self._signatures.receive(packet, deliver, self._accept)
 
     async def stop(self) -> None:
-        """Take no more, let what is under way come to its end, and give it up if that takes too long."""
+        """Accept no more updates, let those in progress finish, and cancel those that take too long."""
         self._stopping = True
         if self._under_way:
             _, late = await asyncio.wait(self._under_way, timeout=DRAIN)
@@ -104,32 +104,32 @@ class Updates:
             await asyncio.gather(*late, return_exceptions=True)
 
     def _accept(self, request: Request, deliver: Deliver) -> None:
-        """Carry the update out, unless that was done, or is being done: then wait for what comes of it."""
+        """Carry out the update and send its reply; a copy of an earlier update gets the reply to that one."""
         key_name, record = request.key_name, request.signature.record
-        outcome = self._replays.find(key_name, record.mac)
-        if outcome is None:
+        result = self._replays.find(key_name, record.mac)
+        if result is None:
             if self._replays.is_forgotten(key_name, record.time_signed):
-                stale = replace(request.signature, error=Error.BADTIME)
+                stale = replace(request.signature, error=SignatureError.BADTIME)
                 self._signatures.reject(request.packet, request.query, stale, deliver)
                 return
             if self._stopping or len(self._under_way) >= MAX_UNDER_WAY:
                 deliver(self._signatures.reply(request, UNAVAILABLE))
                 return
-            outcome = self._begin(request)
-            self._replays.remember(key_name, record.mac, record.time_signed, outcome, now=self._now())
-        outcome.add_done_callback(lambda done: deliver(self._signatures.reply(request, done.result())))
+            result = self._begin(request)
+            self._replays.remember(key_name, record.mac, record.time_signed, result, now=self._now())
+        result.add_done_callback(lambda done: deliver(self._signatures.reply(request, done.result())))
 
     def _begin(self, request: Request) -> asyncio.Future[Result]:
-        """Have the update carried out. What comes of it is kept for longer than the task, which holds much more."""
-        outcome: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        """Start the update. Its result is kept for longer than its task, which needs much more memory."""
+        result: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         task = asyncio.create_task(self._carry_out(request))
         self._under_way.add(task)
         task.add_done_callback(self._under_way.discard)
-        task.add_done_callback(lambda done: outcome.set_result(UNAVAILABLE if done.cancelled() else done.result()))
-        return outcome
+        task.add_done_callback(lambda done: result.set_result(UNAVAILABLE if done.cancelled() else done.result()))
+        return result
 
     async def _carry_out(self, request: Request) -> Result:
-        """What comes of the update, which is logged, once. Never raises."""
+        """Carry out the update, log it once, and return its result. Never raises."""
         packet = request.packet
         structlog.contextvars.bind_contextvars(
             token=str(request.key_name.token_id),
@@ -159,10 +159,10 @@ class Updates:
 
     async def _update(self, request: Request) -> Outcome | None:
         """
-        Do what the update says. Returns None if that is nothing.
+        Have the store carry out the update. Returns None if there is nothing to do.
 
-        Tokens are looked up side by side, and who is answered first is a matter of luck; but the updates of one token
-        join the queue in the order in which they came. Locks are fair: whoever waits first goes on first.
+        Tokens are looked up concurrently, and the look-ups may finish in any order. But the updates of one token join
+        the queue of the writer in the order in which they arrived, because locks are fair.
         """
         key_name = request.key_name
         looking = asyncio.create_task(self._store.find_generation(key_name.token_id, key_name.generation))
@@ -174,9 +174,9 @@ class Updates:
         return await within(UPDATE_PATIENCE, queued) if queued is not None else None
 
     def _queue(self, request: Request, token: Token | None) -> asyncio.Future[Outcome] | None:
-        """Have the writer do what the update of *token* says; None if that is nothing."""
+        """Pass the update of *token* to the writer. Returns None if there is nothing to do."""
         if token is None:
-            raise Unauthenticated("the secret that this key belongs to is gone: mint or rotate the token for a new one")
+            raise Unauthenticated("the secret of this key no longer exists: rotate the token, or mint a new one")
         self._check_zone(request.query)
         message = read(request.packet.octets, request.query)
         client = request.packet.client
@@ -184,7 +184,7 @@ class Updates:
             token.admit(client, now=self._clock())
             self._limits.count_use(token.id, len(message.changes))
             wanted = steps(message, token, client=client, expires_at=self._clock() + self._challenges.lifetime)
-        except TooManyRequests:  # nothing for the audit, which a client in a loop would fill
+        except TooManyRequests:  # not in the audit, which a client in a loop would fill
             raise
         except Refused as refusal:
             adds = any(record.rclass == CLASS_IN for record in message.changes)
@@ -196,9 +196,9 @@ class Updates:
         return self._challenges.update(token, wanted) if wanted else None
 
     def _check_zone(self, query: Query) -> None:
-        """Nameservers look at that, too, but they face the internet."""
+        """Check the zone section. Nameservers check it, too, but they are exposed to the internet and not trusted."""
         if query.qtype != RRType.SOA:
-            raise InvalidUpdate("the zone section of an update asks for a SOA")
+            raise InvalidUpdate("the zone section of an update must ask for a SOA")
         if query.qclass != CLASS_IN or query.qname not in self._apexes:
             raise NotServed(f"the zone {Name(query.qname)} is not served here")
 
@@ -212,7 +212,7 @@ class Updates:
 
 
 def _note(wanted: Sequence[Step]) -> None:
-    """Have the log line of this update say what it was about."""
+    """Add the names and the number of changes to the log line of this update."""
     structlog.contextvars.bind_contextvars(
         names=sorted({str(step.challenge_name) for step in wanted})[:MAX_LOGGED_NAMES],
         presents=sum(isinstance(step, Present) for step in wanted),

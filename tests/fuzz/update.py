@@ -27,7 +27,7 @@ from responder.store import Cleanup, Present, Step
 from responder.tokens.token import Grant, Token
 from responder.update.message import read
 from responder.update.steps import steps
-from responder.update.tsig import Error, Keyring
+from responder.update.tsig import Keyring, SignatureError
 from tests.support.updates import (
     ALGORITHMS,
     ANY,
@@ -89,7 +89,7 @@ def expect_no_forgery(packet: bytes) -> None:
     signature = KEYRING.check(packet, query.tsig, NOW)
     if signature is None:
         return
-    assert signature.error in (Error.BADKEY, Error.BADSIG)
+    assert signature.error in (SignatureError.BADKEY, SignatureError.BADSIG)
     reply = signature.sign(packet[:2] + b"\xa8\x09\0\1" + bytes(6) + ZONE, NOW)
     assert len(reply) <= 1232
     try:
@@ -105,7 +105,7 @@ def expect_own_names(packet: bytes) -> None:
     if not isinstance(query, Query) or not query.tsig:
         return
     signature = KEYRING.check(packet, query.tsig, NOW)
-    if signature is None or signature.error is not Error.NONE:
+    if signature is None or signature.error is not SignatureError.NONE:
         return  # the body ended the message early: what was taken for the signature is part of it
     try:
         wanted = steps(read(packet, query), TOKEN, client="192.0.2.7", expires_at=TOKEN.created_at)

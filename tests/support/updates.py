@@ -184,7 +184,7 @@ class Desk:
     ) -> asyncio.Future[bytes]:
         """Hand in *packet*; what is returned becomes its reply."""
         reply: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        self.updates.answer(Packet(packet, transport, client, draft), reply.set_result)
+        self.updates.receive(Packet(packet, transport, client, draft), reply.set_result)
         return reply
 
     async def ask(self, packet: bytes, *, client: str = CLIENT) -> bytes:

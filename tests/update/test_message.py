@@ -9,7 +9,7 @@ import pytest
 from responder.dns.wire import Query, parse
 from responder.errors import InvalidUpdate, OutsideZone, ResponderError
 from responder.names import Name
-from responder.update.message import MAX_RECORDS, Message, Record, read
+from responder.update.message import MAX_RECORDS, Record, UpdateMessage, read
 from tests.support.updates import (
     ANY,
     ANY_TYPE,
@@ -33,7 +33,7 @@ KEY = Key("key.", b"secret")
 WIRE = Name.parse(MINE)
 
 
-def read_message(*changes: bytes, prerequisites: list[bytes] | None = None) -> Message:
+def read_message(*changes: bytes, prerequisites: list[bytes] | None = None) -> UpdateMessage:
     packet = KEY.sign(message(*changes, prerequisites=prerequisites or []), 1_700_000_000)
     query = parse(packet)
     assert isinstance(query, Query)

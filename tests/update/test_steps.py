@@ -12,7 +12,7 @@ from responder.errors import NotAChallenge, NotCovered, PrerequisiteFailed, Refu
 from responder.names import Name
 from responder.store import Cleanup, Present, Step
 from responder.tokens.token import Grant, Token
-from responder.update.message import Message, Record
+from responder.update.message import Record, UpdateMessage
 from responder.update.steps import steps
 from tests.support.updates import ANY, ANY_TYPE, CLIENT, IN, NONE, SOA, TXT, A, text
 
@@ -41,7 +41,7 @@ def cleanup(value: str | None) -> Cleanup:
 
 
 def wanted(*changes: Record, prerequisites: tuple[Record, ...] = ()) -> list[Step]:
-    return steps(Message(prerequisites, changes), TOKEN, client=CLIENT, expires_at=UNTIL)
+    return steps(UpdateMessage(prerequisites, changes), TOKEN, client=CLIENT, expires_at=UNTIL)
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_names_of_others(name: str, rrtype: int, rclass: int) -> None:
 )
 def test_prerequisites_that_cannot_hold(prerequisite: Record, rcode: Rcode) -> None:
     """Where there are only challenge values, other records are not there."""
-    with pytest.raises(PrerequisiteFailed, match="is not there") as failed:
+    with pytest.raises(PrerequisiteFailed, match="do not exist") as failed:
         wanted(prerequisites=(prerequisite,))
 
     assert rcode == failed.value.rcode

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from responder.dns.wire import Query, parse
 from responder.tokens.secret import tsig_secret
-from responder.update.tsig import Error, KeyName, Keyring, Signature
+from responder.update.tsig import KeyName, Keyring, Signature, SignatureError
 from tests.support.updates import ALGORITHMS, ANY, MASTER, TSIG, Key, message, name, record, tsig_of, verify
 
 NOW = 1_700_000_000
@@ -35,7 +35,7 @@ def check(packet: bytes, *, now: int = NOW, algorithms: tuple[str, ...] = ALGORI
     return Keyring(MASTER, algorithms).check(packet, query.tsig, now)
 
 
-def error(packet: bytes, *, now: int = NOW, algorithms: tuple[str, ...] = ALGORITHMS) -> Error | None:
+def error(packet: bytes, *, now: int = NOW, algorithms: tuple[str, ...] = ALGORITHMS) -> SignatureError | None:
     signature = check(packet, now=now, algorithms=algorithms)
     return signature.error if signature is not None else None
 
@@ -52,10 +52,10 @@ def test_good(algorithm: str) -> None:
         signature = check(signed, algorithms=ALL)
 
         assert signature is not None
-        assert (Error.NONE, KeyName(TOKEN_ID, 1)) == (signature.error, signature.key_name)
+        assert (SignatureError.NONE, KeyName(TOKEN_ID, 1)) == (signature.error, signature.key_name)
     configured = algorithm.partition(".")[0]
     others = tuple(other for other in ALL if other != configured)
-    assert Error.BADKEY == error(key(algorithm).sign(message(), NOW), algorithms=others)
+    assert SignatureError.BADKEY == error(key(algorithm).sign(message(), NOW), algorithms=others)
 
 
 @pytest.mark.parametrize(
@@ -76,31 +76,31 @@ def test_good(algorithm: str) -> None:
 )
 def test_names_that_are_no_keys(of: str) -> None:
     """Only the names that tokens have are names of keys."""
-    assert Error.BADKEY == error(key(of=of).sign(message(), NOW))
+    assert SignatureError.BADKEY == error(key(of=of).sign(message(), NOW))
 
 
 def test_wrong_keys() -> None:
     """A key is good for its own name, its own generation, and what it was made from."""
-    assert Error.BADSIG == error(key(secret=bytes(32)).sign(message(), NOW))
-    assert Error.BADSIG == error(key(secret=tsig_secret(MASTER, f"{TOKEN_ID}-2")).sign(message(), NOW))
-    assert Error.BADSIG == error(key(secret=tsig_secret(b"another", NAME[:-1])).sign(message(), NOW))
+    assert SignatureError.BADSIG == error(key(secret=bytes(32)).sign(message(), NOW))
+    assert SignatureError.BADSIG == error(key(secret=tsig_secret(MASTER, f"{TOKEN_ID}-2")).sign(message(), NOW))
+    assert SignatureError.BADSIG == error(key(secret=tsig_secret(b"another", NAME[:-1])).sign(message(), NOW))
 
 
 @pytest.mark.parametrize(
     ("offset", "fudge", "expected"),
     [
-        (0, 0, Error.NONE),
-        (300, 300, Error.NONE),
-        (-300, 300, Error.NONE),
-        (301, 300, Error.BADTIME),
-        (-301, 300, Error.BADTIME),
-        (11, 10, Error.BADTIME),
-        (301, 65_535, Error.BADTIME),
-        (-301, 65_535, Error.BADTIME),
-        (NOW - (1 << 48) + 1, 300, Error.BADTIME),
+        (0, 0, SignatureError.NONE),
+        (300, 300, SignatureError.NONE),
+        (-300, 300, SignatureError.NONE),
+        (301, 300, SignatureError.BADTIME),
+        (-301, 300, SignatureError.BADTIME),
+        (11, 10, SignatureError.BADTIME),
+        (301, 65_535, SignatureError.BADTIME),
+        (-301, 65_535, SignatureError.BADTIME),
+        (NOW - (1 << 48) + 1, 300, SignatureError.BADTIME),
     ],
 )
-def test_time(offset: int, fudge: int, expected: Error) -> None:
+def test_time(offset: int, fudge: int, expected: SignatureError) -> None:
     """The clocks may differ by what the client allows, but not by more than we do (RFC 8945, section 10)."""
     assert expected == error(KEY.sign(message(), NOW - offset, fudge=fudge))
 
@@ -111,21 +111,21 @@ def test_time(offset: int, fudge: int, expected: Error) -> None:
         ("hmac-sha256.", 0, None),
         ("hmac-sha256.", 9, None),
         ("hmac-sha256.", 15, None),
-        ("hmac-sha256.", 16, Error.BADTRUNC),
-        ("hmac-sha256.", 31, Error.BADTRUNC),
-        ("hmac-sha256.", 32, Error.NONE),
+        ("hmac-sha256.", 16, SignatureError.BADTRUNC),
+        ("hmac-sha256.", 31, SignatureError.BADTRUNC),
+        ("hmac-sha256.", 32, SignatureError.NONE),
         ("hmac-sha512.", 31, None),
-        ("hmac-sha512.", 32, Error.BADTRUNC),
+        ("hmac-sha512.", 32, SignatureError.BADTRUNC),
         ("hmac-md5.sig-alg.reg.int.", 9, None),
-        ("hmac-md5.sig-alg.reg.int.", 10, Error.BADTRUNC),
+        ("hmac-md5.sig-alg.reg.int.", 10, SignatureError.BADTRUNC),
     ],
 )
-def test_truncation(algorithm: str, size: int, expected: Error | None) -> None:
+def test_truncation(algorithm: str, size: int, expected: SignatureError | None) -> None:
     """A MAC that is cut is not good enough, and malformed below a limit (RFC 8945, section 5.2.2.1)."""
     assert expected == error(key(algorithm).sign(message(), NOW, size=size), algorithms=ALL)
     if size:
         forged = key(algorithm, secret=b"x").sign(message(), NOW, size=size)
-        assert (Error.BADSIG if expected is not None else None) == error(forged, algorithms=ALL)
+        assert (SignatureError.BADSIG if expected is not None else None) == error(forged, algorithms=ALL)
 
 
 def test_mac_that_is_too_long() -> None:
@@ -171,7 +171,7 @@ def test_nothing_else_is_good(data: st.DataObject) -> None:
 
     signature = Keyring(MASTER, ALGORITHMS).check(changed, query.tsig, NOW)
 
-    if signature is not None and signature.error is Error.NONE:
+    if signature is not None and signature.error is SignatureError.NONE:
         is_letter_case = octet ^ signed[at] == 0x20
         is_ttl = start + len(name(NAME)) + 4 <= at < start + len(name(NAME)) + 8
         assert is_letter_case or is_ttl
@@ -182,7 +182,7 @@ def test_garbage(rdata: bytes, rrclass: int) -> None:
     """Whatever stands where the signature should be, it is looked at without stumbling, and not good."""
     packet = message(additional=[record(NAME, TSIG, ANY, 0, rdata)])
 
-    assert error(packet) is not Error.NONE
+    assert error(packet) is not SignatureError.NONE
 
 
 # Replies

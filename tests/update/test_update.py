@@ -678,8 +678,8 @@ OPT = record(".", 41, 1232)
     [
         ([add(MINE, VALUE)], None),
         ([add(THEIRS, VALUE)], (18, f"this token does not cover {THEIRS[:-1]}: it covers {HOST}")),
-        ([add("example.org.", VALUE)], (0, f"example.org is not in the zone {ZONE[:-1]} that the update is about")),
-        ([record(MINE, 251, IN)], (0, "a change is of a type that no record has")),
+        ([add("example.org.", VALUE)], (0, f"example.org is not in {ZONE[:-1]}, the zone of the update")),
+        ([record(MINE, 251, IN)], (0, "a change has a type that records cannot have")),
     ],
 )
 async def test_reasons(desk: Desk, key: Key, changes: list[bytes], reason: tuple[int, str] | None) -> None:
@@ -705,7 +705,7 @@ async def test_reason_without_a_database(running: Control, desk: Desk, key: Key)
     request = key.sign(message(add(MINE, VALUE), additional=[OPT]), desk.now)
 
     with running.store.away():
-        assert [(14, "no update can be carried out at the moment: try again")] == reasons(await desk.ask(request))
+        assert [(14, "no update can be carried out at the moment: try again later")] == reasons(await desk.ask(request))
 
 
 async def test_reason_that_is_long(desk: Desk, key: Key) -> None:
