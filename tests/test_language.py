@@ -59,7 +59,6 @@ config/kubernetes/charts/responder-webhook/values.yaml
 config/kubernetes/examples/contour-delegation.yaml
 config/kubernetes/manifests/responder-webhook.yaml
 config/kubernetes/manifests/responder.yaml
-config/nsupdate-hook.sh
 config/responder.example.toml
 config/systemd/responder.service
 docs/api.md
@@ -114,9 +113,6 @@ responder/doctor/probe.py
 responder/doctor/questions.py
 responder/doctor/report.py
 responder/doctor/walk.py
-responder/files/atomicfile.py
-responder/files/keyfile.py
-responder/files/namedfile.py
 responder/nameserver/__main__.py
 responder/nameserver/server.py
 responder/nameserver/tcp.py
@@ -135,8 +131,6 @@ responder/store/schema.py
 responder/store/sqlite.py
 responder/store/store.py
 responder/store/tokens.py
-responder/tls/keypair.py
-responder/tls/tlscontext.py
 responder/tokens/credentials.py
 responder/tokens/manifests.py
 responder/tokens/network.py

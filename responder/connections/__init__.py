@@ -1,9 +1,9 @@
 """
-The connections of an HTTP listener: how many there may be and who has to make room, how long each may wait for its
-client, and what is answered to what is not HTTP. aiohttp bounds none of this by itself.
+The connections of an HTTP listener: how many there may be, which one is closed for a new one, how long each may wait
+for its client, and the response to octets that are not HTTP. aiohttp limits none of this.
 
-`runner` puts the rest together: `listener` accepts connections, `places` decides which may stay, `connection` serves
-one, `closings` counts those that had to go.
+`runner` puts the parts together: `listener` accepts connections, `places` decides which ones may stay, `connection`
+serves one connection, and `closings` counts those that were closed.
 """
 
 from responder.connections.connection import Fallback

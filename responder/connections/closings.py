@@ -1,7 +1,7 @@
 """
-Connections that a listener refuses or closes of its own accord: counted, and logged once in a while.
+Connections that a listener refuses or closes: they are counted, and logged from time to time.
 
-Ends that a client chose, and connections that were merely idle for too long, are not among them.
+Connections that the client closed, and those that were only idle for too long, are not among them.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from responder import metrics
 from responder.logs import Seldom
 
 INTERVAL = 60.0
-"""Seconds between two log lines about one reason: who causes it does so a thousand times."""
+"""Seconds between two log lines with one reason: a client can cause it a thousand times."""
 
 _log = structlog.get_logger("connections")
 
 
 class Reason(Enum):
-    """Why a connection was closed, as the metrics name it."""
+    """Why a connection was closed. The values are labels of the metrics."""
 
     REFUSED = "refused"
     EVICTED = "evicted"
@@ -34,18 +34,18 @@ _TEXTS = {
     Reason.EVICTED: "a connection that waited for its client was closed to make room for another one",
     Reason.UNREAD: "a connection was closed because its client does not read the answer",
 }
-"""What is logged. Port scanners leave handshakes and requests unfinished all day long: those are only counted."""
+"""The texts of the log. Unfinished handshakes and requests are only counted: port scanners cause many of them."""
 
 
 class Closings:
-    """Those of the listener that the metrics call *name*."""
+    """The closed connections of the listener with that *name* in the metrics."""
 
     def __init__(self, name: str) -> None:
         self._name = name
         self._seldom = Seldom(INTERVAL)
 
     def note(self, reason: Reason, client: str, connections: int | None = None) -> None:
-        """Count one, of *client*; *connections* is how many that has, if they are the reason."""
+        """Count one connection of *client*. *connections* is the number that the client has, if that is the reason."""
         metrics.CONNECTIONS_CLOSED.labels(self._name, reason.value).inc()
         text = _TEXTS.get(reason)
         if text is None or (more := self._seldom.due(reason.value)) is None:

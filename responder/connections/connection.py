@@ -1,6 +1,7 @@
 """
-One connection of a client, as aiohttp serves it, with the bounds that aiohttp does not have: time for the first request
-and for reading each answer, a place that may be needed for another client, and answers of our own to what is not HTTP.
+One connection of a client. aiohttp serves it; here are the limits that aiohttp does not have: time for the first
+request and for reading each response, a place that another client may need, and the responses to octets that are not
+HTTP.
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ from responder.connections.listener import drop_unread
 from responder.connections.places import Place
 
 HEAD_DEADLINE = 10.0
-"""Seconds that a new connection has until its first request is there, head and all."""
+"""Seconds in which the head of the first request must arrive on a new connection."""
 
 READ_DEADLINE = 30.0
-"""Seconds that a client has to read one answer: a slow line takes that long for a megabyte."""
+"""Seconds in which a client must read one response: a slow line needs that for a megabyte."""
 
 LINGER = 1.0
-"""Seconds for the rest of a body that is not wanted, so that its sender reads why (RFC 9112, section 9.6)."""
+"""Seconds for reading the rest of a refused body, so that its sender reads the reason (RFC 9112, section 9.6)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +45,7 @@ class Connection(web.RequestHandler):
     """
     Serves the requests on the connection that has *place*.
 
-    The place waits for the client, except from when a request is there as a whole until its answer is written.
+    The place waits for the client, except from the moment that a whole request is there until its response is written.
     """
 
     __slots__ = ("_closings", "_fallback", "_is_busy", "_is_patient", "_place", "_until_read", "_until_request")
@@ -62,12 +63,12 @@ class Connection(web.RequestHandler):
         self._is_patient = True
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101  # what a listener makes
+        assert isinstance(transport, asyncio.Transport)  # noqa: S101  # a listener makes only these
         super().connection_made(transport)
         self._place.close = self._hang_up
-        transport.set_write_buffer_limits(high=1, low=0)  # writing pauses while the kernel has no room for all of it
+        transport.set_write_buffer_limits(high=1, low=0)  # writing pauses unless the kernel takes all of it
         if transport.get_extra_info("peercert"):
-            self._place.leave()  # a client that has a certificate may open connections for later, as Go does
+            self._place.leave()  # a client with a certificate may open connections for later, as Go does
         else:
             self._until_request = self._close_after(HEAD_DEADLINE, Reason.NO_REQUEST)
 
@@ -89,14 +90,14 @@ class Connection(web.RequestHandler):
         self._cancel(self._until_read)
 
     def close_when_idle(self) -> None:
-        """aiohttp's own `close` leaves an idle connection open, but reads nothing from it any more."""
+        """Close the connection after its request. `close` of aiohttp would leave an idle connection open."""
         if self._is_busy:
             self.close()
         else:
             self.force_close()
 
     def wait_no_more(self) -> None:
-        """From now on, end it where it would wait for its client to read: a process that stops has no time for that."""
+        """From now on, do not wait for the client to read, but close: a process that stops has no time for that."""
         self._is_patient = False
         if self.writing_paused:
             self._hang_up()
@@ -120,9 +121,9 @@ class Connection(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """aiohttp's own puts *message* into the answer and the log; it quotes the request, and so perhaps a token."""
+        """Respond to a fault. aiohttp would repeat *message*, with parts of the request, so perhaps a token."""
         if request.writer.output_size > 0:
-            raise ConnectionError("half an answer cannot become another")
+            raise ConnectionError("a part of another response was sent already")
         response = self._fallback.malformed() if status == 400 else self._fallback.internal(exc)
         self._fallback.note(request, response)
         response.force_close()
@@ -131,7 +132,7 @@ class Connection(web.RequestHandler):
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
-        """Some are made before any middleware is asked: refused expectations (RFC 9110, section 10.1.1) are."""
+        """Finish a response. aiohttp makes some without middlewares: refused expectations (RFC 9110, 10.1.1)."""
         if isinstance(resp, web.HTTPException):
             keep_alive, resp = resp.keep_alive, self._fallback.for_http(resp)
             self._fallback.note(request, resp)
@@ -141,7 +142,7 @@ class Connection(web.RequestHandler):
         return await super().finish_response(request, resp, start_time)
 
     def _is_whole(self) -> None:
-        """The body of a request is there. It may come when the request was answered already."""
+        """The body of a request has arrived, perhaps after the response to it."""
         if self._is_busy:
             self._place.work()
 
@@ -164,7 +165,7 @@ class Connection(web.RequestHandler):
 
 
 def _refusing(request: web.BaseRequest) -> Callable[[web.BaseRequest], Any] | None:
-    """A handler that refuses *request* if its framing is not what is spoken here; the connection ends with it."""
+    """A handler that refuses *request* and closes the connection, if version or coding are not supported; or None."""
     error = _unspoken(request)
     if error is None:
         return None
@@ -177,13 +178,13 @@ def _refusing(request: web.BaseRequest) -> Callable[[web.BaseRequest], Any] | No
 
 
 def _unspoken(request: web.BaseRequest) -> web.HTTPException | None:
-    """What the parser lets pass: other versions (RFC 9110, section 15.6.6), other codings (RFC 9112, section 6.1)."""
+    """The error for a version (RFC 9110, section 15.6.6) or coding (RFC 9112, section 6.1) that is not supported."""
     if not HttpVersion10 <= request._version <= HttpVersion11:  # noqa: SLF001  # `version` would remember it
-        request._version = HttpVersion11  # noqa: SLF001  # the answer is in a version that is spoken
+        request._version = HttpVersion11  # noqa: SLF001  # the version of the response
         return web.HTTPVersionNotSupported()
     coding = request.headers.get(hdrs.TRANSFER_ENCODING, "").strip().lower()
     if coding not in ("", "chunked"):
         return web.HTTPNotImplemented()
-    if coding and request.version == HttpVersion10:  # it has none: where such a message ends is a guess
+    if coding and request.version == HttpVersion10:  # HTTP/1.0 has no codings: the end of such a message is unclear
         return web.HTTPBadRequest()
     return None

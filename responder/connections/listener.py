@@ -1,8 +1,8 @@
 """
-A listening socket: connections are accepted, find a place, and shake hands if TLS is spoken.
+A listening socket: connections are accepted, get a place, and do the handshake of TLS if there is one.
 
-asyncio's own servers report a TLS connection only when its handshake is done, and accept without asking whether there
-is room. Here, a connection counts from the moment it is accepted.
+The servers of asyncio accept any number of connections, and report a TLS connection only after its handshake. Here, a
+connection counts from the moment that it is accepted.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from responder.connections.closings import Closings, Reason
 from responder.connections.places import Place, Places
 
 BACKLOG = 1024
-"""Connections that may wait to be accepted, as on all sockets of the service."""
+"""Connections that may wait to be accepted. All sockets of the service have this number."""
 
 ACCEPTED_AT_ONCE = 64
-"""Connections accepted in one turn of the event loop, so that a flood of them leaves time for others."""
+"""Connections that are accepted in one turn of the event loop, so that a flood of them leaves time for other work."""
 
 PAUSE = 1.0
-"""Seconds without accepting anything after the system had no resources for another connection."""
+"""Seconds until connections are accepted again, after the system had no resources for another one."""
 
 FAREWELL_DEADLINE = 2.0
-"""Seconds that a TLS client gets for its half of the goodbye (close_notify) before the connection is cut."""
+"""Seconds in which a TLS client must answer a close_notify before the connection is closed."""
 
 TLS_BUFFER = 16 << 10
-"""Octets that TLS reads at a time, as much as a record has (RFC 8446, section 5.1). asyncio keeps a buffer of that size
-for each connection, from before its handshake on: with its own 256 KiB, a thousand handshakes would fill 250 MB."""
+"""Octets that TLS reads at a time: the length of a record (RFC 8446, section 5.1). asyncio keeps a buffer of this size
+for each connection, also during its handshake. With its default of 256 KiB, a thousand handshakes would need 250 MB."""
 
 _RESET = struct.pack("ii", 1, 0)
 
@@ -44,9 +44,9 @@ SSLProtocol.max_size = TLS_BUFFER  # there is no other way to set it
 
 class Listener:
     """
-    Takes connections on *sock*, over TLS if there is a context for it, until it is stopped.
+    Accepts connections on *sock* until it is stopped, over TLS if *tls* is a context.
 
-    *serve* makes the protocol of a connection that has a place among *places*. A handshake may take *deadline* seconds.
+    *serve* makes the protocol of a connection that has got one of *places*. A handshake may take *deadline* seconds.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class Listener:
         self._loop.add_reader(self._socket, self._accept)
 
     async def stop(self) -> None:
-        """Accept nothing more, give up handshakes, and close the socket, so that no client waits in its queue."""
+        """Close the socket and end handshakes, so that no client waits in the queue."""
         if self._pause is not None:
             self._pause.cancel()
         self._loop.remove_reader(self._socket)
@@ -96,7 +96,7 @@ class Listener:
             self._admit(connection, client_of(peer[0]))
 
     def _rest(self, fault: OSError) -> None:
-        """The socket stays readable: asked again at once, it would keep the process busy."""
+        """Wait before accepting again. The socket stays readable, so without this the process would be busy."""
         self._closings.report_exhausted(fault)
         self._loop.remove_reader(self._socket)
         self._pause = self._loop.call_later(PAUSE, self._loop.add_reader, self._socket, self._accept)
@@ -113,7 +113,7 @@ class Listener:
         task.add_done_callback(self._connecting.discard)
 
     async def _connect(self, connection: socket.socket, place: Place) -> None:
-        """Hand *connection* over to its protocol, after the handshake if there is one."""
+        """Connect *connection* to its protocol, after the handshake if there is one."""
         try:
             await self._loop.connect_accepted_socket(
                 lambda: self._serve(place),
@@ -123,7 +123,7 @@ class Listener:
                 ssl_shutdown_timeout=FAREWELL_DEADLINE if self._tls else None,
             )
         except OSError:
-            if place.leave():  # it was not closed to make room, which is counted already
+            if place.leave():  # otherwise it was closed to make room, which is counted
                 self._closings.note(Reason.HANDSHAKE, place.client)
         except BaseException:
             place.leave()
@@ -131,13 +131,13 @@ class Listener:
 
 
 def _hang_up(connection: socket.socket) -> None:
-    """End *connection* under the handshake that reads it."""
+    """Shut *connection* down while a handshake reads from it."""
     with suppress(OSError):  # it is gone already
         connection.shutdown(socket.SHUT_RDWR)
 
 
 def drop_unread(connection: socket.socket) -> None:
-    """Have the kernel drop what a client has not read when *connection* closes: it would keep that for minutes."""
+    """Have the kernel drop unread octets when *connection* closes. Otherwise it keeps them for minutes."""
     with suppress(OSError):  # it is gone already
         if any(fcntl.ioctl(connection.fileno(), termios.TIOCOUTQ, bytes(4))):  # SIOCOUTQ, tcp(7)
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)

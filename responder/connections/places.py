@@ -1,8 +1,8 @@
 """
-Who has how many of a listener's connections, and which of them has to make room for a new one. No I/O.
+How many connections of a listener each client has, and which one is closed for a new one. No I/O.
 
-A connection has a place from the moment it is accepted. It is either waiting for its client, which has yet to send a
-handshake, a request or a body, or to read an answer; or it is at work for it. One at work is never closed to make room.
+A connection has a place from the moment that it is accepted. It either waits for its client, which has to send a
+handshake, a request or a body, or to read a response; or it is at work. A connection at work is not closed for another.
 """
 
 from __future__ import annotations
@@ -11,44 +11,44 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 PER_CLIENT = 10
-"""One client may have a tenth of all places: several together never have all of them, and a proxy has enough."""
+"""One client may have a tenth of all places. This is enough for a proxy, and leaves places for other clients."""
 
 
 @dataclass(slots=True, eq=False)
 class Place:
-    """The place of one connection of *client*. *close* ends the connection in any state."""
+    """The place of one connection of *client*. *close* ends the connection, in any state."""
 
     client: str
     close: Callable[[], None]
     _places: Places = field(repr=False)
     at_work: bool = False
     waits_since: int = 0
-    """A number that grows with each place that begins to wait."""
+    """A number that is higher for each place that begins to wait later."""
 
     def wait(self) -> None:
-        """The client is waited for from now on."""
+        """From now on, the connection waits for its client."""
         self._places.put_last(self)
         self.at_work = False
 
     def work(self) -> None:
-        """All that was waited for is there: until the next `wait`, this is no connection to close for another."""
+        """The connection is at work until the next `wait`, so it is not closed for another one."""
         self.at_work = True
 
     def leave(self) -> bool:
-        """The connection is gone, or is not counted any more. Returns False if it had left already."""
+        """Free the place. Returns False if it was free already."""
         return self._places.remove(self)
 
 
 @dataclass(frozen=True, slots=True)
 class Crowd:
-    """The *client* that left no room for another connection, and how many *connections* it has."""
+    """The *client* that has too many connections for another one, and the number of its *connections*."""
 
     client: str
     connections: int
 
 
 class Places:
-    """The places of one listener, of which there are as many as *most* returns."""
+    """The places of one listener. *most* returns how many there are."""
 
     def __init__(self, most: Callable[[], int]) -> None:
         self._most = most
@@ -61,11 +61,11 @@ class Places:
 
     def take(self, client: str, close: Callable[[], None]) -> tuple[Place | None, Crowd | None]:
         """
-        A place for a new connection of *client*, which *close* ends.
+        A place for a new connection of *client*, which *close* ends; or None if there is no place.
 
-        Without a free one, the connection that has waited for its client for longest is closed: of *client* itself if
-        that has its share, or else of the client that has the most. None if all of those are at work. The second part
-        is the client that had to make room, or that has as many as it may.
+        If no place is free, the connection that has waited for longest is closed: one of *client* if that has as many
+        as it may, or else one of the client with the most connections. There is no place if all of these are at work.
+        The second part of the result is the client whose connections were looked at, or None if a place was free.
         """
         most, own = self._most(), self._by_client.get(client, {})
         if len(own) >= max(1, most // PER_CLIENT):
@@ -78,12 +78,12 @@ class Places:
         longest = _longest_waiting(crowded)
         if longest is None:
             return None, crowd
-        longest.leave()  # at once: the next to come needs another one to go
+        longest.leave()  # at once, so that the next connection does not choose it again
         longest.close()
         return self._add(client, close), crowd
 
     def put_last(self, place: Place) -> None:
-        """Of the places of its client, this one has waited for the shortest time."""
+        """Make *place* the last one of its client, since it has waited for the shortest time."""
         places = self._by_client.get(place.client, {})
         if place in places:
             del places[place]
@@ -92,7 +92,7 @@ class Places:
             places[place] = None
 
     def remove(self, place: Place) -> bool:
-        """Free *place*, unless that was done already."""
+        """Free *place*. Returns False if it was free already."""
         places = self._by_client.get(place.client, {})
         if place not in places:
             return False
@@ -115,6 +115,6 @@ def _longest_waiting(places: dict[Place, None]) -> Place | None:
 
 
 def _weight(places: dict[Place, None]) -> tuple[bool, int, int]:
-    """More places weigh more, if one of them can go at all; among equals, those with the one that waits for longest."""
+    """A key to find the client with the most places, if one of them waits; among equals, the one that waits longest."""
     longest = _longest_waiting(places)
     return (False, 0, 0) if longest is None else (True, len(places), -longest.waits_since)

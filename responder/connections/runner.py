@@ -1,5 +1,5 @@
 """
-Runs an aiohttp application on sockets, within bounds: how many connections there may be, and how long each may wait.
+Running an aiohttp application on sockets, with limits on the number of connections and on how long each may wait.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ HANDSHAKE_DEADLINE = 10.0
 """Seconds for a TLS handshake."""
 
 MAX_CONNECTIONS = 1000
-"""Connections of one runner, those that shake hands included."""
+"""Connections of one runner, including those that are in their handshake."""
 
 RESERVED_DESCRIPTORS = 256
-"""File descriptors kept for the rest of the process, and for the listeners themselves."""
+"""File descriptors that are kept for the rest of the process and for the listeners."""
 
 
 def most_connections() -> int:
-    """As many as are wanted, or as the limit on descriptors leaves room for: there may be two runners."""
+    """`MAX_CONNECTIONS`, or fewer if the limit on descriptors is low. There may be two runners."""
     descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return min(MAX_CONNECTIONS, max(8, (descriptors - RESERVED_DESCRIPTORS) // 2))
 
 
 class Runner(web.AppRunner):
     """
-    An aiohttp runner whose connections are bounded. *fallback* has the responses to what never becomes a request.
+    An aiohttp runner with limits on its connections. *fallback* has the responses to octets that are not a request.
 
-    *name* is for the metrics and the log. A connection may stay *keepalive* seconds without another request; requests
-    under way get *drain* seconds to finish when the runner is stopped.
+    *name* is for the metrics and the log. A connection may wait *keepalive* seconds for its next request. When the
+    runner is stopped, requests under way get *drain* seconds to finish.
     """
 
     def __init__(self, app: web.Application, fallback: Fallback, *, name: str, keepalive: float, drain: float) -> None:
@@ -54,7 +54,7 @@ class Runner(web.AppRunner):
         self, sock: socket.socket, tls: ssl.SSLContext | None = None, *, deadline: float = HANDSHAKE_DEADLINE
     ) -> None:
         """
-        Serve on *sock* until the runner is cleaned up, over TLS if there is a context for it.
+        Serve on *sock* until `cleanup`, over TLS if *tls* is a context.
 
         A handshake may take *deadline* seconds.
         """
@@ -63,12 +63,12 @@ class Runner(web.AppRunner):
         listener.start()
 
     def close_when_idle(self) -> None:
-        """Let every connection finish its request, and then close it."""
+        """Close every connection after its request is finished."""
         for connection in self._connections():
             connection.close_when_idle()
 
     async def cleanup(self) -> None:
-        """Accept nothing more, give requests under way their time, and close everything."""
+        """Accept no more connections, wait for requests under way, and close everything."""
         while self._listeners:
             await self._listeners.pop().stop()
         for connection in self._connections():

@@ -1,7 +1,7 @@
 """
-What DNS is made of: records, messages, zones, and the answer to each packet. Pure: no I/O.
+DNS itself: records, messages, zones, and the reply to each packet. Pure: no I/O.
 
-Read from the top: `exchange` turns one packet into one reply or silence; `zone` knows which names exist; `zonetext`
-reads and prints zone text; `wire` reads and writes messages; `rrset` has the records. `cookies`, `ratelimit`, `counts`
-and `identity` each serve one purpose of the exchange.
+Start with `exchange`, which takes one packet and gives one reply or silence, and with `zone`, which knows the names
+that exist and their answers. `zonetext` reads and prints zone text, `wire` reads and writes messages, `rrset` has the
+records. `cookies`, `ratelimit`, `counts`, `identity` and `reasons` each serve one purpose of the exchange.
 """

@@ -1,7 +1,8 @@
 """
-DNS cookies: proof, without state, that a client is at the address that its datagrams come from (RFC 7873).
+DNS cookies: they prove that a client really has the address that its datagrams come from (RFC 7873).
 
-The interoperable algorithm of RFC 9018, so that all nameservers behind an address understand each other's cookies.
+The server keeps no state for them. The algorithm is the interoperable one of RFC 9018, so nameservers that share an
+address and a key accept each other's cookies.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from ipaddress import ip_address
 from siphash24 import siphash24
 
 MAX_AGE = 3600
-"""Seconds a server cookie is good for (RFC 9018, section 4.3)."""
+"""Seconds for which a server cookie is valid (RFC 9018, section 4.3)."""
 
 MAX_AHEAD = 300
 """Seconds that another node's clock may be ahead of ours (RFC 9018, section 4.3)."""
@@ -35,20 +36,21 @@ _SERIAL_MODULUS = 1 << 32
 @dataclass(frozen=True, slots=True)
 class Cookies:
     """
-    Makes and checks server cookies. *keys* are the current one, then others that are accepted; *clock* gives Unix
-    seconds.
+    Makes and checks server cookies.
+
+    The first of *keys* is the current one; the others are also accepted. *clock* gives Unix seconds.
     """
 
     keys: tuple[bytes, ...]
     clock: Callable[[], float]
 
     def grant(self, client_cookie: bytes, client: str) -> bytes:
-        """A server cookie for the client at that address, under the current key."""
+        """A server cookie for the client at the address *client*, made with the current key."""
         made = int(self.clock()) % _SERIAL_MODULUS
         return self._make(client_cookie[:8], bytes((VERSION, 0, 0, 0)) + made.to_bytes(4, "big"), client, self.keys[0])
 
     def is_ours(self, cookie: bytes, client: str) -> bool:
-        """Whether *cookie* (client and server part) is one that we gave that client lately."""
+        """Whether *cookie* (client and server part) was given to *client*, and is not too old."""
         if len(cookie) != 24 or cookie[8] != VERSION:
             return False
         made = int.from_bytes(cookie[12:16], "big")
@@ -59,7 +61,7 @@ class Cookies:
 
     @staticmethod
     def _make(client_cookie: bytes, head: bytes, client: str, key: bytes) -> bytes:
-        """The cookie that begins with *head*; reserved octets are hashed as they are (RFC 9018, section 4.2)."""
+        """The server cookie that begins with *head*. Reserved octets are hashed as they are (RFC 9018, section 4.2)."""
         address = ip_address(client.partition("%")[0]).packed
         digest: bytes = siphash24(client_cookie + head + address, key=key).digest()
         return head + digest
@@ -67,10 +69,10 @@ class Cookies:
 
 def daily_keys(master: bytes, now: float) -> tuple[bytes, ...]:
     """
-    The key of the day and those of the days beside it, the same on every node that has *master*.
+    The keys of today, yesterday and tomorrow. They are the same on every node that has *master*.
 
-    A cookie is good for an hour, so yesterday's key covers those made before midnight; tomorrow's is for nodes whose
-    clocks are a little ahead. *now* is Unix seconds.
+    A cookie is valid for an hour, so yesterday's key is for cookies made before midnight. Tomorrow's key is for cookies
+    of nodes whose clocks are a little ahead. *now* is Unix seconds.
     """
     today = int(now) // DAY
     return tuple(

@@ -1,5 +1,5 @@
 """
-What a nameserver counts, and how the control process reads that: the words of both. Who counts is `exchange`.
+The labels of what a nameserver counts, and how the control process reads its counts. `exchange` does the counting.
 """
 
 from __future__ import annotations
@@ -10,19 +10,19 @@ from responder.dns.rrset import RRType
 from responder.dns.wire import Rcode
 
 Count = tuple[str, tuple[str, ...], int]
-"""A family of counts, the labels of one of them, and its number since the last time."""
+"""A family of counts, the labels of one count, and its number since the last message."""
 
 EVENTS = ("ignored", "malformed", "truncated", "cut", "dropped")
-"""Messages that earn silence, or a bare refusal; replies that do not fit; replies that are limited, in either way."""
+"""Messages that get no reply; malformed messages; replies that were too long; replies cut, or dropped, by the limit."""
 
 MAX_COUNTS = 100
-"""Counts in one message, which is as long as it may be if all of them are of zones with the longest of names."""
+"""Counts in one message. It then fits into a message of the feed, even if all zones have the longest names."""
 
 OTHER = "other"
-"""The label of types and rcodes that have no name here. Questions and records may be of any type (RFC 3597)."""
+"""The label of types and rcodes without a name here. Questions and records may have any type (RFC 3597)."""
 
 NO_ZONE = "none"
-"""The label of replies that no zone gives, or one that is not served any more."""
+"""The label of replies that belong to no zone, or to a zone that is no longer served."""
 
 _TYPES = {int(rrtype): rrtype.name for rrtype in RRType}
 _RCODES = {int(rcode): rcode.name for rcode in Rcode}
@@ -30,21 +30,21 @@ _TYPE_LABELS, _RCODE_LABELS = {*_TYPES.values(), OTHER}, {*_RCODES.values(), OTH
 
 
 def type_label(rrtype: int) -> str:
-    """What queries for the type *rrtype* are counted under."""
+    """The label of queries for the type *rrtype*."""
     return _TYPES.get(rrtype, OTHER)
 
 
 def rcode_label(rcode: int) -> str:
-    """What replies with that *rcode* are counted under."""
+    """The label of replies with that *rcode*."""
     return _RCODES.get(rcode, OTHER)
 
 
 def parse_counts(counts: object, zones: Collection[str]) -> list[Count]:
     """
-    What a nameserver has counted about *zones* (their apexes), or about zones of an earlier configuration.
+    The counts in a message of a nameserver. *zones* are the apexes of the zones in the configuration.
 
-    Raises `ValueError` for anything that it does not count: each label costs memory for ever, and the nameserver may
-    have been taken over.
+    Raises `ValueError` for labels that a nameserver does not use: each label needs memory for ever, and an attacker may
+    control the nameserver.
     """
     if not isinstance(counts, list) or len(counts) > MAX_COUNTS:
         raise ValueError("not counts")

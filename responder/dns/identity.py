@@ -1,5 +1,6 @@
 """
-What the server reports about itself to clients that ask for it; nothing by default, as it helps attackers most.
+What the server reports about itself to clients that ask for it. By default this is nothing, as it mostly helps
+attackers.
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ from responder.names import Name
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
     """
-    *nsid* is for who asks by that option (RFC 5001), *version* and *hostname* are `version.bind` and `id.server` in
-    class CHAOS (RFC 4892), and the other names that servers answer to. What is empty is refused.
+    The texts that the server reports. A question for an empty one is refused.
+
+    *nsid* is for the EDNS option of that name (RFC 5001). In class CHAOS (RFC 4892), *version* is the answer for
+    `version.bind` and `version.server`, and *hostname* the one for `hostname.bind` and `id.server`.
     """
 
     nsid: str = ""
@@ -24,7 +27,7 @@ class Identity:
     hostname: str = ""
 
     def answers(self, count: list[int]) -> Mapping[tuple[bytes, int], Answer]:
-        """The answers of class CHAOS, by name (lower-cased wire form) and type; uses are counted in *count*."""
+        """The answers of class CHAOS by name (wire form in lower case) and type. Uses are counted in *count*."""
         texts = {
             "version.bind": self.version,
             "version.server": self.version,

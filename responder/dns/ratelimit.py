@@ -1,9 +1,10 @@
 """
-Response rate limiting: how many UDP replies a network may get in a second (as BIND, NSD and Knot do it).
+Response rate limiting: how many UDP replies a network gets in a second, as in BIND, NSD and Knot.
 
-A datagram's sender can be forged, so every reply may go to a victim. Above the limit most replies are dropped and
-some are cut to their question with TC set: a real resolver then comes back over TCP, a victim gets no more octets
-than were sent in its name. It counts whole networks and forgets them every second, so its memory has a ceiling.
+The source address of a datagram can be forged, so every reply may go to a victim. Above the limit most replies are
+dropped, and some are cut to their question with TC set. A real resolver then asks again over TCP; a victim gets no more
+octets than were sent in its name. Whole networks are counted, and all counts are cleared every second, so memory is
+bounded.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ from ipaddress import ip_address
 from responder.addresses import Network
 
 MAX_NETWORKS = 100_000
-"""Networks counted in one second. A flood from more of them hits none of them hard, and is let through."""
+"""Networks that are counted in one second. More networks are not limited: a flood from so wide a range harms none."""
 
 
 class Verdict(Enum):
-    """What becomes of a reply."""
+    """Whether a reply is sent, cut (slip), or dropped."""
 
     SEND = "send"
     SLIP = "slip"
@@ -31,8 +32,9 @@ class RateLimit:
     """
     Counts replies by client network: /24 for IPv4, /56 for IPv6.
 
-    *per_second* replies are sent to each network; of those above, every *slip*-th is cut, the others are dropped (with
-    0, all are). Clients in one of *exempt* are never limited. *clock* gives monotonic seconds.
+    Each network gets *per_second* replies. Of the replies above that, every Nth one is cut, where N is *slip*, and the
+    others are dropped; with 0, all are dropped. Clients in one of *exempt* are not limited. *clock* gives monotonic
+    seconds.
     """
 
     def __init__(self, *, per_second: int, slip: int, exempt: Iterable[Network], clock: Callable[[], float]) -> None:
@@ -44,7 +46,7 @@ class RateLimit:
         self._second = 0
 
     def judge(self, client: str) -> Verdict:
-        """Count one reply to *client*. Returns what becomes of it."""
+        """Count one reply to *client*, and decide whether it is sent."""
         second = int(self._clock())
         if second != self._second:
             self._second = second
@@ -62,5 +64,5 @@ class RateLimit:
 
 
 def network_of(client: str) -> str | bytes:
-    """What distinguishes the /24 or /56 of the address *client* from others."""
+    """A key for the network of the address *client*: its /24 or /56."""
     return client.rpartition(".")[0] or socket.inet_pton(socket.AF_INET6, client.partition("%")[0])[:7]

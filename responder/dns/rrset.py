@@ -18,7 +18,7 @@ CLASS_ANY = 255
 
 
 class RRType(IntEnum):
-    """The types this server gives a meaning of its own; every other is just a number to it (RFC 3597)."""
+    """The types that the server treats in a special way. All others are only numbers to it (RFC 3597)."""
 
     A = 1
     NS = 2
@@ -46,16 +46,16 @@ class RRType(IntEnum):
 
 
 MAX_RRSET = 56 << 10
-"""Octets that a static RRset may take of a reply (see `RRset.octets`). Of the 64 KiB that TCP can carry, 7 KiB are for
-the question, aliases in front of it, challenge values at the same name, EDNS options, and a signature."""
+"""The most octets of a static RRset in a reply (see `RRset.octets`). TCP can carry 64 KiB. The rest is for the
+question, CNAMEs in front of the RRset, challenge values at the same name, EDNS options, and a signature."""
 
 _RECORD_OCTETS = 12
-"""Octets of a record besides its data: a pointer to its owner, type, class, TTL and length."""
+"""Octets of a record without its data: a pointer to its owner, type, class, TTL and length."""
 
 
 @dataclass(frozen=True, slots=True)
 class RRset:
-    """Records of one owner and type. *ttl* is in seconds; each of *rdatas* is uncompressed wire form."""
+    """Records of one owner and type. *ttl* is in seconds; *rdatas* are in wire form, without compressed names."""
 
     owner: Name
     type: int
@@ -64,7 +64,7 @@ class RRset:
 
     @property
     def octets(self) -> int:
-        """What it takes of a reply, at most."""
+        """The most octets that the RRset can have in a reply."""
         return sum(_RECORD_OCTETS + len(rdata) for rdata in self.rdatas)
 
 

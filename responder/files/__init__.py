@@ -1,4 +1,4 @@
 """
-Files: `atomicfile` writes them, `directory` makes room for them, `namedfile` reads those that people name, `keyfile`
-keeps the key of DNS updates.
+Files: `atomicfile` writes them, `directory` makes directories for them, `namedfile` reads files that a user names, and
+`keyfile` keeps the key that TSIG keys are made from.
 """

@@ -1,8 +1,8 @@
 """
-Files that are there completely or not at all, whatever becomes of this process or of the machine.
+Writing files so that they exist completely or not at all, even if this process or the machine stops in between.
 
-A draft is written beside the place, with its mode from the first moment on, and put there once it is on disk. What goes
-wrong is an `OSError`, for the caller to put into words.
+A draft is written in the same directory, with its final mode from the start, and is moved to its place when it is on
+disk. A failure is an `OSError`; the caller turns it into an error text.
 """
 
 from __future__ import annotations
@@ -15,32 +15,34 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PRIVATE = 0o600
-"""The mode of a file that nobody else may read."""
+"""The mode of a file that only its owner may read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A file beside *path*, to be written once, and then put there. Get one from `draft`."""
+    """A file next to *path*, which is written once and then moved to *path*. `draft` makes one."""
 
     path: Path
     _place: Path
     _descriptor: int
 
     def write(self, content: bytes) -> None:
-        """Give it its content, and wait until that is on disk."""
+        """Write *content*, and wait until it is on disk."""
         with os.fdopen(self._descriptor, "wb", closefd=False) as file:
             file.write(content)
         os.fsync(self._descriptor)
 
     def replace(self) -> None:
-        """Put it in the place of whatever is at *path*."""
+        """Move the draft to *path*, and replace a file that is there."""
         self._place.replace(self.path)
         _sync(self.path.parent)
 
     def add(self) -> bool:
-        """Put it at *path*; False if something is there, which then stays. Some file systems have no way to do that."""
+        """
+        Put the draft at *path* if nothing is there; otherwise return False. Some file systems do not support this.
+        """
         try:
-            os.link(self._place, self.path)  # unlike a renaming, this leaves alone what somebody put there meanwhile
+            os.link(self._place, self.path)  # unlike renaming, this never replaces a file
         except FileExistsError:
             return False
         _sync(self.path.parent)
@@ -50,9 +52,9 @@ class Draft:
 @contextmanager
 def draft(path: Path, *, mode: int = PRIVATE, of_directory: bool = False) -> Iterator[Draft]:
     """
-    An empty draft for *path*; it is gone at the end, put there or not.
+    An empty draft for *path*. It is removed at the end if it was not moved to *path*.
 
-    With *of_directory*, one that root makes belongs to whoever has the directory.
+    With *of_directory*, a file that root makes gets the owner of the directory.
     """
     place = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     descriptor = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, PRIVATE)
@@ -68,21 +70,21 @@ def draft(path: Path, *, mode: int = PRIVATE, of_directory: bool = False) -> Ite
 
 
 def write(path: Path, content: bytes, *, mode: int = PRIVATE) -> None:
-    """Put *content* in the place of whatever is at *path*."""
+    """Write *content* to *path*, and replace a file that is there."""
     with draft(path, mode=mode) as new:
         new.write(content)
         new.replace()
 
 
 def create(path: Path, content: bytes, *, mode: int = PRIVATE, of_directory: bool = False) -> bool:
-    """As `write`, but whatever is at *path* stays, and the answer is False. *of_directory* is as in `draft`."""
+    """As `write`, but if there is a file at *path*, it stays, and False is returned. *of_directory*: see `draft`."""
     with draft(path, mode=mode, of_directory=of_directory) as new:
         new.write(content)
         return new.add()
 
 
 def _sync(directory: Path) -> None:
-    """See that the names in a directory are on disk, if we may read it: there are some where one may only write."""
+    """Wait until the names in a directory are on disk. This is not possible if this user may not read the directory."""
     with suppress(PermissionError):
         descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:

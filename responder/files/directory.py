@@ -1,4 +1,4 @@
-"""Directories that a program makes for its files, where an administrator's command must not lock the service out."""
+"""Making directories. A directory that root makes gets the right owner, so that the service can use it."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import os
 from pathlib import Path
 
 MODE = 0o700
-"""Only the owner may look into them."""
+"""Only the owner may use the directory."""
 
 
 def make(path: Path) -> None:
     """
-    Make the directory at *path*, and what is missing above it. One that root makes belongs to the owner of the
-    directory that it is in. Raises `OSError`.
+    Make the directory *path*, and those above it that are missing. A directory that root makes gets the owner of the
+    directory above it. Raises `OSError`.
     """
     if path.exists():
         return
@@ -27,7 +27,7 @@ def make(path: Path) -> None:
 
 def _hand_over(path: Path) -> None:
     owner = path.parent.stat()
-    # The owner of the directory above may put a symbolic link there at any time: it must not lead us elsewhere.
+    # The owner of the directory above may replace it by a symbolic link at any time, which must not be followed.
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         os.fchown(descriptor, owner.st_uid, owner.st_gid)

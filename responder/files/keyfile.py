@@ -1,9 +1,9 @@
 """
-The key file: 32 random octets that the secrets of DNS updates are made from (see `tokens.secret.tsig_secret`), and the
-key that encrypts private keys in the database (see `store.sealing`).
+The key file: 32 random octets. The secrets of DNS updates are made from them (`tokens.secret.tsig_secret`), and so is
+the key that encrypts private keys in the database (`store.sealing`).
 
-It is kept apart from the database, so that a copy of either gives nothing away. Whoever needs it first makes it, be
-that the service or the command line; several may try at once.
+It is kept apart from the database, so that a copy of one of the two is of no use. The first process that needs it makes
+it, the service or a command; several may try at the same time.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ from responder.errors import CannotStart
 from responder.files import atomicfile, directory
 
 KEY_OCTETS = 32
-"""Of the key itself. The file has them in base64, as `openssl rand -base64 32` prints them."""
+"""Octets of the key. The file has them in base64, as `openssl rand -base64 32` prints them."""
 
 MAX_FILE = 1024
-"""Octets that are read of a file: more than enough to see that it is none of ours."""
+"""Octets that are read of a file: more than a key file has."""
 
 NEW_KEY_FILE = (
     "what was made with another one is of no use: keys of DNS updates, encrypted private keys in the database"
 )
-"""What a new key file means where there was another."""
+"""What a new key file means if there was another one before."""
 
 _OTHERS, _OTHERS_OF_ROOTS = 0o077, 0o037
 
 
 def read_key(path: Path, *, on_new: Callable[[], object] = lambda: None) -> bytes:
     """
-    The key in the file at *path*, which is made if there is none; *on_new* is called then.
+    The key in the file at *path*. If there is no file, it is made, and *on_new* is called.
 
-    Raises `CannotStart` if it cannot be read or made, holds no key, or is open to others.
+    Raises `CannotStart` if the file cannot be read or made, has no key, or if other users may read it.
     """
     try:
         if not path.exists() and _make(path):
@@ -62,13 +62,13 @@ def read_key(path: Path, *, on_new: Callable[[], object] = lambda: None) -> byte
 
 
 def _read(path: Path) -> bytes:
-    # A pipe or a device would keep us waiting for ever.
+    # Without O_NONBLOCK, opening a pipe or a device may wait for ever.
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     with os.fdopen(descriptor, "rb") as file:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise CannotStart(f"the key file {path} is not a file: set dns.update.key_file to one")
-        # A volume of Kubernetes gives its files to root, and lets a group in. PostgreSQL draws the same line.
+        # Files on a volume of Kubernetes belong to root, and a group may read them. PostgreSQL accepts the same.
         of_root = status.st_uid == 0 and os.geteuid() != 0
         if status.st_mode & (_OTHERS_OF_ROOTS if of_root else _OTHERS):
             raise CannotStart(f"the key file {path} is open to other users: chmod 600 {path}")
@@ -76,9 +76,7 @@ def _read(path: Path) -> bytes:
 
 
 def _make(path: Path) -> bool:
-    """Put a new key at *path*; False if another process was quicker."""
+    """Make a key file at *path*. Returns False if another process was faster."""
     directory.make(path.parent)
     text = base64.b64encode(secrets.token_bytes(KEY_OCTETS)) + b"\n"
-    return atomicfile.create(
-        path, text, of_directory=True
-    )  # an administrator's command must not keep it from the service
+    return atomicfile.create(path, text, of_directory=True)  # the service must be able to read what root made

@@ -1,7 +1,7 @@
 """
-The small files that people name, in the configuration or on the command line: read whole, in bounded time and size.
+Reading small files that a user names, in the configuration or on the command line, with limits on time and size.
 
-Whatever is in the way is an `Invalid` that says the same everywhere: the path, and why it "cannot be read".
+Every failure is an `Invalid` with the path and the reason why it "cannot be read".
 """
 
 from __future__ import annotations
@@ -17,22 +17,21 @@ from time import monotonic
 from responder.errors import Invalid
 
 PATIENCE = 10.0
-"""Seconds that a pipe may take to say all: whoever writes into it may have to type a password first."""
+"""Seconds in which a pipe must deliver everything: a user may have to type a password first."""
 
 STDIN = Path("-")
-"""How standard input is named where a file may be a pipe."""
+"""The name of standard input, where a pipe is allowed."""
 
-_ANOTHER_USER = "another user can write it, so it is only read where it is named: use --config if you trust it"
+_ANOTHER_USER = "another user can write it: if you trust it, name it with --config"
 
 
 def read(path: Path, most: int, *, pipes: bool = False, ours: bool = False) -> bytes:
     """
-    The content of the file at *path*, of *most* octets.
+    The content of the file at *path*, at most *most* octets. Raises `Invalid`.
 
-    With *pipes* it may also be `-` for standard input, a pipe, as the shell makes of `<(command)`, or a device, such as
-    `/dev/null` for nothing at all; code that reads a file again and again, or beside other work, cannot use them. With
-    *ours*, a file that a user other than root and us can write is refused: for files that are found, not named. Raises
-    `Invalid`.
+    With *pipes*, *path* may also be `-` for standard input, a pipe (the shell makes one of `<(command)`), or a device
+    such as `/dev/null`. Code that reads a file repeatedly, or while it does other work, must not use this. With *ours*,
+    a file that a user other than root and the current one can write is refused. This is for files that no user named.
     """
     try:
         if pipes and path == STDIN:
@@ -47,7 +46,7 @@ def read(path: Path, most: int, *, pipes: bool = False, ours: bool = False) -> b
 
 
 def read_text(path: Path, most: int, *, pipes: bool = False, ours: bool = False) -> str:
-    """As `read`, for text in UTF-8."""
+    """The same as `read`, for text in UTF-8."""
     try:
         return read(path, most, pipes=pipes, ours=ours).decode()
     except UnicodeDecodeError:
@@ -55,11 +54,11 @@ def read_text(path: Path, most: int, *, pipes: bool = False, ours: bool = False)
 
 
 def _read(path: Path, most: int, *, pipes: bool, ours: bool) -> bytes:
-    # Without O_NONBLOCK, opening a pipe waits for somebody who writes into it.
+    # Without O_NONBLOCK, opening a pipe waits for a process that writes into it.
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
         status = os.fstat(descriptor)
-        # Who owns a symbolic link decides what is read, and the mode of a link says nothing.
+        # The owner of a symbolic link decides which file is read. The mode of a link has no meaning.
         if ours and (_is_foreign(path.lstat()) or _is_foreign(status) or status.st_mode & stat.S_IWOTH):
             raise PermissionError(errno.EPERM, _ANOTHER_USER)
         kind = stat.S_IFMT(status.st_mode)
@@ -80,7 +79,7 @@ def _take(descriptor: int, most: int) -> bytes:
     content, until = b"", monotonic() + PATIENCE
     while len(content) < most:
         if not readable.poll(max(0.0, until - monotonic()) * 1000):
-            raise TimeoutError(errno.ETIMEDOUT, "nobody writes into it")
+            raise TimeoutError(errno.ETIMEDOUT, "no process writes into it")
         piece = os.read(descriptor, most - len(content))
         if not piece:
             break

@@ -1,1 +1,2 @@
-"""TLS: `keypair` is a certificate with its key, `tlscontext` the settings of every TLS server here."""
+"""TLS: `keypair` is a certificate with its key, `tlscontext` is for servers, `distrust` explains failures to
+clients."""

@@ -1,7 +1,7 @@
 """
-Why the certificate of a server is not trusted, and how to fix that: in the same words for every client in this program.
+Why a client does not trust the certificate of a server, and how to fix that, with the same text for every client here.
 
-A certificate that has expired and a clock that is wrong look alike from here, so both are named.
+A client cannot distinguish an expired certificate from a wrong clock, so the text names both.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ _CLOCK = "compare `date -u` with the true time"
 
 
 class _Code(IntEnum):
-    """Results of a verification as OpenSSL's x509_vfy.h numbers them; the ssl module has no names for them."""
+    """Results of a verification, from OpenSSL's x509_vfy.h. The ssl module has no names for them."""
 
     NOT_YET_VALID = 9
     EXPIRED = 10
@@ -23,9 +23,9 @@ class _Code(IntEnum):
 
 def describe(fault: ssl.SSLCertVerificationError, *, name: str, issuer: str) -> str:
     """
-    What is wrong with the certificate, to go on after words such as "its certificate", and how to fix it.
+    What is wrong with the certificate and how to fix it. The text continues a sentence such as "its certificate ...".
 
-    *name* is how to fix one that is for another name, *issuer* one whose issuer is unknown here.
+    *name* is how to fix a certificate for another name; *issuer* is how to fix one with an unknown issuer.
     """
     match fault.verify_code:
         case _Code.EXPIRED:

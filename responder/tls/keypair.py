@@ -1,5 +1,6 @@
 """
-A certificate with its chain and its private key, as one value: read, checked, self-signed. No files, no network.
+A certificate with its chain and its private key, as one value. It is parsed, checked, or self-signed here, without
+files or network.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from responder.errors import Invalid
 from responder.names import Name
 
 SELF_SIGNED_LIFETIME = timedelta(days=30)
-"""Long enough to find out why there is no better certificate; nobody trusts it anyway."""
+"""Long enough to find out why there is no other certificate. No client trusts this one."""
 
 MAX_COMMON_NAME = 64
 """Characters of a common name (RFC 5280, appendix A: ub-common-name)."""
@@ -26,7 +27,7 @@ MAX_COMMON_NAME = 64
 
 @dataclass(frozen=True, slots=True)
 class KeyPair:
-    """A certificate *chain*, the end entity's first, and the private *key* that belongs to it, both in PEM."""
+    """A certificate *chain*, with the certificate of the server first, and its private *key*, both in PEM."""
 
     chain: bytes
     key: bytes = field(repr=False)
@@ -34,25 +35,25 @@ class KeyPair:
 
     @classmethod
     def parse(cls, chain: bytes, key: bytes) -> Self:
-        """Check that *key* belongs to the first certificate of *chain*. Raises `Invalid`, never quoting the key."""
+        """Check that *key* belongs to the first certificate of *chain*. Raises `Invalid`, which never has the key."""
         try:
             leaf = x509.load_pem_x509_certificates(chain)[0]
             certified = leaf.public_key()
         except (ValueError, UnsupportedAlgorithm):
-            raise Invalid("the certificate file holds no certificate in PEM, or a damaged one") from None
+            raise Invalid("the certificate file has no certificate in PEM, or a damaged one") from None
         try:
             private = serialization.load_pem_private_key(key, None)
-        except TypeError:  # says cryptography when a password is missing
-            raise Invalid("the private key is encrypted: take its passphrase off") from None
+        except TypeError:  # cryptography raises this if a password is missing
+            raise Invalid("the private key is encrypted: remove its passphrase") from None
         except (ValueError, UnsupportedAlgorithm):
-            raise Invalid("the private key file holds no private key in PEM, or a damaged one") from None
+            raise Invalid("the private key file has no private key in PEM, or a damaged one") from None
         if private.public_key() != certified:
-            raise Invalid("the private key does not belong to the certificate: these are not a pair")
+            raise Invalid("the private key does not belong to the certificate: use the key that it was issued for")
         return cls(chain, key, leaf)
 
     @classmethod
     def self_signed(cls, hostname: Name | None, *, now: datetime) -> Self:
-        """A certificate that nobody trusts, for *hostname* if there is one, with a new key."""
+        """A self-signed certificate with a new key, for *hostname* if there is one."""
         key = new_key()
         text = str(hostname or "localhost")
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text if len(text) <= MAX_COMMON_NAME else "self")])
@@ -79,22 +80,22 @@ class KeyPair:
 
     @property
     def issuer(self) -> str:
-        """The name of its issuer, for people."""
+        """The name of the issuer, as text for a user."""
         return issuer(self.leaf)
 
     def covers(self, hostname: Name) -> bool:
-        """As the function of that name."""
+        """Whether a client of *hostname* accepts the name in the certificate."""
         return covers(self.leaf, hostname)
 
 
 def issuer(certificate: x509.Certificate) -> str:
-    """The name of its issuer, for people: anyone can have written it."""
+    """The name of the issuer, as text for a user. Control characters are removed: anyone can make such a name."""
     name = certificate.issuer.rfc4514_string()
     return "".join(letter if letter.isprintable() else " " for letter in name)
 
 
 def refusal(certificate: x509.Certificate, hostname: Name | None, *, now: datetime) -> str:
-    """Why clients of *hostname* refuse the certificate, whoever issued it; "" if its dates and its name are right."""
+    """Why clients of *hostname* refuse the certificate, apart from its issuer; "" if dates and name are right."""
     if certificate.not_valid_after_utc <= now:
         return "it has expired"
     if now < certificate.not_valid_before_utc:
@@ -105,12 +106,12 @@ def refusal(certificate: x509.Certificate, hostname: Name | None, *, now: dateti
 
 
 def is_self_signed(certificate: x509.Certificate) -> bool:
-    """Whether no CA stands behind it, by its own account."""
+    """Whether issuer and subject are the same, so that no CA has issued it."""
     return certificate.issuer == certificate.subject
 
 
 def covers(certificate: x509.Certificate, hostname: Name) -> bool:
-    """Whether a client that connects to *hostname* finds it in the certificate (RFC 9525, section 6.3)."""
+    """Whether *hostname* is in the certificate, also by a wildcard (RFC 9525, section 6.3)."""
     try:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
     except (x509.ExtensionNotFound, ValueError):
@@ -120,12 +121,12 @@ def covers(certificate: x509.Certificate, hostname: Name) -> bool:
 
 
 def new_key() -> ec.EllipticCurvePrivateKey:
-    """A key of the kind that every CA takes and every client knows, and that costs a handshake the least."""
+    """A new key (P-256). Every CA and every client supports it, and handshakes need the least time."""
     return ec.generate_private_key(ec.SECP256R1())
 
 
 def key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
-    """A private key as text, not encrypted."""
+    """A private key in PEM, not encrypted."""
     return key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )

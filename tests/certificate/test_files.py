@@ -129,14 +129,14 @@ async def test_a_link_to_another_directory(pair: Pair) -> None:
         (
             lambda pair: pair.write_key(key_pair(HOST).key),
             (
-                "the private key does not belong to the certificate: these are not a pair: "
+                "the private key does not belong to the certificate: use the key that it was issued for: "
                 "see api.certificate_file and api.private_key_file"
             ),
         ),
         (
             lambda pair: pair.write_certificate(b"nonsense"),
             (
-                "the certificate file holds no certificate in PEM, or a damaged one: "
+                "the certificate file has no certificate in PEM, or a damaged one: "
                 "see api.certificate_file and api.private_key_file"
             ),
         ),

@@ -233,7 +233,7 @@ def test_file_of_another_user(file: Path, tmp_path: Path, kind: str) -> None:
     with pytest.raises(InvalidConfiguration) as caught:
         load(None, {})
 
-    fault = "another user can write it, so it is only read where it is named: use --config if you trust it"
+    fault = "another user can write it: if you trust it, name it with --config"
     assert caught.value.faults == (f"responder.toml: cannot be read: {fault}",)
     assert load(Path("responder.toml"), {}).zones == load(None, {"RESPONDER_CONFIG": "responder.toml"}).zones
 
@@ -524,11 +524,11 @@ def test_all_faults_at_once(file: Path) -> None:
         "zones[0].hostmaster: 'nobody' is not an e-mail address: write it like \"hostmaster@example.com\"",
         (
             "zones[0].records: line 1: the line starts with a space, "
-            "which stands for the owner above, but there is no good one"
+            "so it has the owner of the line above, but that has no valid owner"
         ),
         (
             "zones[0].records: line 2: the line starts with a space, "
-            "which stands for the owner above, but there is no good one"
+            "so it has the owner of the line above, but that has no valid owner"
         ),
         'zones[0].nameservers: there is no nameserver: write "ns1.acme.example.com" = ["ITS PUBLIC ADDRESS"]',
         "zones[1].hostmaster: is missing",

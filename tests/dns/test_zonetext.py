@@ -18,7 +18,7 @@ from responder.errors import InvalidName, InvalidZone
 from responder.names import Name
 
 APEX = Name.parse("acme.example.com")
-TOO_MUCH = f"octets of a reply, {MAX_RRSET} at most fit: remove records, or spread them over several names"
+TOO_MUCH = f"octets in a reply, but at most {MAX_RRSET} fit: remove records, or use several names"
 
 
 def read(text: str) -> list[str]:
@@ -109,8 +109,8 @@ def test_rrset() -> None:
     ("text", "fault"),
     [
         # the form of a line
-        ('a TXT "b', "a quoted string does not end on its line: close it with a quote"),
-        ("a TXT b\\", "a backslash at the end of the line escapes nothing: remove it"),
+        ('a TXT "b', "a quoted string does not end on its line: add the closing quote"),
+        ("a TXT b\\", "there is a backslash at the end of the line: remove it"),
         ("a ( A 192.0.2.1", "a parenthesis is never closed: add the missing )"),
         ("a ) A 192.0.2.1", "a parenthesis was never opened: remove the )"),
         (
@@ -119,10 +119,10 @@ def test_rrset() -> None:
         ),
         (
             " A 192.0.2.1",
-            "the line starts with a space, which stands for the owner above, but there is no good one",
+            "the line starts with a space, so it has the owner of the line above, but that has no valid owner",
         ),
-        ("$INCLUDE file", "$INCLUDE is not understood: only $TTL SECONDS and $ORIGIN NAME are"),
-        ("$TTL", "$TTL is not understood: only $TTL SECONDS and $ORIGIN NAME are"),
+        ("$INCLUDE file", "$INCLUDE is not supported: write $TTL SECONDS or $ORIGIN NAME"),
+        ("$TTL", "$TTL is not supported: write $TTL SECONDS or $ORIGIN NAME"),
         (
             "$TTL 1y",
             f"'1y' is not a TTL: write seconds, at most {MAX_TTL}, or a number with s, m, h, d or w",
@@ -180,10 +180,10 @@ def test_rrset() -> None:
         ),
         ("@ SOA a b 1 2 3 4 5", "the SOA comes from the settings of the zone: remove this record"),
         ("@ NS a", "the NS records come from the nameservers in the settings of the zone: remove this record"),
-        ("a NS b", "a.acme.example.com: this server delegates nothing: remove the NS record"),
-        ("a DNAME b", "a.acme.example.com: this server delegates nothing: remove the DNAME record"),
-        (r"a TYPE2 \# 1 00", "a.acme.example.com: this server delegates nothing: remove the NS record"),
-        ("@ CNAME a", "a CNAME cannot stand beside the SOA and NS of the zone: write addresses instead"),
+        ("a NS b", "a.acme.example.com: delegations are not supported: remove the NS record"),
+        ("a DNAME b", "a.acme.example.com: delegations are not supported: remove the DNAME record"),
+        (r"a TYPE2 \# 1 00", "a.acme.example.com: delegations are not supported: remove the NS record"),
+        ("@ CNAME a", "a CNAME is not allowed at the apex, which has a SOA and NS records: write addresses instead"),
         ("a DS 1 8 2 00", "a.acme.example.com: static records are not signed: remove the DS record"),
         ("a OPT", "a.acme.example.com: type 41 is for queries, not for records: remove it"),
         ("a ANY", "a.acme.example.com: type 255 is for queries, not for records: remove it"),
@@ -207,18 +207,18 @@ def test_faulty_line(text: str, fault: str) -> None:
         (
             "a A 192.0.2.1\n\na CNAME b",
             (
-                "line 1: a.acme.example.com A stands beside the CNAME of line 3: "
-                "a CNAME must be alone at its name (RFC 1034, section 3.6.2)"
+                "line 1: a.acme.example.com A is at the same name as the CNAME in line 3: "
+                "a name with a CNAME has no other records (RFC 1034, section 3.6.2)"
             ),
         ),
         ("a CNAME b\na CNAME c", "line 2: a.acme.example.com has another CNAME in line 1: keep one"),
         (
             "b A 192.0.2.1\n" + "".join(f"a A 192.0.{n // 250}.{n % 250}\n" for n in range(8000)),
-            f"line 2: a.acme.example.com A takes 128000 {TOO_MUCH}",
+            f"line 2: a.acme.example.com A needs 128000 {TOO_MUCH}",
         ),
         (
             rf"a TYPE65280 \# {MAX_RRSET - 11} {'00' * (MAX_RRSET - 11)}",
-            f"line 1: a.acme.example.com TYPE65280 takes {MAX_RRSET + 1} {TOO_MUCH}",
+            f"line 1: a.acme.example.com TYPE65280 needs {MAX_RRSET + 1} {TOO_MUCH}",
         ),
     ],
 )
@@ -231,7 +231,7 @@ def test_every_fault_at_once() -> None:
     """A fault hides none of those after it; a bad owner's further lines are not taken for another's."""
     assert faults("a A 192.0.2.1\nb..c A 192.0.2.1\n A 192.0.2.1\nc (\n\n x )\na 1 A 192.0.2.2") == (
         "line 2: 'b..c' has an empty label (two dots in a row, or a dot at its start)",
-        "line 3: the line starts with a space, which stands for the owner above, but there is no good one",
+        "line 3: the line starts with a space, so it has the owner of the line above, but that has no valid owner",
         "line 4: 'x' is not a record type: write OWNER [TTL] [IN] TYPE DATA",
         (
             "line 7: a.acme.example.com A has TTL 1, but 3600 in line 1: "

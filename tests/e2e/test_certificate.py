@@ -381,7 +381,7 @@ def test_files(tmp_path: Path) -> None:
     refused = service.attempt("serve")
     assert 1 == refused.returncode
     assert json.loads(refused.stderr.splitlines()[-1])["reason"] == (
-        "the private key does not belong to the certificate: these are not a pair: "
+        "the private key does not belong to the certificate: use the key that it was issued for: "
         "see api.certificate_file and api.private_key_file"
     )
 

@@ -76,4 +76,4 @@ def test_a_pipe_that_nobody_writes_into(pipe: Path, monkeypatch: pytest.MonkeyPa
     """It keeps nobody waiting for ever."""
     monkeypatch.setattr(namedfile, "PATIENCE", 0.01)
 
-    assert f"{pipe}: cannot be read: nobody writes into it" == fault(pipe, pipes=True)
+    assert f"{pipe}: cannot be read: no process writes into it" == fault(pipe, pipes=True)

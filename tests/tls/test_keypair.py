@@ -37,8 +37,8 @@ def test_the_key_is_not_shown() -> None:
 
 
 PAIR = key_pair("api.example.com")
-NO_CERTIFICATE = "the certificate file holds no certificate in PEM, or a damaged one"
-NO_KEY = "the private key file holds no private key in PEM, or a damaged one"
+NO_CERTIFICATE = "the certificate file has no certificate in PEM, or a damaged one"
+NO_KEY = "the private key file has no private key in PEM, or a damaged one"
 
 
 @pytest.mark.parametrize(
@@ -54,12 +54,12 @@ NO_KEY = "the private key file holds no private key in PEM, or a damaged one"
         (
             PAIR.chain,
             key_pair("x.example").key,
-            "the private key does not belong to the certificate: these are not a pair",
+            "the private key does not belong to the certificate: use the key that it was issued for",
         ),
         (
             PAIR.chain,
             pem(ec.generate_private_key(ec.SECP256R1()), b"secret"),
-            "the private key is encrypted: take its passphrase off",
+            "the private key is encrypted: remove its passphrase",
         ),
     ],
     ids=range(9),

@@ -1,7 +1,8 @@
 """
-Messages: bytes to `Query`, `Answer` to bytes. The only home of header bits, EDNS and truncation (RFC 1035, 6891).
+Messages: octets are parsed to a `Query`, and an `Answer` is rendered to octets (RFC 1035, 6891).
 
-Nothing here knows zones, sockets or clients. `header`, `edns`, `query` and `reply` stand on each other in this order.
+Only this package knows header bits, EDNS and truncation; it knows no zones, sockets or clients. `edns` uses `header`,
+`query` uses both, and `reply` uses all three.
 """
 
 from responder.dns.wire.edns import (

@@ -12,23 +12,23 @@ from responder.dns.rrset import RRType
 from responder.dns.wire.header import RECORD
 
 UDP_CEILING = 1232
-"""Octets of the largest UDP reply we send: fits the smallest IPv6 MTU, so never a fragment (RFC 9715)."""
+"""Octets of the longest UDP reply. It fits into the smallest IPv6 MTU, so it is never fragmented (RFC 9715)."""
 
 UDP_FLOOR = 512
-"""Octets every client takes; smaller EDNS sizes count as this (RFC 6891, section 6.2.3)."""
+"""Octets that every client accepts. Smaller EDNS sizes count as this one (RFC 6891, section 6.2.3)."""
 
 MAX_OPTIONS = 1024
-"""EDNS options read in one query, which takes 0.2 ms: no datagram that is read holds more, but 64 KiB over TCP would
-hold 16,000. Those behind them count as unknown."""
+"""EDNS options that are read in one query, in 0.2 ms. A datagram cannot hold more; a message of 64 KiB over TCP could
+hold 16,000. Further options are ignored."""
 
 MAX_REASON = 200
-"""Octets of the text of an extended error: two lines, and what a reply has room for if it has EDNS."""
+"""Octets in the text of an extended error: two lines, which fit into every reply with EDNS."""
 
 DO = 0x8000
 
 
 class ExtendedError(IntEnum):
-    """RFC 8914, section 4; those that this server sends."""
+    """The extended errors that this server sends (RFC 8914, section 4)."""
 
     OTHER = 0
     NOT_READY = 14
@@ -41,11 +41,11 @@ class ExtendedError(IntEnum):
 @dataclass(frozen=True, slots=True)
 class Edns:
     """
-    What a query's OPT record asks of its reply.
+    What the OPT record of a query asks for.
 
-    *limit* is the octets that the client takes over UDP, held between our floor and ceiling; *opt* is the OPT that
-    goes into a reply without options, empty if the query had none (RFC 6891, section 6.1.1), and *opt_of_nxdomain* the
-    one that goes into an NXDOMAIN. *fault* is what makes the message malformed, if something does.
+    *limit* is the number of octets that the client accepts over UDP, between `UDP_FLOOR` and `UDP_CEILING`. *opt* is
+    the OPT record of the reply; it is empty if the query has none (RFC 6891, section 6.1.1). *opt_of_nxdomain* is the
+    one of an NXDOMAIN. *fault* is the reason why the message is malformed, or empty.
     """
 
     opt: bytes
@@ -58,7 +58,7 @@ class Edns:
     cookie: bytes = b""
     keepalive: bool = False
     verified: bool = False
-    """Whether the client proved, with a cookie that we gave it, that its address is not forged (RFC 7873)."""
+    """Whether the client proved with a DNS cookie of this server that its address is not forged (RFC 7873)."""
 
 
 def parse_opt(packet: bytes, at: int) -> Edns:
@@ -71,7 +71,7 @@ def parse_opt(packet: bytes, at: int) -> Edns:
     edns = Edns(_OPTS[do], min(max(size, UDP_FLOOR), UDP_CEILING), version=version, do=do)
     if len(options) != length:
         return replace(edns, fault="the OPT record is cut short")
-    return edns if version else _parse_options(options, edns)  # others have no meaning known to us (section 6.1.3)
+    return edns if version else _parse_options(options, edns)  # other versions are unknown (section 6.1.3)
 
 
 def extend_opt(opt: bytes, options: bytes, *, extended_rcode: int = 0) -> bytes:
@@ -86,7 +86,7 @@ def option(code: int, data: bytes) -> bytes:
 
 
 def nsid(identifier: bytes) -> bytes:
-    """The option that identifies the one of several servers that answered (RFC 5001)."""
+    """The option that identifies this server among several (RFC 5001)."""
     return option(_NSID, identifier)
 
 
@@ -96,7 +96,7 @@ def cookie(client_cookie: bytes, server_cookie: bytes) -> bytes:
 
 
 def keepalive(seconds: float) -> bytes:
-    """The option with the time for which we leave an idle TCP connection open (RFC 7828: in units of 100 ms)."""
+    """The option with the time for which an idle TCP connection stays open (RFC 7828: in units of 100 ms)."""
     return option(_KEEPALIVE, int(seconds * 10).to_bytes(2, "big"))
 
 
@@ -111,15 +111,15 @@ _NSID, _COOKIE, _KEEPALIVE, _EDE = 3, 10, 11, 15
 NO_EDNS = Edns(b"", UDP_FLOOR)
 
 OPT_HEAD = b"\0" + int(RRType.OPT).to_bytes(2, "big")
-"""What an OPT record begins with: the root as its owner, and its type."""
+"""The first octets of an OPT record: the root as its owner, and its type."""
 
-# Our OPT: version 0, DO as the client sent it (RFC 3225, section 3), every other flag clear.
+# The OPT of a reply: version 0, DO as the client sent it (RFC 3225, section 3), all other flags clear.
 _OPTS = tuple(b"\0" + RECORD.pack(RRType.OPT, UDP_CEILING, flags, 0) for flags in (0, DO))
 _OPT_FIXED = len(_OPTS[0])
 
 
 def _parse_options(options: bytes, edns: Edns) -> Edns:
-    """*edns* with what its options ask for. Unknown ones are ignored (RFC 6891, section 6.1.2)."""
+    """*edns* with its *options*. Unknown options are ignored (RFC 6891, section 6.1.2)."""
     at, found = 0, dict[int, bytes]()
     for _ in range(MAX_OPTIONS):
         if at == len(options):
@@ -128,7 +128,7 @@ def _parse_options(options: bytes, edns: Edns) -> Edns:
         at += _CODE_LENGTH.size + length
         if at > len(options):
             return replace(edns, fault="an EDNS option is cut short")
-        found.setdefault(code, options[at - length : at])  # of several cookies the first (RFC 7873, section 5.2)
+        found.setdefault(code, options[at - length : at])  # the first of several (RFC 7873, section 5.2)
     client_cookie = found.get(_COOKIE, b"")
     if _COOKIE in found and len(client_cookie) != 8 and not 16 <= len(client_cookie) <= 40:  # RFC 7873, section 5.2.2
         return replace(edns, fault="a DNS cookie must have 8 or 16 to 40 octets")

@@ -1,5 +1,5 @@
 """
-The header of a message: its bits, its codes, and replies that are nothing else (RFC 1035, section 4.1.1).
+The header of a message: its bits, its codes, and replies that have only a header (RFC 1035, section 4.1.1).
 """
 
 from __future__ import annotations
@@ -8,20 +8,20 @@ import struct
 from enum import IntEnum
 
 HEADER = 12
-"""Octets of the header; the question's name starts right behind it (RFC 1035, section 4.1.1)."""
+"""Octets of the header. The name of the question starts after it (RFC 1035, section 4.1.1)."""
 
 QR, AA, TC, RD = 0x8000, 0x0400, 0x0200, 0x0100
 OPCODE = 0x7800
 
 HEAD = struct.Struct("!HHHHH")
-"""What follows the id: flags, and the number of records in each of four sections."""
+"""The header after the id: flags, and the number of records in each of the four sections."""
 
 RECORD = struct.Struct("!HHIH")
-"""What follows a record's owner: type, class, TTL, length (RFC 1035, section 4.1.3)."""
+"""A record after its owner: type, class, TTL, length of the data (RFC 1035, section 4.1.3)."""
 
 
 class Opcode(IntEnum):
-    """RFC 6895, section 2.2; those that are treated differently."""
+    """The opcodes that are treated differently (RFC 6895, section 2.2)."""
 
     QUERY = 0
     NOTIFY = 4
@@ -29,7 +29,7 @@ class Opcode(IntEnum):
 
 
 class Rcode(IntEnum):
-    """RFC 6895, section 2.3; those that this server sends."""
+    """The rcodes that this server sends (RFC 6895, section 2.3)."""
 
     NOERROR = 0
     FORMERR = 1
@@ -46,7 +46,7 @@ class Rcode(IntEnum):
 
 
 def header_only(packet: bytes, rcode: Rcode) -> bytes:
-    """Twelve octets for a message that cannot or will not be read further, as NSD and BIND answer it."""
+    """A reply of twelve octets to a message that is not read further. NSD and BIND send the same."""
     flags = int.from_bytes(packet[2:4], "big")
     kept = flags & (OPCODE if flags & OPCODE else RD)  # other opcodes may give the remaining bits other meanings
     return packet[:2] + HEAD.pack(QR | kept | rcode, 0, 0, 0, 0)

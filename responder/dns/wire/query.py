@@ -1,5 +1,5 @@
 """
-Bytes to `Query`: which messages are answered, and where in them things are.
+Parsing: from the octets of a message to a `Query`, and which messages get a reply.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from responder.dns.wire.header import HEAD, HEADER, OPCODE, RD, RECORD, Opcode, 
 from responder.names import MAX_LABEL, MAX_NAME
 
 MAX_SIGNED = 4096
-"""Octets of a message in which a signature is looked for, or an OPT behind other records: an update of 30 values, and
-0.3 ms at most."""
+"""A signature, or an OPT after other records, is looked for only in messages up to this number of octets. This is
+enough for an update of 30 values, and takes 0.3 ms at most."""
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
     """
-    A message with one question: a query, well-formed but for what `edns.fault` names, a NOTIFY, or a DNS update as far
-    as its zone section.
+    A message with one question: a query, a NOTIFY, or a DNS update, of which only the zone section is read.
 
-    *question* is as it came, letter case included; *qname* is its name in lower case; *tsig* the octet that the
-    signature begins at, 0 if there is none. *question* is empty if there is none: then the query is for a cookie.
+    It is well-formed, except for the reason in `edns.fault` if there is one. *question* is as it came, letter case
+    included; it is empty for a query that only asks for a cookie. *qname* is the name in the question, in lower case.
+    *tsig* is the octet at which the signature begins, 0 if there is none.
     """
 
     id: bytes
@@ -39,7 +39,7 @@ class Query:
 
     @property
     def echo(self) -> bytes:
-        """The question as it comes back. What is no zone section does not: clients could not read the reply."""
+        """The question as it is repeated in the reply. An invalid zone section is not: clients could not read that."""
         if self.opcode == Opcode.UPDATE and (self.qtype, self.qclass) != (RRType.SOA, CLASS_IN):
             return b""
         return self.question
@@ -47,10 +47,10 @@ class Query:
 
 def parse(packet: bytes) -> Query | bytes | None:
     """
-    Read a message: a `Query`, the reply to send at once to one that has no question to answer, or None for silence.
+    Read a message. Returns a `Query`; or the reply to a message whose question cannot be read; or None for silence.
 
-    Parsing costs little for any packet: one question, no pointers in its name, at most one OPT. Trailing octets are
-    ignored, as NSD and BIND do.
+    No packet takes long: there is one question, no pointer in its name, and at most one OPT. Octets after the last
+    record are ignored, as in NSD and BIND.
     """
     if len(packet) < HEADER or packet[2] & 0x80:  # a response: answering it could make two servers talk for ever
         return None
@@ -76,10 +76,12 @@ def parse(packet: bytes) -> Query | bytes | None:
 
 
 def _fault(qtype: int, ancount: int, nscount: int, unknown: int) -> str:
-    """What is wrong with the sections of a query; *unknown* are its additional records but for an OPT and a TSIG."""
+    """
+    What is wrong with the sections of a query. *unknown* is the number of additional records besides OPT and TSIG.
+    """
     if unknown:
         return "only one OPT record and a signature may follow a query"
-    if (ancount or nscount) and (ancount, nscount, qtype) != (0, 1, RRType.IXFR):  # which has a SOA (RFC 1995, 3)
+    if (ancount or nscount) and (ancount, nscount, qtype) != (0, 1, RRType.IXFR):  # IXFR has a SOA (RFC 1995, 3)
         return "a query must have no answer or authority records"
     return ""
 
@@ -87,11 +89,11 @@ def _fault(qtype: int, ancount: int, nscount: int, unknown: int) -> str:
 _TYPE_CLASS = struct.Struct("!HH")
 _TSIG = RRType.TSIG.to_bytes(2, "big")
 _TSIG_HEAD = struct.pack("!HHI", RRType.TSIG, CLASS_ANY, 0)
-"""Type, class and TTL of a signature: no others are valid (RFC 8945, section 4.2)."""
+"""Type, class and TTL that a signature must have (RFC 8945, section 4.2)."""
 
 
 def _parse_cookie_request(packet: bytes) -> Query | bytes:
-    """A query without a question, whose only wish is a cookie (RFC 7873, section 5.4)."""
+    """A query without a question, which only asks for a cookie (RFC 7873, section 5.4)."""
     edns = parse_opt(packet, HEADER)
     if not edns.opt:
         return header_only(packet, Rcode.FORMERR)
@@ -101,7 +103,7 @@ def _parse_cookie_request(packet: bytes) -> Query | bytes:
 
 
 def _skip_name(packet: bytes, start: int = HEADER) -> int | None:
-    """Where the name at octet *start* ends; None if it is cut off, too long, or holds anything but plain labels."""
+    """Where the name at octet *start* ends; None if it is cut off, too long, or has a pointer."""
     at = start
     size = len(packet)
     while at < size and at - start < MAX_NAME:
@@ -116,8 +118,8 @@ def _skip_name(packet: bytes, start: int = HEADER) -> int | None:
 
 def _read_record(packet: bytes, at: int) -> tuple[int, int]:
     """
-    Where the type of the record at octet *at* is, and where the record ends by its own account; behind the end of the
-    packet if it is cut off.
+    Where the type of the record at octet *at* is, and where the record ends according to its length field. Both are
+    after the end of the packet if the record is cut off.
     """
     size = len(packet)
     while at < size and 0 < packet[at] <= MAX_LABEL:
@@ -133,11 +135,11 @@ def _read_record(packet: bytes, at: int) -> tuple[int, int]:
 
 def _find_opt_and_tsig(packet: bytes, at: int, before: int, additional: int) -> tuple[int, int, str]:
     """
-    Where the OPT and the TSIG of a message begin, 0 for one that is not found, and what is wrong with the latter. At
-    octet *at* begin its records: that many *before* the additional section, and those in it.
+    Where the OPT and the TSIG of a message begin (0 if there is none), and what is wrong with the TSIG.
 
-    The signature is the last record (RFC 8945, section 5.1). Nothing in front of it is read but its type and where it
-    ends: a client that cannot sign must not make us.
+    The records begin at octet *at*: the number *before* the additional section, and the *additional* ones. The
+    signature is the last record (RFC 8945, section 5.1). Of the records in front of it, only type and length are read,
+    so that a client without a key cannot cause more work.
     """
     opt = at if additional and not before and packet.startswith(OPT_HEAD, at) else 0
     if not additional or (opt and additional == 1) or len(packet) > MAX_SIGNED:

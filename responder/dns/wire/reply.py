@@ -1,6 +1,8 @@
 """
-`Answer` to bytes: everything that follows the question is compiled once, with names compressed against it and each
-other; `render` then only puts pieces together.
+Rendering: from an `Answer` to the octets of a reply.
+
+`compile_answer` makes everything that follows the question once, with names compressed against the question and each
+other. `render` then only puts pieces together.
 """
 
 from __future__ import annotations
@@ -16,11 +18,11 @@ from responder.dns.wire.query import Query, parse
 from responder.names import is_label_start, name_end
 
 TCP_CEILING = 65_535
-"""Octets the two-octet length prefix can announce (RFC 1035, section 4.2.2)."""
+"""Octets of the longest message over TCP: its length has two octets (RFC 1035, section 4.2.2)."""
 
 
 class Transport(Enum):
-    """How a message came, which decides how long its reply may be."""
+    """How a message arrived. This decides how long its reply may be."""
 
     UDP = "udp"
     TCP = "tcp"
@@ -29,11 +31,12 @@ class Transport(Enum):
 @dataclass(frozen=True, slots=True)
 class Answer:
     """
-    A compiled reply without what belongs to one query: its id, its question, its OPT.
+    A compiled reply, without the parts that belong to a single query: the id, the question, and the OPT.
 
-    *heads* are octets 2 to 11 of the header, for a query that (0) has neither, (1) desires recursion, (2) has an OPT,
-    (3) both; *body* are the three sections; *optional* has the records and the octets of each RRset at its end that may
-    be left out; *count* is the one cell in which uses of this and of similar answers are counted.
+    *heads* are octets 2 to 11 of the header. The index is 1 for a query that desires recursion, plus 2 for a query with
+    an OPT. *body* are the three sections. *optional* has, for each RRset at the end of the body that may be left out,
+    the number of its records and of its octets. *count* is the cell in which uses of this answer are counted, together
+    with those of similar answers.
     """
 
     rcode: int
@@ -44,8 +47,10 @@ class Answer:
 
     def body_of(self, octets: int) -> tuple[bytes, int]:
         """
-        The body within *octets*, and how many of its records are left out: whole RRsets of the additional section, of
-        which each that fits is kept (RFC 2181, section 9). It is longer if that is not enough.
+        The body with at most *octets*, and the number of records that are left out.
+
+        Only whole RRsets of the additional section are left out, and each one that fits is kept (RFC 2181, section 9).
+        If that is not enough, the body is longer than *octets*.
         """
         at = len(self.body) - sum(length for _, length in self.optional)
         body, left_out = self.body[:at], 0
@@ -71,10 +76,10 @@ def compile_answer(
     count: list[int] | None = None,
 ) -> Answer:
     """
-    Lay out the sections of a reply to a question for *qname* (wire form), names compressed. RRsets of the *additional*
-    section may be left out of replies that would be too long.
+    Compile the sections of a reply to a question for *qname* (wire form), with compressed names. RRsets of the
+    *additional* section may be left out of replies that would be too long.
 
-    One answer fits many questions if *qname* is only what the names of all of them end in, behind *before* octets.
+    One answer can serve many questions: then *qname* is the common end of their names, with *before* octets before it.
     """
     layout = _Layout(qname, HEADER + before)
     for rrset in (*answer, *authority):
@@ -93,12 +98,14 @@ def compile_answer(
 
 def render(query: Query, answer: Answer, transport: Transport, *, options: bytes = b"", why: bytes = b"") -> bytes:
     """
-    The reply to *query*, with *options* (see `option`) in its OPT if it had one, and with *why*, an `extended_error`.
+    The reply to *query*. If the query has an OPT, the reply has one with *options* (see `option`) and *why*, which is
+    an `extended_error`.
 
-    From one that does not fit, first goes what is optional: addresses of nameservers, then *why*. TC is for what was
-    asked for (RFC 2181, section 9), though RFC 8914, section 3, would have it for *why* as well: a resolver would ask
-    again over TCP for a text. If that does not do, it is cut to its question with TC set. The OPT stays: a client must
-    learn our buffer size and errors from every reply (RFC 6891, section 7). *options* go if it takes that.
+    If the reply is too long, addresses of nameservers are left out first, and then *why*. Neither sets TC, which is for
+    what the client asked for (RFC 2181, section 9). RFC 8914, section 3, asks for TC without *why*, too, but then
+    resolvers would ask again over TCP just for a text. If the reply is still too long, it is cut to its question, with
+    TC set. The OPT stays, because each reply must have the buffer size and the errors (RFC 6891, section 7); *options*
+    are left out if necessary.
     """
     limit = query.edns.limit if transport is Transport.UDP else TCP_CEILING
     opt = least = query.edns.opt
@@ -120,22 +127,23 @@ def render(query: Query, answer: Answer, transport: Transport, *, options: bytes
 
 
 def refusal(packet: bytes, rcode: Rcode, why: bytes = b"") -> bytes:
-    """The reply to *packet* that has nothing but *rcode*, as `refuse` makes it if *packet* has a question."""
+    """A reply to *packet* with *rcode* and no records. If *packet* has a question, it is made by `refuse`."""
     query = parse(packet)
     return refuse(query, rcode, why) if isinstance(query, Query) else header_only(packet, rcode)
 
 
 def refuse(query: Query, rcode: Rcode, why: bytes = b"", *, spare: int = 0) -> bytes:
     """
-    The reply to *query* that has its question, an OPT if it had one, and *rcode*; with *why*, an `extended_error`, if
-    there is room. *spare* are octets that are kept free, for a signature.
+    A reply to *query* with its question, an OPT if the query has one, *rcode* and no records.
+
+    *why* is an `extended_error`, which is left out if there is no room. *spare* octets are kept free for a signature.
     """
     query = replace(query, edns=replace(query.edns, limit=query.edns.limit - spare))
     return render(query, compile_answer(b"\0", rcode, authoritative=False), Transport.UDP, why=why)
 
 
 def _head(query: Query, answer: Answer) -> bytes:
-    """Octets 2 to 11 of the header: the opcode of a message is that of its reply, and one question is all there is."""
+    """Octets 2 to 11 of the header. The reply has the opcode of the message, and its question if there is one."""
     head = answer.heads[query.recursion_desired + (2 if query.edns.opt else 0)]
     if query.opcode or not query.question:
         return bytes((head[0] | query.opcode << 3, head[1], 0, bool(query.echo))) + head[4:]
@@ -143,7 +151,7 @@ def _head(query: Query, answer: Answer) -> bytes:
 
 
 def cut(reply: bytes, question: bytes, opt: bytes) -> bytes:
-    """*reply* without its sections, and with TC set: the client shall ask again over TCP."""
+    """*reply* without its sections and with TC set, so that the client asks again over TCP."""
     flags = int.from_bytes(reply[2:4], "big") | TC
     return reply[:2] + HEAD.pack(flags, bool(question), 0, 0, bool(opt)) + question + opt
 
@@ -151,18 +159,18 @@ def cut(reply: bytes, question: bytes, opt: bytes) -> bytes:
 @dataclass(slots=True)
 class _Layout:
     """
-    The sections of a message, one record after another, names replaced by pointers to where they were before.
+    The sections of a message, record after record. A name that occurred before is replaced by a pointer.
 
-    *qname* is the question's name, or what the names of all the questions end in, and *at* the octet it begins at.
+    *qname* is the name in the question, or the common end of such names. It begins at octet *at* of the message.
     """
 
     qname: bytes
     at: int
     octets: bytearray = field(default_factory=bytearray)
-    _names: dict[bytes, int] = field(default_factory=dict)  # where those begin that were written out, or their ends
+    _names: dict[bytes, int] = field(default_factory=dict)  # where each name, or end of a name, was written
 
     def add(self, rrset: RRset, rclass: int) -> int:
-        """Append *rrset*. Returns how many octets that takes."""
+        """Append *rrset*. Returns the number of octets that were added."""
         before = len(self.octets)
         fixed = RECORD.pack(rrset.type, rclass, rrset.ttl, 0)[:-2]
         for rdata in rrset.rdatas:
@@ -175,7 +183,7 @@ class _Layout:
         return len(self.octets) - before
 
     def _add_rdata(self, rrtype: int, rdata: bytes) -> None:
-        """Names are compressed in the data of types where every client expects that (RFC 3597, section 4)."""
+        """Append rdata. Names in it are compressed for the types where all clients expect it (RFC 3597, section 4)."""
         if rrtype in (RRType.NS, RRType.CNAME):
             self._add_name(rdata)
         elif rrtype == RRType.SOA:
@@ -187,7 +195,7 @@ class _Layout:
             self.octets += rdata
 
     def _add_name(self, name: bytes) -> None:
-        """*name*, with its longest suffix that was there before replaced by a pointer (RFC 1035, section 4.1.4)."""
+        """Append *name*. The longest suffix that occurred before becomes a pointer (RFC 1035, section 4.1.4)."""
         begin, at = self.at + len(self.qname) + _TYPE_AND_CLASS + len(self.octets), 0
         while name[at]:
             suffix = name[at:]
@@ -200,7 +208,7 @@ class _Layout:
         self.octets += name
 
     def _find(self, suffix: bytes) -> int | None:
-        """The octet of the message where *suffix* begins, if it does anywhere."""
+        """The octet of the message at which *suffix* was written, or None."""
         start = len(self.qname) - len(suffix)
         if start >= 0 and self.qname.endswith(suffix) and is_label_start(self.qname, start):
             return self.at + start

@@ -1,5 +1,6 @@
 """
-Types and rdata: words to octets and back, in the form of each type or in that of RFC 3597, section 5.
+Types and rdata: words are read to octets and printed from them, in the form of each type or that of RFC 3597, section
+5.
 """
 
 from __future__ import annotations
@@ -33,14 +34,14 @@ _FORMS = {
     "TLSA": ("U8 U8 U8 HEX...", "3 1 1 123456789abcdef0"),
     "CAA": ("U8 TAG OCTETS", '0 issue "example.net"'),
 }
-"""The types with a text form here: their fields in order, and an example for people."""
+"""The types with a text form here: their fields in order, and an example for error texts."""
 
 _NAMES = {int(QTYPE.reverse[name]): name for name in _FORMS}
 _ROOT = Name(b"\0")
 
 
 def parse_type(word: str) -> int:
-    """The number of a type, by its name or as TYPEn. Raises `InvalidZone`."""
+    """The number of the type that *word* names, also as TYPEn. Raises `InvalidZone`."""
     name = word.upper()
     match = re.fullmatch(r"TYPE(\d{1,5})", name)  # RFC 3597, section 5
     number = int(match[1] if match else QTYPE.reverse.get(name, 0))
@@ -50,7 +51,7 @@ def parse_type(word: str) -> int:
 
 
 def type_text(rrtype: int) -> str:
-    """The name of a type with a text form here, or TYPEn, which is good for any."""
+    """The name of a type with a text form here, or TYPEn for any other."""
     return _NAMES.get(rrtype) or f"TYPE{rrtype}"
 
 
@@ -99,7 +100,7 @@ def _read_field(kind: str, word: str, origin: Name) -> bytes:
             return bytes.fromhex(word)
         case "OCTETS":
             return unescape(word)
-        case "TEXT...":  # longer text goes on in further character-strings (RFC 1035, section 3.3.14)
+        case "TEXT...":  # longer text takes several character-strings (RFC 1035, section 3.3.14)
             octets = unescape(word)
             return b"".join(_counted(octets[at : at + 255]) for at in range(0, len(octets) or 1, 255))
         case "TAG":
@@ -121,12 +122,12 @@ def print_rdata(rrtype: int, rdata: bytes) -> str:
         if read_rdata(rrtype, words, _ROOT) == rdata:
             return text
     except (DNSError, ValueError, Invalid, LookupError):
-        pass  # not what its type demands, or no type that we know: only its octets are certain
+        pass  # the octets are invalid for the type, or the type has no text form here
     return rf"\# {len(rdata)} {rdata.hex()}".rstrip()
 
 
 def _print_known(rrtype: int, rdata: bytes) -> str:
-    """Rdata as dnslib prints it, but for names and strings in which dnslib leaves out escapes."""
+    """Rdata as dnslib prints it, except for names and strings, in which dnslib leaves out escapes."""
     form, _ = _FORMS[_NAMES[rrtype]]
     if form in ("NAME", "U16 NAME", "U16 U16 U16 NAME"):
         at = 2 * form.count("U16")

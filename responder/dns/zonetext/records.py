@@ -1,4 +1,4 @@
-"""Lines of zone text to RRsets, and what a zone may hold."""
+"""Reading the lines of zone text to RRsets, and which records a zone may have."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ MAX_TTL = (1 << 31) - 1
 
 def parse_records(text: str, apex: Name, *, default_ttl: int) -> tuple[RRset, ...]:
     """
-    Read the static records of the zone *apex*, names relative to it; *default_ttl* is in seconds.
+    Read the static records of the zone *apex*. Names are relative to it, and *default_ttl* is in seconds.
 
-    Raises `InvalidZone` with every fault found, those of single lines first, each with its line's number.
+    Raises `InvalidZone` with all faults and their line numbers, those of single lines first.
     """
     reader = _Reader(apex, origin=apex, ttl=default_ttl)
     faults = []
@@ -40,14 +40,14 @@ def parse_records(text: str, apex: Name, *, default_ttl: int) -> tuple[RRset, ..
 
 
 def print_rrset(rrset: RRset) -> str:
-    """Zone text that reads back as *rrset*: a line a record, with absolute owner, TTL, class, type, rdata."""
+    """Zone text of *rrset*: one line for each record, with absolute owner, TTL, class, type and rdata."""
     head = f"{rrset.owner.fqdn} {rrset.ttl} IN {type_text(rrset.type)}"
     return "\n".join(f"{head} {print_rdata(rrset.type, rdata)}" for rdata in rrset.rdatas)
 
 
 def rname(hostmaster: str) -> Name:
     """
-    The mailbox *hostmaster* as a SOA names it: the local part is one label (RFC 1035, section 8).
+    The mailbox *hostmaster* as a name for a SOA: the local part is one label (RFC 1035, section 8).
 
     Raises `InvalidName` if it is not an e-mail address.
     """
@@ -58,7 +58,7 @@ def rname(hostmaster: str) -> Name:
 
 
 def soa_rdata(mname: Name, rname: Name, serial: int, refresh: int, retry: int, expire: int, minimum: int) -> bytes:
-    """The rdata of a SOA, times in seconds (RFC 1035, section 3.3.13); dnslib would compress a name."""
+    """The rdata of a SOA, with times in seconds (RFC 1035, section 3.3.13). dnslib would compress a name."""
     return mname.wire + rname.wire + struct.pack("!5I", serial, refresh, retry, expire, minimum)
 
 
@@ -76,7 +76,7 @@ class _Record:
 
 @dataclass(slots=True)
 class _Reader:
-    """What the lines so far mean for the next: origin, default TTL and last owner (RFC 1035, section 5.1)."""
+    """The records so far, and what the next line inherits: origin, default TTL, owner (RFC 1035, section 5.1)."""
 
     apex: Name
     origin: Name
@@ -85,14 +85,14 @@ class _Reader:
     records: list[_Record] = field(default_factory=list)
 
     def read(self, line: int, words: list[str]) -> None:
-        """Take in one entry. Raises `Invalid` with what is wrong with it."""
+        """Read one entry. Raises `Invalid` with what is wrong with it."""
         check(words)
         if words[0].startswith("$"):
             self._direct(*words)
             return
         owner = self._read_owner(words[0])
         ttl, (word, *rest) = self.ttl, [*words[1:], ""]
-        for _ in range(2):  # TTL and class stand in either order, and each may be left out
+        for _ in range(2):  # TTL and class may come in either order, and may be missing
             if _TTL.fullmatch(word):
                 ttl, (word, *rest) = _parse_ttl(word), rest
             elif word.upper() in ("CH", "HS", "CS"):
@@ -110,14 +110,14 @@ class _Reader:
         elif directive == "$ORIGIN" and len(words) == 1:
             self.origin = parse_name(words[0], self.origin)
         else:
-            refuse(f"{directive} is not understood: only $TTL SECONDS and $ORIGIN NAME are")
+            refuse(f"{directive} is not supported: write $TTL SECONDS or $ORIGIN NAME")
 
     def _read_owner(self, word: str) -> Name:
         if word:
-            self.owner = None  # should this be a bad name, the lines that continue it must not fall to another
+            self.owner = None  # if the name is invalid, the lines after it must not get an earlier owner
             self.owner = parse_name(word, self.origin)
         if self.owner is None:
-            refuse("the line starts with a space, which stands for the owner above, but there is no good one")
+            refuse("the line starts with a space, so it has the owner of the line above, but that has no valid owner")
         return self.owner
 
 
@@ -133,7 +133,7 @@ def _parse_ttl(word: str) -> int:
 
 
 def _check_allowed(owner: Name, rrtype: int, apex: Name) -> None:
-    """Refuse what may be well-formed, but has no place among static records."""
+    """Refuse well-formed records that are not allowed among static records."""
     if not owner.is_within(apex):
         refuse(f"{owner} is outside the zone {apex}: remove it, or the dot that makes the name absolute")
     if b"*" in owner.labels:
@@ -143,9 +143,9 @@ def _check_allowed(owner: Name, rrtype: int, apex: Name) -> None:
     if rrtype == RRType.NS and owner == apex:
         refuse("the NS records come from the nameservers in the settings of the zone: remove this record")
     if rrtype in (RRType.NS, RRType.DNAME):
-        refuse(f"{owner}: this server delegates nothing: remove the {QTYPE.get(rrtype)} record")
+        refuse(f"{owner}: delegations are not supported: remove the {QTYPE.get(rrtype)} record")
     if rrtype == RRType.CNAME and owner == apex:
-        refuse("a CNAME cannot stand beside the SOA and NS of the zone: write addresses instead")
+        refuse("a CNAME is not allowed at the apex, which has a SOA and NS records: write addresses instead")
     if rrtype == RRType.CNAME and owner.labels[:1] == [b"_acme-challenge"]:
         refuse(f"{owner}: a CNAME would hide the values of tokens minted for it: remove it")
     if rrtype in _DNSSEC:
@@ -158,7 +158,7 @@ _DNSSEC = frozenset({24, 25, 43, 46, 47, 48, 50, 51, 59, 60})
 
 
 def _inconsistencies(records: list[_Record]) -> list[str]:
-    """Faults that only several records together make."""
+    """Faults of records that contradict each other."""
     faults = []
     firsts: dict[tuple[Name, int], _Record] = {}
     for record in records:
@@ -175,23 +175,23 @@ def _inconsistencies(records: list[_Record]) -> list[str]:
         cname = firsts.get((owner, RRType.CNAME), record)
         if cname is not record:
             faults.append(
-                f"line {record.line}: {record} stands beside the CNAME of line {cname.line}: "
-                "a CNAME must be alone at its name (RFC 1034, section 3.6.2)"
+                f"line {record.line}: {record} is at the same name as the CNAME in line {cname.line}: "
+                "a name with a CNAME has no other records (RFC 1034, section 3.6.2)"
             )
     return faults
 
 
 def _oversized(rrsets: tuple[RRset, ...], records: list[_Record]) -> Iterator[str]:
-    """Faults of RRsets that no reply could hold."""
+    """Faults of RRsets that are too long for any reply."""
     for rrset in rrsets:
         if rrset.octets > MAX_RRSET:
             first = next(record for record in records if (record.owner, record.type) == (rrset.owner, rrset.type))
-            takes = f"takes {rrset.octets} octets of a reply, {MAX_RRSET} at most fit"
-            yield f"line {first.line}: {first} {takes}: remove records, or spread them over several names"
+            size = f"needs {rrset.octets} octets in a reply, but at most {MAX_RRSET} fit"
+            yield f"line {first.line}: {first} {size}: remove records, or use several names"
 
 
 def _group(records: list[_Record]) -> tuple[RRset, ...]:
-    """RRsets in the order of their first records; a record written twice is one (RFC 2181, section 5)."""
+    """RRsets in the order of their first records. A repeated record counts once (RFC 2181, section 5)."""
     groups: dict[tuple[Name, int, int], dict[bytes, None]] = {}
     for record in records:
         groups.setdefault((record.owner, record.type, record.ttl), {})[record.rdata] = None

@@ -1,5 +1,5 @@
 """
-What entries of zone text are made of: words, names, and escapes in both (RFC 1035, section 5.1).
+The parts of zone text: entries, their words, names, and escapes (RFC 1035, section 5.1).
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from responder.names import Name
 
 _TOKEN = re.compile(
     r"""  (?P<space>[ \t\r\f\v]+) | ;[^\n]* | (?P<newline>\n) | (?P<parenthesis>[()])
-        | (?P<word> "(?:[^"\\\n]|\\[^\n])*" | (?:[^\s"();\\]|\\[^\n])+ | . )  # the dot takes what is broken
+        | (?P<word> "(?:[^"\\\n]|\\[^\n])*" | (?:[^\s"();\\]|\\[^\n])+ | . )  # the dot is for malformed text
     """,
     re.VERBOSE | re.ASCII,
 )
 _BROKEN = {
-    '"': "a quoted string does not end on its line: close it with a quote",
-    "\\": "a backslash at the end of the line escapes nothing: remove it",
+    '"': "a quoted string does not end on its line: add the closing quote",
+    "\\": "there is a backslash at the end of the line: remove it",
     "(": "a parenthesis is never closed: add the missing )",
     ")": "a parenthesis was never opened: remove the )",
 }
@@ -27,7 +27,7 @@ _ESCAPE = re.compile(rb"\\(?:([0-9]{3})|(.))", re.DOTALL)
 
 
 def entries(text: str) -> Iterator[tuple[int, list[str]]]:
-    """The entries of *text*: number of the first line, and the words; a space before them is an empty one."""
+    """The entries of *text*: the number of their first line, and their words. A space at the start is an empty word."""
     words: list[str] = []
     line, first, depth, at_start = 1, 1, 0, True
     for token in _TOKEN.finditer(f"{text}\n"):
@@ -49,7 +49,7 @@ def entries(text: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def check(words: list[str]) -> None:
-    """Raises `InvalidZone` for what is no whole word, and for words that are not ASCII."""
+    """Raises `InvalidZone` for malformed words, and for words that are not ASCII."""
     for word in words:
         if not word.isascii():
             refuse(f"{word[:40]!r} is not ASCII: write such octets as \\DDD, and names in their xn-- form")
@@ -63,7 +63,7 @@ def refuse(text: str) -> NoReturn:
 
 
 def parse_name(word: str, origin: Name) -> Name:
-    """*word* as a name: absolute with a trailing dot, else below *origin*, which a lone @ means. Raises `Invalid`."""
+    """The name in *word*: absolute with a trailing dot, else below *origin*; @ is *origin*. Raises `Invalid`."""
     if word == "@":
         return origin
     if word.startswith('"'):
@@ -73,13 +73,13 @@ def parse_name(word: str, origin: Name) -> Name:
 
 
 def unescape(word: str) -> bytes:
-    """A word, quoted or not, with its escapes undone. Raises `ValueError` if one is more than an octet."""
+    """The octets of a word without its quotes and escapes. Raises `ValueError` if an escape is above 255."""
     bare = word[1:-1] if word.startswith('"') else word
     return _ESCAPE.sub(lambda match: bytes((int(match[1]),)) if match[1] else match[2], bare.encode())
 
 
 def escape(octets: bytes) -> str:
-    """*octets* as they may stand between quotes."""
+    """*octets* as text between quotes, with escapes."""
     return "".join(
         f"\\{octet:03d}" if not 0x20 <= octet < 0x7F else f"\\{chr(octet)}" if octet in b'"\\' else chr(octet)
         for octet in octets
