@@ -121,15 +121,15 @@ class ControlPlane:
         assert reply.status == 201, reply.body
         return str(reply.body["status"]["token"])
 
-    def kubeconfig(self, path: Path) -> None:
-        """Write what makes the administrator of any program that takes such a file."""
+    def kubeconfig(self, path: Path, *, token: str | None = None) -> None:
+        """Write what makes the administrator, or who has *token*, of any program that takes such a file."""
         certificates = base64.b64encode(self.authority.pem.encode()).decode()
         cluster = {"server": f"https://127.0.0.1:{self.port}", "certificate-authority-data": certificates}
         document = {
             "apiVersion": "v1",
             "kind": "Config",
             "clusters": [{"name": "only", "cluster": cluster}],
-            "users": [{"name": "only", "user": {"token": self.administrator}}],
+            "users": [{"name": "only", "user": {"token": token or self.administrator}}],
             "contexts": [{"name": "only", "context": {"cluster": "only", "user": "only"}}],
             "current-context": "only",
         }

@@ -25,10 +25,11 @@ from tests.support.kubernetes.front_proxy import AGGREGATED, FrontProxy, Identit
 from tests.support.ports import free_port
 from tests.support.processes import PATIENCE
 
+from .conformance import NAMESPACES, run_suite
 from .control_plane import ControlPlane, control_plane, endpoint_slice
 from .dns_client import exists, values
 from .programs import running, wait_until
-from .service import Reply, Responder
+from .service import ZONE, Reply, Responder
 
 pytestmark = pytest.mark.e2e
 
@@ -109,16 +110,10 @@ def cert_manager(plane: ControlPlane) -> str:
 @pytest.fixture(scope="module")
 def config(plane: ControlPlane, service: Responder, tmp_path_factory: pytest.TempPathFactory) -> Object:
     """`responder manifest`, applied to a namespace; what its Issuer has for the webhook, with another address."""
-    token = service.mint(HOSTNAME)
     path = tmp_path_factory.mktemp("token") / "token"
-    path.write_text(token.secret)
-    url = "http://responder.responder.svc"
-    printed = service.cli(*("manifest", HOSTNAME, "--namespace", NAMESPACE, "--url", url, "--token-file", str(path)))
+    path.write_text(service.mint(HOSTNAME).secret)
     wait_until(lambda: exists(service.dns, CHALLENGE_NAME), "the name is served")
-    applied = [plane.apply(each) for each in charts.load(printed.stdout)]
-    config: Object = one(applied, "Issuer")["spec"]["acme"]["solvers"][0]["dns01"]["webhook"]["config"]
-    assert url == config["url"]
-    return config | {"url": service.endpoint}
+    return _manifest(plane, service, HOSTNAME, NAMESPACE, path)
 
 
 # What is applied
@@ -190,6 +185,31 @@ def test_challenge(webhook: Webhook, service: Responder, cert_manager: str, conf
     for value in (VALUE, VALUE, ANOTHER):
         assert _done(webhook.solve("CleanUp", value, config, token=cert_manager))
     wait_until(lambda: not values(service.dns, CHALLENGE_NAME), "no value is left")
+
+
+def test_conformance(webhook: Webhook, service: Responder, cert_manager: str, tmp_path: Path) -> None:
+    """cert-manager's own conformance suite passes, the strict part included, by way of cert-manager's own client."""
+    hostname, name = "conformance.example.com", f"_acme-challenge.conformance.{ZONE}"
+    (tmp_path / "token").write_text(service.mint(hostname).secret)
+    wait_until(lambda: exists(service.dns, name), "the name is served")
+    for namespace in NAMESPACES:
+        webhook.plane.apply({"kind": "Namespace", "apiVersion": "v1", "metadata": {"name": namespace}})
+        config = _manifest(webhook.plane, service, hostname, namespace, tmp_path / "token")
+    webhook.plane.kubeconfig(tmp_path / "kubeconfig", token=cert_manager)
+
+    said = run_suite(
+        tmp_path,
+        kubeconfig=str(tmp_path / "kubeconfig"),
+        webhook={"groupName": GROUP, "solverName": "responder", "config": config},
+        dnsName=hostname,
+        fqdn=f"{name}.",
+        zone=f"{ZONE}.",
+        nameserver=f"127.0.0.1:{service.dns}",
+    )
+
+    assert "--- PASS: TestConformance/Conformance/Basic/PresentRecord" in said
+    assert "--- PASS: TestConformance/Conformance/Extended/DeletingOneRecordRetainsOthers" in said
+    assert not values(service.dns, name)
 
 
 # Who may do what
@@ -277,6 +297,16 @@ async def test_past_kube_apiserver(webhook: Webhook) -> None:
     assert 401 == await status(None)
     assert 401 == await status(plane.proxies.client("somebody"))
     assert 403 == await status(plane.proxy)
+
+
+def _manifest(plane: ControlPlane, service: Responder, hostname: str, namespace: str, token: Path) -> Object:
+    """Apply `responder manifest` to a namespace; gives what its Issuer has for the webhook, with another address."""
+    url = "http://responder.responder.svc"
+    printed = service.cli("manifest", hostname, "--namespace", namespace, "--url", url, "--token-file", str(token))
+    applied = [plane.apply(each) for each in charts.load(printed.stdout)]
+    config: Object = one(applied, "Issuer")["spec"]["acme"]["solvers"][0]["dns01"]["webhook"]["config"]
+    assert url == config["url"]
+    return config | {"url": service.endpoint}
 
 
 def _install(helm: str, release: str, chart: str, *arguments: str, directory: Path) -> None:

@@ -20,7 +20,7 @@ import yaml
 VERSIONS = ("1.27", "1.37")
 """The oldest and the newest Kubernetes that the charts are for."""
 
-CERT_MANAGER = "github.com/cert-manager/cert-manager@v1.21.1"
+CERT_MANAGER = "github.com/cert-manager/cert-manager@v1.21.2"
 
 Object = dict[str, Any]
 

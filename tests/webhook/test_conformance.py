@@ -2,7 +2,7 @@
 cert-manager's conformance suite for DNS01 solvers, assertion by assertion, through the webhook and the real service to
 the DNS; with cert-manager's own lookups before, between and after.
 
-The suite itself drives a solver written in Go, inside its own process; this one goes the whole way.
+The suite itself runs in tests/e2e/test_kube_apiserver.py, which needs Go and minutes; this one looks at more.
 """
 
 from __future__ import annotations

@@ -67,7 +67,7 @@ class CertManager:
     async def post(self, content: bytes, content_type: str = "application/json") -> Reply:
         """The request as it leaves kube-apiserver."""
         headers = [
-            ("User-Agent", "cert-manager-challenges/v1.21.1 (linux/amd64) cert-manager/0123456789abcdef"),
+            ("User-Agent", "cert-manager-challenges/v1.21.2 (linux/amd64) cert-manager/0123456789abcdef"),
             ("Accept", "application/json, */*"),
             ("Accept-Encoding", "gzip"),
             ("Audit-Id", "5c3f2a0e-7a44-4f4e-9b1b-2f6f6d1d0002"),
