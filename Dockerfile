@@ -1,4 +1,4 @@
-# Two stages: the first builds a virtual environment, the second holds that and nothing else.
+# Two stages: the first builds a virtual environment, and the second contains only that.
 FROM python:3.13-slim AS build
 WORKDIR /build
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
@@ -19,16 +19,16 @@ RUN useradd --system --uid 65053 --user-group --no-create-home --home-dir /var/l
  && install -d -m 0700 -o responder -g responder /var/lib/responder
 COPY --from=build /opt/responder /opt/responder
 ENV PATH=/opt/responder/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
-# Nameservers run as responder-dns where the supervisor may change their user; docs/operations.md has the way to allow that.
+# Nameservers run as responder-dns if the supervisor may change their user; docs/operations.md describes how to allow that.
 USER responder
-# Where the service keeps the configuration of its last start, in case the next one cannot be used.
+# The service keeps the configuration of its last start here, in case the next one cannot be used.
 ENV STATE_DIRECTORY=/var/lib/responder
-# The database: with a read-only root file system this stays writable.
+# The database is here. This stays writable with a read-only root file system.
 VOLUME ["/var/lib/responder"]
 EXPOSE 53/udp 53/tcp 443/tcp
 STOPSIGNAL SIGTERM
-# Wherever the configuration has the admin listener: its /readyz proves the database, and asks the nameserver over UDP
-# and TCP. A configuration elsewhere than /etc/responder is named by RESPONDER_CONFIG, which this sees, too.
+# Asks /readyz of the admin listener, which checks the database, and the nameserver over UDP and TCP. If the configuration
+# is not in /etc/responder, set RESPONDER_CONFIG: this command reads it, too.
 HEALTHCHECK --interval=30s --timeout=10s --start-period=20s CMD ["responder", "serve", "--ready"]
 ENTRYPOINT ["responder"]
 CMD ["serve"]

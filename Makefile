@@ -11,8 +11,8 @@ SOURCES := responder migrations tests config/dev.py
 run: $(VENV)/installed
 	@$(BIN)/python config/dev.py
 
-# As many tests at a time as there are cores, then those that need a process to themselves. `make test WORKERS=0` runs all
-# one after the other, SELECTED='not e2e' leaves out the end-to-end tests.
+# One test per core at a time, then the tests that need a process to themselves. `make test WORKERS=0` runs all tests one
+# after the other, and SELECTED='not e2e' leaves out the end-to-end tests.
 WORKERS ?= auto
 SELECTED ?= e2e or not e2e
 PARALLEL := --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder --max-worker-restart 0
@@ -33,18 +33,18 @@ e2e: $(VENV)/installed .venv-clients/installed
 bench: $(VENV)/installed
 	$(BIN)/python -m tests.bench
 
-# The plain manifests from the charts, and the settings in the schema of their values; needs helm.
+# Makes the plain manifests from the charts, and the schema of their values from the settings. Needs helm.
 manifests: $(VENV)/installed
 	$(BIN)/python -m tests.support.charts
 
-# The wheel, the source archive, and what is in them by the lock file (CycloneDX), in $(DIST).
+# Makes the wheel, the source archive, and a list of their contents from the lock file (CycloneDX), in $(DIST).
 DIST := dist
 dist: .venv-release/installed
 	.venv-release/bin/python -m hatchling build -d $(DIST)
 	.venv-release/bin/cyclonedx-py requirements requirements.txt --pyproject pyproject.toml --mc-type application \
 		--output-reproducible --output-file $(DIST)/sbom.cdx.json
 
-# Everything is pinned by hash; nothing but PyPI and this directory is read.
+# Everything is pinned by hash, and read from PyPI and this directory only.
 $(VENV)/installed: requirements-dev.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
 	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
@@ -52,7 +52,7 @@ $(VENV)/installed: requirements-dev.txt pyproject.toml
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
 	@touch $@
 
-# ACME clients that the end-to-end tests drive, apart from us: they bring libraries of their own.
+# ACME clients for the end-to-end tests, in an environment of their own because of their libraries.
 .venv-clients/installed: requirements-clients.txt
 	$(PYTHON) -m venv --clear .venv-clients
 	.venv-clients/bin/python -m pip install --quiet --require-hashes -r requirements-clients.txt

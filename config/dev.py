@@ -1,4 +1,4 @@
-"""`make run`: mints a first token, serves until Ctrl-C, and says what to try as soon as it can be tried."""
+"""`make run`: mints a first token, serves until Ctrl-C, and prints commands to try as soon as the service is ready."""
 
 import json
 import os
@@ -24,7 +24,7 @@ Zone acme.example.com on 127.0.0.1 port 5300, API on http://127.0.0.1:8053. In a
        -d '{{"fqdn": "_acme-challenge.some.example.com.", "value": "hello-from-make-run"}}' \\
        http://127.0.0.1:8053/cleanup
 
-The token is kept in {file}. Ctrl-C stops the service; `make clean` forgets everything.
+The token is kept in {file}. Ctrl-C stops the service; `make clean` deletes everything.
 """
 
 
@@ -32,13 +32,13 @@ def main() -> None:
     os.umask(0o077)
     FIRST_TOKEN.parent.mkdir(exist_ok=True)
     hints = HINTS.format(token=first_token(), file=FIRST_TOKEN)
-    # The service says that it is ready, as it says to systemd (sd_notify(3)). Nobody holds the pipe open but itself.
+    # The service reports that it is ready, as it does to systemd (sd_notify(3)). Only the service keeps the pipe open.
     ready = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     ready.bind("")
     os.environ["NOTIFY_SOCKET"] = f"@{ready.getsockname()[1:].decode()}"
     end, life = os.pipe()
     if os.fork() == 0:
-        if os.fork() == 0:  # no child of the service, which has none but its own
+        if os.fork() == 0:  # a grandchild: it must not become a child of the service
             os.close(life)
             show_when_ready(hints, ready, end)
         os._exit(0)
@@ -48,12 +48,12 @@ def main() -> None:
 
 
 def first_token() -> str:
-    """The token in its file, minted if there is none."""
+    """The token in the file. If there is no file, a token is minted."""
     if not FIRST_TOKEN.exists():
         mint = ["token", "mint", "some.example.com", "--description", "first token, minted by make run"]
         minted = subprocess.run([*RESPONDER, *mint, "--output", "json"], stdout=subprocess.PIPE)
         if minted.returncode != 0:
-            sys.exit(minted.returncode)  # it has said why
+            sys.exit(minted.returncode)  # the command has printed the reason
         draft = FIRST_TOKEN.with_suffix(".new")
         draft.write_bytes(minted.stdout)
         draft.rename(FIRST_TOKEN)
@@ -61,7 +61,7 @@ def first_token() -> str:
 
 
 def show_when_ready(hints: str, ready: socket.socket, end: int) -> None:
-    """Print *hints* once the service is *ready*; nothing, if it comes to its *end* before."""
+    """Print *hints* as soon as the service is *ready*. Print nothing if the service ends before (*end*)."""
     readable, _, _ = select.select([ready.fileno(), end], [], [])
     if ready.fileno() in readable and ready.recv(100) == b"READY=1":
         print(hints, flush=True)

@@ -49,18 +49,6 @@ TEXTS = sorted(
 """The files whose text a user, an administrator or a reader of the code meets."""
 
 KNOWN = """
-.ci/run
-config/dev.py
-config/kubernetes/charts/responder/templates/statefulset.yaml
-config/kubernetes/charts/responder/values.yaml
-config/kubernetes/charts/responder-webhook/templates/NOTES.txt
-config/kubernetes/charts/responder-webhook/templates/rbac.yaml
-config/kubernetes/charts/responder-webhook/values.yaml
-config/kubernetes/examples/contour-delegation.yaml
-config/kubernetes/manifests/responder-webhook.yaml
-config/kubernetes/manifests/responder.yaml
-config/responder.example.toml
-config/systemd/responder.service
 docs/api.md
 docs/cert-manager.md
 docs/design.md
@@ -68,7 +56,6 @@ docs/doctor.md
 docs/performance.md
 docs/update.md
 migrations/versions/0003_secrets.py
-pyproject.toml
 responder/certificate/accountkey.py
 responder/certificate/authority.py
 responder/certificate/faults.py
