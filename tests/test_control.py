@@ -470,7 +470,9 @@ def test_serve_ready(tmp_path: Path) -> None:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         return done.returncode, done.stdout, done.stderr
 
-    nobody = f"responder: no responder answers at 127.0.0.1:{ports['admin']} (admin.listen)\n"
+    nobody = (
+        f"responder: no service responds at 127.0.0.1:{ports['admin']}: check admin.listen, and start the service\n"
+    )
     assert (1, "", nobody) == ask()
     with serving(tmp_path, ports):
         status, out, warning = ask()
@@ -488,4 +490,4 @@ def test_serve_ready_without_the_listener(bare: Run, tmp_path: Path, monkeypatch
 
     fault = fails(bare, "--config", str(write_configuration(tmp_path)), "serve", "--ready")
 
-    assert "admin.listen is empty, so nobody can ask whether the service is ready" == fault
+    assert "admin.listen is empty: set an address there to check whether the service is ready" == fault

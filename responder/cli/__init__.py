@@ -1,11 +1,11 @@
 """
-The command line: what an administrator says, turned into calls of the store, and the answers turned into text.
+The command line: it reads arguments, calls the store, and prints the results.
 
-Every command works on the database itself; a running service notices within a second. Results go to stdout (text, or
-JSON with `--output json`), faults to stderr in one clear line. Exit status: 0 done, 1 refused or failed, 2 wrong usage:
-no such command or option, a value of another kind than the option takes, options that contradict each other. A name
-that is none is not wrong usage but refused, as is one that no token may be minted for.
-Each noun has a module of its own; this one finds it, and turns what goes wrong in it into an exit status.
+Every command works on the database itself; a running service follows within a second. Results go to stdout, as text or
+with `--output json` as JSON; faults go to stderr, one line each. The exit status is 0 if the command succeeded, 1 if it
+was refused or failed, and 2 for wrong usage: an unknown command or option, a value of the wrong kind, or options that
+contradict each other. An invalid hostname is not wrong usage: it is refused, as is a hostname that no token may cover.
+Each noun has a module of its own. `commands` finds it, and turns its errors into an exit status.
 """
 
 from responder.cli.commands import main

@@ -1,4 +1,4 @@
-"""`responder audit`: who set and cleared what, from where, and what was refused."""
+"""`responder audit`: who changed which values and tokens, from where, and what was refused."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ from responder.store import AUDIT_KEPT, AuditEvent
 
 
 @click.command()
-@click.option("--since", type=Duration(), default="1h", show_default=True, help="How far back to look.")
-@click.option("--host", type=Hostname(), help="What concerns this hostname, or its tokens, only.")
+@click.option(
+    "--since", type=Duration(), default="1h", show_default=True, help="Show the events of this time until now."
+)
+@click.option("--host", type=Hostname(), help="Show only the events of this hostname and its tokens.")
 @OUTPUT
 @click.pass_obj
 def audit(context: Context, since: timedelta, host: Name | None, output: str) -> None:
-    """Show who set and cleared what, from where, and what was refused."""
+    """Show who changed which values and tokens, from where, and what was refused."""
     events = context.with_store(lambda store: store.audit(datetime.now(UTC) - since, host))
     if output == "json":
         print_json([_as_json(event) for event in events])
@@ -39,7 +41,7 @@ def audit(context: Context, since: timedelta, host: Name | None, output: str) ->
         ),
     )
     if since > AUDIT_KEPT:
-        click.echo(f"responder: warning: nothing is kept for longer than {AUDIT_KEPT.days} days", err=True)
+        click.echo(f"responder: warning: events are kept for {AUDIT_KEPT.days} days only", err=True)
 
 
 def _as_json(event: AuditEvent) -> dict[str, Any]:

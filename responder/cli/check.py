@@ -1,4 +1,4 @@
-"""`responder check`: the doctor, from the command line to its findings on the screen."""
+"""`responder check`: runs the doctor, and prints its findings."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from responder.cli.context import OUTPUT, Access, Context, ended_by_signals, print_json
-from responder.cli.parameters import Text
+from responder.cli.parameters import PORT, Text
 from responder.cli.running import readiness
 from responder.config import Endpoint, Settings, ZoneSettings
 from responder.errors import Invalid, InvalidRequest
@@ -40,11 +40,11 @@ class _Resolver(click.ParamType[tuple[str, int | None]]):
 
 
 def _identity(text: str) -> str:
-    """Raises `InvalidName`: what is no name is refused, as everywhere."""
+    """The name of a CA. Raises `InvalidName`."""
     return str(Name.parse(text))
 
 
-# An absolute URI as a parameter of a CAA record can hold it: no blank, no semicolon (RFC 8659, section 4.2).
+# An absolute URI that fits a parameter of a CAA record: without spaces and semicolons (RFC 8659, section 4.2).
 _URI = Text(
     "uri",
     r"[A-Za-z][A-Za-z0-9+.-]*:[!-:<-~]+",
@@ -54,18 +54,23 @@ _URI = Text(
 
 @click.command()
 @click.argument("hosts", nargs=-1, metavar="[HOST]...")
-@click.option("--resolver", type=_Resolver(), help="Resolver to ask; by default the one that this machine uses.")
-@click.option("--port", type=click.IntRange(1, 65_535), default=53, help="Port of every server, in laboratories. [53]")
-@click.option("--write", is_flag=True, help="Present a value for each HOST, see it arrive, and clean it up.")
+@click.option("--resolver", type=_Resolver(), help="Resolver to query. Default: the resolver of this machine.")
+@click.option(
+    "--port", type=PORT, default=53, show_default=True, help="DNS port of all servers, 1 to 65535 (for test setups)."
+)
+@click.option(
+    "--write", is_flag=True, help="Present a test value for each HOST, check that it is served, and remove it."
+)
 @click.option(
     "--ca",
     type=_identity,
     metavar="DOMAIN",
     multiple=True,
     default=["letsencrypt.org"],
-    help="The CA, as CAA records name it; one that goes by several names: repeat. [letsencrypt.org]",
+    show_default=True,
+    help="Domain that identifies the CA in CAA records. Repeat the option for a CA with several such domains.",
 )
-@click.option("--account-uri", type=_URI, help="URL of your ACME account, for the CAA record that binds to it.")
+@click.option("--account-uri", type=_URI, help="URL of your ACME account, for CAA records that name it.")
 @OUTPUT
 @click.pass_obj
 def check(
@@ -79,11 +84,12 @@ def check(
     output: str,
 ) -> None:
     """
-    Find what is wrong with a delegation or hostname, and what mends it.
+    Find what is wrong with a delegation or a hostname, and how to fix it.
 
-    Without HOST, only the zones and the API are looked at. Exit status 1 if anything has to be mended.
+    Without HOST, the command checks only the zones, the API and the service. The exit status is 1 if anything has to be
+    fixed.
     """
-    # Imports more than any other command, and most commands are not this one.
+    # These imports take long, and no other command needs them.
     from responder.doctor import Api, Case, Policy, Service, system_resolvers
 
     settings = context.settings
@@ -113,7 +119,7 @@ def check(
 
     async def run() -> bool:
         if not hosts and not await context.has_database():
-            return await work(None)  # the delegation can be looked at before the service first runs
+            return await work(None)  # the delegation can be checked before the service first runs
         async with context.store(Access.CHANGE if write else Access.READ) as store:
             return await work(store)
 
@@ -122,7 +128,7 @@ def check(
 
 
 async def _examine(case: Case, output: str) -> bool:
-    """Examine and print; whether nothing has to be mended."""
+    """Examine, and print the findings. Returns whether nothing has to be fixed."""
     from responder.cli.findings import Screen, as_json, count
     from responder.doctor import Mark, examine
 
@@ -134,13 +140,13 @@ async def _examine(case: Case, output: str) -> bool:
     if output == "json":
         print_json(as_json(sections))
     else:
-        screen.show_mends()
+        screen.show_fixes()
         screen.conclude(sections)
     return not count(sections, Mark.CROSS)
 
 
 async def _patients(settings: Settings, store: Store, hosts: Sequence[str]) -> list[Patient]:
-    """What is to be looked at. Raises `InvalidRequest` with a line for each host that cannot be."""
+    """The hostnames to check. Raises `InvalidRequest` with a line for each that cannot be checked."""
     from responder.doctor import Patient
 
     wildcards: dict[Name, bool] = {}
@@ -156,7 +162,7 @@ async def _patients(settings: Settings, store: Store, hosts: Sequence[str]) -> l
     for hostname, wildcard in wildcards.items():
         granted = await _granted(store, hostname)
         if granted is None:
-            faults.append(f"no valid token is granted {hostname}: mint one with: responder token mint {hostname}")
+            faults.append(f"no valid token covers {hostname}: mint one with responder token mint {hostname}")
         elif (fault_text := settings.serving.fault(granted[1].challenge_name, granted[1].apex)) is not None:
             faults.append(f"{hostname}: {fault_text}")
         else:
@@ -168,7 +174,7 @@ async def _patients(settings: Settings, store: Store, hosts: Sequence[str]) -> l
 
 
 async def _granted(store: Store, hostname: Name) -> tuple[Token, Grant] | None:
-    """The newest valid token that is granted *hostname*, and its grant."""
+    """The newest valid token with a grant for *hostname*, and that grant."""
     now = datetime.now(UTC)
     for token in reversed(await store.tokens_for(hostname)):
         if token.state(now) is State.ACTIVE:
@@ -177,7 +183,7 @@ async def _granted(store: Store, hostname: Name) -> tuple[Token, Grant] | None:
 
 
 def _zones(settings: Settings, patients: Sequence[Patient]) -> list[ZoneSettings]:
-    """The zones of these hostnames; all of them, if it is about no hostname in particular."""
+    """The zones of these hostnames; all zones, if there are no hostnames."""
     return [
         zone for zone in settings.zones if not patients or any(patient.grant.apex == zone.name for patient in patients)
     ]

@@ -17,25 +17,28 @@ from responder.process.prctl import hide_memory
 
 COMMANDS = {
     "serve": ("responder.cli.service", "Run the service until SIGTERM."),
-    "config": ("responder.cli.configuration", "Look at the configuration."),
+    "config": ("responder.cli.configuration", "Check and show the configuration."),
     "token": ("responder.cli.tokens.group", "Mint and manage tokens."),
-    "zone": ("responder.cli.zones", "Look at the zones."),
+    "zone": ("responder.cli.zones", "Show the zones and their delegations."),
     "issue": ("responder.cli.issue", "Obtain a certificate through the running service."),
     "thumbprint": ("responder.cli.thumbprint", "Print the JWK thumbprint of an ACME account key."),
-    "value": ("responder.cli.values", "Look at the challenge values being served."),
-    "audit": ("responder.cli.audit", "Show who set and cleared what, from where, and what was refused."),
-    "check": ("responder.cli.check", "Find what is wrong with a delegation or hostname, and what mends it."),
-    "manifest": ("responder.cli.manifest.command", "Print what cert-manager needs for a certificate."),
-    "import": ("responder.cli.importing", "Take over what another server has."),
-    "webhook": ("responder.cli.webhook", "Run the solver for cert-manager in a cluster, until SIGTERM."),
-    "node": ("responder.cli.nodes", "Look at the nodes: the running services on one database."),
-    "db": ("responder.cli.database", "Look after the database."),
+    "value": ("responder.cli.values", "List and remove challenge values."),
+    "audit": ("responder.cli.audit", "Show who changed which values and tokens, from where, and what was refused."),
+    "check": ("responder.cli.check", "Find what is wrong with a delegation or a hostname, and how to fix it."),
+    "manifest": (
+        "responder.cli.manifest.command",
+        "Print the Kubernetes objects that cert-manager needs for a certificate.",
+    ),
+    "import": ("responder.cli.importing", "Import the accounts of another server."),
+    "webhook": ("responder.cli.webhook", "Run the webhook for cert-manager until SIGTERM."),
+    "node": ("responder.cli.nodes", "Show the nodes: the services that share one database."),
+    "db": ("responder.cli.database", "Check and upgrade the database."),
 }
-"""Every command: the module that has it under its own name (or `name_`), and the first line of its help."""
+"""For each command: its module, which has it under its name (or `name_`), and the first sentence of its help."""
 
 
 class _Commands(click.Group):
-    """Imports a command's module when that command is asked for: nobody needs the whole program for one answer."""
+    """Imports the module of a command only when that command runs, which makes each command start faster."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -57,7 +60,8 @@ class _Commands(click.Group):
 @click.option(
     "--config",
     type=click.Path(path_type=Path),
-    help="Configuration file. Otherwise $RESPONDER_CONFIG, ./responder.toml, /etc/responder/responder.toml.",
+    help="Configuration file. Use - for stdin. Default: $RESPONDER_CONFIG, else ./responder.toml, "
+    "else /etc/responder/responder.toml.",
 )
 @click.pass_context
 def cli(ctx: click.Context, config: Path | None) -> None:
@@ -68,11 +72,11 @@ def cli(ctx: click.Context, config: Path | None) -> None:
 
 
 def main() -> NoReturn:
-    """The program. Our own errors become one line each and exit status 1; a traceback is always a fault of ours."""
-    hide_memory()  # commands see tokens, keys and the database's password
+    """Run the program. Errors of ours become one line each, and exit status 1; a traceback means a bug."""
+    hide_memory()  # it holds tokens, keys and the password of the database
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a terminal that lacks a character still shows the rest
+            stream.reconfigure(errors="backslashreplace")  # a terminal without some character still shows the rest
     try:
         cli(prog_name="responder", standalone_mode=False)
     except click.exceptions.Abort:
@@ -84,14 +88,14 @@ def main() -> NoReturn:
         _fail(faults_of(error))
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
-        _fail([f"cannot go on: {place}{error.strerror or type(error).__name__}"])
+        _fail([f"failed: {place}{error.strerror or type(error).__name__}"])
     raise SystemExit(0)
 
 
 def _explained(error: click.ClickException) -> click.ClickException:
-    """*error*, saying more where many go wrong."""
+    """*error*, with a hint for a mistake that is frequent."""
     if isinstance(error, click.NoSuchOption) and error.option_name == "--config":
-        more = f"{error.message} It goes before the command: responder --config FILE ..."
+        more = f"{error.message} It goes before the command, as in: responder --config FILE serve"
         return click.NoSuchOption(error.option_name, message=more, ctx=error.ctx)
     return error
 

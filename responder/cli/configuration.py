@@ -1,4 +1,4 @@
-"""`responder config`: whether the configuration is valid, and what it amounts to."""
+"""`responder config`: checks the configuration, and shows the values in force."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from responder.files.keyfile import read_key
 
 @click.group()
 def config() -> None:
-    """Look at the configuration."""
+    """Check and show the configuration."""
 
 
 @config.command()
 @OUTPUT
 @click.pass_obj
 def check(context: Context, output: str) -> None:
-    """Show every fault at once, or the values in force. The files that the configuration names are looked at, too."""
+    """Show all faults of the configuration, or the values in force. The files that it names are checked, too."""
     settings = context.settings
     if faults := [*_file_faults(settings)]:
         raise InvalidConfiguration(faults)
@@ -42,7 +42,7 @@ def check(context: Context, output: str) -> None:
 
 
 def _file_faults(settings: Settings) -> Iterator[str]:
-    """What is wrong with the files that the configuration names, before a restart of the service finds out."""
+    """The faults of the files that the configuration names, which would otherwise show at a restart only."""
     for check in (_check_tls, _check_binding, _check_roots, _check_key_file):
         try:
             check(settings)
@@ -74,7 +74,7 @@ def _check_roots(settings: Settings) -> None:
 
 
 def _check_key_file(settings: Settings) -> None:
-    """One that is not there is made by whoever first needs it; others than the service may not even look."""
+    """A missing key file is made when it is first needed, and only the service may read it: neither is a fault."""
     path = settings.tsig_key_file
     if settings.dns.update.enabled and path is not None and os.access(path, os.F_OK):
         read_key(path)

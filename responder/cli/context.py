@@ -1,5 +1,5 @@
 """
-What every command starts from: the settings, the store, the ways to end and to print a result. No command is in here.
+What all commands share: the settings, the store, how a command ends, and how it prints a result. No command is in here.
 """
 
 from __future__ import annotations
@@ -32,20 +32,22 @@ T = TypeVar("T")
 
 _log = structlog.get_logger("command")
 
-OUTPUT = click.option("--output", type=click.Choice(["text", "json"]), default="text", help="How to print the result.")
+OUTPUT = click.option(
+    "--output", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Format of the result."
+)
 
 
 class Access(Enum):
     """What a command does to the database."""
 
-    READ = "nothing: it changes neither what is in there, nor the schema"
-    CHANGE = "it changes what is in there"
-    CREATE = "it changes what is in there, and makes a database if there is none"
+    READ = "it only reads: it changes neither rows nor the schema"
+    CHANGE = "it changes rows"
+    CREATE = "it changes rows, and makes a database if there is none"
 
 
 @dataclass
 class Context:
-    """Where the configuration is; it is read when a command first needs it."""
+    """The path of the configuration, which is read when a command first needs it."""
 
     config: Path | None
 
@@ -57,9 +59,9 @@ class Context:
     @asynccontextmanager
     async def store(self, access: Access = Access.READ) -> AsyncIterator[Store]:
         """
-        The database. One that is not there is made only by a command that may, and not next to a running service: an
-        empty one, because of a typing error in its path, would look as if all tokens were lost, and what is written to
-        it would never be served. Raises `StoreUnavailable` or `StoreOutdated`.
+        The database. A missing one is made only by a command with `Access.CREATE`, if no service is running: if the
+        path has a typing error, an empty database would look as if all tokens were lost, and values written to it would
+        never be served. Raises `StoreUnavailable` or `StoreOutdated`.
         """
         from responder.store import Store
 
@@ -77,13 +79,13 @@ class Context:
             await store.close()
 
     async def has_database(self) -> bool:
-        """Whether there is one, with tables in it. Raises `StoreUnavailable`."""
+        """Whether there is a database with tables in it. Raises `StoreUnavailable`."""
         from responder.store import SchemaState, Store
 
         return await Store.check(self.settings.database.url) is not SchemaState.ABSENT
 
     def with_store(self, work: Callable[[Store], Awaitable[T]], access: Access = Access.READ) -> T:
-        """Do *work* with the store (see `store`), from start to finish."""
+        """Open the store (see `store`), do *work* with it, and close it."""
 
         async def run() -> T:
             async with self.store(access) as store:
@@ -108,10 +110,10 @@ class Context:
 
 @contextmanager
 def ended_by_signals() -> Iterator[None]:
-    """Whoever ends this program gently, by whatever signal, gives the task in here the time to clean up."""
+    """A signal that ends this program cancels the task in the block, which then has the time to clean up."""
     task = asyncio.current_task()
     assert task is not None  # noqa: S101  # this runs in one
-    for number in (signal.SIGTERM, signal.SIGHUP):  # asyncio itself sees to Ctrl-C
+    for number in (signal.SIGTERM, signal.SIGHUP):  # asyncio itself handles Ctrl-C
         if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
             asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     try:
@@ -122,7 +124,7 @@ def ended_by_signals() -> Iterator[None]:
 
 @contextmanager
 def failures_logged() -> Iterator[None]:
-    """What keeps a service from starting is in its log, unless a person at a terminal reads it. Ends with status 1."""
+    """Log why a service cannot start, and end with status 1; on a terminal, the error is printed instead."""
     try:
         yield
     except ResponderError as error:
@@ -138,7 +140,7 @@ def print_json(data: object) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print aligned columns, each row on a line of its own, however long."""
+    """Print aligned columns, each row on one line of any length."""
     lines = [columns, *rows]
     widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
     aligned = (map(str.ljust, line, widths) for line in lines)
@@ -146,5 +148,5 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 
 def instant_text(at: datetime | None) -> str:
-    """UTC, whatever the time zone of this machine; "never" for what never happens."""
+    """An instant in UTC; "never" for None."""
     return at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%SZ") if at is not None else "never"

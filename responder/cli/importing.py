@@ -1,4 +1,4 @@
-"""`responder import`: taking over what another server has."""
+"""`responder import`: imports the accounts of another server."""
 
 from __future__ import annotations
 
@@ -25,23 +25,27 @@ from responder.takeover import Destination, Part, Remark
 
 @click.group("import")
 def import_() -> None:
-    """Take over what another server has."""
+    """Import the accounts of another server."""
 
 
 @import_.command("acme-dns")
 @click.argument("database_url", metavar="DATABASE-URL")
-@click.option("--dry-run", is_flag=True, help="List what would be taken over, and change nothing.")
-@click.option("--zone", type=Hostname(), help="The zone of ours that has the names of acme-dns's domain.")
+@click.option("--dry-run", is_flag=True, help="List the accounts that would be imported, and change nothing.")
+@click.option(
+    "--zone",
+    type=Hostname(),
+    help="Our zone that replaces the domain of acme-dns. Required if there are several zones.",
+)
 @OUTPUT
 @click.pass_obj
 def acme_dns(context: Context, database_url: str, *, dry_run: bool, zone: Name | None, output: str) -> None:
     """
-    Take over the accounts of an acme-dns server. They keep names, passwords and current values.
+    Import the accounts of an acme-dns server. They keep their names, passwords and current values.
 
-    DATABASE-URL is what acme-dns has as `connection`: the path of its SQLite file, or postgres://USER@HOST/DATABASE.
-    Others can see it while the command runs, so leave the password to PGPASSWORD or ~/.pgpass.
+    DATABASE-URL is the `connection` setting of acme-dns: the path of its SQLite file, or postgres://USER@HOST/DATABASE.
+    The URL is visible in the process list, so put the password into PGPASSWORD or ~/.pgpass.
 
-    Accounts that are here already are left alone: an import that was interrupted may simply be run again.
+    Accounts that were imported before are not changed, so an import that was interrupted can be run again.
     """
     chosen = _zone(context.settings, zone)
     destination = Destination(
@@ -51,7 +55,7 @@ def acme_dns(context: Context, database_url: str, *, dry_run: bool, zone: Name |
         lifetime=timedelta(seconds=context.settings.values.lifetime),
         dry_run=dry_run,
     )
-    outcome = _Outcome(dry_run=dry_run, keep=output == "json")
+    summary = _Summary(dry_run=dry_run, keep=output == "json")
 
     async def work(store: Store) -> None:
         source = await AcmeDnsDatabase.open(database_url)
@@ -59,22 +63,24 @@ def acme_dns(context: Context, database_url: str, *, dry_run: bool, zone: Name |
             with _progress(await source.count()) as advance:
                 async with aclosing(takeover.take_over(source, store, destination)) as parts:
                     async for part in parts:
-                        outcome.add(part)
+                        summary.add(part)
                         advance(part.size)
         finally:
             await source.close()
 
     context.with_store(work, Access.READ if dry_run else Access.CREATE)
-    outcome.print()
-    if outcome.refused:
+    summary.print()
+    if summary.refused:
         raise SystemExit(1)
 
 
 def _zone(settings: Settings, apex: Name | None) -> ZoneSettings:
-    """The zone that is meant. Raises `InvalidRequest`."""
+    """The zone to import into. Raises `InvalidRequest`."""
     served = ", ".join(str(zone.name) for zone in settings.zones)
     if apex is None and len(settings.zones) > 1:
-        raise InvalidRequest([f"there are several zones here ({served}): say with --zone which has acme-dns's names"])
+        raise InvalidRequest(
+            [f"there are several zones ({served}): choose the one that replaces the domain of acme-dns, with --zone"]
+        )
     for zone in settings.zones:
         if apex in (None, zone.name):
             return zone
@@ -82,8 +88,8 @@ def _zone(settings: Settings, apex: Name | None) -> ZoneSettings:
 
 
 @dataclass(slots=True, kw_only=True)
-class _Outcome:
-    """What has come of it so far. What is to be known of single accounts is told at once, and kept only for JSON."""
+class _Summary:
+    """Counts the accounts so far. What concerns a single account is printed at once, and kept only for JSON."""
 
     dry_run: bool
     keep: bool
@@ -100,23 +106,23 @@ class _Outcome:
         self.known += part.known
         self.refused += len(part.refused)
         for account in part.taken_over if self.dry_run else ():
-            self._tell_account(_describe(account))
+            self._report_account(_describe(account))
         for remark in part.remarks:
-            self._tell_remark(remark, "taken over in part")
+            self._report_remark(remark, "imported in part")
         for remark in part.refused:
-            self._tell_remark(remark, "not taken over")
+            self._report_remark(remark, "not imported")
 
     def print(self) -> None:
-        """The sum of it."""
+        """Print the counts."""
         if self.keep:
             counts = {name: getattr(self, name) for name in ("dry_run", "taken_over", "values", "known", "refused")}
             print_json(counts | {"remarks": self.remarks} | ({"accounts": self.accounts} if self.dry_run else {}))
             return
-        verb = "would take over" if self.dry_run else "took over"
+        verb = "would import" if self.dry_run else "imported"
         click.echo(f"{verb} {_count(self.taken_over, 'account')} with {_count(self.values, 'value')}", nl=False)
-        click.echo(f"; here already: {self.known}; not taken over: {self.refused}")
+        click.echo(f"; imported before: {self.known}; not imported: {self.refused}")
 
-    def _tell_account(self, described: dict[str, Any]) -> None:
+    def _report_account(self, described: dict[str, Any]) -> None:
         if self.keep:
             self.accounts.append(described)
             return
@@ -124,8 +130,8 @@ class _Outcome:
         click.echo(f"{described['id']}  {described['challenge_name']}  from {networks}", nl=False)
         click.echo("".join(f"  {value}" for value in described["values"]))
 
-    def _tell_remark(self, remark: Remark, what: str) -> None:
-        # The name is whatever stands in the other database; a terminal must not be commanded by it.
+    def _report_remark(self, remark: Remark, what: str) -> None:
+        # The name comes from the other database, and may have control characters, which must not reach a terminal.
         username = remark.username if remark.username.isprintable() else ascii(remark.username)
         click.echo(f"responder: {what}: {username}: {remark.text}", err=True)
         if self.keep:
@@ -148,7 +154,7 @@ def _count(number: int, noun: str) -> str:
 
 
 class _Advance:
-    """Moves a bar on."""
+    """Advances a progress bar."""
 
     def __init__(self, progress: Progress, total: int) -> None:
         self._progress = progress
@@ -160,7 +166,7 @@ class _Advance:
 
 @contextmanager
 def _progress(total: int) -> Iterator[_Advance]:
-    """A bar on stderr, if that is a terminal."""
+    """A progress bar on stderr, if that is a terminal."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:

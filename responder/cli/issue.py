@@ -1,8 +1,8 @@
 """
-`responder issue`: a real certificate through the running service, as proof that the whole chain works.
+`responder issue`: obtains a certificate through the running service, which proves that the whole chain works.
 
-Everything that can be found out beforehand is, before a CA is asked for anything. The token that it mints for itself
-ends with it, whatever happens, and with the token whatever it put into the DNS.
+It checks all that it can before its first request to a CA. It mints a token for itself, and revokes it at the end, also
+after a failure; that removes the values, too.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ from responder.tokens.secret import Secret, digest, mint_secret
 from responder.tokens.token import Grant
 
 TOKEN_LIFETIME = timedelta(hours=1)
-"""Of the token, and of its values: the end of both if this program cannot end them itself."""
+"""Lifetime of the token and its values, in case this program cannot remove them itself."""
 
 ACCOUNT_KEY = "acme-account.pem"
-"""The file of the ACME account's key, beside the database."""
+"""Name of the file with the key of the ACME account, in the directory of the database."""
 
 
 @click.command()
@@ -104,7 +104,7 @@ def issue(context: Context, /, hosts: tuple[str, ...], output: str, **options: A
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Wanted:
-    """What is asked for on the command line, checked as far as that can be done without a network."""
+    """The arguments, checked as far as that is possible without a network."""
 
     hostnames: list[Name]
     names: list[str]
@@ -153,18 +153,20 @@ class _Wanted:
 
 
 async def _issue(store: Store, settings: Settings, wanted: _Wanted) -> KeyPair | None:
-    """The certificate; None after a dry run."""
+    """Obtain the certificate; None after a dry run."""
     account = await wanted.authority.log_in(contact=wanted.email, binding=wanted.binding)
-    terms = f"; with it, you agreed to {account.terms}" if account.terms else ""
-    _say(f"account {account.url} ({f'new{terms}' if account.is_new else 'as before'})")
+    terms = f"; you agreed to the terms at {account.terms}" if account.terms else ""
+    _report(f"ACME account {account.url} ({f'new{terms}' if account.is_new else 'existing'})")
     async with _token(store, settings, wanted.hostnames) as (secret, grants), _solver(wanted, secret) as solver:
-        _say(f"the API at {wanted.url} takes a token for {', '.join(map(str, wanted.hostnames))}")
+        _report(f"the API at {wanted.url} accepts a token for {', '.join(map(str, wanted.hostnames))}")
         try:
-            return await obtain(wanted.authority, wanted.names, solver, progress=_say, dry_run=wanted.dry_run)
+            return await obtain(wanted.authority, wanted.names, solver, progress=_report, dry_run=wanted.dry_run)
         except CertificateRefused as refusal:
             for grant in grants:
                 if str(grant.hostname) == refusal.hostname and grant.cname is not None:
-                    raise CertificateRefused(f"{refusal}\nIs this in the DNS?\n  {grant.cname}") from None
+                    raise CertificateRefused(
+                        f"{refusal}\nCheck that the DNS has this record:\n  {grant.cname}"
+                    ) from None
             raise
 
 
@@ -172,7 +174,7 @@ async def _issue(store: Store, settings: Settings, wanted: _Wanted) -> KeyPair |
 async def _token(
     store: Store, settings: Settings, hostnames: Sequence[Name]
 ) -> AsyncIterator[tuple[Secret, list[Grant]]]:
-    """A token for *hostnames*, and what it is granted; revoked at the end, however that comes about."""
+    """A token for *hostnames*, and its grants. It is revoked at the end of the block, also after an error."""
     owned = await store.owned(hostnames)
     grants = [owned.get(hostname) or derive(settings, hostname) for hostname in hostnames]
     for grant in grants:
@@ -189,9 +191,9 @@ async def _token(
         await store.mint(new)
         yield secret, grants
     finally:
-        with suppress(NotFound):  # it was never minted
+        with suppress(NotFound):  # minting had failed
             await asyncio.shield(store.revoke(new.id, at=datetime.now(UTC)))
-            _say("the token is revoked, nothing is left in the DNS")
+            _report("revoked the token, and removed its values")
 
 
 @asynccontextmanager
@@ -207,7 +209,7 @@ def _binding(kid: str, key_file: Path | None, key: str | None) -> Binding | None
     if not kid and key_file is None and key is None:
         return None
     if not kid or (key_file is None) == (key is None):
-        raise click.UsageError("an external account binding is --eab-kid and one of --eab-key-file and --eab-key")
+        raise click.UsageError("an external account needs --eab-kid, and one of --eab-key-file and --eab-key")
     if key_file is not None:
         return Binding.read(kid, key_file, pipes=True)
     click.echo(f"responder: warning: {_EXPOSED}", err=True)
@@ -218,33 +220,31 @@ _EXPOSED = "--eab-key: it is visible in the process list: prefer --eab-key-file"
 
 
 def _account_key(settings: Settings, path: Path | None) -> accountkey.Key:
-    """The key of our account with any CA, made when it is first needed. Raises `Invalid` or `CannotStart`."""
+    """The key of our account with the CA, which is made when it is first needed. Raises `Invalid` or `CannotStart`."""
     if path is None:
         database = settings.database.path
         if database is None:
-            raise Invalid(
-                "with PostgreSQL there is no data directory: name a file for the account's key, --account-key"
-            )
+            raise Invalid("PostgreSQL has no directory for the key of the ACME account: name a file with --account-key")
         path = database.parent / ACCOUNT_KEY
     with _explaining(f"cannot write {path}"):
         if path != STDIN and not path.exists() and atomicfile.create(path, key_pem(new_key()), of_directory=True):
-            _say(f"made a key for an ACME account: {path}")
+            _report(f"made a key for the ACME account: {path}")
     key = accountkey.read(path)
     if not accountkey.is_private(key):
-        raise Invalid(f"{path}: this is a public key: name the file of the private one")
+        raise Invalid(f"{path}: this is a public key: name the file of the private key")
     return key
 
 
 def _own_url(settings: Settings) -> str:
-    """Where this machine reaches the API. Raises `Invalid`."""
+    """The URL of the API on this machine. Raises `Invalid`."""
     endpoint = settings.api.listen[0].reachable
     if endpoint.port == 0:
-        raise Invalid("api.listen lets the system choose a port: say where the API is, with --url")
+        raise Invalid("the port in api.listen is 0, which means any port: give the URL of the API with --url")
     return f"{'http' if settings.api.tls == 'off' else 'https'}://{endpoint}"
 
 
 def _keep(pair: KeyPair, wanted: _Wanted) -> dict[str, str]:
-    """Write the pair where it was asked for, and say what it is. Raises `CannotStart`."""
+    """Write the pair into the directory of --out, if there is one. Returns what to print. Raises `CannotStart`."""
     shown = {
         "issuer": pair.issuer,
         "not_before": instant_text(pair.not_before),
@@ -261,21 +261,21 @@ def _keep(pair: KeyPair, wanted: _Wanted) -> dict[str, str]:
 
 
 def _check_writable(directory: Path) -> None:
-    """See that files can be written in *directory*, which is made if it is not there. Raises `CannotStart`."""
+    """Check that files can be written to *directory*, which is made if it is missing. Raises `CannotStart`."""
     with _explaining(f"cannot write in {directory}", "choose another directory"):
         directory.mkdir(parents=True, exist_ok=True)
         TemporaryFile(dir=directory).close()
 
 
 @contextmanager
-def _explaining(what: str, *mend: str) -> Iterator[None]:
-    """Say *what* could not be done, why, and what to do. Raises `CannotStart`."""
+def _explaining(what: str, *fix: str) -> Iterator[None]:
+    """Turn an `OSError` into `CannotStart` with *what* failed, why, and how to *fix* it."""
     try:
         yield
     except OSError as fault:
-        raise CannotStart(": ".join([what, (fault.strerror or type(fault).__name__).lower(), *mend])) from None
+        raise CannotStart(": ".join([what, (fault.strerror or type(fault).__name__).lower(), *fix])) from None
 
 
-def _say(text: str) -> None:
-    """One step that is done, on stderr: stdout is for the result."""
+def _report(text: str) -> None:
+    """Print a step that is done on stderr, because stdout is for the result."""
     click.echo(f"  {text}", err=True)

@@ -1,4 +1,4 @@
-"""`responder node`: the running services on one database, and how far each of them is."""
+"""`responder node`: the services that share one database, and the serials that each of them serves."""
 
 from __future__ import annotations
 
@@ -14,14 +14,18 @@ from responder.store import Node, Store
 
 @click.group()
 def node() -> None:
-    """Look at the nodes: the running services on one database."""
+    """Show the nodes: the services that share one database."""
 
 
 @node.command("list")
 @OUTPUT
 @click.pass_obj
 def list_nodes(context: Context, output: str) -> None:
-    """List the nodes: serial of each zone and lag, when each was last seen, and what differs between them."""
+    """
+    List the nodes.
+
+    The list has the serial and the lag of each zone, when each node was last seen, and how the nodes differ.
+    """
 
     async def read(store: Store) -> tuple[list[Node], dict[str, int]]:
         return await store.nodes(), {str(apex): serial for apex, serial in (await store.serials()).items()}
@@ -41,9 +45,9 @@ def list_nodes(context: Context, output: str) -> None:
 @click.argument("name")
 @click.pass_obj
 def forget(context: Context, name: str) -> None:
-    """Remove a node that has stopped and does not come back."""
+    """Remove a node that has stopped for good."""
     context.with_store(lambda store: store.forget_node(name))
-    click.echo(f"forgot the node {name}")
+    click.echo(f"removed the node {name}")
 
 
 def _describe(node: Node, serials: dict[str, int], nodes: Iterable[Node]) -> dict[str, object]:
@@ -70,7 +74,7 @@ def _describe(node: Node, serials: dict[str, int], nodes: Iterable[Node]) -> dic
 
 
 def _differences(node: Node, nodes: Iterable[Node]) -> Iterable[str]:
-    """What is not as it is on the other live nodes."""
+    """How the node differs from the other live nodes."""
     if not node.is_live:
         return
     if abs(node.clock_ahead) > CLOCK_WARNING:

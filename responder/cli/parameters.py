@@ -1,4 +1,4 @@
-"""Arguments that several commands take: what is said on the command line, read once, refused with the mend."""
+"""Arguments that several commands take. Each is read and checked here; an error explains how to fix it."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from responder.tokens.network import Network, parse_network
 T = TypeVar("T")
 
 MAX_DURATION = timedelta(days=36_500)
-"""A hundred years: whoever asks for more means for ever."""
+"""A hundred years, which is as good as without an end."""
 
 MIN_ID = 6
-"""Characters of an id that will do: enough to be one token's among some hundreds, few enough to type."""
+"""The least characters of an id: enough to identify one token among hundreds, and few enough to type."""
 
 
 class Renamed(click.Option):
@@ -44,7 +44,7 @@ class Renamed(click.Option):
 
 
 class Parsed(click.ParamType[T]):
-    """What *parse* makes of the text; its `Invalid` says what is wrong with it."""
+    """The result of *parse*, whose `Invalid` explains what is wrong with the text."""
 
     def __init__(self, name: str, parse: Callable[[str], T]) -> None:
         self.name = name
@@ -72,7 +72,7 @@ class Text(click.ParamType[str]):
 
 
 class Duration(click.ParamType[timedelta]):
-    """A time such as 24h, not nothing unless *zero* is allowed."""
+    """A time such as 24h; it may be 0 only if *zero* is set."""
 
     name = "duration"
 
@@ -85,7 +85,7 @@ class Duration(click.ParamType[timedelta]):
         except Invalid as fault:
             self.fail(str(fault), param, ctx)
         if not self._least <= seconds <= MAX_DURATION.total_seconds():
-            self.fail(f"{value!r} is not between {self._least}s and {MAX_DURATION.days}d", param, ctx)
+            self.fail(f"{value!r} is not from {self._least}s to {MAX_DURATION.days}d", param, ctx)
         return timedelta(seconds=seconds)
 
 
@@ -107,14 +107,14 @@ class Note(click.ParamType[str]):
     name = "text"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        # What is printed on terminals must not be able to command them.
+        # It is printed on terminals, which must not receive control characters.
         if not str(value).isprintable():
             self.fail(f"{value!r} is not one line of printable text", param, ctx)
         return str(value)
 
 
 class TokenId(click.ParamType[str]):
-    """The id of a token, or how it begins; `Store.token_id` finds out whose it is."""
+    """The id of a token, or its first characters; `Store.token_id` finds the token."""
 
     name = "id"
 
@@ -124,15 +124,15 @@ class TokenId(click.ParamType[str]):
             return str(UUID(text))
         except ValueError:
             if not re.fullmatch(rf"[0-9a-f-]{{{MIN_ID},36}}", text):
-                self.fail(f"{value!r} is no id of a token, nor the first {MIN_ID} characters of one", param, ctx)
+                self.fail(f"{value!r} is not the id of a token, or at least its first {MIN_ID} characters", param, ctx)
             return text
 
 
 class Hostname(click.ParamType[Name]):
     """
-    A hostname that there may be something about already, even if no token would be minted for it today.
+    A hostname that may have records or tokens, even if no new token may be minted for it.
 
-    What is no name raises `InvalidName`, and is refused as by the commands that take several at once.
+    An invalid name raises `InvalidName`: it is refused, as by commands that take several hostnames.
     """
 
     name = "host"
@@ -146,7 +146,7 @@ class Hostname(click.ParamType[Name]):
 
 def parse_hosts(texts: Iterable[str]) -> dict[Name, list[bool]]:
     """
-    The hostnames that a certificate is to name, each with whether it is meant as a wildcard: False, True, or both.
+    The hostnames for a certificate, each with its kinds: False for the name itself, True for its wildcard, or both.
 
     Raises `InvalidRequest` with every fault.
     """
@@ -171,6 +171,15 @@ def check_stdin(*files: Path | None) -> None:
         raise click.UsageError("only one of the files can be stdin")
 
 
+def _parse_port(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,5}", text) or not 1 <= int(text) <= 65_535:
+        raise Invalid(f"{text!r} is not a port from 1 to 65535")
+    return int(text)
+
+
+PORT = Parsed("port", _parse_port)
+"""A port number."""
+
 FILE = click.Path(path_type=Path, allow_dash=True)
 """A file to read; `-` is standard input."""
 
@@ -181,12 +190,12 @@ SERVER = Parsed("url", parse_directory)
 """The URL of an ACME directory, or a short name for it."""
 
 LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
-"""Part of a pattern: a label of a name as Kubernetes has them (RFC 1123)."""
+"""Pattern of a label in the names of Kubernetes (RFC 1123)."""
 
 THUMBPRINT = Text(
     "thumbprint",
     r"[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]",
-    "a thumbprint, which has 43 characters of base64url: see responder thumbprint, or name the key's file with "
+    "a thumbprint of 43 base64url characters: get one from responder thumbprint, or name the file of the key with "
     "--account-key",
 )
-"""A JWK thumbprint (RFC 7638): a SHA-256 in base64url, whose 32 octets leave the last character few choices."""
+"""A JWK thumbprint (RFC 7638): 32 octets of SHA-256 in base64url, so the last character has 4 bits only."""

@@ -1,4 +1,4 @@
-"""A file for a secret that a command hands out, at the place that `--out` names."""
+"""The private file that `--out` names, for a secret that a command prints."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ from responder.files.atomicfile import Draft, draft
 @contextmanager
 def private_file(path: Path, *, replace: bool) -> Iterator[Callable[[str], None]]:
     """
-    Make ready to put a file at *path*, so that as little as possible can fail once its content exists, which the
-    function that this gives then writes. Without *replace*, what is there stays.
+    Prepare a file at *path*, so that little can fail later, when the secret exists. Yields the function that writes it.
 
-    Raises `InvalidRequest`, then as now.
+    Without *replace*, an existing file stays. Both steps raise `InvalidRequest`.
     """
     _check(path, replace=replace)
     with ExitStack() as stack:
@@ -34,9 +33,9 @@ def private_file(path: Path, *, replace: bool) -> Iterator[Callable[[str], None]
 def _check(path: Path, *, replace: bool) -> None:
     with _explaining(path):
         if path.is_symlink() or (path.exists() and not path.is_file()):
-            raise _refusal(path, "is not a file: name one that may be made there")
+            raise _refusal(path, "is not a file: choose another path")
         if path.exists() and not replace:
-            raise _refusal(path, "there is such a file already: add --force to replace it")
+            raise _refusal(path, "the file exists: add --force to replace it")
 
 
 def _put(new: Draft, *, replace: bool) -> None:
@@ -45,7 +44,7 @@ def _put(new: Draft, *, replace: bool) -> None:
         return
     try:
         is_there = not new.add()
-    except OSError:  # a file system that has no hard links
+    except OSError:  # the file system has no hard links
         _check(new.path, replace=False)
         new.replace()
         return

@@ -1,4 +1,4 @@
-"""Whether the service runs: what a command asks of its admin listeners. No proxy is asked."""
+"""Whether the service is running: commands ask its admin listeners, and never through a proxy."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from http.client import HTTPConnection, HTTPException
 from responder.config import Endpoint
 
 DEADLINE = 4.0
-"""Seconds for an answer: the readiness check gives its own parts two."""
+"""Seconds for a response: each part of the readiness check takes two at most."""
 
 
 def ask(admin: Endpoint, path: str) -> tuple[int, dict[str, object]]:
-    """The status of the answer to `GET path`, and its JSON. Raises `OSError`, `HTTPException` or `ValueError`."""
+    """The status and the JSON of the response to `GET path`. Raises `OSError`, `HTTPException` or `ValueError`."""
     connection = HTTPConnection(admin.host, admin.port, timeout=DEADLINE)
     try:
         connection.request("GET", path)
@@ -23,20 +23,20 @@ def ask(admin: Endpoint, path: str) -> tuple[int, dict[str, object]]:
     finally:
         connection.close()
     if not isinstance(body, dict):
-        raise ValueError("the answer is no JSON object")
+        raise ValueError("the response is not a JSON object")
     return response.status, body
 
 
 def is_running(listen: Sequence[Endpoint]) -> bool:
     """
-    Whether a service runs that has one of these admin listeners. One that takes the connection and does not answer may
-    be a service whose control process is away.
+    Whether a service with one of these admin listeners is running. A listener that accepts a connection and does not
+    respond counts as one: its control process may be restarting.
     """
     return any(_is_one(endpoint.reachable) for endpoint in listen)
 
 
 def readiness(listen: Sequence[Endpoint]) -> dict[str, str]:
-    """The checks of the service that runs, each "ok" or what is wrong; none if it does not answer."""
+    """The checks of the running service, each "ok" or what is wrong; empty if it does not respond."""
     for endpoint in listen:
         with suppress(OSError, HTTPException, ValueError):
             _, checks = ask(endpoint.reachable, "/readyz")

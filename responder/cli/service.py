@@ -1,4 +1,4 @@
-"""`responder serve`: from the command line to the supervisor."""
+"""`responder serve`: checks the configuration, and becomes the supervisor."""
 
 from __future__ import annotations
 
@@ -25,22 +25,24 @@ _log = structlog.get_logger("serve")
 
 
 @click.command()
-@click.option("--ready", is_flag=True, help="Run nothing: ask the service that runs already whether it is ready.")
+@click.option(
+    "--ready", is_flag=True, help="Do not run the service: report whether the service that is running is ready."
+)
 @click.pass_obj
 def serve(context: Context, ready: bool) -> None:  # noqa: FBT001  # an option's name
     """Run the service until SIGTERM."""
     if ready:
         _ask_whether_ready(_settings_in_force(context).admin.listen)
         return
-    logs.configure(level="info", format="auto")  # until the configuration says how
+    logs.configure(level="info", format="auto")  # until the configuration is read
     with failures_logged():
         supervisor.become(_choose(context.config))
 
 
 def _choose(path: Path | None) -> supervisor.Plan:
     """
-    The plan of the configuration, or, if that cannot be used, of that of the last start that worked: a service that ran
-    does not end for a typing error. Raises what keeps it from both.
+    The plan of the configuration. If that cannot be used, it is the plan of the last configuration that worked, so a
+    service does not stop after a typing error. Raises the first fault if neither works.
     """
     kept = Kept.of(os.environ)
     last = kept.read()
@@ -51,14 +53,14 @@ def _choose(path: Path | None) -> supervisor.Plan:
     except ResponderError as fault:
         if last is None or last == sources:
             raise
-        return _go_on_with(last, fault)
+        return _fall_back(last, fault)
     if is_complete:
         _keep(kept, sources)
     return plan
 
 
-def _go_on_with(last: Sources, fault: ResponderError) -> supervisor.Plan:
-    """The plan of *last*, because of *fault*, which is raised if that does not work either."""
+def _fall_back(last: Sources, fault: ResponderError) -> supervisor.Plan:
+    """The plan of *last*, because of *fault*, which is raised if *last* does not work either."""
     try:
         plan, _ = _prepare(last.load(), has_run=True, patient=False)
     except ResponderError:
@@ -73,16 +75,16 @@ def _keep(kept: Kept, sources: Sources) -> None:
         kept.write(sources)
     except OSError as fault:
         if fault.errno != errno.EROFS:  # as in a container without a volume
-            _log.warning("cannot keep the configuration for the next start", reason=fault.strerror)
+            _log.warning("cannot store the configuration for the next start", reason=fault.strerror)
 
 
 def _prepare(settings: Settings, *, has_run: bool, patient: bool) -> tuple[supervisor.Plan, bool]:
     """
-    What to run, and whether all that it needs is there. What cannot be had is worth a clear line before anything is
-    made or started: first the sockets, then the database and the key file. Raises what commands raise.
+    What to run, and whether the database is there. It checks the sockets, then the database, then the key file, before
+    anything is made or started, so that each fault is reported clearly. Raises what commands raise.
 
-    A service that *has_run* with these settings goes on without what DNS does not need. One that is *patient* waits for
-    a database on a server, once it is started.
+    A service that *has_run* with these settings starts without the files that DNS does not need. If it is *patient*, it
+    starts without a database server that is unavailable, and waits for it.
     """
     logs.configure(level=settings.log.level, format=settings.log.format)
     if settings.api.tls == "files" and not has_run:
@@ -116,15 +118,15 @@ def _plan(settings: Settings) -> supervisor.Plan:
 
 
 def _key_file(settings: Settings) -> Path | None:
-    """The key file of DNS updates; None if there are no updates."""
+    """The key file of DNS updates; None if they are disabled."""
     return settings.tsig_key_file if settings.dns.update.enabled else None
 
 
 def _prepare_database(database: DatabaseSettings, *, patient: bool) -> bool:
     """
-    See that the service can use the database: a new one is made, an old one is changed if the settings allow it.
+    Check that the service can use the database: make a new one, or upgrade its schema if the settings allow it.
 
-    Returns whether it is there: a server that does not answer is no reason to end for a service that is *patient*.
+    Returns whether the database is there. If it is a server that is unavailable, only a *patient* service goes on.
     """
     from responder.store import Store
 
@@ -141,24 +143,24 @@ def _prepare_database(database: DatabaseSettings, *, patient: bool) -> bool:
 
 
 def _ask_whether_ready(listen: Sequence[Endpoint]) -> None:
-    """Ask `/readyz` on the first of the admin listeners, and no proxy. Raises `Unavailable` with what fails."""
+    """Ask `/readyz` of the first admin listener, without a proxy. Raises `Unavailable` with what fails."""
     if not listen:
-        raise Unavailable("admin.listen is empty, so nobody can ask whether the service is ready")
+        raise Unavailable("admin.listen is empty: set an address there to check whether the service is ready")
     admin = listen[0].reachable
     try:
         status, checks = ask(admin, "/readyz")
     except (OSError, HTTPException, ValueError):
-        raise Unavailable(f"no responder answers at {admin} (admin.listen)") from None
+        raise Unavailable(f"no service responds at {admin}: check admin.listen, and start the service") from None
     failed = [f"{name}: {result}" for name, result in checks.items() if not str(result).startswith("ok")]
     if status != 200:
         raise Unavailable("; ".join(failed))
     click.echo("ready")
-    for condition in failed:  # of what DNS does not need
+    for condition in failed:  # parts that DNS does not need
         click.echo(f"responder: warning: {condition}", err=True)
 
 
 def check_pair(api: ApiSettings) -> None:
-    """See that TLS can use the pair in the files that *api* names. Raises `Invalid`."""
+    """Check that TLS can use the key pair in the files that *api* names. Raises `Invalid`."""
     from responder.api.tls import ServerTls
     from responder.certificate.files import Files
 
@@ -166,7 +168,7 @@ def check_pair(api: ApiSettings) -> None:
 
 
 def _settings_in_force(context: Context) -> Settings:
-    """Those that a service goes on with, if the configuration has got a fault since it started."""
+    """The settings, or those of the last start if the configuration has a fault: a running service uses these."""
     try:
         return context.settings
     except InvalidConfiguration:

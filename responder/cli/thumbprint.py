@@ -1,4 +1,4 @@
-"""`responder thumbprint`: the thumbprint of an ACME account key, which tokens can be pinned to."""
+"""`responder thumbprint`: prints the thumbprint of an ACME account key, for tokens that are pinned to the account."""
 
 from __future__ import annotations
 

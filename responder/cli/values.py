@@ -1,4 +1,4 @@
-"""`responder value`: what is being served, and how to remove it by hand."""
+"""`responder value`: lists the challenge values, and removes them by hand."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from responder.tokens.token import Grant
 
 @click.group()
 def value() -> None:
-    """Look at the challenge values being served."""
+    """List and remove challenge values."""
 
 
 @value.command("list")
 @OUTPUT
 @click.pass_obj
 def list_values(context: Context, output: str) -> None:
-    """List the values in place by hostname, age and expiry, and whether they are being served."""
+    """List the stored values: hostname, age, expiry, and whether they are served."""
     serving = context.settings.serving
     values = context.with_store(lambda store: store.values())
     if output == "json":
@@ -44,9 +44,9 @@ def list_values(context: Context, output: str) -> None:
     )
 
 
-# A digest may well begin with a dash; so nothing with a single dash is an option here.
+# A digest may begin with a dash, so nothing with a single dash is an option here.
 class _Clear(click.Command):
-    """Takes a VALUE that begins with a dash, be it with -h; only -h alone asks for help."""
+    """Accepts a VALUE that begins with a dash, even with -h; only -h alone asks for help."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         return super().parse_args(ctx, ["--help" if word == "-h" else word for word in args])
@@ -58,7 +58,7 @@ class _Clear(click.Command):
 @OUTPUT
 @click.pass_obj
 def clear(context: Context, name: str, value: str | None, output: str) -> None:
-    """Remove VALUE, or every value, at a hostname or challenge name."""
+    """Remove VALUE, or all values, of a hostname or a challenge name."""
 
     async def clear(store: Store) -> list[str]:
         return await store.clear(await _challenge_name(store, name), value, now=datetime.now(UTC))
@@ -72,13 +72,13 @@ def clear(context: Context, name: str, value: str | None, output: str) -> None:
 
 
 async def _challenge_name(store: Store, text: str) -> Name:
-    """The challenge name that *text* means: itself, its `_acme-challenge` alias, or a hostname's."""
+    """The challenge name that *text* means: *text* may be that name, the name of its CNAME, or its hostname."""
     name = Name.parse(text.removeprefix("*."))
     for live in await store.values():
         grant = Grant(hostname=live.hostname, challenge_name=live.challenge_name, apex=live.apex)
         if name in (live.challenge_name, live.hostname, grant.delegated_name):
             return live.challenge_name
-    raise NotFound(f"no value is being served for {name}: see responder value list")
+    raise NotFound(f"there is no value for {name}: see responder value list")
 
 
 def _describe(live: LiveValue) -> dict[str, str]:

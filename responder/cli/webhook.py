@@ -1,4 +1,4 @@
-"""`responder webhook`: from the command line to the solver. It reads no configuration file and opens no database."""
+"""`responder webhook`: starts the webhook for cert-manager, without a configuration file and without a database."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from responder.tokens.network import CLUSTER_DOMAIN
 _FILE = click.Path(path_type=Path)
 
 
-# Names as Kubernetes has them; clients lower-case the solver's, which is a resource to them.
+# Names of Kubernetes. The solver's must be in lower case, because clients lower-case names of resources.
 _GROUP = Text("group", rf"(?=.{{1,253}}$){LABEL}(\.{LABEL})+", f"a name in lower case such as {WEBHOOK_GROUP!r}")
 _SOLVER = Text("name", LABEL, f"a name in lower case such as {WEBHOOK_SOLVER!r}")
 _DOMAIN = Text("domain", rf"(?=.{{1,253}}$){LABEL}(\.{LABEL})*", f"a name in lower case such as {CLUSTER_DOMAIN!r}")
@@ -33,50 +33,56 @@ _ENDPOINT = Parsed("address:port", partial(Endpoint.parse, example=8443))
     multiple=True,
     default=["0.0.0.0:8443"],
     show_default=True,
-    help="Where to serve HTTPS; [::]:8443 takes IPv6 and IPv4. Repeatable.",
+    help="Address for HTTPS; [::]:8443 accepts IPv6 and IPv4. Repeatable.",
 )
 @click.option(
     "--tls-cert-file",
     type=_FILE,
     required=True,
-    help="Serving certificate with its chain, PEM; followed as it changes.",
+    help="Serving certificate with its chain, in PEM. It is read again when it changes.",
 )
-@click.option("--tls-private-key-file", type=_FILE, required=True, help="Its key, PEM.")
-@click.option("--group", type=_GROUP, default=WEBHOOK_GROUP, show_default=True, help="API group: groupName in issuers.")
+@click.option("--tls-private-key-file", type=_FILE, required=True, help="Private key of the certificate, in PEM.")
+@click.option(
+    "--group", type=_GROUP, default=WEBHOOK_GROUP, show_default=True, help="API group: `groupName` in issuers."
+)
 @click.option(
     "--solver",
     type=_SOLVER,
     default=WEBHOOK_SOLVER,
     show_default=True,
-    help="Name of the solver: solverName in issuers.",
+    help="Name of the solver: `solverName` in issuers.",
 )
 @click.option(
     "--service-account-dir",
     type=_FILE,
     default="/var/run/secrets/kubernetes.io/serviceaccount",
     show_default=True,
-    help="Where the token and ca.crt of the service account are mounted.",
+    help="Directory with the token and ca.crt of the service account.",
 )
 @click.option(
     "--read-challenges",
     is_flag=True,
-    help="List cert-manager's Challenges, for tokens that are pinned to an ACME account. It takes RBAC.",
+    help="Read the Challenges of cert-manager, for tokens that are pinned to an ACME account. This needs RBAC.",
 )
 @click.option(
     "--cluster-domain",
     type=_DOMAIN,
     default=CLUSTER_DOMAIN,
     show_default=True,
-    help="What the names of Services end with. Issuers may name NAME.NAMESPACE.svc, with or without it, by http.",
+    help="DNS domain of the cluster. Issuers may use http for NAME.NAMESPACE.svc, with or without this domain.",
 )
 @click.option(
     "--plain-http-host",
     multiple=True,
     metavar="HOST",
-    help="A host besides Services that issuers may name by http, such as a sidecar's 127.0.0.1. Repeatable.",
+    help="Another host for which issuers may use http, such as 127.0.0.1 for a sidecar. Repeatable.",
 )
 @click.option(
-    "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", show_default=True
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    default="info",
+    show_default=True,
+    help="Log events of this level and above.",
 )
 def webhook(
     listen: tuple[Endpoint, ...],
@@ -85,12 +91,12 @@ def webhook(
     group: str,
     solver: str,
     service_account_dir: Path,
-    read_challenges: bool,  # noqa: FBT001  # click's way
+    read_challenges: bool,  # noqa: FBT001  # an option's name
     cluster_domain: str,
     plain_http_host: tuple[str, ...],
     log_level: str,
 ) -> None:
-    """Run the solver for cert-manager in a cluster, until SIGTERM."""
+    """Run the webhook for cert-manager until SIGTERM."""
     from responder.webhook.issuer import PlainHttp
     from responder.webhook.main import Options, main
 

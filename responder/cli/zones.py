@@ -1,4 +1,4 @@
-"""`responder zone`: the zones as they are served, and what their parents need to know."""
+"""`responder zone`: prints the zones, and the records that delegate them."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 @click.group()
 def zone() -> None:
-    """Look at the zones."""
+    """Show the zones and their delegations."""
 
 
 @zone.command()
 @OUTPUT
 @click.pass_obj
 def show(context: Context, output: str) -> None:
-    """Print the zones as they are served, as zone text."""
+    """Print the zones as they are served, in the format of zone files."""
     zones = context.with_store(lambda store: _load(context.settings, store))
     for zone in zones:
         if not zone.serial:
@@ -46,13 +46,13 @@ def show(context: Context, output: str) -> None:
 @OUTPUT
 @click.pass_obj
 def delegation(context: Context, output: str) -> None:
-    """Print the NS and glue records to put into each zone's parent."""
+    """Print the NS and glue records that each parent zone needs."""
     delegations = [(zone.name, _lines(_delegation(zone.static.rrsets, zone.name))) for zone in context.settings.zones]
     if output == "json":
         print_json([{"zone": str(apex), "parent": str(apex.parent), "records": lines} for apex, lines in delegations])
         return
     for apex, lines in delegations:
-        click.echo(f"; put these into the zone that holds {apex}, for example {apex.parent}")
+        click.echo(f"; add these records to the parent zone of {apex}, for example {apex.parent}")
         for line in lines:
             click.echo(line)
 
@@ -65,7 +65,7 @@ async def _load(settings: Settings, store: Store) -> Zones:
 
 
 def _delegation(rrsets: Sequence[RRset], apex: Name) -> Sequence[RRset]:
-    """The NS records of a zone, and the addresses of those nameservers that are in it."""
+    """The NS records of a zone, and the addresses of the nameservers inside it."""
     nameservers = [rrset for rrset in rrsets if rrset.type == RRType.NS and rrset.owner == apex]
     targets = {rdata for rrset in nameservers for rdata in rrset.rdatas}
     glue = [r for r in rrsets if r.type in (RRType.A, RRType.AAAA) and r.owner.wire in targets]

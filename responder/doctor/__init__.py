@@ -19,7 +19,7 @@ it presents a value, to see it arrive, and cleans it up. How its findings are pr
 from responder.doctor.api import Api
 from responder.doctor.caa import Policy
 from responder.doctor.examination import Case, Patient, examine
-from responder.doctor.report import Check, Finding, Mark, Mend, Section
+from responder.doctor.report import Check, Finding, Fix, Mark, Section
 from responder.doctor.service import Service
 from responder.doctor.walk import system_resolvers
 
@@ -28,8 +28,8 @@ __all__ = [
     "Case",
     "Check",
     "Finding",
+    "Fix",
     "Mark",
-    "Mend",
     "Patient",
     "Policy",
     "Section",

@@ -14,7 +14,7 @@ from dns.rdtypes.ANY.CAA import CAA
 
 from responder.doctor.caa import METHOD, Judgement, Policy, Property, is_prohibitive, judge, permission_text, relevant
 from responder.doctor.questions import Outcome, Reply
-from responder.doctor.report import Check, Finding, Mend, cross, dig, note, tick
+from responder.doctor.report import Check, Finding, Fix, cross, dig, note, tick
 from responder.doctor.walk import Walk
 from responder.names import Name
 from responder.tokens.hostname import zone_of
@@ -153,7 +153,7 @@ def _judge_binding(found: _Found, policy: Policy, judgement: Judgement) -> Findi
     return note(
         Check.BINDING,
         f"CAA has no {' and no '.join(missing)} (RFC 8657), to keep {identity} from issuing to anybody but you",
-        Mend(f"{how} {found.holder(place)}:", (_record(place, "issue", permission_text(policy)),)),
+        Fix(f"{how} {found.holder(place)}:", (_record(place, "issue", permission_text(policy)),)),
     )
 
 

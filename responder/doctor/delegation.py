@@ -17,7 +17,7 @@ from dns.rdtypes.ANY.NS import NS
 
 from responder.config import ZoneSettings
 from responder.doctor.questions import Address, Failure, Outcome, Reply, Server, from_dnspython
-from responder.doctor.report import Check, Finding, Mend, catch_up, cross, dig, note, tick, witnesses
+from responder.doctor.report import Check, Finding, Fix, catch_up, cross, dig, note, tick, witnesses
 from responder.doctor.walk import Walk
 from responder.names import Name
 
@@ -99,7 +99,7 @@ def _unheard(parent: Name, answers: Mapping[Server, _View | Outcome]) -> Iterato
         yield note(
             Check.DELEGATION,
             f"{server}, a server of {parent}, {what}",
-            Mend("see whether it is just this machine:", (dig(server, parent, "SOA", "+norecurse"),)),
+            Fix("see whether it is just this machine:", (dig(server, parent, "SOA", "+norecurse"),)),
         )
 
 
@@ -112,10 +112,8 @@ def _judge_delegation(parent: Name, views: Sequence[_View], zone: ZoneSettings) 
         theirs = witnesses([view.server for view in these], views, parent)
         # Where others are right, the record is there: it is the server that is behind.
         some_are_right = len(wrong) < len(views)
-        mend = (
-            catch_up(parent, these[0].server, zone.name, "NS") if some_are_right else _mend(parent, nameservers, zone)
-        )
-        yield cross(Check.DELEGATION, f"{_difference(nameservers, zone)} according to {theirs}", *mend)
+        fix = catch_up(parent, these[0].server, zone.name, "NS") if some_are_right else _fix(parent, nameservers, zone)
+        yield cross(Check.DELEGATION, f"{_difference(nameservers, zone)} according to {theirs}", *fix)
 
 
 def _difference(nameservers: frozenset[Name], zone: ZoneSettings) -> str:
@@ -129,7 +127,7 @@ def _difference(nameservers: frozenset[Name], zone: ZoneSettings) -> str:
     return " and ".join(faults)
 
 
-def _mend(parent: Name, nameservers: frozenset[Name], zone: ZoneSettings) -> tuple[str, ...]:
+def _fix(parent: Name, nameservers: frozenset[Name], zone: ZoneSettings) -> tuple[str, ...]:
     """What to do, and the records."""
     if nameservers <= zone.nameservers.keys():
         missing = sorted(zone.nameservers.keys() - nameservers)
@@ -153,13 +151,13 @@ def _judge_glue_of(name: Name, parent: Name, views: Sequence[_View], zone: ZoneS
     wrong = [view for view in views if view.glue[name] != expected]
     for glue, these in _grouped(wrong, lambda view: view.glue[name]):
         theirs = witnesses([view.server for view in these], views, parent)
-        mend = (
+        fix = (
             catch_up(parent, these[0].server, zone.name, "NS")
             if len(wrong) < len(views)
             else (f"in {parent}, let these be the addresses of {name}, and no others:", *_glue(zone, name))
         )
         found = _addresses(glue) or "no address"
-        yield cross(Check.GLUE, f"{name} has {found} instead of {_addresses(expected)} according to {theirs}", *mend)
+        yield cross(Check.GLUE, f"{name} has {found} instead of {_addresses(expected)} according to {theirs}", *fix)
 
 
 def _judge_ds(parent: Name, views: Sequence[_View], zone: ZoneSettings) -> Finding:

@@ -67,7 +67,7 @@ def unresolved(walk: Walk, grant: Grant, fault: str) -> Finding:
     return cross(
         Check.RESOLVER,
         fault,
-        "mend the other crosses first, then wait until it has forgotten; what it knows, whatever DNSSEC says:",
+        "fix the other crosses first, then wait until it has forgotten; what it knows, whatever DNSSEC says:",
         dig(walk.resolver, asked_name(grant), "TXT", "+cdflag"),
     )
 
@@ -147,11 +147,11 @@ async def _judge_target(
         return []
     name, these = grant.delegated_name, [view for view in views if view.target == target]
     check, fault, instruction = await _diagnose(walk, grant, zone, these[0])
-    mend = (instruction, f"{grant.cname}")
+    fix = (instruction, f"{grant.cname}")
     if any(view.target == grant.challenge_name for view in views):
-        mend = catch_up(zone, these[0].server, name, "CNAME")  # the record is there: it is the server that is behind
+        fix = catch_up(zone, these[0].server, name, "CNAME")  # the record is there: it is the server that is behind
     theirs = witnesses([view.server for view in these], views, zone)
-    return [cross(check, f"{name} {fault} according to {theirs}", *mend)]
+    return [cross(check, f"{name} {fault} according to {theirs}", *fix)]
 
 
 async def _diagnose(walk: Walk, grant: Grant, zone: Name, view: _View) -> tuple[Check, str, str]:

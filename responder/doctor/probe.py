@@ -75,7 +75,7 @@ def _untried(grant: Grant) -> Finding:
     return cross(
         Check.PROBE,
         f"no value was written for {grant.hostname}, as no nameserver is there to serve it",
-        "mend the other crosses first, then check again:",
+        "fix the other crosses first, then check again:",
         f"responder check --write {grant.hostname}",
     )
 

@@ -14,7 +14,7 @@ from responder.names import Name
 
 
 class Mark(Enum):
-    """How a check ended: well; well enough, with something worth knowing; or with something to mend."""
+    """How a check ended: well; well enough, with something worth knowing; or with something to fix."""
 
     TICK = "tick"
     NOTE = "note"
@@ -53,7 +53,7 @@ LOG = "journalctl -u responder -p warning"
 
 
 @dataclass(frozen=True, slots=True)
-class Mend:
+class Fix:
     """What to do, ending in a colon, and the exact records or commands to do it with."""
 
     instruction: str
@@ -62,12 +62,12 @@ class Mend:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What one check came to. A cross always has a mend, a note may have one."""
+    """What one check came to. A cross always has a fix, a note may have one."""
 
     check: Check
     mark: Mark
     text: str
-    mend: Mend | None = None
+    fix: Fix | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +82,12 @@ def tick(check: Check, text: str) -> Finding:
     return Finding(check, Mark.TICK, text)
 
 
-def note(check: Check, text: str, mend: Mend | None = None) -> Finding:
-    return Finding(check, Mark.NOTE, text, mend)
+def note(check: Check, text: str, fix: Fix | None = None) -> Finding:
+    return Finding(check, Mark.NOTE, text, fix)
 
 
 def cross(check: Check, text: str, instruction: str, *lines: str) -> Finding:
-    return Finding(check, Mark.CROSS, text, Mend(instruction, lines))
+    return Finding(check, Mark.CROSS, text, Fix(instruction, lines))
 
 
 def witnesses(these: Sequence[Server], among: Collection[object], zone: Name) -> str:
@@ -96,7 +96,7 @@ def witnesses(these: Sequence[Server], among: Collection[object], zone: Name) ->
 
 
 def catch_up(zone: Name, server: Server, name: Name, rrtype: str) -> tuple[str, str]:
-    """The mend of what only some servers of *zone* have wrong: instruction and command."""
+    """The fix of what only some servers of *zone* have wrong: instruction and command."""
     return (
         f"other servers of {zone} differ, so see to its zone transfers; then this shows the same everywhere:",
         dig(server, name, rrtype, "+norecurse"),

@@ -115,7 +115,7 @@ async def test_report(program: Cli) -> None:
     assert 10 == sum(line.startswith("✔") for line in lines)
     noted = f"!  public addresses no CA on the internet ever gets to {NS1}"
     assert [noted] == [line for line in lines if line.startswith("!")]
-    assert "nothing to mend, 1 worth knowing" == lines[-1]
+    assert "no problems, 1 note" == lines[-1]
     assert "\x1b" not in done.out
 
 
@@ -194,7 +194,7 @@ async def test_hostnames_that_cannot_be_checked(program: Cli) -> None:
     done = await program.check("gone.example.com", "*.new.example.com", "192.0.2.1", "com")
 
     assert (1, "") == (done.status, done.out)
-    mint = "responder: no valid token is granted {0}: mint one with: responder token mint {0}"
+    mint = "responder: no valid token covers {0}: mint one with responder token mint {0}"
     assert [
         "responder: '192.0.2.1' is an IP address: dns-01 validates names only (RFC 8738, section 7)",
         "responder: 'com' is a public suffix: a token for it would be a token for every name below it",
@@ -217,7 +217,7 @@ async def test_challenge_name_in_no_zone(program: Cli) -> None:
 
 @pytest.mark.parametrize(
     ("where", "expected"),
-    [("/dev/full", (1, "responder: cannot go on: No space left on device\n")), ("| head -1", (0, ""))],
+    [("/dev/full", (1, "responder: failed: No space left on device\n")), ("| head -1", (0, ""))],
 )
 async def test_output_that_cannot_be_written(program: Cli, where: str, expected: tuple[int, str]) -> None:
     """A full disk is one line, and a reader that leaves is none of our business."""
@@ -236,7 +236,7 @@ async def test_output_that_cannot_be_written(program: Cli, where: str, expected:
     [
         (["--resolver", "localhost"], "does not start with an IP address"),
         (["--resolver", "127.0.0.1:x"], "does not end with a port"),
-        (["--port", "0"], "not in the range"),
+        (["--port", "0"], "is not a port from 1 to 65535"),
         (["--account-uri", "me"], "is not the URL of an ACME account"),
         (["--account-uri", "https://ca.example.net/1; policy=ev"], "is not the URL of an ACME account"),
     ],
@@ -263,29 +263,29 @@ def test_screen(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[s
         screen.waiting("ns1 (192.0.2.1) over UDP")
         screen.show(section)
     screen.waiting("nobody")
-    screen.show_mends()
+    screen.show_fixes()
     screen.conclude([section])
 
     out = capsys.readouterr().out
     assert "waiting for ns1 (192.0.2.1) over UDP" in out
     assert "nobody" not in out
-    table, _, mends = out.partition("add to example.com:")
-    assert f"\n{'x' * 150}\ny\n" in mends
-    assert "1 to mend, 1 worth knowing" in mends
+    table, _, fixes = out.partition("add to example.com:")
+    assert f"\n{'x' * 150}\ny\n" in fixes
+    assert "1 problem, 1 note" in fixes
     assert max(len(line) for line in table.splitlines() if "far, far" in line) < 80
 
 
 def test_found_in_json(section: Section) -> None:
-    """What mends a cross is an instruction and lines."""
+    """The fix of a cross is an instruction and lines."""
     data: dict[str, Any] = as_json([section])
 
     assert (False, 1, 1) == (data["passed"], data["crosses"], data["notes"])
     assert [
-        {"check": "TCP", "mark": "tick", "text": "it answers", "mend": None},
+        {"check": "TCP", "mark": "tick", "text": "it answers", "fix": None},
         {
             "check": "CNAME",
             "mark": "cross",
             "text": "there is none",
-            "mend": {"instruction": "add to example.com:", "lines": ["x" * 150, "y"]},
+            "fix": {"instruction": "add to example.com:", "lines": ["x" * 150, "y"]},
         },
     ] == data["sections"][0]["findings"][::2]

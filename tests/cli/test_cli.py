@@ -182,10 +182,10 @@ def test_reader_that_leaves(run: Run, configuration: Path, tmp_path: Path) -> No
     ("fault", "line"),
     [
         (KeyboardInterrupt(), "interrupted"),
-        (OSError(errno.ENOSPC, "No space left on device"), "cannot go on: No space left on device"),
+        (OSError(errno.ENOSPC, "No space left on device"), "failed: No space left on device"),
         (
             PermissionError(errno.EACCES, "Permission denied", "/some/file"),
-            "cannot go on: /some/file: Permission denied",
+            "failed: /some/file: Permission denied",
         ),
     ],
 )
@@ -204,7 +204,7 @@ def test_option_in_the_wrong_place(run: Run) -> None:
     """The file of the configuration, named after the command, is answered with where it belongs."""
     fault = run("token", "list", "--config", "some.toml", status=2).err
 
-    assert "No such option '--config'. It goes before the command: responder --config FILE ..." in fault
+    assert "No such option '--config'. It goes before the command, as in: responder --config FILE serve" in fault
 
 
 def test_full_disk(configuration: Path) -> None:
@@ -213,7 +213,7 @@ def test_full_disk(configuration: Path) -> None:
         process = program("--config", str(configuration), "config", "check", stdout=full, stderr=subprocess.PIPE)
         _, err = process.communicate()
 
-    assert (1, b"responder: cannot go on: No space left on device\n") == (process.returncode, err)
+    assert (1, b"responder: failed: No space left on device\n") == (process.returncode, err)
 
 
 def test_interrupted(tmp_path: Path, configuration: Path) -> None:
@@ -457,9 +457,9 @@ def test_mint_as_text(run: Run) -> None:
     assert f"some.example.com: _acme-challenge.some.example.com. 300 IN CNAME {CHALLENGE}.\n" in out
     assert "api.acme.example.com: no CNAME needed, _acme-challenge.api.acme.example.com is in our zone\n" in out
     binding = '300 IN CAA 0 issue "letsencrypt.org; validationmethods=dns-01; accounturi=<URL of your ACME account>"'
-    outside, ours = out[out.index("Bind issuance") :].split("\n\n")
+    outside, ours = out[out.index("To limit issuance") :].split("\n\n")
     assert f"  some.example.com. {binding}" == outside.splitlines()[1]
-    assert ours.startswith("Our own zone lets no CA issue, unless its records in the configuration say otherwise. ")
+    assert ours.startswith("Our own zone allows no CA to issue, unless its records in the configuration allow one. ")
     assert f"  api.acme.example.com. {binding}" == ours.splitlines()[1]
 
 
@@ -494,7 +494,7 @@ def test_states_of_tokens(run: Run, tmp_path: Path) -> None:
     """Tokens are listed oldest first, with their states; one that never did anything shows so."""
     ids = [run("token", "mint", f"{name}.example.com", "--output", "json").json["id"] for name in "cba"]
     many = run("token", "mint", *(f"h{n}.example.com" for n in range(5)), "--output", "json").json["id"]
-    revoked = f"revoked {ids[0]}; it is refused from now on, and its values leave the DNS within a second\n"
+    revoked = f"revoked {ids[0]}; its values are removed from DNS within a second\n"
     assert revoked == run("token", "revoke", ids[0]).out
     with connect(tmp_path) as database:
         for age, id_ in enumerate((*ids, many)):
@@ -526,7 +526,8 @@ def test_unknown_tokens(run: Run) -> None:
             assert "there is no token with that id: see responder token list" == fault
         for wrong in ("x", "abcde", "abcdef%", "_-----"):
             assert (
-                "is no id of a token, nor the first 6 characters" in run("token", *command, wrong, *hosts, status=2).err
+                "is not the id of a token, or at least its first 6 characters"
+                in run("token", *command, wrong, *hosts, status=2).err
             )
 
 
@@ -584,16 +585,16 @@ def test_aliases_that_cannot_be(run: Run) -> None:
 
     other = "other.example.com"
     assert "--alias x.example.org is in no zone served here (acme.example.com)" == refusal("x.example.org", other)
-    bare = "--alias x1 is in no zone served here (acme.example.com): write it whole, as in x1.acme.example.com"
+    bare = "--alias x1 is in no zone served here (acme.example.com): write the whole name, such as x1.acme.example.com"
     assert bare == refusal("x1", other)
     assert "has records from the configuration" in refusal("acme.example.com", other)
     assert "has records from the configuration" in refusal("api.acme.example.com", other)
     assert "has an empty label" in refusal("x..acme.example.com", other)
     for command in (["mint"], ["allow", "abcdef"]):
         done = run("token", *command, other, "third.example.com", "--alias", "y.acme.example.com", status=2)
-        assert "--alias is one challenge name, so it goes with one hostname" in done.err
+        assert "--alias needs exactly one hostname: mint a token for each hostname" in done.err
     inside = refusal("y.acme.example.com", "www.acme.example.com")
-    assert "--alias y.acme.example.com: www.acme.example.com is in our zone, where CAs ask for its values" in inside
+    assert "--alias y.acme.example.com: www.acme.example.com is in our zone, so it needs no CNAME" in inside
     assert "x.acme.example.com already belongs to some.example.com: choose another name with --alias" == refusal(
         "x.acme.example.com", other
     )
@@ -639,7 +640,7 @@ def test_zone_delegation(run: Run, tmp_path: Path) -> None:
     text = run("zone", "delegation").out
 
     assert [
-        "; put these into the zone that holds acme.example.com, for example example.com",
+        "; add these records to the parent zone of acme.example.com, for example example.com",
         "acme.example.com. 3600 IN NS ns1.acme.example.com.",
         "acme.example.com. 3600 IN NS ns.elsewhere.example.net.",
         "ns1.acme.example.com. 3600 IN A 192.0.2.1",
@@ -701,7 +702,7 @@ def test_value_clear_of_a_value_like_an_option(run: Run, tmp_path: Path, minted:
 
 def test_value_clear_of_nothing(run: Run, tmp_path: Path, minted: str) -> None:
     """What is not there cannot be cleared by hand."""
-    nothing = f"no value is being served for {HOST}: see responder value list"
+    nothing = f"there is no value for {HOST}: see responder value list"
     assert nothing == fails(run, "value", "clear", HOST)
     present(tmp_path, minted, "a", lifetime=timedelta(hours=1))
     assert nothing.replace(HOST, "other.example.com") == fails(run, "value", "clear", "other.example.com")
@@ -804,7 +805,7 @@ def test_serve_that_cannot_keep_its_configuration(
     with structlog.testing.capture_logs() as logged:
         assert [] == starts().faults
 
-    assert "cannot keep the configuration for the next start" in [event["event"] for event in logged]
+    assert "cannot store the configuration for the next start" in [event["event"] for event in logged]
 
 
 def test_serve_ready_with_a_faulty_configuration(run: Run, starts: Starts, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -812,7 +813,7 @@ def test_serve_ready_with_a_faulty_configuration(run: Run, starts: Starts, monke
     starts()
     monkeypatch.setenv("RESPONDER_DNS__LISTEM", "[]")
 
-    assert "no responder answers at 127.0.0.1:10081" in run("serve", "--ready", status=1).err
+    assert "no service responds at 127.0.0.1:10081" in run("serve", "--ready", status=1).err
     monkeypatch.delenv("STATE_DIRECTORY")
     assert "RESPONDER_DNS__LISTEM" in run("serve", "--ready", status=1).err
 

@@ -70,7 +70,7 @@ def test_accounts_come_over(run: Run, tmp_path: Path, acme_dns: AcmeDns) -> None
 
     done = run(*IMPORT, acme_dns.url)
 
-    assert ("took over 1 account with 2 values; here already: 0; not taken over: 0\n", "") == (done.out, done.err)
+    assert ("imported 1 account with 2 values; imported before: 0; not imported: 0\n", "") == (done.out, done.err)
     (token,) = run("token", "list", "--output", "json").json
     assert user == token["id"]
     name = challenge_name(subdomain)
@@ -122,10 +122,10 @@ def test_twice(run: Run, tmp_path: Path, sqlite: AcmeDns) -> None:
 
     done = run(*IMPORT, sqlite.url)
 
-    assert "took over 0 accounts with 0 values; here already: 1; not taken over: 0\n" == done.out
+    assert "imported 0 accounts with 0 values; imported before: 1; not imported: 0\n" == done.out
     assert before == rows(tmp_path)
     sqlite.register()
-    assert "took over 1 account with 0 values; here already: 1" in run(*IMPORT, sqlite.url).out
+    assert "imported 1 account with 0 values; imported before: 1" in run(*IMPORT, sqlite.url).out
 
 
 def test_dry_run(run: Run, tmp_path: Path, sqlite: AcmeDns) -> None:
@@ -145,7 +145,7 @@ def test_dry_run(run: Run, tmp_path: Path, sqlite: AcmeDns) -> None:
     }
     assert [
         *lines.values(),
-        "would take over 2 accounts with 2 values; here already: 0; not taken over: 1",
+        "would import 2 accounts with 2 values; imported before: 0; not imported: 1",
     ] == done.out.splitlines()
     assert "ns1.acme.example.com has records from the configuration" in done.err
     as_json = run(*IMPORT, sqlite.url, "--dry-run", "--output", "json", status=1).json
@@ -156,7 +156,7 @@ def test_dry_run(run: Run, tmp_path: Path, sqlite: AcmeDns) -> None:
     assert source == Path(sqlite.url).read_bytes()
     run(*IMPORT, sqlite.url, status=1)
     assert (
-        "would take over 0 accounts with 0 values; here already: 2"
+        "would import 0 accounts with 0 values; imported before: 2"
         in run(*IMPORT, sqlite.url, "--dry-run", status=1).out
     )
 
@@ -190,7 +190,7 @@ def test_interrupted(run: Run, sqlite: AcmeDns, monkeypatch: pytest.MonkeyPatch)
     assert "responder: interrupted" in run(*IMPORT, sqlite.url, status=1).err
     assert 2 == len(run("token", "list", "--output", "json").json)
 
-    assert "took over 3 accounts with 0 values; here already: 2" in run(*IMPORT, sqlite.url).out
+    assert "imported 3 accounts with 0 values; imported before: 2" in run(*IMPORT, sqlite.url).out
     assert users == {token["id"] for token in run("token", "list", "--output", "json").json}
 
 
@@ -249,10 +249,10 @@ def test_accounts_that_cannot_be_had(run: Run, sqlite: AcmeDns, account: dict[st
 
     done = run(*IMPORT, sqlite.url, status=1)
 
-    assert "took over 1 account with 0 values; here already: 0; not taken over: 1\n" == done.out
+    assert "imported 1 account with 0 values; imported before: 0; not imported: 1\n" == done.out
     (line,) = done.err.splitlines()
     name = user if user.isprintable() else "'\\x1b[31m'"
-    assert line.startswith(f"responder: not taken over: {name}: {reason}")
+    assert line.startswith(f"responder: not imported: {name}: {reason}")
 
 
 def test_networks_that_cannot_be_read(run: Run, sqlite: AcmeDns) -> None:
@@ -261,7 +261,7 @@ def test_networks_that_cannot_be_read(run: Run, sqlite: AcmeDns) -> None:
 
     done = run(*IMPORT, sqlite.url)
 
-    assert f"responder: taken over in part: {user}: networks that cannot be read were left out: 'office'\n" == done.err
+    assert f"responder: imported in part: {user}: networks that cannot be read were left out: 'office'\n" == done.err
     assert ["192.0.2.0/24"] == run("token", "show", user, "--output", "json").json["allow_from"]
 
 
@@ -277,8 +277,8 @@ def test_octets(run: Run, sqlite: AcmeDns, small_parts: None) -> None:
 
     done = run(*IMPORT, sqlite.url, status=1)
 
-    assert "took over 3 accounts with 3 values; here already: 0; not taken over: 3\n" == done.out
-    assert "responder: not taken over: '\\x00\\\\xff': its user name is not a UUID" in done.err
+    assert "imported 3 accounts with 3 values; imported before: 0; not imported: 3\n" == done.out
+    assert "responder: not imported: '\\x00\\\\xff': its user name is not a UUID" in done.err
     assert {*users} == {token["id"] for token in run("token", "list", "--output", "json").json}
 
 
@@ -291,9 +291,9 @@ def test_text_that_is_not_utf8(run: Run, sqlite: AcmeDns, small_parts: None, col
 
     done = run(*IMPORT, sqlite.url, status=1)
 
-    assert done.out == "took over 10 accounts with 10 values; here already: 0; not taken over: 1\n"
+    assert done.out == "imported 10 accounts with 10 values; imported before: 0; not imported: 1\n"
     name = "5w\\xff" if column == "Username" else user
-    assert done.err.startswith(f"responder: not taken over: {name}: ")
+    assert done.err.startswith(f"responder: not imported: {name}: ")
     assert {str(UUID(each)) for each in users} == {each["id"] for each in run("token", "list", "--output", "json").json}
 
 
@@ -302,7 +302,7 @@ def test_value_that_is_not_utf8(run: Run, sqlite: AcmeDns) -> None:
     user, _ = sqlite.register((NEW, 1_700_000_000), (OLD, 1_600_000_000))
     sqlite.execute("UPDATE txt SET Value = CAST(x'ff' AS TEXT) WHERE Value = $1", OLD)
 
-    assert run(*IMPORT, sqlite.url).out == "took over 1 account with 1 value; here already: 0; not taken over: 0\n"
+    assert run(*IMPORT, sqlite.url).out == "imported 1 account with 1 value; imported before: 0; not imported: 0\n"
     assert [NEW] == [each["value"] for each in run("value", "list", "--output", "json").json]
     assert user
 
@@ -318,7 +318,7 @@ def test_names_that_differ_in_letter_case(run: Run, sqlite: AcmeDns, small_parts
     for option in (["--dry-run"], [], []):
         done = run(*IMPORT, sqlite.url, *option, status=1)
         assert done.err == (
-            f"responder: not taken over: {other}: account {first} has the same name same.acme.example.com, because DNS "
+            f"responder: not imported: {other}: account {first} has the same name same.acme.example.com, because DNS "
             "ignores letter case: mint a new token for its hostname\n"
         )
     assert other not in {token["id"] for token in run("token", "list", "--output", "json").json}
@@ -338,9 +338,9 @@ def test_name_that_somebody_has(run: Run, sqlite: AcmeDns) -> None:
 
     for option in (["--dry-run"], []):
         done = run(*IMPORT, sqlite.url, *option, status=1)
-        assert "6 accounts with 0 values; here already: 0; not taken over: 1" in done.out
+        assert "6 accounts with 0 values; imported before: 0; not imported: 1" in done.out
         fault = f"{user}: mine.acme.example.com belongs to another token: see token list"
-        assert f"responder: not taken over: {fault}\n" == done.err
+        assert f"responder: not imported: {fault}\n" == done.err
     assert {*users} < {token["id"] for token in run("token", "list", "--output", "json").json}
 
 
@@ -436,7 +436,7 @@ def test_options_of_libpq(run: Run, postgres_server: PostgresServer) -> None:
     source = AcmeDns(postgres_server.create_database().replace("postgresql+asyncpg", "postgres"))
     source.register()
 
-    assert "took over 1 account" in run(*IMPORT, f"{source.url}&sslmode=disable").out
+    assert "imported 1 account" in run(*IMPORT, f"{source.url}&sslmode=disable").out
 
 
 # Zones
@@ -451,7 +451,7 @@ def test_zones(run: Run, sqlite: AcmeDns, monkeypatch: pytest.MonkeyPatch) -> No
     ]
     monkeypatch.setenv("RESPONDER_ZONES", str(zones).replace("'", '"'))
 
-    assert "there are several zones here (acme.example.com, auth.example.org)" in fails(run, *IMPORT, sqlite.url)
+    assert "there are several zones (acme.example.com, auth.example.org)" in fails(run, *IMPORT, sqlite.url)
     assert "--zone example.org is not served here" in fails(run, *IMPORT, sqlite.url, "--zone", "example.org")
     run(*IMPORT, sqlite.url, "--zone", "AUTH.example.org.")
     (token,) = run("token", "list", "--output", "json").json
@@ -481,7 +481,7 @@ def test_progress_on_a_terminal(configuration: Path, sqlite: AcmeDns) -> None:
     finally:
         os.close(ours)
 
-    assert b"took over 1 account with 0 values; here already: 0; not taken over: 0\n" == out
+    assert b"imported 1 account with 0 values; imported before: 0; not imported: 0\n" == out
     assert "accounts" in drawn
     assert "1/1" in drawn
 

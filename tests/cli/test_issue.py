@@ -72,7 +72,7 @@ def test_what_cannot_work(issue: Issue, front: Front, tmp_path: Path) -> None:
         ("--out", f"{file}/out"): f"cannot write in {file}/out: not a directory: choose another directory",
         ("--account-key", f"{file}/key"): f"cannot write {file}/key: not a directory",
         ("--account-key", str(file)): f"{file}: it holds no key in PEM and no JWK: name the file of the account key",
-        ("--account-key", str(public)): f"{public}: this is a public key: name the file of the private one",
+        ("--account-key", str(public)): f"{public}: this is a public key: name the file of the private key",
         ("--eab-kid", "x", "--eab-key", "%"): "the HMAC key of the external account binding is not base64url: copy it "
         "whole, as the CA shows it",
         (
@@ -101,7 +101,7 @@ def test_options_of_a_binding_that_do_not_go_together(issue: Issue, options: tup
     """That is wrong usage, as everywhere."""
     result = issue(*options)
     assert 2 == result.exit_code
-    assert "Error: an external account binding is --eab-kid and one of --eab-key-file and --eab-key\n" in result.stderr
+    assert "Error: an external account needs --eab-kid, and one of --eab-key-file and --eab-key\n" in result.stderr
 
 
 def test_key_of_a_binding_on_the_command_line(issue: Issue, tmp_path: Path) -> None:
@@ -171,7 +171,7 @@ def test_account_key(issue: Issue, front: Front, tmp_path: Path) -> None:
     thumbprint = accountkey.thumbprint(path)
     second = issue()
 
-    assert f"  made a key for an ACME account: {path}\n" == first.stderr
+    assert f"  made a key for the ACME account: {path}\n" == first.stderr
     assert "" == second.stderr
     assert thumbprint == accountkey.thumbprint(path)
     assert 0o600 == stat.S_IMODE(path.stat().st_mode)
@@ -216,7 +216,7 @@ def test_postgresql_has_no_directory(front: Front, tmp_path: Path, monkeypatch: 
 
     said = fault(CliRunner().invoke(cli, arguments))
 
-    assert "with PostgreSQL there is no data directory: name a file for the account's key, --account-key" == said
+    assert "PostgreSQL has no directory for the key of the ACME account: name a file with --account-key" == said
 
 
 @pytest.mark.parametrize(
@@ -237,7 +237,7 @@ def test_where_the_api_is(tmp_path: Path, api: str, expected: str) -> None:
 
 def test_where_the_api_is_if_nobody_knows(tmp_path: Path) -> None:
     """A port that the system chooses is not in the settings."""
-    with pytest.raises(Invalid, match="say where the API is, with --url"):
+    with pytest.raises(Invalid, match="give the URL of the API with --url"):
         _own_url(settings(tmp_path, 'listen = ["127.0.0.1:0"]'))
 
 

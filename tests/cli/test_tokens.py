@@ -83,7 +83,7 @@ def test_tsig_key_of_a_server_that_takes_no_updates(run: Run, monkeypatch: pytes
     """Without DNS updates, or without a readable key file, no token is made for them."""
     command = ("token", "mint", HOST, "--format", "tsig")
     monkeypatch.setenv("RESPONDER_DNS__UPDATE__ENABLED", "false")
-    assert "DNS updates are off" in fails(run, *command)
+    assert "DNS updates are disabled" in fails(run, *command)
     monkeypatch.delenv("RESPONDER_DNS__UPDATE__ENABLED")
     monkeypatch.setenv("RESPONDER_DNS__UPDATE__KEY_FILE", str(tmp_path))
     assert "is a directory" in fails(run, *command)
@@ -100,7 +100,7 @@ def test_url(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     command = ("token", "mint", HOST, "--format", "lego")
     done = run(*command)
     assert "" == json.loads(done.out)[HOST]["server_url"]
-    assert "responder: warning: server_url in it is empty" in done.err
+    assert "responder: warning: server_url is empty in the output" in done.err
 
     monkeypatch.setenv("RESPONDER_API__URL", f"{URL}/")
     done = run(*command, "--url", "http://[::1]:8053/base/")
@@ -141,7 +141,7 @@ def test_pinned_tokens(run: Run, tmp_path: Path) -> None:
         (["--account-thumbprint", f"{THUMBPRINT[:-1]}R"], "is not a thumbprint"),
         (["--account-thumbprint", f"{THUMBPRINT}="], "is not a thumbprint"),
         (["--account-thumbprint", THUMBPRINT, "--account-key", "x"], "use one of them"),
-        (["--force"], "--force goes with --out"),
+        (["--force"], "--force needs --out"),
         (["--format", "lego", "--output", "json"], "--format lego and --output json contradict each other"),
         (["--format", "json", "--output", "text"], "--format json and --output text contradict each other"),
         (["--format", "yaml"], "Invalid value for '--format'"),
@@ -188,7 +188,7 @@ def test_file(run: Run, tmp_path: Path, form: str) -> None:
     done = run("token", "mint", HOST, "--format", form, "--out", str(file))
 
     assert "" == done.out
-    assert f" goes into {file}\n" in done.err
+    assert f": writing to {file}\n" in done.err
     assert 0o600 == file.stat().st_mode & 0o7777
     assert ("hmac-sha256:" if form == "tsig" else "rsp_") in file.read_text()
     assert "rsp_" not in done.err
@@ -203,7 +203,7 @@ def test_file_that_is_there(run: Run, tmp_path: Path) -> None:
     link.symlink_to(file)
 
     fault = fails(run, "token", "mint", HOST, "--out", str(file))
-    assert f"--out {file}: there is such a file already: add --force to replace it" == fault
+    assert f"--out {file}: the file exists: add --force to replace it" == fault
     for strange in (link, tmp_path):
         assert "is not a file" in fails(run, "token", "mint", HOST, "--out", str(strange), "--force")
     assert "precious" == file.read_text()
@@ -232,7 +232,7 @@ def test_file_that_somebody_else_made_meanwhile(run: Run, tmp_path: Path, monkey
     done = run("token", "mint", HOST, "--out", str(file), status=1)
 
     (minted,) = run("token", "list", "--output", "json").json
-    assert f"token {minted['id']} goes into" in done.err
+    assert f"token {minted['id']}: writing to" in done.err
     assert "cannot be written: file exists" in done.err
     assert "make another one, with responder token rotate" in done.err
     assert "precious" == file.read_text()
@@ -369,7 +369,7 @@ def test_allow(run: Run, minted: dict[str, Any]) -> None:
     as_json = run("token", "allow", minted["id"], "c.example.com", "--alias", "c1.acme.example.com", "--output", "json")
 
     assert [
-        f"token {minted['id']} now covers, with a running service within a second:",
+        f"token {minted['id']} now covers (effective within a second):",
         "  api.acme.example.com: no CNAME needed, _acme-challenge.api.acme.example.com is in our zone",
         "  b.example.com: _acme-challenge.b.example.com. 300 IN CNAME _acme-challenge.b.acme.example.com.",
         f"  some.example.com: _acme-challenge.some.example.com. 300 IN CNAME {CHALLENGE}.",
@@ -420,7 +420,7 @@ def test_allow_and_deny_what_is_over(run: Run, tmp_path: Path, minted: dict[str,
     fault = "the token has expired, and cannot get hostnames: mint another one"
     assert fails(run, "token", "allow", minted["id"], "c.example.com") == fault
     denied = run("token", "deny", minted["id"], HOST).out
-    assert denied.splitlines()[0] == f"token {minted['id']} has expired; these are still kept for it:"
+    assert denied.splitlines()[0] == f"token {minted['id']} has expired; it still covers:"
     run("token", "mint", HOST, "--alias", "x.acme.example.com")
     run("token", "revoke", minted["id"])
     for command in ("allow", "deny"):

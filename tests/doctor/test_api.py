@@ -96,8 +96,8 @@ async def test_certificates(pair: KeyPair, mode: str, mark: Mark, text: str) -> 
     assert Mark.TICK is answers.mark
     assert (mark, text) == (certificate.mark, certificate.text)
     if mark is Mark.CROSS:
-        assert certificate.mend is not None
-        (line,) = certificate.mend.lines
+        assert certificate.fix is not None
+        (line,) = certificate.fix.lines
         assert line.startswith("journalctl" if mode == "acme" else f"openssl s_client -connect {HOST}:{port} ")
 
 

@@ -130,7 +130,7 @@ class Clinic:
         sections = await examine(case, waiting=lambda _: None, found=lambda _: None)
         assert [APEX, *hostnames] == [str(section.subject) for section in sections]
         findings = [finding for section in sections for finding in section.findings]
-        assert all(finding.mend for finding in findings if finding.mark is Mark.CROSS), "each says what mends it"
+        assert all(finding.fix for finding in findings if finding.mark is Mark.CROSS), "each says what mends it"
         return findings
 
 
@@ -152,11 +152,9 @@ def notes(findings: Sequence[Finding]) -> dict[str, str]:
     return {finding.check.value: finding.text for finding in findings if finding.mark is Mark.NOTE}
 
 
-def mend(findings: Sequence[Finding], check: str) -> tuple[str, ...]:
+def fix(findings: Sequence[Finding], check: str) -> tuple[str, ...]:
     """The one mend of a check, its instruction and lines."""
-    ((instruction, lines),) = [
-        (f.mend.instruction, f.mend.lines) for f in findings if f.check.value == check and f.mend
-    ]
+    ((instruction, lines),) = [(f.fix.instruction, f.fix.lines) for f in findings if f.check.value == check and f.fix]
     return instruction, *lines
 
 
@@ -272,7 +270,7 @@ async def test_one_parent_server_lags(clinic: Clinic, records: str, check: str, 
     findings = await clinic.examine()
 
     assert {check: f"{fault} according to b.example.com ({PARENT_B})"} == crosses(findings)
-    instruction, command = mend(findings, check)
+    instruction, command = fix(findings, check)
     assert "other servers of example.com differ" in instruction
     assert f"dig @{PARENT_B} -p {clinic.world.port} {APEX} NS +norecurse" == command
 
@@ -440,7 +438,7 @@ async def test_text_beside_the_alias(clinic: Clinic) -> None:
     findings = await clinic.examine("some.example.com")
 
     assert {"TXT beside it"} == crosses(findings).keys()
-    assert f"{CNAME.replace('. CNAME', '. 300 IN CNAME')}" in mend(findings, "TXT beside it")
+    assert f"{CNAME.replace('. CNAME', '. 300 IN CNAME')}" in fix(findings, "TXT beside it")
 
 
 async def test_challenge_name_delegated_elsewhere(clinic: Clinic) -> None:
@@ -450,7 +448,7 @@ async def test_challenge_name_delegated_elsewhere(clinic: Clinic) -> None:
     findings = await clinic.examine("some.example.com")
 
     assert "is delegated by NS records and so has no CNAME" in crosses(findings)["CNAME"]
-    assert "remove those NS from example.com, and add this:" == mend(findings, "CNAME")[0]
+    assert "remove those NS from example.com, and add this:" == fix(findings, "CNAME")[0]
 
 
 async def test_one_server_of_the_hostname_lags(clinic: Clinic) -> None:
@@ -463,7 +461,7 @@ async def test_one_server_of_the_hostname_lags(clinic: Clinic) -> None:
         "CNAME": f"_acme-challenge.some.example.com has no CNAME according to b.example.com ({PARENT_B})"
     } == crosses(findings)
     command = f"dig @{PARENT_B} -p {clinic.world.port} _acme-challenge.some.example.com CNAME +norecurse"
-    assert command in mend(findings, "CNAME")
+    assert command in fix(findings, "CNAME")
 
 
 async def test_wildcard_without_its_source(clinic: Clinic) -> None:
@@ -636,7 +634,7 @@ async def test_wildcards_have_properties_of_their_own(clinic: Clinic, records: s
 
     owner = records.split()[0]
     assert [(f'{owner} 300 IN CAA 0 {tag} "ca.example.net"',) for tag in tags] == [
-        finding.mend.lines for finding in findings if finding.mark is Mark.CROSS and finding.mend
+        finding.fix.lines for finding in findings if finding.mark is Mark.CROSS and finding.fix
     ]
 
 
@@ -647,7 +645,7 @@ async def test_critical_property(clinic: Clinic) -> None:
     findings = await clinic.examine("some.example.com")
 
     assert "the critical property 'future' is one that CAs do not know" in crosses(findings)["CAA"]
-    assert 'some.example.com. IN CAA 128 future "x"' in mend(findings, "CAA")
+    assert 'some.example.com. IN CAA 128 future "x"' in fix(findings, "CAA")
 
 
 async def test_hostname_that_is_an_alias(clinic: Clinic) -> None:
@@ -670,7 +668,7 @@ async def test_hostname_that_is_an_alias(clinic: Clinic) -> None:
     assert (
         "in place of those that name ca.example.net, put into the records of lb.example.net:",
         f'lb.example.net. 300 IN CAA 0 issue "{value}"',
-    ) == mend(findings, "CAA binding")
+    ) == fix(findings, "CAA binding")
 
 
 ADD = "add to the records of the zone in the configuration, and restart the service:"
@@ -705,7 +703,7 @@ async def test_caa_in_our_zone(
     findings = await clinic.examine(hostname)
 
     record = f'{owner}. 300 IN CAA 0 issue "ca.example.net; validationmethods=dns-01{more}"'
-    assert (instruction, record) == mend(findings, "CAA")
+    assert (instruction, record) == fix(findings, "CAA")
 
 
 MINE, YOURS = "https://ca.example.net/acct/1", "https://ca.example.net/acct/2"

@@ -43,4 +43,4 @@ def test_findings(service: Service, expected: list[tuple[Mark, str]]) -> None:
     findings = examine(service)
     assert expected == [(finding.mark, finding.text) for finding in findings]
     assert {Check.DATABASE} >= {finding.check for finding in findings}
-    assert all(finding.mend is not None for finding in findings if finding.mark is Mark.CROSS)
+    assert all(finding.fix is not None for finding in findings if finding.mark is Mark.CROSS)

@@ -62,9 +62,9 @@ class Report:
     def ticks(self) -> set[str]:
         return {found["check"] for found in self.findings if found["mark"] == "tick"}
 
-    def mend(self, check: str) -> list[str]:
+    def fix(self, check: str) -> list[str]:
         """The records and commands that mend a cross, or are worth while for a note."""
-        (lines,) = [found["mend"]["lines"] for found in self.findings if found["check"] == check and found["mend"]]
+        (lines,) = [found["fix"]["lines"] for found in self.findings if found["check"] == check and found["fix"]]
         return list(lines)
 
 
@@ -76,7 +76,7 @@ def check(lab: Lab, resolver: Resolver, *arguments: str) -> Report:
     report = json.loads(run.stdout)
     assert report["passed"] is (run.returncode == 0)
     findings = [finding for section in report["sections"] for finding in section["findings"]]
-    assert all(finding["mend"] for finding in findings if finding["mark"] == "cross"), "each cross says what mends it"
+    assert all(finding["fix"] for finding in findings if finding["mark"] == "cross"), "each cross says what mends it"
     return Report(run.returncode, findings)
 
 
@@ -165,7 +165,7 @@ def test_bound_account(clinic: Lab, resolver: Resolver, ns2: None) -> None:
     assert {"CAA"} == other.crosses().keys()
     assert "accounturi is that of another account" in other.crosses()["CAA"]
     value = f"letsencrypt.org; validationmethods=dns-01; accounturi={uri}2"
-    assert [f'bound.example.com. 300 IN CAA 0 issue "{value}"'] == other.mend("CAA")
+    assert [f'bound.example.com. 300 IN CAA 0 issue "{value}"'] == other.fix("CAA")
 
 
 def test_hostname_in_the_zone(clinic: Lab, resolver: Resolver, ns2: None) -> None:
@@ -174,7 +174,7 @@ def test_hostname_in_the_zone(clinic: Lab, resolver: Resolver, ns2: None) -> Non
 
     assert {"CAA"} == report.crosses().keys()
     assert {"CNAME", "resolver"} <= report.ticks()
-    assert [f'api.{ZONE}. 300 IN CAA 0 issue "letsencrypt.org; validationmethods=dns-01"'] == report.mend("CAA")
+    assert [f'api.{ZONE}. 300 IN CAA 0 issue "letsencrypt.org; validationmethods=dns-01"'] == report.fix("CAA")
 
 
 # Broken in the zone above
@@ -187,7 +187,7 @@ def test_delegation_missing(clinic: Lab, ns2: None, tmp_path: Path) -> None:
 
     assert {"delegation"} == report.crosses().keys()
     assert f"no NS records for {ZONE} according to every server of example.com" == report.crosses()["delegation"]
-    assert delegation(clinic) == set(report.mend("delegation"))
+    assert delegation(clinic) == set(report.fix("delegation"))
 
 
 def test_nameserver_missing_at_the_parent(clinic: Lab, ns2: None, tmp_path: Path) -> None:
@@ -197,7 +197,7 @@ def test_nameserver_missing_at_the_parent(clinic: Lab, ns2: None, tmp_path: Path
         report = check(lab, resolver)
 
     assert {"delegation": f"NS ns2.{ZONE} missing according to every server of example.com"} == report.crosses()
-    assert missing == set(report.mend("delegation"))
+    assert missing == set(report.fix("delegation"))
 
 
 def test_nameserver_too_many_at_the_parent(clinic: Lab, ns2: None, tmp_path: Path) -> None:
@@ -206,7 +206,7 @@ def test_nameserver_too_many_at_the_parent(clinic: Lab, ns2: None, tmp_path: Pat
         report = check(lab, resolver)
 
     assert {"delegation": "NS old.example.com too many according to every server of example.com"} == report.crosses()
-    assert delegation(clinic) == set(report.mend("delegation"))
+    assert delegation(clinic) == set(report.fix("delegation"))
 
 
 def test_glue_wrong(clinic: Lab, ns2: None, tmp_path: Path) -> None:
@@ -218,7 +218,7 @@ def test_glue_wrong(clinic: Lab, ns2: None, tmp_path: Path) -> None:
 
     expected = f"ns2.{ZONE} has {wrong} instead of {clinic.addresses.ns2} according to every server of example.com"
     assert {"glue": expected} == report.crosses()
-    assert [f"ns2.{ZONE}. 3600 IN A {clinic.addresses.ns2}"] == report.mend("glue")
+    assert [f"ns2.{ZONE}. 3600 IN A {clinic.addresses.ns2}"] == report.fix("glue")
 
 
 def test_signatures_missing(clinic: Lab, ns2: None, tmp_path: Path) -> None:
@@ -229,7 +229,7 @@ def test_signatures_missing(clinic: Lab, ns2: None, tmp_path: Path) -> None:
 
     assert {"DS", "resolver"} == report.crosses().keys()
     assert f"example.com claims by a DS that {ZONE} is signed, which it is not" in report.crosses()["DS"]
-    assert [ds] == report.mend("DS")
+    assert [ds] == report.fix("DS")
     assert "SERVFAIL" in report.crosses()["resolver"]
 
 
@@ -242,7 +242,7 @@ def test_nameserver_dead(clinic: Lab, resolver: Resolver) -> None:
 
     expected = f"ns2.{ZONE} ({clinic.addresses.ns2}) does not answer, neither over UDP nor over TCP"
     assert {"reachable": expected} == report.crosses()
-    assert f"dig @{clinic.addresses.ns2} {ZONE} SOA +tcp" in report.mend("reachable")
+    assert f"dig @{clinic.addresses.ns2} {ZONE} SOA +tcp" in report.fix("reachable")
     assert {"UDP", "TCP", "authority", "serial"} <= report.ticks(), "the other one is in order"
 
 
@@ -252,7 +252,7 @@ def test_tcp_closed(clinic: Lab, resolver: Resolver) -> None:
         report = check(clinic, resolver)
 
     assert {"TCP": f"ns2.{ZONE} ({clinic.addresses.ns2}) refuses the connection over TCP"} == report.crosses()
-    assert [f"dig @{clinic.addresses.ns2} {ZONE} SOA +tcp"] == report.mend("TCP")
+    assert [f"dig @{clinic.addresses.ns2} {ZONE} SOA +tcp"] == report.fix("TCP")
 
 
 def test_lame(clinic: Lab, resolver: Resolver, tmp_path: Path) -> None:
@@ -264,7 +264,7 @@ def test_lame(clinic: Lab, resolver: Resolver, tmp_path: Path) -> None:
     assert {"authority"} == report.crosses().keys()
     lame = f"ns2.{ZONE} ({clinic.addresses.ns2}) is lame: asked for {ZONE}, it answers REFUSED"
     assert report.crosses()["authority"].startswith(lame)
-    assert [f"dig @{clinic.addresses.ns2} {ZONE} SOA +norecurse"] == report.mend("authority")
+    assert [f"dig @{clinic.addresses.ns2} {ZONE} SOA +norecurse"] == report.fix("authority")
 
 
 def test_serial_stale(clinic: Lab, resolver: Resolver, tmp_path: Path) -> None:
@@ -276,7 +276,7 @@ def test_serial_stale(clinic: Lab, resolver: Resolver, tmp_path: Path) -> None:
 
     assert {"serial"} == report.crosses().keys()
     assert report.crosses()["serial"].startswith(f"ns2.{ZONE} ({clinic.addresses.ns2}) is stale: it serves serial ")
-    assert "journalctl --unit responder --since -1h" in report.mend("serial")
+    assert "journalctl --unit responder --since -1h" in report.fix("serial")
 
 
 def test_letters_changed(clinic: Lab, resolver: Resolver) -> None:
@@ -286,7 +286,7 @@ def test_letters_changed(clinic: Lab, resolver: Resolver) -> None:
 
     assert {"letter case"} == report.crosses().keys()
     assert report.crosses()["letter case"].startswith(f"ns2.{ZONE} ({clinic.addresses.ns2}) changes the letters")
-    assert [f"dig @{clinic.addresses.ns2} aCmE.eXaMpLe.cOm SOA +norecurse +edns"] == report.mend("letter case")
+    assert [f"dig @{clinic.addresses.ns2} aCmE.eXaMpLe.cOm SOA +norecurse +edns"] == report.fix("letter case")
 
 
 def test_edns_dropped(clinic: Lab, resolver: Resolver) -> None:
@@ -310,7 +310,7 @@ def test_cname_missing(clinic: Lab, resolver: Resolver, ns2: None) -> None:
         "_acme-challenge.missing.example.com has no CNAME according to every server of example.com"
         == report.crosses()["CNAME"]
     )
-    assert [cname("missing")] == report.mend("CNAME")
+    assert [cname("missing")] == report.fix("CNAME")
 
 
 def test_cname_to_another_name(clinic: Lab, resolver: Resolver, ns2: None) -> None:
@@ -320,7 +320,7 @@ def test_cname_to_another_name(clinic: Lab, resolver: Resolver, ns2: None) -> No
     assert {"CNAME", "resolver"} == report.crosses().keys()
     wanted = CHALLENGE.format("other")
     assert f"leads to {CHALLENGE.format('www')} instead of {wanted}" in report.crosses()["CNAME"]
-    assert [cname("other")] == report.mend("CNAME")
+    assert [cname("other")] == report.fix("CNAME")
 
 
 def test_wildcard_in_the_way(clinic: Lab, resolver: Resolver, ns2: None) -> None:
@@ -329,7 +329,7 @@ def test_wildcard_in_the_way(clinic: Lab, resolver: Resolver, ns2: None) -> None
 
     assert {"wildcard CNAME", "resolver"} == report.crosses().keys()
     assert "so *.wild.example.com answers for it with www.example.com" in report.crosses()["wildcard CNAME"]
-    assert [cname("wild")] == report.mend("wildcard CNAME")
+    assert [cname("wild")] == report.fix("wildcard CNAME")
 
 
 def test_text_in_the_way(clinic: Lab, resolver: Resolver, ns2: None) -> None:
@@ -338,7 +338,7 @@ def test_text_in_the_way(clinic: Lab, resolver: Resolver, ns2: None) -> None:
 
     assert {"CNAME", "TXT beside it", "resolver"} == report.crosses().keys()
     assert "has a TXT record of its own" in report.crosses()["TXT beside it"]
-    assert [cname("text")] == report.mend("TXT beside it")
+    assert [cname("text")] == report.fix("TXT beside it")
 
 
 def test_ca_forbidden(clinic: Lab, resolver: Resolver, ns2: None) -> None:
@@ -347,7 +347,7 @@ def test_ca_forbidden(clinic: Lab, resolver: Resolver, ns2: None) -> None:
 
     assert {"CAA"} == report.crosses().keys()
     assert "the CAA of forbidden.example.com keeps letsencrypt.org from issuing" in report.crosses()["CAA"]
-    assert ['forbidden.example.com. 300 IN CAA 0 issue "letsencrypt.org"'] == report.mend("CAA")
+    assert ['forbidden.example.com. 300 IN CAA 0 issue "letsencrypt.org"'] == report.fix("CAA")
     assert {} == check(clinic, resolver, "forbidden.example.com", "--ca", "ca.example.net").crosses()
 
 
@@ -360,7 +360,7 @@ def test_hostname_without_a_token(clinic: Lab, resolver: Resolver) -> None:
 
     assert (1, "") == (run.returncode, run.stdout)
     assert [
-        f"responder: no valid token is granted {host}: mint one with: responder token mint {host}"
+        f"responder: no valid token covers {host}: mint one with responder token mint {host}"
         for host in ("new.example.com", "newer.example.com")
     ] == run.stderr.splitlines()
 

@@ -45,7 +45,7 @@ def test_account_goes_on(service: Responder, tmp_path: Path) -> None:
     for _ in range(2):
         assert 200 == _update(service.api, user, PASSWORD, subdomain, NEXT)
     assert {PENDING, NEXT} == values(service.dns, name)
-    assert "here already: 2" in service.cli("import", "acme-dns", source.url).stdout
+    assert "imported before: 2" in service.cli("import", "acme-dns", source.url).stdout
     assert 401 == _update(service.api, str(uuid4()), PASSWORD, subdomain, NEXT)
 
 

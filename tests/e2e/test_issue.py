@@ -99,7 +99,7 @@ def test_hostname_and_wildcard(service: Responder, nervous_authority: Authority,
     account_key = service.directory / "acme-account.pem"
     assert (0o644, 0o600, 0o600) == (mode(certificate), mode(key), mode(account_key))
     assert "some.example.com: the value is being served at _acme-challenge.some.acme.example.com" in first.stderr
-    assert "(as before)" in again.stderr
+    assert "(existing)" in again.stderr
     assert "PRIVATE" not in first.stdout + first.stderr + again.stdout + again.stderr
     assert_nothing_left(service)
 
@@ -164,7 +164,7 @@ def test_hostname_without_a_cname(service: Responder, nervous_authority: Authori
         f"the CA {nervous_authority.directory_url} (nowhere.example.com) says: urn:ietf:params:acme"
     )
     assert said[1:] == [
-        "Is this in the DNS?",
+        "Check that the DNS has this record:",
         "  _acme-challenge.nowhere.example.com. 300 IN CNAME _acme-challenge.nowhere.acme.example.com.",
     ]
     assert_nothing_left(service)
@@ -223,7 +223,7 @@ def test_interrupted(service: Responder, front: Front, tmp_path: Path, number: s
         _, said = process.communicate(timeout=PATIENCE)
 
     assert 1 == process.returncode, said
-    assert said.endswith("  the token is revoked, nothing is left in the DNS\nresponder: interrupted\n")
+    assert said.endswith("  revoked the token, and removed its values\nresponder: interrupted\n")
     assert set() == values(service.dns, name)
     assert_nothing_left(service)
 

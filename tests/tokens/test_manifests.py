@@ -84,10 +84,10 @@ def test_webhook(run: Run, minted: dict[str, Any]) -> None:
 
     assert (
         f"""\
-# For cert-manager: a certificate for some.example.com, *.some.example.com.
-# The DNS of the hostname must have:
+# Objects for cert-manager: a certificate for some.example.com, *.some.example.com.
+# The DNS of the hostname needs these records:
 #   _acme-challenge.some.example.com. 300 IN CNAME _acme-challenge.some.acme.example.com.
-# It holds a secret: pipe it to kubectl rather than keeping it in a file.
+# It contains a secret: pipe it to kubectl instead of storing it in a file.
 ---
 apiVersion: v1
 kind: Secret
@@ -183,7 +183,7 @@ def test_token_is_left_to_fill_in(run: Run, minted: dict[str, Any]) -> None:
     done = run("manifest", HOST, "--url", API)
 
     assert {"token": "REPLACE-ME-WITH-THE-TOKEN"} == objects(done)["Secret"]["stringData"]
-    assert "# Replace every REPLACE-ME below; what to put there, it says itself.\n" in done.stdout
+    assert "# Replace each REPLACE-ME below; the text after it states what to put there.\n" in done.stdout
     assert "namespace: web" not in done.stdout
     assert not any("--token=" in line or "--token " in line for line in run("manifest", "--help").output.splitlines())
 
@@ -261,7 +261,7 @@ def test_acme_dns_without_the_token(run: Run, minted: dict[str, Any]) -> None:
     mint(run, HOST)
 
     assert (minted["id"], "REPLACE-ME-WITH-THE-TOKEN") == (account["username"], account["password"])
-    assert "several tokens cover that" in fault(run, *arguments)
+    assert "several tokens cover the hostnames" in fault(run, *arguments)
 
 
 def key_file(token_id: str, *, algorithm: str = "hmac-sha256") -> str:
@@ -378,8 +378,8 @@ def test_cluster_issuer(run: Run, minted: dict[str, Any]) -> None:
         printed[kind]["metadata"]["namespace"] for kind in ("Secret", "Role", "RoleBinding", "Certificate")
     ]
     assert (
-        "responder: warning: a ClusterIssuer is open to every namespace: whoever may create a Certificate or Ingress "
-        f"in any of them gets certificates for {HOST}, keys and all\n"
+        "responder: warning: all namespaces can use a ClusterIssuer: a user who may create a Certificate or an "
+        f"Ingress in any of them can get certificates and private keys for {HOST}\n"
     ) == done.stderr
 
 
@@ -392,7 +392,7 @@ def test_zones(run: Run, minted: dict[str, Any]) -> None:
 
 def test_where_the_api_is(run: Run, minted: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """The API's URL is that of the settings, unless another is given; it has to be known."""
-    assert "give --url, or set api.url" in fault(run, HOST)
+    assert "give it with --url, or set api.url" in fault(run, HOST)
     monkeypatch.setenv("RESPONDER_API__URL", API)
 
     assert f"url: {API}\n" in run("manifest", HOST).stdout
@@ -471,12 +471,12 @@ def test_tokens_that_will_not_do(run: Run, minted: dict[str, Any], tmp_path: Pat
     rfc2136 = ("--solver", "rfc2136", "--token-file", "-")
     token, keys = minted["token"], key_file(minted["id"])
 
-    assert "is not known here: was it copied whole" in fault(run, HOST, *webhook, stdin="rsp_x")
+    assert "is unknown: copy the whole token" in fault(run, HOST, *webhook, stdin="rsp_x")
     for arguments, stdin in ((webhook, token), (rfc2136, keys)):
         assert "does not cover a.example.com, b.example.com: mint one that does" in fault(
             run, "a.example.com", HOST, "b.example.com", *arguments, stdin=stdin
         )
-    assert "is none of this service" in fault(run, HOST, *rfc2136, stdin=key_file("mine"))
+    assert "was not made by this service" in fault(run, HOST, *rfc2136, stdin=key_file("mine"))
     assert "there is no token with that id" in fault(run, HOST, *rfc2136, stdin=key_file(str(uuid4())))
     with connect(tmp_path) as database:
         database.execute("UPDATE tokens SET expires_at = 1")
@@ -538,8 +538,8 @@ def test_files_of_another_kind(run: Run, minted: dict[str, Any]) -> None:
     """A token where a key is due, a key that cert-manager cannot use, a text where certificates are due."""
     rfc2136 = (HOST, "--solver", "rfc2136", "--token-file", "-")
     for text in (minted["token"], key_file(minted["id"], algorithm="hmac-md5")):
-        assert "holds no TSIG key of HMAC-SHA256 or -SHA512" in fault(run, *rfc2136, stdin=text)
-    assert "holds no certificate in PEM" in fault(run, HOST, "--url", API, "--ca-file", "-", stdin="x")
+        assert "has no TSIG key for HMAC-SHA256 or HMAC-SHA512" in fault(run, *rfc2136, stdin=text)
+    assert "has no certificate in PEM" in fault(run, HOST, "--url", API, "--ca-file", "-", stdin="x")
 
 
 @pytest.mark.parametrize(
@@ -558,9 +558,9 @@ def test_files_of_another_kind(run: Run, minted: dict[str, Any]) -> None:
             ("--url", API, "--server", "buypass"),
             "is no CA: write letsencrypt, letsencrypt-staging, or the https:// URL",
         ),
-        (("--url", API, "--namespace", "a.b"), "is not the name of a namespace"),
-        (("--url", API, "--namespace", "a" * 64), "is not the name of a namespace"),
-        (("--url", API, "--name", "A"), "is not a name for Kubernetes objects"),
+        (("--url", API, "--namespace", "a.b"), "is not a valid name of a namespace"),
+        (("--url", API, "--namespace", "a" * 64), "is not a valid name of a namespace"),
+        (("--url", API, "--name", "A"), "is not a valid name for Kubernetes objects"),
         (("--url", API, "--email", "a\nb"), "is not printable ASCII"),
         (("--solver", "rfc2136", "--nameserver", "::1"), "is not HOST or HOST:PORT"),
     ],

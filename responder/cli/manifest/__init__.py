@@ -1,1 +1,1 @@
-"""`responder manifest`: what cert-manager needs to get a certificate for a hostname, ready for `kubectl apply`."""
+"""`responder manifest`: prints the objects that cert-manager needs for a certificate, for `kubectl apply`."""

@@ -1,4 +1,4 @@
-"""What the command line of `responder manifest` may say, and the files that it names."""
+"""The arguments of `responder manifest`, and the files that they name."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from responder.tokens.credentials import MAX_OBJECT_NAME
 from responder.tokens.manifests import Select, TsigKey
 
 MAX_FILE = 65_536
-"""Octets of a file that an option names: a bundle of CA certificates is the longest, and takes a fraction of it."""
+"""Octets of a file that an option names. A bundle of CA certificates is the longest, and is much shorter."""
 
 _KEY_FILE = re.compile(
     r'\s*key\s+"?(?P<name>[^"\s{]+)"?\s*\{'
@@ -26,11 +26,11 @@ _KEY_FILE = re.compile(
     r'(?=[^}]*\bsecret\s+"(?P<secret>[A-Za-z0-9+/=]+)"\s*;)[^}]*\}\s*;\s*',
     re.IGNORECASE,
 )
-"""A key as BIND's tools and `token mint --format tsig` write it, with an algorithm that cert-manager knows."""
+"""A key as BIND's tools and `token mint --format tsig` write it, with an algorithm that cert-manager supports."""
 
 
 class Kind(Enum):
-    """How cert-manager talks to this service."""
+    """How cert-manager uses this service."""
 
     WEBHOOK = "webhook"
     ACME_DNS = "acme-dns"
@@ -38,7 +38,7 @@ class Kind(Enum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
+class ManifestOptions:
     """The options, by their names."""
 
     solver: Kind
@@ -62,14 +62,14 @@ class Options:
     webhook_solver: str
 
     def check(self) -> None:
-        """Refuse options that do not go together, as wrong usage."""
+        """Refuse options that contradict each other, as wrong usage."""
         rfc2136 = self.solver is Kind.RFC2136
         for wrong, text in (
             (rfc2136 and self.url is not None, "--solver rfc2136 does not use the API: leave out --url"),
             (not rfc2136 and self.nameserver is not None, "--nameserver is for --solver rfc2136"),
             (
                 self.solver is not Kind.WEBHOOK and self.ca_file is not None,
-                "--ca-file is for --solver webhook: cert-manager's own clients trust the CAs of its image",
+                "--ca-file is for --solver webhook: the clients in cert-manager trust the CAs of its image",
             ),
             (self.eab_kid is None and self.eab_key_file is not None, "--eab-key-file needs --eab-kid"),
         ):
@@ -81,9 +81,9 @@ class Options:
 NAME = Text(
     "name",
     rf"(?=.{{1,{MAX_OBJECT_NAME}}}$){LABEL}(\.{LABEL})*",
-    f"a name for Kubernetes objects, of at most {MAX_OBJECT_NAME} characters",
+    f"a valid name for Kubernetes objects, of at most {MAX_OBJECT_NAME} characters",
 )
-NAMESPACE = Text("namespace", LABEL, "the name of a namespace")
+NAMESPACE = Text("namespace", LABEL, "a valid name of a namespace")
 WORD = Text("text", r"[!-~]+", "printable ASCII without spaces")
 NAMESERVER = Text(
     "host[:port]",
@@ -93,7 +93,7 @@ NAMESERVER = Text(
 
 
 def read_text(path: Path, option: str) -> str:
-    """A text file, or stdin, without the white space around. Raises `InvalidRequest`."""
+    """The content of a text file or stdin, without surrounding white space. Raises `InvalidRequest`."""
     try:
         text = namedfile.read_text(path, MAX_FILE, pipes=True)
     except Invalid as fault:
@@ -104,19 +104,19 @@ def read_text(path: Path, option: str) -> str:
 
 
 def read_tsig_key(path: Path, option: str) -> TsigKey:
-    """A key file. Raises `InvalidRequest`."""
+    """The TSIG key in a file. Raises `InvalidRequest`."""
     key = _KEY_FILE.fullmatch(re.sub(r"^\s*(#|//).*$", "", read_text(path, option), flags=re.MULTILINE))
     if key is None:
         raise InvalidRequest(
-            [f"{option} {path}: holds no TSIG key of HMAC-SHA256 or -SHA512; see token mint --format tsig"]
+            [f"{option} {path}: has no TSIG key for HMAC-SHA256 or HMAC-SHA512: see responder token mint --format tsig"]
         )
     return TsigKey(name=key["name"], secret=key["secret"], algorithm=f"HMAC{key['algorithm'].upper()}")
 
 
 def read_certificates(path: Path, option: str) -> str:
-    """The certificates of a PEM file, and nothing else that may be in it. Raises `InvalidRequest`."""
+    """The certificates of a PEM file, without anything else in it. Raises `InvalidRequest`."""
     try:
         certificates = load_pem_x509_certificates(read_text(path, option).encode())
     except ValueError:
-        raise InvalidRequest([f"{option} {path}: holds no certificate in PEM"]) from None
+        raise InvalidRequest([f"{option} {path}: has no certificate in PEM"]) from None
     return "".join(certificate.public_bytes(Encoding.PEM).decode() for certificate in certificates)

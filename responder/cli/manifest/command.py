@@ -1,4 +1,4 @@
-"""`responder manifest`: what cert-manager needs to get a certificate for a hostname, ready for `kubectl apply`."""
+"""`responder manifest`: prints the objects that cert-manager needs for a certificate, for `kubectl apply`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import click
 
 from responder.cli.context import Context, print_json
 from responder.cli.manifest import plan
-from responder.cli.manifest.arguments import NAME, NAMESERVER, NAMESPACE, WORD, Kind, Options
+from responder.cli.manifest.arguments import NAME, NAMESERVER, NAMESPACE, WORD, Kind, ManifestOptions
 from responder.cli.parameters import BASE_URL, FILE, SERVER, parse_hosts
 from responder.tokens import credentials, manifests
 from responder.tokens.manifests import Select
@@ -26,63 +26,90 @@ def _values(enum: type[Enum]) -> click.Choice[str]:
     type=_values(Kind),
     default=Kind.WEBHOOK.value,
     show_default=True,
-    help="How cert-manager talks to this service: by our webhook, or by a client that it has built in.",
+    help="How cert-manager uses this service: through our webhook, or with its own acme-dns or RFC 2136 client.",
 )
-@click.option("--url", type=BASE_URL, help="Where the API is, for webhook and acme-dns. Otherwise api.url.")
+@click.option("--url", type=BASE_URL, help="URL of the API, for webhook and acme-dns. Default: api.url.")
 @click.option(
     "--token-file",
     type=FILE,
-    help="The token, or for rfc2136 what `token mint --format tsig` prints; - is stdin. Otherwise you fill it in.",
+    help="File with the token, or for rfc2136 with the output of `token mint --format tsig`. Use - for stdin. "
+    "Default: a placeholder that you replace.",
 )
-@click.option("--namespace", type=NAMESPACE, help="Of Issuer, Certificate and Secrets. Otherwise kubectl decides.")
-@click.option("--name", type=NAME, help="Of Issuer and Certificate, and start of their Secrets'. By default the host.")
+@click.option("--namespace", type=NAMESPACE, help="Namespace of all objects. Default: the one that kubectl uses.")
+@click.option(
+    "--name",
+    type=NAME,
+    help="Name of the Issuer and the Certificate; the names of Secrets begin with it. Default: the first hostname.",
+)
 @click.option(
     "--server",
     type=SERVER,
     default="letsencrypt",
     show_default=True,
-    help="The ACME directory: letsencrypt, letsencrypt-staging, or a URL.",
+    help="ACME directory of the CA: letsencrypt, letsencrypt-staging, or a URL.",
 )
-@click.option("--server-ca-file", type=FILE, help="PEM certificates by which cert-manager knows a CA of your own.")
-@click.option("--email", type=WORD, help="Where the CA may write to you.")
-@click.option("--eab-kid", type=WORD, help="Key id of the external account, for a CA that asks for one.")
-@click.option("--eab-key-file", type=FILE, help="HMAC key of the external account, as the CA shows it; - is stdin.")
-@click.option("--ca-file", type=FILE, help="PEM certificates by which the webhook knows the API. Otherwise all CAs.")
 @click.option(
-    "--nameserver", type=NAMESERVER, help="Where rfc2136 sends updates. Otherwise the zone's first nameserver."
+    "--server-ca-file",
+    type=FILE,
+    help="File with the root certificate, in PEM, that the HTTPS certificate of a private CA is signed with. "
+    "Use - for stdin.",
+)
+@click.option("--email", type=WORD, help="E-mail address that the CA may write to. Default: none.")
+@click.option("--eab-kid", type=WORD, help="Key identifier of the external account, if the CA requires one.")
+@click.option("--eab-key-file", type=FILE, help="File with the HMAC key of the external account. Use - for stdin.")
+@click.option(
+    "--ca-file",
+    type=FILE,
+    help="File with certificates, in PEM, that the webhook trusts for the API. Use - for stdin. "
+    "Default: the public CAs.",
+)
+@click.option(
+    "--nameserver",
+    type=NAMESERVER,
+    help="Nameserver that rfc2136 sends updates to. Default: the first nameserver of the zone.",
 )
 @click.option(
     "--select",
     type=_values(Select),
     default=Select.NAMES.value,
     show_default=True,
-    help="Use this solver for exactly these hostnames, or for all below them, too.",
+    help="Use this solver for exactly these hostnames (names), or also for all names below them (zones).",
 )
-@click.option("--cluster-issuer", is_flag=True, help="Make a ClusterIssuer, which every namespace may use.")
+@click.option("--cluster-issuer", is_flag=True, help="Make a ClusterIssuer, which all namespaces may use.")
 @click.option(
     "--cluster-namespace",
     type=NAMESPACE,
     default="cert-manager",
     show_default=True,
-    help="Where cert-manager looks for the Secrets of a ClusterIssuer.",
+    help="Namespace in which cert-manager looks for the Secrets of a ClusterIssuer.",
 )
 @click.option(
-    "--webhook-namespace", type=NAMESPACE, default="responder", show_default=True, help="Where the webhook is."
+    "--webhook-namespace", type=NAMESPACE, default="responder", show_default=True, help="Namespace of the webhook."
 )
 @click.option(
-    "--webhook-account", type=NAME, default="responder-webhook", show_default=True, help="Its service account."
+    "--webhook-account",
+    type=NAME,
+    default="responder-webhook",
+    show_default=True,
+    help="Service account of the webhook.",
 )
-@click.option("--webhook-group", type=NAME, default=manifests.WEBHOOK_GROUP, show_default=True, help="Its API group.")
-@click.option("--webhook-solver", type=NAME, default=manifests.WEBHOOK_SOLVER, show_default=True, help="Its solver.")
-@click.option("--output", type=click.Choice(["yaml", "json"]), default="yaml", show_default=True)
+@click.option(
+    "--webhook-group", type=NAME, default=manifests.WEBHOOK_GROUP, show_default=True, help="API group of the webhook."
+)
+@click.option(
+    "--webhook-solver", type=NAME, default=manifests.WEBHOOK_SOLVER, show_default=True, help="Solver of the webhook."
+)
+@click.option(
+    "--output", type=click.Choice(["yaml", "json"]), default="yaml", show_default=True, help="Format of the result."
+)
 @click.pass_obj
 def manifest(context: Context, /, hosts: tuple[str, ...], solver: str, select: str, output: str, **others: Any) -> None:
     """
-    Print what cert-manager needs for a certificate.
+    Print the Kubernetes objects that cert-manager needs for a certificate.
 
-    That is a Secret, an Issuer and a Certificate, to be piped into `kubectl apply -f -`.
+    These are a Secret, an Issuer and a Certificate. Pipe them into `kubectl apply -f -`.
     """
-    given = Options(solver=Kind(solver), select=Select(select), **others)
+    given = ManifestOptions(solver=Kind(solver), select=Select(select), **others)
     given.check()
     wanted = parse_hosts(hosts)
     credential = plan.read_credential(given)

@@ -1,4 +1,4 @@
-"""From what the command line says, the settings and the store to what is to be rendered; no option is read here."""
+"""Plans the objects to render, from the arguments, the settings and the store. It declares no options."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, assert_never
 from urllib.parse import urlsplit
 from uuid import UUID
 
-from responder.cli.manifest.arguments import Kind, Options, read_certificates, read_text, read_tsig_key
+from responder.cli.manifest.arguments import Kind, ManifestOptions, read_certificates, read_text, read_tsig_key
 from responder.config import Settings
 from responder.errors import InvalidRequest
 from responder.names import Name
@@ -35,19 +35,19 @@ if TYPE_CHECKING:
     from responder.store import Store
 
 Given = str | TsigKey | None
-"""A token's text, or a key made from it; None leaves it to be filled in."""
+"""The text of a token, or its TSIG key; None for a placeholder."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """A token that covers the hostnames; *certain* if no other one can be meant."""
+    """A token that covers the hostnames; *certain* if there is no other such token."""
 
     token: Token
     certain: bool
 
 
-def read_credential(options: Options) -> Given:
-    """What is in the file of --token-file. Raises `InvalidRequest`."""
+def read_credential(options: ManifestOptions) -> Given:
+    """The content of --token-file. Raises `InvalidRequest`."""
     if options.token_file is None:
         return None
     if options.solver is Kind.RFC2136:
@@ -56,7 +56,7 @@ def read_credential(options: Options) -> Given:
 
 
 async def find(store: Store, hostnames: Sequence[Name], credential: Given) -> Found:
-    """The token of *credential*, or else any that will do. Raises `InvalidRequest`, or `NotFound` for a key's token."""
+    """The token of *credential*, or else any token that covers the hostnames. Raises `InvalidRequest` or `NotFound`."""
     now = datetime.now(UTC)
     if credential is None:
         return _any_of(await store.tokens(), hostnames, now)
@@ -65,18 +65,16 @@ async def find(store: Store, hostnames: Sequence[Name], credential: Given) -> Fo
     else:
         token = await store.find_token(digest(credential))
     if token is None:
-        raise InvalidRequest(
-            ["the token in --token-file is not known here: was it copied whole, with its rsp_ prefix?"]
-        )
+        raise InvalidRequest(["the token in --token-file is unknown: copy the whole token, with its prefix rsp_"])
     if token.state(now) is not State.ACTIVE:
-        raise InvalidRequest(["the token in --token-file was revoked or has expired: mint a new one"])
+        raise InvalidRequest(["the token in --token-file was revoked or has expired: mint another one"])
     if uncovered := _uncovered(token, hostnames):
         raise InvalidRequest([f"the token in --token-file does not cover {', '.join(uncovered)}: mint one that does"])
     return Found(token=token, certain=True)
 
 
 def make_plan(
-    settings: Settings, options: Options, wanted: Mapping[Name, Sequence[bool]], found: Found, credential: Given
+    settings: Settings, options: ManifestOptions, wanted: Mapping[Name, Sequence[bool]], found: Found, credential: Given
 ) -> Plan:
     """Raises `InvalidRequest` or `NotServed`."""
     grants = {grant.hostname: grant for grant in found.token.grants}
@@ -106,29 +104,29 @@ def make_plan(
 
 
 def warnings(plan: Plan) -> Iterator[str]:
-    """What the manifest opens to others."""
+    """The risks of the manifest."""
     if plan.cluster_namespace is not None:
         names = ", ".join(dict.fromkeys(str(host.grant.hostname) for host in plan.hosts))
         yield (
-            f"a ClusterIssuer is open to every namespace: whoever may create a Certificate or Ingress in any of them "
-            f"gets certificates for {names}, keys and all"
+            f"all namespaces can use a ClusterIssuer: a user who may create a Certificate or an Ingress in any of them "
+            f"can get certificates and private keys for {names}"
         )
     if isinstance(plan.solver, AcmeDns) and _is_in_the_clear(plan.solver.url):
-        yield f"cert-manager will send the token unencrypted to {plan.solver.url}: give an https URL"
+        yield f"cert-manager will send the token unencrypted to {plan.solver.url}: use an https URL"
 
 
 def comment(plan: Plan) -> Iterator[str]:
-    """What the reader of the manifest still has to do."""
+    """What the user of the manifest still has to do."""
     names = dict.fromkeys(host.name for host in plan.hosts)
-    yield f"For cert-manager: a certificate for {', '.join(names)}."
+    yield f"Objects for cert-manager: a certificate for {', '.join(names)}."
     records = dict.fromkeys(host.grant.cname for host in plan.hosts if host.grant.cname is not None)
     if records:
-        yield "The DNS of the hostname must have:"
+        yield "The DNS of the hostname needs these records:"
         yield from (f"  {record}" for record in records)
     if manifests.PLACEHOLDER in str(manifests.objects(plan)):
-        yield f"Replace every {manifests.PLACEHOLDER} below; what to put there, it says itself."
+        yield f"Replace each {manifests.PLACEHOLDER} below; the text after it states what to put there."
     else:
-        yield "It holds a secret: pipe it to kubectl rather than keeping it in a file."
+        yield "It contains a secret: pipe it to kubectl instead of storing it in a file."
     if isinstance(plan.solver, Webhook) and plan.solver.pinned:
         yield f"The token is pinned to an ACME account: put its key into the Secret {plan.account_secret}, as tls.key,"
         yield "and let the webhook read Challenges."
@@ -147,7 +145,9 @@ def _token_id(key: TsigKey) -> UUID:
     try:
         return UUID(key.name.rstrip(".").rpartition("-")[0])
     except ValueError:
-        raise InvalidRequest([f"the key {key.name} is none of this service: see token mint --format tsig"]) from None
+        raise InvalidRequest(
+            [f"the key {key.name} was not made by this service: see responder token mint --format tsig"]
+        ) from None
 
 
 def _uncovered(token: Token, hostnames: Iterable[Name]) -> list[str]:
@@ -155,20 +155,20 @@ def _uncovered(token: Token, hostnames: Iterable[Name]) -> list[str]:
     return [str(hostname) for hostname in hostnames if hostname not in covered]
 
 
-def _solver(settings: Settings, options: Options, found: Found, credential: Given) -> Solver:
+def _solver(settings: Settings, options: ManifestOptions, found: Found, credential: Given) -> Solver:
     if options.solver is Kind.ACME_DNS and not found.certain:
         raise InvalidRequest(
-            ["several tokens cover that, and each is another acme-dns account: name one by --token-file"]
+            ["several tokens cover the hostnames, and each is another acme-dns account: choose one with --token-file"]
         )
     pinned = found.certain and found.token.account_thumbprint is not None
     if pinned and options.solver is not Kind.WEBHOOK:
         raise InvalidRequest(
-            [f"the token is pinned to an ACME account, which {options.solver.value} cannot show: use --solver webhook"]
+            [f"the token is pinned to an ACME account, but {options.solver.value} cannot show it: use --solver webhook"]
         )
     url = "" if options.solver is Kind.RFC2136 else _url(settings, options)
     if pinned and options.cluster_issuer:
         raise InvalidRequest(
-            ["the token is pinned to an ACME account, which takes the Challenge beside it: leave out --cluster-issuer"]
+            ["the token is pinned to an ACME account, which needs an Issuer: leave out --cluster-issuer"]
         )
     token = credential if isinstance(credential, str) else manifests.NO_TOKEN
     match options.solver:
@@ -193,17 +193,17 @@ def _solver(settings: Settings, options: Options, found: Found, credential: Give
             assert_never(options.solver)
 
 
-def _url(settings: Settings, options: Options) -> str:
+def _url(settings: Settings, options: ManifestOptions) -> str:
     url = options.url or settings.api.url
     if options.solver is Kind.WEBHOOK and _is_plain(url) and not is_service(_host(url)):
         raise InvalidRequest(
             [
-                f"the webhook does not send the token unencrypted to {url}: give an https URL, or http://NAME.NAMESPACE.svc"
+                f"the webhook does not send the token unencrypted to {url}: use an https URL, or http://NAME.NAMESPACE.svc"
             ]
         )
     if not url:
         raise InvalidRequest(
-            [f"--solver {options.solver.value} needs to know where the API is: give --url, or set api.url"]
+            [f"--solver {options.solver.value} needs the URL of the API: give it with --url, or set api.url"]
         )
     return url
 
@@ -213,7 +213,7 @@ def _certificates(path: Path | None, option: str) -> str | None:
 
 
 def _is_in_the_clear(url: str) -> bool:
-    """Whether *url* is plain HTTP to a host that is neither in the cluster nor in the client's own pod."""
+    """Whether *url* is plain HTTP to a host outside the cluster and outside the pod of the client."""
     return _is_plain(url) and not is_service(_host(url)) and not is_loopback(_host(url))
 
 

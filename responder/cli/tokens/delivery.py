@@ -1,6 +1,6 @@
 """
-How a secret is handed out: in which form, and to where. It exists only once it has been made, and is shown only once,
-so that whatever can fail is tried before.
+Prints a secret, or writes it to a file, in the format that the options name. A secret is shown only once, so everything
+that can fail is tried before the secret is made.
 """
 
 from __future__ import annotations
@@ -30,32 +30,32 @@ from responder.tokens.serving import Serving
 from responder.tokens.token import Grant, Token, describe, tsig_key_name
 
 TEXT, JSON = "text", "json"
-"""The forms that are ours, beside those that clients read."""
+"""Our own formats, besides those of clients."""
 
-_NO_URL = "server_url in it is empty, and Caddy needs it: say where the API is with --url, or in api.url"
+_NO_URL = "server_url is empty in the output, and Caddy needs it: give the URL of the API with --url or in api.url"
 
 _OPTIONS = (
     click.option(
         "--format",
         "format_",
         type=click.Choice([TEXT, JSON, *(form.value for form in Format)]),
-        help="What to print: text or json (same as --output), or what a client reads: an acme-dns registration, "
-        "lego's storage file, a BIND key file, a Secret for Kubernetes.",
+        help="Format of the result: text, json (as --output), an acme-dns registration, the storage file of lego, "
+        "a key file of BIND (tsig), or a Secret for Kubernetes.",
     ),
     click.option(
         "--out",
         type=click.Path(path_type=Path),
-        help="Write it into this file, which nobody else can read, instead of printing it.",
+        help="Write the result to this file, which only you can read, instead of printing it.",
     ),
-    click.option("--force", is_flag=True, help="Let --out replace a file."),
-    click.option("--url", type=BASE_URL, help="Where clients reach the API, for lego's file. Otherwise api.url."),
+    click.option("--force", is_flag=True, help="Let --out replace an existing file."),
+    click.option("--url", type=BASE_URL, help="URL of the API for clients, for --format lego. Default: api.url."),
     OUTPUT,
 )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivery:
-    """What the options say."""
+    """The options, checked."""
 
     form: str
     out: Path | None
@@ -64,7 +64,7 @@ class Delivery:
 
     @contextmanager
     def ready(self, settings: Settings, grants: Iterable[Grant], *, pinned: bool) -> Iterator[HandOver]:
-        """Do what can fail for a token with *grants*. Raises `Invalid`, `NotServed`, `CannotStart`."""
+        """Do everything that can fail for a token with *grants*. Raises `Invalid`, `NotServed` or `CannotStart`."""
         wanted = None if self.form in (TEXT, JSON) else Format(self.form)
         if wanted is not None:
             credentials.check(wanted, grants, pinned=pinned, serving=settings.serving)
@@ -78,7 +78,7 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HandOver:
-    """Hands out a secret, once; *write* takes the text."""
+    """Outputs a secret, once; *write* gets the text."""
 
     delivery: Delivery
     wanted: Format | None
@@ -88,7 +88,7 @@ class HandOver:
     master: bytes = field(repr=False)
 
     def __call__(self, token: Token, secret: Secret, *, note: str | None = None) -> None:
-        """*note* is for whoever reads about it. Raises `InvalidRequest`."""
+        """Output *secret*; *note* explains it to the user. Raises `InvalidRequest`."""
         text = self._text(token, secret, note)
         if self.wanted is not None or self.delivery.out is not None:
             self._explain(token, note)
@@ -97,7 +97,7 @@ class HandOver:
         try:
             self.write(text)
         except InvalidRequest as fault:
-            lost = "the secret is lost with it: make another one, with responder token rotate"
+            lost = "the secret is lost: make another one with responder token rotate"
             raise InvalidRequest([*fault.faults, lost]) from None
 
     def _text(self, token: Token, secret: Secret, note: str | None) -> str:
@@ -112,22 +112,22 @@ class HandOver:
         return credentials.render(self.wanted, credential)
 
     def _explain(self, token: Token, note: str | None) -> None:
-        """On stderr, what does not belong into the text."""
-        place = f" goes into {self.delivery.out}" if self.delivery.out is not None else ""
+        """Print on stderr what is not part of the result."""
+        place = f": writing to {self.delivery.out}" if self.delivery.out is not None else ""
         click.echo(f"token {token.id}{place}", err=True)
         for line in (*([note] if note else []), *describing.grant_lines(token, self.serving)):
             click.echo(line, err=True)
 
 
 def delivered(command: Callable[..., None]) -> Callable[..., None]:
-    """Gives a command the options that say how a secret is handed out, as one argument: *delivery*."""
+    """Give a command the options for the output of a secret, as one argument, *delivery*."""
 
     @functools.wraps(command)
     def run(
         *args: Any, format_: str | None, output: str, out: Path | None, force: bool, url: str | None, **kw: Any
     ) -> None:
         if force and out is None:
-            raise click.UsageError("--force goes with --out")
+            raise click.UsageError("--force needs --out")
         asked = click.get_current_context().get_parameter_source("output") is not ParameterSource.DEFAULT
         if asked and format_ not in (None, output):
             raise click.UsageError(f"--format {format_} and --output {output} contradict each other: use one of them")
@@ -161,10 +161,10 @@ def _as_text(token: Token, secret: Secret, note: str | None, serving: Serving) -
     yield from _caa(_ALLOW, [grant.hostname for grant in hosts if grant.cname is None])
 
 
-_BIND = "Bind issuance to your ACME account, so that no other account gets a certificate (RFC 8657):"
+_BIND = "To limit issuance to your ACME account (RFC 8657), add these records:"
 _ALLOW = (
-    "Our own zone lets no CA issue, unless its records in the configuration say otherwise. Add there, and restart the "
-    "service:"
+    "Our own zone allows no CA to issue, unless its records in the configuration allow one. Add these records there, "
+    "and restart the service:"
 )
 
 
@@ -179,14 +179,14 @@ def _caa(what_for: str, hostnames: Sequence[Name]) -> Iterator[str]:
 
 
 def _tsig_master(settings: Settings) -> bytes:
-    """What the keys of DNS updates are made from. Raises `InvalidRequest`, or `CannotStart`."""
+    """The secret that TSIG keys are derived from. Raises `InvalidRequest` or `CannotStart`."""
     from responder.files.keyfile import read_key
 
     if not settings.dns.update.enabled:
-        raise InvalidRequest(["--format tsig: DNS updates are off: set dns.update.enabled = true"])
+        raise InvalidRequest(["--format tsig: DNS updates are disabled: set dns.update.enabled = true"])
     if settings.tsig_key_file is None:
         raise InvalidRequest(
-            ["--format tsig: dns.update.key_file is not set: name a file there that every node has a copy of"]
+            ["--format tsig: dns.update.key_file is not set: name a file there, and copy it to every node"]
         )
     made = f"responder: made a new key file: {settings.tsig_key_file}"
     return read_key(settings.tsig_key_file, on_new=lambda: click.echo(made, err=True))

@@ -1,4 +1,4 @@
-"""What a token is, in words and as JSON. Its secret is not in here."""
+"""Describes tokens as text and as JSON, without their secrets."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from responder.tokens.token import State, Token, describe, tsig_key_name
 
 
 def as_json(token: Token, serving: Serving) -> dict[str, Any]:
-    """Everything that an administrator may want to know, where *serving* is served."""
+    """A token with all of its details; *serving* is what the service serves."""
     more = {
         "created_at": token.created_at.isoformat(),
         "last_used_at": token.last_used_at.isoformat() if token.last_used_at else None,
@@ -28,7 +28,7 @@ def as_json(token: Token, serving: Serving) -> dict[str, Any]:
 
 
 def state(token: Token, serving: Serving) -> str:
-    """Whether it is good for anything: a token is no better than the zones of its hostnames."""
+    """The state of a token; an active one is "not served" if the zones of its hostnames are not served."""
     state = token.state(datetime.now(UTC))
     served = {grant.is_served(serving) for grant in token.grants}
     if state is not State.ACTIVE or False not in served:
@@ -37,7 +37,7 @@ def state(token: Token, serving: Serving) -> str:
 
 
 def lines(token: Token, serving: Serving) -> Iterator[str]:
-    """The same, to be read."""
+    """A token with all of its details, as text."""
     yield f"token        {token.id}"
     yield f"state        {state(token, serving)}"
     yield f"description  {token.description or ''}".rstrip()
@@ -52,7 +52,7 @@ def lines(token: Token, serving: Serving) -> Iterator[str]:
 
 
 def grant_lines(token: Token, serving: Serving) -> Iterator[str]:
-    """Each hostname, with the CNAME that it needs, or with what keeps it from being of use."""
+    """Each hostname, with the CNAME that it needs, or with the reason why it is not served."""
     for grant in token.grants:
         try:
             grant.check_served(serving)
@@ -66,7 +66,7 @@ def grant_lines(token: Token, serving: Serving) -> Iterator[str]:
 
 
 def warn(token: Token, serving: Serving) -> None:
-    """Say on stderr, beside JSON, which hostnames are of no use."""
+    """Warn on stderr, next to JSON on stdout, of hostnames that are not served."""
     for grant in token.grants:
         try:
             grant.check_served(serving)
@@ -75,10 +75,10 @@ def warn(token: Token, serving: Serving) -> None:
 
 
 def account(token: Token) -> str:
-    """Which ACME account a token is for."""
+    """The ACME account that a token is pinned to."""
     return f"account {token.account_thumbprint}" if token.account_thumbprint else "no account"
 
 
 def shorten(texts: Sequence[str]) -> str:
-    """The first few of many."""
+    """The first three of *texts*, and the number of the others."""
     return ", ".join(texts[:3]) + (f" and {len(texts) - 3} more" if len(texts) > 3 else "")

@@ -1,4 +1,4 @@
-"""`responder token allow` and `deny`; and which challenge name each hostname gets that a token is to be granted."""
+"""`responder token allow` and `deny`, and the challenge name of each hostname in a grant."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ from responder.tokens.hostname import challenge_name, home_zone, parse_hostname,
 from responder.tokens.token import Grant, State, Token
 
 ALIAS = click.option(
-    "--alias", help="Challenge name in our zone to use instead of the one derived from the (one) hostname."
+    "--alias",
+    metavar="NAME",
+    help="Challenge name in our zone, instead of the one that is derived from the hostname. For one hostname only.",
 )
 
 
@@ -29,7 +31,7 @@ ALIAS = click.option(
 @OUTPUT
 @click.pass_obj
 def allow(context: Context, id: str, hosts: tuple[str, ...], alias: str | None, output: str) -> None:  # noqa: A002
-    """Let a token set values for more hostnames. Prints the CNAMEs that it then relies on."""
+    """Allow more hostnames to a token. Prints the CNAMEs that they need."""
     grants = grants_for(context.settings, hosts, alias)
 
     async def change(store: Store) -> Token:
@@ -48,7 +50,7 @@ def allow(context: Context, id: str, hosts: tuple[str, ...], alias: str | None, 
 @OUTPUT
 @click.pass_obj
 def deny(context: Context, id: str, hosts: tuple[Name, ...], output: str) -> None:  # noqa: A002
-    """Take hostnames from a token, also from one that has expired. The values that it has set for them are removed."""
+    """Remove hostnames from a token, and the values that it has set for them. The token may have expired."""
 
     async def change(store: Store) -> Token:
         return await store.deny(await store.token_id(id), hosts, at=datetime.now(UTC))
@@ -69,7 +71,7 @@ def grants_for(settings: Settings, hosts: Sequence[str], alias: str | None) -> t
     if faults:
         raise InvalidRequest(dict.fromkeys(faults))
     if alias is not None and len(grants) > 1:
-        raise click.UsageError("--alias is one challenge name, so it goes with one hostname: mint a token for each")
+        raise click.UsageError("--alias needs exactly one hostname: mint a token for each hostname")
     return tuple(grants.values())
 
 
@@ -80,9 +82,9 @@ def _print(context: Context, token: Token, output: str) -> None:
         print_json(describing.as_json(token, serving))
         return
     if token.state(datetime.now(UTC)) is State.EXPIRED:
-        click.echo(f"token {token.id} has expired; these are still kept for it:")
+        click.echo(f"token {token.id} has expired; it still covers:")
     else:
-        click.echo(f"token {token.id} now covers, with a running service within a second:")
+        click.echo(f"token {token.id} now covers (effective within a second):")
     for line in describing.grant_lines(token, serving):
         click.echo(f"  {line}")
     if not token.grants:
@@ -90,7 +92,7 @@ def _print(context: Context, token: Token, output: str) -> None:
 
 
 def derive(settings: Settings, hostname: Name) -> Grant:
-    """The usual grant for *hostname*. Raises `InvalidName`."""
+    """The grant for *hostname* without an alias. Raises `InvalidName`."""
     try:
         apex = home_zone(hostname, [zone.name for zone in settings.zones])
         return Grant(hostname=hostname, challenge_name=challenge_name(hostname, apex), apex=apex)
@@ -102,17 +104,15 @@ def _alias(settings: Settings, text: str, hostname: Name) -> Grant:
     """The grant for *hostname* with the challenge name that --alias asks for. Raises `InvalidName`."""
     alias = Name.parse(text)
     if b"*" in alias.labels:
-        raise InvalidName(f"--alias {alias}: wildcards are not supported: write out the name")
+        raise InvalidName(f"--alias {alias}: wildcards are not supported: write the whole name")
     apexes = [zone.name for zone in settings.zones]
     apex = zone_of(alias, apexes)
     if apex is None:
-        meant = f": write it whole, as in {alias}.{apexes[0]}" if len(alias.labels) == 1 else ""
+        meant = f": write the whole name, such as {alias}.{apexes[0]}" if len(alias.labels) == 1 else ""
         raise InvalidName(f"--alias {alias} is in no zone served here ({', '.join(map(str, apexes))}){meant}")
     if zone_of(hostname, apexes) is not None:
-        # The CNAME to it would have to be in our zone, at a name that is kept for values.
-        raise InvalidName(
-            f"--alias {alias}: {hostname} is in our zone, where CAs ask for its values: leave out --alias"
-        )
+        # Its CNAME would have to be in our zone, at a name that is reserved for values.
+        raise InvalidName(f"--alias {alias}: {hostname} is in our zone, so it needs no CNAME: leave out --alias")
     if any(rrset.owner == alias for static in settings.statics for rrset in static.rrsets):
-        raise InvalidName(f"--alias {alias} has records from the configuration: choose a name without any")
+        raise InvalidName(f"--alias {alias} has records from the configuration: choose a name without records")
     return Grant(hostname=hostname, challenge_name=alias, apex=apex)

@@ -1,4 +1,4 @@
-"""`responder token`: mint tokens, look at them, change what they may do, give them new secrets, revoke them."""
+"""`responder token`: the group of commands that mint, show, change, rotate and revoke tokens."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ def list_tokens(context: Context, output: str) -> None:
 @OUTPUT
 @click.pass_obj
 def show(context: Context, id: str, output: str) -> None:  # noqa: A002  # becomes the ID of the usage text
-    """Show one token: what it may do, and the CNAMEs it relies on. The first 6 characters of its id will do."""
+    """Show one token: its hostnames, its limits, and the CNAMEs that it needs. ID may be the first 6 characters."""
 
     async def find(store: Store) -> Token:
         return await store.token(await store.token_id(id))
@@ -68,7 +68,7 @@ def show(context: Context, id: str, output: str) -> None:  # noqa: A002  # becom
 @OUTPUT
 @click.pass_obj
 def revoke(context: Context, id: str, output: str) -> None:  # noqa: A002  # becomes the ID of the usage text
-    """Revoke a token, and remove the values that it has set."""
+    """Revoke a token for good, and remove the values that it has set."""
 
     async def end(store: Store) -> UUID:
         token_id = await store.token_id(id)
@@ -79,4 +79,4 @@ def revoke(context: Context, id: str, output: str) -> None:  # noqa: A002  # bec
     if output == "json":
         print_json({"revoked": str(revoked)})
         return
-    click.echo(f"revoked {revoked}; it is refused from now on, and its values leave the DNS within a second")
+    click.echo(f"revoked {revoked}; its values are removed from DNS within a second")
