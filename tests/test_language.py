@@ -108,19 +108,6 @@ responder/tokens/network.py
 responder/tokens/secret.py
 responder/tokens/token.py
 responder/tokens/values.py
-responder/webhook/__init__.py
-responder/webhook/callers.py
-responder/webhook/cluster.py
-responder/webhook/discovery.py
-responder/webhook/handshake.py
-responder/webhook/issuer.py
-responder/webhook/main.py
-responder/webhook/payload.py
-responder/webhook/server.py
-responder/webhook/service.py
-responder/webhook/solver.py
-responder/webhook/statuses.py
-responder/webhook/trust.py
 """
 """Files that still hold such words. Take a file out when it is clean, and put none in."""
 

@@ -1,11 +1,12 @@
 """
-The solver for cert-manager's `dns01.webhook`: an aggregated API server, which kube-apiserver calls for cert-manager.
+The solver for cert-manager's `dns01.webhook`: an aggregated API server that kube-apiserver calls for cert-manager.
 
-It stands between a cluster and the API of a responder, and shares nothing with the service but the contract of that
-API: no configuration file, no database. It keeps nothing, so any number of replicas run side by side.
+The webhook runs in a cluster and calls the API of a responder. It shares only that API with the service: it has no
+configuration file and no database. It stores nothing, so any number of replicas can run at the same time.
 
-`server` has the routes, `callers` says who may use them, `discovery` what kube-apiserver is told; `payload` and
-`issuer` read what cert-manager sends, `solver` does it through its clients `cluster` and `service`; `handshake` is TLS.
+`server` has the routes, `callers` decides who may use them, and `discovery` describes them to kube-apiserver. `payload`
+and `issuer` read what cert-manager sends, and `solver` does it with the clients `cluster` and `service`. `handshake` is
+the TLS of the server.
 """
 
 from responder.webhook.main import Options

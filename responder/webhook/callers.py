@@ -1,6 +1,7 @@
 """
-Who may call: the front proxy proves itself by its client certificate, and says for whom it speaks; the cluster's rules
-decide what those may do. kube-apiserver has asked them already; whoever gets round it meets them here.
+Who may call the webhook. The front proxy (kube-apiserver) authenticates with its client certificate, and its headers
+name the caller. The RBAC rules of the cluster decide what the caller may do. kube-apiserver has checked them already;
+the webhook checks them again, for requests that reach it without kube-apiserver.
 """
 
 from __future__ import annotations
@@ -18,17 +19,17 @@ from responder.errors import ClusterUnavailable, Forbidden, InvalidConfiguration
 from responder.webhook.cluster import Caller, Cluster
 
 CONFIG_MAP = "kube-system", "extension-apiserver-authentication"
-"""Where kube-apiserver says how its front proxy is known."""
+"""Where kube-apiserver publishes how to recognize its front proxy."""
 
 AUTHENTICATED, MASTERS = "system:authenticated", "system:masters"
 
 _VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
-"""What Kubernetes calls a method; anything else reads."""
+"""The verbs of Kubernetes for HTTP methods; all other methods read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FrontProxy:
-    """How the front proxy is known, and where it says for whom it speaks. *ca* is PEM."""
+    """How to recognize the front proxy, and in which headers it names the caller. *ca* is PEM."""
 
     ca: str
     allowed_names: frozenset[str]
@@ -41,7 +42,7 @@ class FrontProxy:
     def parse(cls, data: Mapping[str, str]) -> Self:
         """Read the ConfigMap. Raises `InvalidConfiguration`."""
         if "requestheader-client-ca-file" not in data:
-            fault = "names no front proxy: kube-apiserver has to be given --requestheader-client-ca-file"
+            fault = "names no front proxy: start kube-apiserver with --requestheader-client-ca-file"
             raise InvalidConfiguration([f"ConfigMap {'/'.join(CONFIG_MAP)} {fault}"])
         return cls(
             ca=data["requestheader-client-ca-file"],
@@ -54,26 +55,28 @@ class FrontProxy:
 
     def caller(self, request: web.BaseRequest) -> Caller:
         """
-        For whom the front proxy speaks. Nobody else's headers are looked at.
+        The caller that the front proxy names. Headers of other clients are ignored.
 
-        TLS has verified the certificate if there is one, but demands none. Raises `Unauthenticated`.
+        TLS has verified the client certificate if there is one, but does not require one. Raises `Unauthenticated`.
         """
         certificate = request.get_extra_info("peercert")
         if not certificate:
-            raise Unauthenticated("there is no client certificate: only kube-apiserver's front proxy may call here")
+            raise Unauthenticated(
+                "there is no client certificate: only kube-apiserver's front proxy may call the webhook"
+            )
         if self.allowed_names and _common_name(certificate) not in self.allowed_names:
             raise Unauthenticated("the client certificate's name is not among the front proxy's allowed names")
         user = next(self._values(request, self.user_headers), "")
         if not user:
-            raise Unauthenticated("the front proxy does not say for whom it speaks")
+            raise Unauthenticated("the front proxy does not name the user that it calls for")
         groups = tuple(self._values(request, self.group_headers))
         uid = next(self._values(request, self.uid_headers), "")
         extra = self._extra(request)
         try:
             "".join((user, uid, *groups, *extra, *chain(*extra.values()))).encode()
-        except UnicodeEncodeError:  # another name could come out of it at the other end
+        except UnicodeEncodeError:  # kube-apiserver could read another name from such octets
             raise Unauthenticated("the front proxy's headers are not valid Unicode") from None
-        # Some of kube-apiserver's own requests carry no group at all.
+        # Some of kube-apiserver's own requests name no group.
         return Caller(user=user, groups=tuple(dict.fromkeys((*groups, AUTHENTICATED))), uid=uid, extra=extra)
 
     @staticmethod
@@ -81,7 +84,7 @@ class FrontProxy:
         return (value for header in headers for value in request.headers.getall(header, ()))
 
     def _extra(self, request: web.BaseRequest) -> dict[str, tuple[str, ...]]:
-        """The letter case of a header's name is lost on the way; keys are lower-case, then percent-decoded."""
+        """The extra attributes of the caller, with keys in lower case and percent-decoded."""
         extra: dict[str, tuple[str, ...]] = {}
         for header, value in request.headers.items():
             for prefix in self.extra_prefixes:
@@ -93,7 +96,7 @@ class FrontProxy:
 
 
 class Gate:
-    """Lets requests in, or not. Until *front_proxy* is known, nobody; *waiting_for* says what is in the way."""
+    """Admits or rejects requests. Until *front_proxy* is known, it rejects all; *waiting_for* is the reason."""
 
     def __init__(self, cluster: Cluster, *, group: str, version: str) -> None:
         self.front_proxy: FrontProxy | None = None
@@ -102,7 +105,7 @@ class Gate:
         self._group, self._version = group, version
 
     async def admit(self, request: web.BaseRequest) -> Caller:
-        """Who calls, if they may do what they ask. Raises `Unauthenticated`, `Forbidden`, `ClusterUnavailable`."""
+        """The caller, if the request is allowed. Raises `Unauthenticated`, `Forbidden`, `ClusterUnavailable`."""
         if self.front_proxy is None:
             raise ClusterUnavailable(self.waiting_for)
         caller = self.front_proxy.caller(request)
@@ -112,17 +115,17 @@ class Gate:
         if not await self._ask(caller, attributes):
             ((_, what),) = attributes.items()
             of = f"resource {what['resource']} of group {self._group}" if "resource" in what else f"path {what['path']}"
-            raise Forbidden(f"{caller.user} may not {what['verb']} {of}: it takes a ClusterRole that says so")
+            raise Forbidden(f"{caller.user} may not {what['verb']} {of}: bind it to a ClusterRole that allows this")
         return caller
 
     async def _ask(self, caller: Caller, attributes: Mapping[str, Any]) -> bool:
         try:
             return await self._cluster.allows(caller, attributes)
-        except Forbidden as refusal:  # it is we who may not, and it is not for the caller to mend
-            raise ClusterUnavailable(f"the webhook may not ask who may call it: {refusal}") from None
+        except Forbidden as refusal:  # the webhook lacks a permission, and the caller cannot fix that
+            raise ClusterUnavailable(f"the webhook may not create SubjectAccessReviews: {refusal}") from None
 
     def _attributes(self, request: web.BaseRequest) -> dict[str, dict[str, str]]:
-        """What is asked for, in the words of a SubjectAccessReview."""
+        """The attributes of the request, as a SubjectAccessReview names them."""
         verb = _VERBS.get(request.method, "get")
         prefix = f"/apis/{self._group}/{self._version}/"
         resource, _, _ = request.path.removeprefix(prefix).partition("/")
@@ -133,17 +136,17 @@ class Gate:
 
 
 def _common_name(certificate: Mapping[str, Any]) -> str:
-    """The last one, as Go has it, in the odd case that there are several."""
+    """The common name of the certificate; the last one if there are several, as in Go."""
     names = [value for rdn in certificate["subject"] for key, value in rdn if key == "commonName"]
     return names[-1] if names else ""
 
 
 def _names(data: Mapping[str, str], key: str) -> tuple[str, ...]:
-    """A JSON array of text; kube-apiserver leaves some of them out."""
+    """The JSON array of strings under *key*; kube-apiserver leaves out some keys."""
     try:
         names = json.loads(data.get(key) or "[]")
     except ValueError:
         names = None
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise InvalidConfiguration([f"ConfigMap {'/'.join(CONFIG_MAP)}: {key} is not a JSON array of text"])
+        raise InvalidConfiguration([f"ConfigMap {'/'.join(CONFIG_MAP)}: {key} is not a JSON array of strings"])
     return tuple(names)

@@ -1,8 +1,8 @@
 """
-The Kubernetes API, as far as a solver needs it and as its service account may use it: four questions, no more.
+A client of the Kubernetes API with the four requests that the solver needs and that its service account may make.
 
-The cluster is found as every client inside one finds it, by two environment variables and three mounted files. The
-files are read again for each question, because the kubelet rotates them.
+It finds the cluster as every client in a pod does: by two environment variables and the mounted files of the service
+account. It reads these files again for each request, because the kubelet rotates them.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ from responder.errors import CannotStart, ClusterUnavailable, Forbidden, NotFoun
 from responder.logs import Outage
 from responder.webhook.trust import client_context
 
-DEADLINE = 4.0
-"""Seconds for one question. It takes milliseconds; while cert-manager waits there is no time for more."""
+REQUEST_DEADLINE = 4.0
+"""Seconds for one request. It usually takes milliseconds, and cert-manager is waiting."""
 
 SETTLED = 30.0
-"""Seconds without a fault after which the API is well again: it may have answers to some questions only."""
+"""Seconds without an error after which the API counts as working again: some requests may succeed while others fail."""
 
-ANSWERS = frozenset({200, 201, 403, 404})
-"""Statuses of an API that is well."""
+WORKING = frozenset({200, 201, 403, 404})
+"""Statuses that a working API returns."""
 
 PAGE = 500
-"""Challenges to ask for at a time, as kubectl does."""
+"""Challenges per request, as many as kubectl requests."""
 
 _REFUSAL = re.compile(r'.+ is forbidden: User "[^"]*" cannot .+? (in the namespace "[^"]*"|at the cluster scope)')
 """
-What kube-apiserver says itself in a refusal: the account and the object, always in the same words. After that come the
-reasons of its authorizers, such as roles that bindings name and nobody has made, in any order.
+The part of a refusal that kube-apiserver itself writes: the account and the object, always with the same words. The
+reasons of its authorizers follow, for example missing roles; their order changes, so that they are left out.
 """
 
 _log = structlog.get_logger("webhook")
@@ -50,7 +50,7 @@ _log = structlog.get_logger("webhook")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
-    """Who sends a request, as the Kubernetes API tells it to us and we tell it back."""
+    """Who sends a request, as the Kubernetes API names users."""
 
     user: str
     groups: tuple[str, ...]
@@ -76,19 +76,19 @@ class Cluster:
 
     @classmethod
     def around(cls, environ: Mapping[str, str], directory: Path) -> Self:
-        """The cluster that this process runs in. Raises `CannotStart` outside of one."""
+        """The cluster that this process runs in. Raises `CannotStart` outside of a cluster."""
         try:
             host, port = environ["KUBERNETES_SERVICE_HOST"], int(environ["KUBERNETES_SERVICE_PORT"])
             url = URL.build(scheme="https", host=host, port=port)
         except (KeyError, ValueError):
             raise CannotStart(
-                "this is no pod of a Kubernetes cluster: KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT do not"
-                " say where its API is"
+                "the webhook must run in a pod of a Kubernetes cluster: KUBERNETES_SERVICE_HOST and"
+                " KUBERNETES_SERVICE_PORT are missing or invalid"
             ) from None
         return cls(url, directory)
 
     async def __aenter__(self) -> Self:
-        # No HTTP proxy is asked for: the API is in the same cluster.
+        # The session uses no HTTP proxy, because the API is in the same cluster.
         self._session = aiohttp.ClientSession()
         return self
 
@@ -120,7 +120,7 @@ class Cluster:
             page = {"limit": str(PAGE), "continue": more}
 
     async def allows(self, caller: Caller, attributes: Mapping[str, Any]) -> bool:
-        """Whether the cluster's rules let *caller* do what *attributes* describe (a SubjectAccessReview)."""
+        """Whether the cluster's rules allow *caller* the action in *attributes* (by a SubjectAccessReview)."""
         review = {
             "kind": "SubjectAccessReview",
             "apiVersion": "authorization.k8s.io/v1",
@@ -132,8 +132,8 @@ class Cluster:
                 **attributes,
             },
         }
-        answer = await self._ask("POST", "/apis/authorization.k8s.io/v1/subjectaccessreviews", body=review)
-        return answer["status"].get("allowed") is True
+        reviewed = await self._ask("POST", "/apis/authorization.k8s.io/v1/subjectaccessreviews", body=review)
+        return reviewed["status"].get("allowed") is True
 
     async def _ask(
         self, method: str, path: str, query: Mapping[str, str] | None = None, body: object = None
@@ -143,23 +143,23 @@ class Cluster:
         url = self._url.with_path(path).with_query(query)
         request = partial(self._request, method, url, json=body, headers=headers, ssl=trust, allow_redirects=False)
         try:
-            async with asyncio.timeout(DEADLINE):
-                # A server may close a connection that it kept just as it is used again. All we ask may be asked twice.
+            async with asyncio.timeout(REQUEST_DEADLINE):
+                # A server may close an idle connection just when it is used again. All requests can be repeated.
                 with suppress(aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
                     return await request()
                 return await request()
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as fault:
             self._outage.goes_on(f"{type(fault).__name__}: {fault}", path=path)
             raise ClusterUnavailable(
-                "the Kubernetes API does not answer the webhook: see that no network policy is in the way"
+                "the Kubernetes API does not answer the webhook: check that no network policy blocks it"
             ) from None
 
     async def _request(self, *request: Any, **options: Any) -> dict[str, Any]:
         async with self._session.request(*request, **options) as response:
             document = await response.json(content_type=None)
             if not isinstance(document, dict):
-                raise ValueError("an answer that is no object")
-            if response.status in ANSWERS:
+                raise ValueError("the response is not a JSON object")
+            if response.status in WORKING:
                 self._outage.is_over()
             else:
                 reason = f"status {response.status}: {document.get('message')}"
@@ -167,7 +167,7 @@ class Cluster:
             return _read(response.status, document)
 
     def _credentials(self) -> tuple[str, ssl.SSLContext]:
-        """The service account's token, and the trust in its cluster, as they are on disk now."""
+        """The service account's token and the CA certificates of its cluster, as they are on disk now."""
         try:
             token = (self._directory / "token").read_text().strip()
             pem = (self._directory / "ca.crt").read_text()
@@ -175,21 +175,21 @@ class Cluster:
                 self._trusted = pem, client_context(pem)
         except (OSError, ValueError) as fault:  # ssl.SSLError is an OSError
             raise ClusterUnavailable(
-                f"cannot read the service account in {self._directory} ({fault.args[-1]}): is it mounted"
-                " (automountServiceAccountToken)?"
+                f"cannot read the service account in {self._directory} ({fault.args[-1]}): check that the pod mounts it"
+                " (automountServiceAccountToken)"
             ) from None
         return token, self._trusted[1]
 
 
 def _read(status: int, document: dict[str, Any]) -> dict[str, Any]:
-    """What the API answered."""
+    """The document of a successful response. Raises what its status means."""
     message = str(document.get("message"))
     match status:
         case 200 | 201:
             return document
         case 403:
             own = _REFUSAL.match(message)
-            raise Forbidden(own[0] if own else "kube-apiserver says no more")
+            raise Forbidden(own[0] if own else "kube-apiserver gives no reason")
         case 404:
             raise NotFound(message)
         case _:

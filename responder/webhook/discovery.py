@@ -1,8 +1,8 @@
 """
-What the API server tells about itself: who asks where is in the comments, and a wrong answer is felt cluster-wide.
+The discovery documents of the API server. Comments name the clients of each one; an error affects the whole cluster.
 
-An unavailable or stale group of an aggregated API holds up the deletion of every namespace, and missing OpenAPI
-documents fill kube-apiserver's log.
+While the group of an aggregated API is unavailable or stale, Kubernetes deletes no namespace. Missing OpenAPI documents
+fill the log of kube-apiserver.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from aiohttp import web
 from responder.webhook.payload import API_VERSION, KIND
 
 VERSION = "v1alpha1"
-"""cert-manager calls no other."""
+"""The only version that cert-manager calls."""
 
 _KIND_GROUP, _, _KIND_VERSION = API_VERSION.partition("/")
 _VERBS = ["create"]
-"""And no other: garbage collection and quotas pick resources up by their verbs."""
+"""The only verb: garbage collection and quotas would use resources that have other verbs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A JSON document that never changes while the process lives."""
+    """A JSON document that never changes while the process runs."""
 
     content: bytes
     content_type: str
@@ -37,7 +37,7 @@ class Document:
         content = json.dumps(data).encode()
         return cls(content, content_type, f'"{hashlib.sha256(content).hexdigest()[:32]}"')
 
-    def answer(self, request: web.Request) -> web.Response:
+    def respond(self, request: web.Request) -> web.Response:
         """The document, or 304 if the client has it (RFC 9110, section 13.1.2)."""
         headers = {"ETag": self.etag, "Vary": "Accept"}
         known = [tag.strip().removeprefix("W/") for tag in request.headers.get("If-None-Match", "").split(",")]
@@ -63,7 +63,7 @@ class Discovery:
             f"/apis/{group}": Document.of({"kind": "APIGroup", "apiVersion": "v1", **_group(group)}),
             # The availability check, every 30 s; discovery by kube-apiserver and by clients.
             f"/apis/{group}/{VERSION}": Document.of(_resources(group, solver)),
-            # kube-apiserver, every minute; without an answer it logs an error each time.
+            # kube-apiserver, every minute; if the document is missing, it logs an error each time.
             "/openapi/v2": Document.of(
                 {"swagger": "2.0", "info": {"title": "responder webhook", "version": VERSION}, "paths": {}}
             ),
@@ -71,24 +71,24 @@ class Discovery:
         }
 
     def routes(self) -> list[web.RouteDef]:
-        documents = (web.get(path, _answering(document)) for path, document in self._documents.items())
+        documents = (web.get(path, _handler_for(document)) for path, document in self._documents.items())
         return [web.get("/apis", self._apis), *documents]
 
     async def _apis(self, request: web.Request) -> web.Response:
-        """kube-apiserver's aggregated discovery, every minute, takes what its Accept lists and nothing else."""
+        """Respond to aggregated discovery, by kube-apiserver every minute: it accepts only the types in its Accept."""
         for choice in request.headers.get("Accept", "").split(","):
             parameters = {part.strip() for part in choice.split(";")}
             for version, document in self._aggregated.items():
                 if parameters >= {"g=apidiscovery.k8s.io", f"v={version}", "as=APIGroupDiscoveryList"}:
-                    return document.answer(request)
-        return self._groups.answer(request)
+                    return document.respond(request)
+        return self._groups.respond(request)
 
 
-def _answering(document: Document) -> Any:
-    async def answer(request: web.Request) -> web.Response:
-        return document.answer(request)
+def _handler_for(document: Document) -> Any:
+    async def handler(request: web.Request) -> web.Response:
+        return document.respond(request)
 
-    return answer
+    return handler
 
 
 def _group(group: str) -> dict[str, Any]:

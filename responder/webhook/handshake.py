@@ -1,5 +1,5 @@
 """
-TLS as the front proxy needs it: our certificate, its client certificate; both sides change while connections stand.
+TLS with the front proxy: our serving certificate and its client certificate. Both can be replaced at run time.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from responder.logs import Outage, Seldom
 from responder.tls import tlscontext
 
 FAILURE_INTERVAL = 60.0
-"""Seconds between two reports of handshakes that fail for one reason: port scanners and a broken client are alike."""
+"""Seconds between two log lines about handshakes that fail for the same reason."""
 
 _log = structlog.get_logger("webhook")
 _failures = Seldom(FAILURE_INTERVAL)
 
 
 class Handshake:
-    """The `context` for listeners, and what may change about it."""
+    """The `context` for listeners, whose certificate and trusted CAs can be replaced."""
 
     def __init__(self, certificate: Path, key: Path) -> None:
         """The serving certificate, with its chain, and its key, as PEM files. Raises `CannotStart`."""
@@ -29,7 +29,7 @@ class Handshake:
         self._ca = ""
         self._outage = Outage(
             _log,
-            "cannot use the new serving certificate: going on with the old one",
+            "cannot use the new serving certificate: the old one stays in use",
             "the files of the serving certificate can be used again",
         )
         outer = _new_context()
@@ -43,14 +43,14 @@ class Handshake:
 
     @property
     def context(self) -> ssl.SSLContext:
-        """For the listeners."""
+        """The context for the listeners."""
         return self._contexts.context
 
     def trust(self, ca: str) -> bool:
         """
-        Take client certificates from the CAs in *ca* (PEM) from now on. Returns whether some are trusted no longer.
+        Accept client certificates of the CAs in *ca* (PEM) from now on. Returns whether an old CA is no longer trusted.
 
-        Raises `InvalidConfiguration`, and leaves everything as it was.
+        Raises `InvalidConfiguration` if *ca* cannot be used, and then changes nothing.
         """
         if ca == self._ca:
             return False
@@ -64,7 +64,7 @@ class Handshake:
         return not {*before.get_ca_certs(binary_form=True)} <= {*context.get_ca_certs(binary_form=True)}
 
     def reload(self) -> None:
-        """Use the files for the serving certificate as they are now; while they are of no use, what they were."""
+        """Read the files of the serving certificate again. If they cannot be used, the old certificate stays in use."""
         try:
             pem = self._read()
             if pem != self._pem:
@@ -82,7 +82,7 @@ class Handshake:
 
 
 class _Peer(ssl.SSLObject):
-    """One connection. Nobody but the log ever hears of a handshake that failed, so it is told there."""
+    """One TLS connection. It logs a failed handshake, which nothing else reports."""
 
     def do_handshake(self) -> None:
         try:
@@ -96,7 +96,7 @@ class _Peer(ssl.SSLObject):
 
 
 def _context(pem: bytes, ca: str) -> ssl.SSLContext:
-    """With our key and certificate in *pem*, and trust in *ca*. Raises `OSError`, as everything of `ssl` does."""
+    """A context with the key and certificate in *pem* that trusts *ca*. Raises `OSError`, as `ssl` does."""
     context = _new_context()
     tlscontext.load(context, pem)
     if ca:
@@ -106,10 +106,10 @@ def _context(pem: bytes, ca: str) -> ssl.SSLContext:
 
 def _new_context() -> ssl.SSLContext:
     """
-    Client certificates are looked at, but not demanded: the kubelet's probes have none.
+    A context that verifies client certificates, but does not require them: the kubelet's probes have none.
 
-    Go takes any certificate of a bundle for an anchor, an intermediate one too. And a session must not be resumed
-    that was authenticated by a CA that is trusted no longer: TLS 1.3 without tickets has no sessions.
+    As in Go, any certificate of a bundle is a trust anchor, even an intermediate one. TLS 1.3 without tickets has no
+    sessions: a session that a removed CA authenticated could otherwise be resumed.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_3

@@ -1,7 +1,7 @@
 """
-The `config` that an issuer gives the solver: which responder to call, with which token, and whose certificate to trust.
+The `config` of the solver in an issuer: which responder to call, with which token, and which CAs to trust.
 
-It is read strictly. A misspelt field that is passed over would be found by somebody else, at night.
+Unknown fields are errors: if they were ignored, a misspelled field would cause a failure that is hard to explain.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ from responder.webhook.payload import faults
 from responder.webhook.trust import client_context
 
 MAX_TRUSTS = 64
-"""CA bundles that are kept compiled; issuers of a cluster name one or two."""
+"""CA bundles that are kept in memory as TLS contexts. The issuers of a cluster usually have one or two."""
 
 WHERE = "config of the issuer's webhook solver"
-FIELDS = "write url, tokenSecretRef with name and key, and caBundle if need be"
+FIELDS = "set url, tokenSecretRef with name and key, and caBundle if the CA is private"
 
 
 @dataclass(frozen=True, slots=True)
 class PlainHttp:
     """
     Where the token may be sent unencrypted: to Services of the cluster, whose names may end with *cluster_domain*, and
-    to *hosts* that the webhook's administrator has named, such as the address of a sidecar.
+    to the *hosts* that the administrator of the webhook allows, such as the address of a sidecar.
     """
 
     cluster_domain: str = CLUSTER_DOMAIN
     hosts: frozenset[str] = frozenset()
 
-    def takes(self, host: str) -> bool:
+    def allows(self, host: str) -> bool:
         return host in self.hosts or is_service(host, self.cluster_domain)
 
 
@@ -50,15 +50,15 @@ def _parse_url(value: object, info: ValidationInfo) -> URL:
     if url is None:
         raise ValueError('is not a web address: write one like "https://responder.example.com"')
     if url.user is not None or url.password is not None or url.query_string or url.fragment:
-        raise ValueError("has parts that make no sense here: no user, no password, no ? and no #")
+        raise ValueError("has parts that are not allowed: remove the user, the password, ? and #")
     plain_http: Any = info.context
-    if url.scheme == "http" and not plain_http.takes(url.raw_host or ""):
-        raise ValueError("would send the token unencrypted: write https (http is for NAME.NAMESPACE.svc alone)")
+    if url.scheme == "http" and not plain_http.allows(url.raw_host or ""):
+        raise ValueError("would send the token unencrypted: write https (http is only for NAME.NAMESPACE.svc)")
     return url
 
 
 def _url(text: str) -> URL | None:
-    """The URL in *text*, if there is one whose host can be looked up."""
+    """The URL in *text*; None if it is invalid or its host cannot be a name in the DNS."""
     try:
         url = URL(text)
         Name.parse(url.raw_host or "")
@@ -68,19 +68,19 @@ def _url(text: str) -> URL | None:
 
 
 def _parse_bundle(value: object) -> str:
-    """PEM, as it is or in base64, which is how Kubernetes writes it in its own caBundle fields."""
-    if not isinstance(value, str) or not value:  # ssl takes empty text for "the system's"
+    """CA certificates as PEM, or as base64 of PEM, as in Kubernetes' own caBundle fields."""
+    if not isinstance(value, str) or not value:  # for `ssl`, an empty text means the certificates of the system
         raise ValueError("must be text")
     try:
         pem = value if "-----BEGIN" in value else base64.b64decode("".join(value.split()), validate=True).decode()
         _trust(pem)
     except (binascii.Error, UnicodeError, ssl.SSLError):
-        raise ValueError("holds no certificates: write them as PEM, or as base64 of PEM") from None
+        raise ValueError("has no valid certificates: write them as PEM, or as base64 of PEM") from None
     return pem
 
 
 class SecretKey(BaseModel):
-    """Which key of which Secret, in the namespace that the challenge belongs to."""
+    """A key of a Secret in the namespace of the challenge."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -89,7 +89,7 @@ class SecretKey(BaseModel):
 
 
 class IssuerConfig(BaseModel):
-    """What an issuer says, checked."""
+    """The checked config of an issuer."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
 
@@ -99,9 +99,9 @@ class IssuerConfig(BaseModel):
 
     @classmethod
     def parse(cls, config: Any, plain_http: PlainHttp) -> IssuerConfig:
-        """Raises `InvalidConfiguration`: one line with everything that is wrong, and what there is to set."""
+        """Check *config*. Raises `InvalidConfiguration`: one line with all faults and the fields that can be set."""
         if not isinstance(config, dict):
-            raise InvalidConfiguration([f"{WHERE}: there is none: {FIELDS}"])
+            raise InvalidConfiguration([f"{WHERE}: it is missing: {FIELDS}"])
         try:
             return cls.model_validate(config, strict=True, context=plain_http)
         except ValidationError as error:
@@ -109,7 +109,7 @@ class IssuerConfig(BaseModel):
 
     @property
     def trust(self) -> ssl.SSLContext:
-        """How to tell that whoever answers at the URL is the responder."""
+        """The TLS context that verifies the responder at the URL."""
         return _trust(self.ca_bundle)
 
 

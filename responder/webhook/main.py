@@ -1,4 +1,4 @@
-"""The webhook as a process: its parts, its listeners, and what it keeps following."""
+"""The process of the webhook: its parts, its listeners, and the files and settings that it follows."""
 
 from __future__ import annotations
 
@@ -27,29 +27,29 @@ from responder.webhook.solver import Solver
 from responder.webhook.statuses import FALLBACK, RESPONSE_DEADLINE
 
 KEEPALIVE = 120.0
-"""Seconds. kube-apiserver keeps its connections for 90, and must be the one to close them: a POST is not repeated."""
+"""Seconds. kube-apiserver must close an idle connection first, after 90 s, because it does not repeat a POST."""
 
 HANDSHAKE_DEADLINE = 10.0
 """Seconds for a TLS handshake."""
 
 DRAIN = RESPONSE_DEADLINE
-"""Seconds that requests under way get when the process stops: as long as any may take."""
+"""Seconds that requests in progress get when the process stops: the longest that a request may take."""
 
 FILES_INTERVAL = 10.0
-"""Seconds between looks at the serving certificate."""
+"""Seconds between two checks whether the serving certificate has changed."""
 
 TRUST_INTERVAL = 30.0
-"""Seconds between looks at who the front proxy is."""
+"""Seconds between two checks whether the front proxy has changed."""
 
 TRUST_RETRY = 2.0
-"""Seconds between them before it is known, and nobody can be let in."""
+"""Seconds between two of these checks until the front proxy is known; until then, all requests are rejected."""
 
 _log = structlog.get_logger("webhook")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What the command line says."""
+    """The options of the command line."""
 
     listen: Sequence[tuple[str, int]]
     certificate: Path
@@ -78,7 +78,7 @@ async def serve(
     *,
     resolver: dns.asyncresolver.Resolver | None = None,
 ) -> None:
-    """Serve on *sockets*, which are closed in the end, until *stop* is set. *resolver* is the system's if left out."""
+    """Serve on *sockets* until *stop* is set, and close them. Without *resolver*, the one of the system is used."""
     async with AsyncExitStack() as stack:
         for sock in sockets:
             stack.callback(sock.close)
@@ -118,27 +118,27 @@ async def _follow_files(handshake: Handshake) -> None:
 
 
 async def _follow_front_proxy(cluster: Cluster, gate: Gate, handshake: Handshake, runner: Runner) -> None:
-    """Learn who the front proxy is, and any change of that. While it cannot be learnt, the last answer stays."""
-    outage = Outage(_log, "it cannot be learnt who the front proxy is", "the front proxy is known again")
+    """Read again and again who the front proxy is. After an error, the last known front proxy stays in use."""
+    outage = Outage(_log, "cannot find out who the front proxy is", "the front proxy is known again")
     while True:
         try:
             front_proxy = FrontProxy.parse(await cluster.config_map(*CONFIG_MAP))
             distrusted = handshake.trust(front_proxy.ca)
         except ResponderError as fault:
             outage.goes_on(str(fault), ready=gate.front_proxy is not None)
-            gate.waiting_for = f"cannot learn who the front proxy is: {fault}"
+            gate.waiting_for = f"cannot find out who the front proxy is: {fault}"
         else:
             outage.is_over()
             gate.front_proxy, gate.waiting_for = front_proxy, ""
             if distrusted:
-                runner.close_when_idle()  # each connection proved itself once, when it began
+                runner.close_when_idle()  # a client is authenticated only when it connects
         await asyncio.sleep(TRUST_INTERVAL if gate.front_proxy is not None else TRUST_RETRY)
 
 
 def _bind(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        # [::] takes IPv4, too, so that one default is right for every cluster.
+        # [::] accepts IPv4, too, so that the default is right for every cluster.
         return socket.create_server((host, port), family=family, dualstack_ipv6=host == "::")
     except OSError as fault:
         raise CannotStart(f"cannot listen on {host} port {port}: {fault.strerror}") from None

@@ -1,8 +1,8 @@
 """
-cert-manager's ChallengePayload: JSON in, what is asked for out; and the answers to it (no HTTP, no Kubernetes here).
+cert-manager's ChallengePayload: reads its JSON, and makes the responses to it. This module knows no HTTP.
 
-cert-manager dereferences `response` without a look, and takes an empty message for success: every answer has the one,
-and no failure has the other.
+cert-manager reads `response` without a check, and takes a failure with an empty message for a success. So each response
+has the member `response`, and each failure a message.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ from responder.errors import InvalidRequest
 
 KIND = "ChallengePayload"
 API_VERSION = "webhook.acme.cert-manager.io/v1alpha1"
-"""The payload's own, whatever group the webhook is registered under."""
+"""The API version of the payload, which does not depend on the group of the webhook."""
 
 
 class Action(StrEnum):
-    """What to do, as cert-manager spells it."""
+    """The action that is requested, as cert-manager names it."""
 
     PRESENT = "Present"
     CLEANUP = "CleanUp"
 
 
 Namespace = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
-"""The name of a namespace (an RFC 1123 label): fit for a URL's path."""
+"""The name of a namespace (an RFC 1123 label), which is safe in the path of a URL."""
 
 _Name = Annotated[str, Field(pattern=r"^[!-~]{1,255}$")]
 
 
 class ChallengeRequest(BaseModel):
-    """One request of cert-manager's. What newer versions add to it is passed over."""
+    """One request of cert-manager. Members of newer versions are ignored."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -44,17 +44,17 @@ class ChallengeRequest(BaseModel):
     fqdn: _Name = Field(alias="resolvedFQDN")
     uid: str = ""
     type: Literal["", "dns-01"] = ""
-    """May be left empty or out: Go writes an empty string for what nobody set, as cert-manager's own suite does."""
+    """It may be empty or missing: Go writes an empty string for a field that is not set, as cert-manager's tests do."""
     config: Any = None
 
     @property
     def delegated_name(self) -> str:
-        """The name a CA asks for (RFC 8555, section 8.4). `fqdn` is another one if cert-manager followed a CNAME."""
+        """The name that a CA queries (RFC 8555, section 8.4). `fqdn` differs if cert-manager followed a CNAME."""
         return f"_acme-challenge.{self.dns_name}."
 
 
 class _Payload(BaseModel):
-    """Clients leave `kind` and `apiVersion` out, because their own scheme does not know the type."""
+    """The whole document. Clients leave out `kind` and `apiVersion`, because their scheme does not have the type."""
 
     kind: Literal["", "ChallengePayload"] = ""
     api_version: Literal["", "webhook.acme.cert-manager.io/v1alpha1"] = Field("", alias="apiVersion")
@@ -62,7 +62,7 @@ class _Payload(BaseModel):
 
 
 def parse(octets: bytes) -> ChallengeRequest:
-    """Raises `InvalidRequest` with everything that is wrong."""
+    """Read a request. Raises `InvalidRequest` with all faults."""
     try:
         return _Payload.model_validate_json(octets, strict=True).request
     except ValidationError as error:
@@ -70,18 +70,18 @@ def parse(octets: bytes) -> ChallengeRequest:
 
 
 def succeeded(request: ChallengeRequest) -> dict[str, Any]:
-    """The answer when it is done."""
+    """The response after success."""
     return _payload({"uid": request.uid, "success": True})
 
 
 def failed(request: ChallengeRequest, message: str) -> dict[str, Any]:
-    """The answer when it could not be done: *message* goes into an event and the Challenge's status."""
-    status = {"status": "Failure", "message": message or "it failed", "reason": "BadRequest", "code": 400}
+    """The response after a failure. *message* goes into an event and into the status of the Challenge."""
+    status = {"status": "Failure", "message": message or "the request failed", "reason": "BadRequest", "code": 400}
     return _payload({"uid": request.uid, "success": False, "status": status})
 
 
 def faults(error: ValidationError) -> list[str]:
-    """What pydantic found, a line for each; nothing of what was sent is quoted, for it may be a secret."""
+    """The faults that pydantic found, one line each. They quote no input, because it may be a secret."""
     return [_fault(details) for details in error.errors(include_url=False, include_input=False)]
 
 

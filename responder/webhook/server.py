@@ -1,5 +1,5 @@
 """
-The aggregated API server's routes. Everything but the health paths is for whom the gate lets in.
+The routes of the aggregated API server. All but the health paths are only for callers that the gate admits.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from responder.webhook.solver import Solver
 from responder.webhook.statuses import respond_with_statuses
 
 MAX_BODY = 1 << 20
-"""Octets of a ChallengePayload: Kubernetes keeps no larger object, and an issuer is within one."""
+"""Octets of a ChallengePayload. It holds the config of an issuer, and Kubernetes stores no larger objects."""
 
 MAX_AT_ONCE = 100
-"""Challenges that are worked on. cert-manager has 5 workers, and 60 challenges at most."""
+"""Challenges at the same time. cert-manager has 5 workers, and at most 60 challenges."""
 
 HEALTH = frozenset({"/healthz", "/livez", "/readyz"})
-"""For the kubelet, which has no client certificate."""
+"""Paths for the kubelet, which has no client certificate."""
 
 _log = structlog.get_logger("webhook")
 
 
-class Routes:
-    """The handlers."""
+class WebhookRoutes:
+    """The handlers of the webhook's routes."""
 
     def __init__(self, gate: Gate, solver: Solver) -> None:
         self._gate = gate
@@ -39,7 +39,7 @@ class Routes:
 
     @web.middleware
     async def admit(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Before anything else, even before it is told whether the path exists."""
+        """Check the caller first, even before a response shows whether the path exists."""
         if request.path not in HEALTH:
             await self._gate.admit(request)
         return await handler(request)
@@ -49,15 +49,15 @@ class Routes:
 
     async def ready(self, _: web.Request) -> web.Response:
         """
-        Whether callers can be told apart. It depends on nothing that may fail later, responder and DNS least of all:
-        without a ready webhook Kubernetes deletes no namespace at all.
+        Whether callers can be authenticated. It must not depend on anything that may fail later, such as a responder or
+        DNS: while no webhook is ready, Kubernetes deletes no namespace.
         """
         if self._gate.front_proxy is None:
             return web.Response(status=503, text=self._gate.waiting_for)
         return web.Response(text="ok")
 
     async def solve(self, request: web.Request) -> web.Response:
-        """201 for whatever the solver decides, as cert-manager wants it; the rest is up to `statuses`."""
+        """Respond with 201 to success and failure of the solver, as cert-manager expects; `statuses` has the rest."""
         coded = {*request.headers.getall(hdrs.CONTENT_ENCODING, ())} - {"identity"}
         if coded or request.content_type != "application/json":
             raise web.HTTPUnsupportedMediaType
@@ -66,7 +66,7 @@ class Routes:
             await self._solve(challenge)
         except ResponderError as error:
             _log.warning(
-                "not solved",
+                "challenge not solved",
                 action=challenge.action,
                 hostname=challenge.dns_name,
                 namespace=challenge.namespace,
@@ -77,14 +77,14 @@ class Routes:
 
     async def _solve(self, challenge: payload.ChallengeRequest) -> None:
         if self._places.locked():
-            raise ApiUnavailable("the webhook is at work on too many challenges: it will take this one later")
+            raise ApiUnavailable("the webhook is busy with too many challenges: cert-manager will try again")
         async with self._places:
             await self._solver.solve(challenge)
 
 
 def build_webhook(gate: Gate, solver: Solver, *, group: str, name: str) -> web.Application:
-    """The application: *name* is the solver's, in the API *group*."""
-    routes = Routes(gate, solver)
+    """The application. *name* is the name of the solver in the API *group*."""
+    routes = WebhookRoutes(gate, solver)
     app = web.Application(client_max_size=MAX_BODY, middlewares=[respond_with_statuses, routes.admit])
     app.router.add_routes(Discovery(group, name).routes())
     app.router.add_get("/healthz", routes.alive)

@@ -1,8 +1,8 @@
 """
-A responder's API, as the webhook calls it: one request with a few tries, and one stable text for whatever comes of it.
+A client of a responder's API: it sends a request, tries again if need be, and has one stable text for each error.
 
-Only our own problem documents are quoted. Whoever may write an issuer may choose the URL, and must not get to read
-through the webhook what answers there.
+It quotes only our own problem documents. A user who may write an issuer may choose the URL, and must not be able to
+read the responses of other servers through the webhook.
 """
 
 from __future__ import annotations
@@ -20,62 +20,62 @@ from responder.errors import ApiBusy, ApiUnavailable, ApiUntrusted, InvalidConfi
 from responder.tls import distrust
 
 ATTEMPT = 5.0
-"""Seconds for one try. A present waits up to 3 s for a nameserver that hangs."""
+"""Seconds for one try. A present waits up to 3 s for a nameserver that does not respond."""
 
 DELAYS = (0.5, 1.5)
-"""Seconds before the second and the third try: with three of `ATTEMPT`, 17 s in all."""
+"""Seconds before the second and the third try. Three tries of `ATTEMPT` and these delays take up to 17 s."""
 
-MAX_ANSWER = 64 << 10
-"""Octets of an answer that are read. An honest one has some hundred."""
+MAX_RESPONSE = 64 << 10
+"""Octets of a response that are read. A response of the API has a few hundred."""
 
 MAX_DETAIL = 1_000
-"""Characters of a problem's text that are passed on: there are 1,024 in an event of Kubernetes."""
+"""Characters of a problem's text that are passed on. An event of Kubernetes has at most 1,024."""
 
 PROBLEM = "urn:responder:problem:"
 
 TRANSIENT = frozenset({408, *range(500, 600)})
-"""Statuses after which the same request may succeed at once."""
+"""Statuses after which the same request may succeed if it is repeated at once."""
 
 Verb = Literal["present", "cleanup"]
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where a responder's API is, and how to tell that it is the one."""
+    """The URL of a responder's API, and the TLS context that verifies its certificate."""
 
     url: URL
     trust: ssl.SSLContext
 
     @property
     def name(self) -> str:
-        """For messages: without a port, and without what only leads there."""
+        """The name for messages, without the port and the path."""
         return f"the responder at {self.url.raw_host}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Challenge:
-    """What is asked to be presented, or cleaned up; *acme_token* is ACME's own, for tokens pinned to an account."""
+class ChallengeBody:
+    """The body of a present or cleanup. *acme_token* is ACME's own token, for tokens pinned to an ACME account."""
 
     fqdn: str
     value: str
     acme_token: str | None = None
     lifetime: int | None = None
-    """Seconds for which a value is presented; by default, the responder decides."""
+    """Seconds until a presented value expires; None means the default of the responder."""
 
-    def body(self) -> dict[str, str | int]:
+    def members(self) -> dict[str, str | int]:
         optional = {"acme_token": self.acme_token, "lifetime": self.lifetime}
         return {"fqdn": self.fqdn, "value": self.value} | {k: v for k, v in optional.items() if v is not None}
 
 
 class Service:
-    """A client for any number of responders."""
+    """A client for the APIs of any number of responders."""
 
     def __init__(self, session: aiohttp.ClientSession) -> None:
         self._session = session
 
     @staticmethod
     def session() -> aiohttp.ClientSession:
-        """A session for the constructor. No connection is kept: the next request may be hours away."""
+        """A session for the constructor. It keeps no connection open: the next request may come hours later."""
         return aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(force_close=True, use_dns_cache=False),
             timeout=aiohttp.ClientTimeout(),  # each try has its own
@@ -83,28 +83,28 @@ class Service:
             auto_decompress=False,
         )
 
-    async def ask(self, endpoint: Endpoint, verb: Verb, token: str, challenge: Challenge) -> None:
+    async def ask(self, endpoint: Endpoint, verb: Verb, token: str, body: ChallengeBody) -> None:
         """
-        Returns when it is done; both verbs may be repeated, so tries that failed are.
+        Present or clean up a value. Failed tries are repeated, because both verbs may be repeated.
 
-        Raises `RefusedByApi`, `ApiUnavailable`, `ApiUntrusted`, and `InvalidConfiguration` if no responder is there.
+        Raises `RefusedByApi`, `ApiUnavailable`, `ApiUntrusted`, and `InvalidConfiguration` if the URL is wrong.
         """
         for delay in DELAYS:
             try:
-                return await self._try(endpoint, verb, token, challenge)
+                return await self._try(endpoint, verb, token, body)
             except ApiBusy:
                 raise
             except ApiUnavailable:
                 await asyncio.sleep(delay)
-        return await self._try(endpoint, verb, token, challenge)
+        return await self._try(endpoint, verb, token, body)
 
-    async def _try(self, endpoint: Endpoint, verb: Verb, token: str, challenge: Challenge) -> None:
+    async def _try(self, endpoint: Endpoint, verb: Verb, token: str, body: ChallengeBody) -> None:
         try:
             async with (
                 asyncio.timeout(ATTEMPT),
                 self._session.post(
                     endpoint.url / verb,
-                    json=challenge.body(),
+                    json=body.members(),
                     headers={"Authorization": f"Bearer {token}", "Accept-Encoding": "identity"},
                     ssl=endpoint.trust,
                     allow_redirects=False,
@@ -115,24 +115,24 @@ class Service:
             raise _untrusted(endpoint, fault) from None
         except (aiohttp.ClientError, TimeoutError, OSError):
             raise ApiUnavailable(
-                f"{endpoint.name} does not answer: see that it runs, that the issuer's url is right and its name"
-                " resolves in the cluster, and that no network policy is in the way"
+                f"{endpoint.name} does not answer: check that it is running, that the issuer's url is correct, that its"
+                " host resolves in the cluster, and that no network policy blocks it"
             ) from None
-        _judge(endpoint, status, _parse(octets), challenge)
+        _judge(endpoint, status, _parse(octets), body)
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:
     octets = bytearray()
     async for chunk in response.content.iter_any():
         octets += chunk
-        if len(octets) > MAX_ANSWER:
+        if len(octets) > MAX_RESPONSE:
             response.close()
             break
     return bytes(octets)
 
 
 def _parse(octets: bytes) -> dict[str, Any]:
-    """The JSON object in an answer; an empty one if there is none."""
+    """The JSON object in a response; an empty one if it has none."""
     try:
         document = json.loads(octets)
     except (ValueError, RecursionError):
@@ -140,28 +140,28 @@ def _parse(octets: bytes) -> dict[str, Any]:
     return document if isinstance(document, dict) else {}
 
 
-def _judge(endpoint: Endpoint, status: int, document: dict[str, Any], challenge: Challenge) -> None:
-    """Return if *challenge* is done; raise what else the answer means."""
+def _judge(endpoint: Endpoint, status: int, document: dict[str, Any], body: ChallengeBody) -> None:
+    """Return if the response reports success; otherwise raise what it means."""
     kind = str(document.get("type", "")).removeprefix(PROBLEM)
     detail = str(document.get("detail", ""))[:MAX_DETAIL]
     is_ours = str(document.get("type", "")).startswith(PROBLEM) and detail.isprintable()
-    if status == 200 and document.get("value") == challenge.value:
+    if status == 200 and document.get("value") == body.value:
         return
     if is_ours and status == 429:
-        raise ApiBusy(f"{endpoint.name} is asked too often: {detail}")
+        raise ApiBusy(f"{endpoint.name} limits the rate of requests: {detail}")
     if is_ours and status in TRANSIENT:
-        raise ApiUnavailable(f"{endpoint.name} cannot do it now: {detail}")
+        raise ApiUnavailable(f"{endpoint.name} cannot do this now: {detail}")
     if is_ours and kind == "no-such-route":
-        raise InvalidConfiguration([f"{endpoint.name} has no API at that path: mend the path of the issuer's url"])
+        raise InvalidConfiguration([f"{endpoint.name} has no API at that path: fix the path in the issuer's url"])
     if is_ours and 400 <= status < 500:
         raise RefusedByApi(kind, detail)
     if 300 <= status < 400:
-        raise InvalidConfiguration([f"{endpoint.name} redirects: write into the issuer's url where it leads"])
+        raise InvalidConfiguration([f"{endpoint.name} redirects: set the issuer's url to the target of the redirect"])
     if status < 300:
-        raise InvalidConfiguration([f"what answers at {endpoint.url.raw_host} is no responder: mend the issuer's url"])
+        raise InvalidConfiguration([f"the server at {endpoint.url.raw_host} is not a responder: fix the issuer's url"])
     raise ApiUnavailable(
-        f"{endpoint.name} cannot be asked: something in front of it answers with status {status}: see that the issuer's"
-        " url leads to the responder's API"
+        f"{endpoint.name} cannot be reached: another server in front of it responds with status {status}: check that"
+        " the issuer's url leads to the responder's API"
     )
 
 
@@ -172,6 +172,6 @@ def _untrusted(endpoint: Endpoint, fault: aiohttp.ClientConnectorCertificateErro
     why = distrust.describe(
         error,
         name="fix the issuer's url, or the certificate",
-        issuer="put the CA that signed it into caBundle of the issuer's config, or fix the certificate",
+        issuer="add the CA that signed it to caBundle in the issuer's config, or fix the certificate",
     )
     return ApiUntrusted(f"the certificate of {endpoint.name} {why}")

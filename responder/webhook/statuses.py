@@ -1,7 +1,7 @@
 """
-Errors as Kubernetes knows them (metav1.Status): one table maps our exceptions to statuses, and nothing else gets out.
+Errors in the form of Kubernetes (metav1.Status). One table maps our exceptions to statuses; no other text is ever sent.
 
-None carries Retry-After: client-go would obey it inside cert-manager's worker, ten times over.
+No response has Retry-After: client-go would wait that long in a worker of cert-manager, up to ten times.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ RESPONSE_DEADLINE = 28.0
 """Seconds from a request to its response. kube-apiserver waits for 34 s, as for every create."""
 
 NOTE_INTERVAL = 60.0
-"""Seconds between two notes of refusals of one kind: kube-apiserver comes back ten times a minute."""
+"""Seconds between two log lines about the same refusal: kube-apiserver tries again ten times a minute."""
 
 STATUSES: dict[type[ResponderError], tuple[int, str]] = {
     Invalid: (400, "BadRequest"),
@@ -29,13 +29,13 @@ STATUSES: dict[type[ResponderError], tuple[int, str]] = {
     NotFound: (404, "NotFound"),
     Unavailable: (500, "InternalError"),
 }
-"""The nearest class of an error's ancestry decides. (503 would mark the whole group as stale.)"""
+"""The nearest ancestor of an error's class that is here decides. (503 would mark the whole group as stale.)"""
 
 _HTTP = {
-    404: ("NotFound", "there is no such path here"),
-    405: ("MethodNotAllowed", "this path takes another method"),
-    413: ("RequestEntityTooLarge", "the body is larger than any ChallengePayload"),
-    415: ("UnsupportedMediaType", "the body has to be application/json, and not compressed"),
+    404: ("NotFound", "the path does not exist"),
+    405: ("MethodNotAllowed", "this path does not support the method"),
+    413: ("RequestEntityTooLarge", "the body is too large for a ChallengePayload"),
+    415: ("UnsupportedMediaType", "the body must be application/json, and not compressed"),
 }
 
 _log = structlog.get_logger("webhook")
@@ -56,7 +56,7 @@ async def respond_with_statuses(request: web.Request, handler: Handler) -> web.S
         response = for_http(error)
         note(request, response)
     except TimeoutError:
-        response = status(500, "InternalError", "the webhook did not get all that it needs in time")
+        response = status(500, "InternalError", "the webhook could not finish the request in time: try again later")
         note(request, response)
     except Exception as fault:  # noqa: BLE001  # the edge of a request
         response = internal(fault)
@@ -64,23 +64,23 @@ async def respond_with_statuses(request: web.Request, handler: Handler) -> web.S
 
 
 def note(request: web.BaseRequest, response: web.StreamResponse, reason: str = "") -> None:
-    """Log what was refused. What is asked again and again is told once in a while."""
-    path = request.rel_url.raw_path[:128]  # still with its %XX: nothing in it can command a terminal
+    """Log a refusal; the same refusal is logged only once per interval."""
+    path = request.rel_url.raw_path[:128]  # percent-encoded, so that it cannot control a terminal
     if (more := _notes.due(f"{response.status} {reason}")) is not None:
         _log.warning("refused", method=request.method[:16], path=path, status=response.status, reason=reason, more=more)
 
 
 def internal(fault: BaseException | None) -> web.Response:
-    _log.error("a request brought out a fault", exc_info=fault)
-    return status(500, "InternalError", "this is a fault of the webhook; its log has the details")
+    _log.error("unhandled exception while handling a request", exc_info=fault)
+    return status(500, "InternalError", "the webhook has an internal error: see its log for the details")
 
 
 def malformed() -> web.Response:
-    return status(400, "BadRequest", "this is not HTTP/1.1 as RFC 9112 has it, or too long")
+    return status(400, "BadRequest", "the request is not valid HTTP/1.1 (RFC 9112), or its head is too long")
 
 
 def for_http(error: web.HTTPException) -> web.Response:
-    """aiohttp's own refusals, with texts of ours."""
+    """The Status for an error of aiohttp's own."""
     if isinstance(error, web.HTTPBadRequest):
         return malformed()
     reason, message = _HTTP.get(error.status, ("BadRequest", error.reason))
@@ -88,7 +88,7 @@ def for_http(error: web.HTTPException) -> web.Response:
 
 
 def status(code: int, reason: str, message: str) -> web.Response:
-    """A refusal, as every client of Kubernetes reads it."""
+    """A response with a Status, which every client of Kubernetes can read."""
     document = {
         "kind": "Status",
         "apiVersion": "v1",

@@ -1,4 +1,4 @@
-"""Whose certificates the webhook takes as a client: by the rules of Go, as everything else in a cluster does."""
+"""Which certificates the webhook trusts as a client: the rules are those of Go, as for other programs in a cluster."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import ssl
 
 def client_context(pem: str | None) -> ssl.SSLContext:
     """
-    Trust the certificates in *pem* and no others; the system's if it is None. Raises `ssl.SSLError`.
+    A context that trusts only the certificates in *pem*, or those of the system if it is None. Raises `ssl.SSLError`.
 
-    Any of them is an anchor, be it an intermediate one or a server's own. And none is refused for want of an extension
-    that RFC 5280 demands and private CAs forget, which Python does since 3.13.
+    Each of them is a trust anchor, even an intermediate one or a server's own. Certificates without an extension that
+    RFC 5280 requires are accepted, because private CAs often omit it; Python 3.13 rejects them by default.
     """
     context = ssl.create_default_context(cadata=pem)
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN

@@ -184,7 +184,7 @@ async def test_pinned_token(suite: Suite, service: Responder) -> None:
         await suite.clean_up(order)
         assert await suite.is_deleted(order)
     assert message == (
-        "Secret team-a/responder-token, key token: the responder at 127.0.0.1 says: this token is pinned to an ACME"
+        "Secret team-a/responder-token, key token: the responder at 127.0.0.1 refuses: this token is pinned to an ACME"
         " account, and the value is not one of that account: use the account that it was minted for"
     )
 
@@ -197,7 +197,7 @@ async def test_revoked_token(suite: Suite, service: Responder) -> None:
     wait_until(lambda: service.introspect(suite.token).status == 401, "the token is good no longer")
 
     assert await suite.cert_manager.present(suite.order) == (
-        "Secret team-a/responder-token, key token: the responder at 127.0.0.1 says: this token was revoked: ask your"
+        "Secret team-a/responder-token, key token: the responder at 127.0.0.1 refuses: this token was revoked: ask your"
         " platform team for a new one"
     )
     await suite.clean_up(suite.order)
@@ -214,7 +214,7 @@ async def test_token_for_another_hostname(suite: Suite) -> None:
         (name, f"set cnameStrategy: Follow in the issuer if {name} is a CNAME to a name it covers"),
     ):
         assert await suite.cert_manager.present(replace(strange, fqdn=fqdn)) == (
-            "Secret team-a/responder-token, key token: the responder at 127.0.0.1 says: this token does not cover"
+            "Secret team-a/responder-token, key token: the responder at 127.0.0.1 refuses: this token does not cover"
             f" {fqdn.rstrip('.')}: it covers {own}: let it cover strange.example.com (responder token allow), or {mend}"
         )
         await suite.clean_up(replace(strange, fqdn=fqdn))

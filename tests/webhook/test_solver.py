@@ -40,7 +40,7 @@ SERVED = replace(ORDER, fqdn="_acme-challenge.two.acme.example.com.")
 """A challenge whose value the DNS shows."""
 
 NO_CONFIG = "config of the issuer's webhook solver"
-FIELDS = "write url, tokenSecretRef with name and key, and caBundle if need be"
+FIELDS = "set url, tokenSecretRef with name and key, and caBundle if the CA is private"
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,12 +182,15 @@ async def test_namespaces(bench: Bench) -> None:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (None, " does not exist: create it with the token under the key token (responder token mint)"),
-        ({"other": TOKEN}, " has no key token: put the token there, or mend tokenSecretRef in the issuer"),
+        (None, " does not exist: create it, with the token under the key token (responder token mint)"),
+        ({"other": TOKEN}, " has no key token: put the token there, or fix tokenSecretRef in the issuer"),
         *(
             (
                 {"token": wrong},
-                ", key token: this is no token: put all of rsp_... there, as responder token mint printed it",
+                (
+                    ", key token: the value is not a token: put the whole token there (rsp_...), as responder"
+                    " token mint printed it"
+                ),
             )
             for wrong in ("", "rsp_", "hunter2", b"\xff\x00", f"{TOKEN} {TOKEN}", f"{TOKEN}\r\nX: y", f"Bearer {TOKEN}")
         ),
@@ -228,7 +231,7 @@ async def test_refusals_that_name_more(bench: Bench) -> None:
     refused = "the webhook may not read Secret team-a/responder-token: let its ServiceAccount get that Secret"
     assert {f'{refused} ({own} namespace "team-a")'} == texts
     bench.cluster.api.fault = answering(403, "no, says another authorizer at 12:34")
-    assert f"{refused} (kube-apiserver says no more)" == await bench.present()
+    assert f"{refused} (kube-apiserver gives no reason)" == await bench.present()
 
 
 # The issuer's config
@@ -237,7 +240,7 @@ async def test_refusals_that_name_more(bench: Bench) -> None:
 @pytest.mark.parametrize(
     ("config", "fault"),
     [
-        (None, "there is none"),
+        (None, "it is missing"),
         ({}, '"url" is missing, "tokenSecretRef" is missing'),
         ({"url": "https://a.example", "token": "x"}, '"tokenSecretRef" is missing, "token" is not known here'),
         (
@@ -279,19 +282,19 @@ async def test_bad_config(bench: Bench, config: dict[str, Any] | None, fault: st
                 f"https://{'a' * 64}.example",
             )
         ),
-        ("https://u:p@responder.example.com", "has parts that make no sense here: no user, no password, no ? and no #"),
-        ("https://responder.example.com?a=b", "has parts that make no sense here: no user, no password, no ? and no #"),
-        ("https://responder.example.com#a", "has parts that make no sense here: no user, no password, no ? and no #"),
+        ("https://u:p@responder.example.com", "has parts that are not allowed: remove the user, the password, ? and #"),
+        ("https://responder.example.com?a=b", "has parts that are not allowed: remove the user, the password, ? and #"),
+        ("https://responder.example.com#a", "has parts that are not allowed: remove the user, the password, ? and #"),
         (
             "http://responder.example.com",
-            "would send the token unencrypted: write https (http is for NAME.NAMESPACE.svc alone)",
+            "would send the token unencrypted: write https (http is only for NAME.NAMESPACE.svc)",
         ),
         (
             "http://192.0.2.1",
-            "would send the token unencrypted: write https (http is for NAME.NAMESPACE.svc alone)",
+            "would send the token unencrypted: write https (http is only for NAME.NAMESPACE.svc)",
         ),
         *(
-            (url, "would send the token unencrypted: write https (http is for NAME.NAMESPACE.svc alone)")
+            (url, "would send the token unencrypted: write https (http is only for NAME.NAMESPACE.svc)")
             for url in (
                 "http://127.0.0.2:8053",
                 "http://[::1]:8053",
@@ -351,7 +354,7 @@ async def test_bundle(cluster: FakeCluster, resolver: dns.asyncresolver.Resolver
 async def test_untrusted_certificate(cluster: FakeCluster, resolver: dns.asyncresolver.Resolver) -> None:
     """Without a bundle, or with another one, or under another name, the token goes to nobody."""
     authority = Authority("responder")
-    fix = "put the CA that signed it into caBundle of the issuer's config, or fix the certificate"
+    fix = "add the CA that signed it to caBundle in the issuer's config, or fix the certificate"
     async with bench_of(cluster, resolver, authority.server("127.0.0.1")) as bench:
         for order in (bench.order(), bench.order(caBundle=Authority("another").pem)):
             assert await bench.present(order) == (
@@ -375,19 +378,19 @@ async def test_no_tls(bench: Bench) -> None:
 # A responder that does not answer, or not as one
 
 
-NO_RESPONDER = "what answers at 127.0.0.1 is no responder: mend the issuer's url"
+NO_RESPONDER = "the server at 127.0.0.1 is not a responder: fix the issuer's url"
 
 
 def in_front(status: int) -> str:
     return (
-        f"the responder at 127.0.0.1 cannot be asked: something in front of it answers with status {status}: see that"
-        " the issuer's url leads to the responder's API"
+        f"the responder at 127.0.0.1 cannot be reached: another server in front of it responds with status {status}:"
+        " check that the issuer's url leads to the responder's API"
     )
 
 
 DOWN = (
-    "the responder at 127.0.0.1 does not answer: see that it runs, that the issuer's url is right and its name resolves"
-    " in the cluster, and that no network policy is in the way"
+    "the responder at 127.0.0.1 does not answer: check that it is running, that the issuer's url is correct,"
+    " that its host resolves in the cluster, and that no network policy blocks it"
 )
 
 
@@ -470,7 +473,7 @@ async def test_unavailable(bench: Bench) -> None:
     message = await bench.present()
 
     assert message == (
-        "the responder at 127.0.0.1 cannot do it now: the service cannot do this now: try again later, which is safe"
+        "the responder at 127.0.0.1 cannot do this now: the service cannot do this now: try again later, which is safe"
     )
     assert 2 * 3 == len(bench.responder.requests)
     assert message == await bench.clean_up(bench.order(SERVED))
@@ -481,7 +484,7 @@ async def test_too_many_requests(bench: Bench) -> None:
     detail = "too many requests with this token: 600 per 1 minute are allowed; wait for the time in Retry-After"
     bench.responder.answer = lambda _: problem(429, "too-many-requests", detail)
 
-    assert await bench.present() == f"the responder at 127.0.0.1 is asked too often: {detail}"
+    assert await bench.present() == f"the responder at 127.0.0.1 limits the rate of requests: {detail}"
     assert 2 == len(bench.responder.requests)
     assert await bench.clean_up() is None
 
@@ -496,13 +499,13 @@ async def test_too_many_requests(bench: Bench) -> None:
         (lambda _: web.Response(text="[" * 20_000), NO_RESPONDER),
         (
             lambda _: web.Response(status=307, headers={"Location": "http://127.0.0.1:1/"}),
-            "the responder at 127.0.0.1 redirects: write into the issuer's url where it leads",
+            "the responder at 127.0.0.1 redirects: set the issuer's url to the target of the redirect",
         ),
         (lambda _: web.json_response({"type": "about:blank", "detail": "secret"}, status=403), in_front(403)),
         (lambda _: problem(400, "invalid-request", "no\nprintable text"), in_front(400)),
         (
             lambda _: problem(404, "no-such-route", "there is no such route here: see /openapi.json"),
-            "the responder at 127.0.0.1 has no API at that path: mend the path of the issuer's url",
+            "the responder at 127.0.0.1 has no API at that path: fix the path in the issuer's url",
         ),
     ],
 )
@@ -525,7 +528,7 @@ async def test_endless_answer(bench: Bench) -> None:
 
 
 def refused(detail: str) -> str:
-    return f"Secret team-a/responder-token, key token: the responder at 127.0.0.1 says: {detail}"
+    return f"Secret team-a/responder-token, key token: the responder at 127.0.0.1 refuses: {detail}"
 
 
 @pytest.mark.parametrize(
@@ -618,7 +621,7 @@ async def test_pinned_token_without_reading(bench: Bench) -> None:
     bench.responder.answer = pinned
 
     assert await bench.present() == refused(
-        f"{PINNED}: let the webhook read Challenges (--read-challenges), which hold that token"
+        f"{PINNED}: let the webhook read Challenges (--read-challenges), which have that token"
     )
     assert await bench.clean_up() is None
     assert "challenges" not in {what.resource for _, what in bench.cluster.api.asked}
@@ -668,4 +671,4 @@ def test_time_limits() -> None:
     """A responder that takes all the time it is given leaves enough of cert-manager's for the rest."""
     tries = (len(DELAYS) + 1) * service.ATTEMPT + sum(DELAYS)
 
-    assert tries + 2 * cluster_client.DEADLINE + solver.LOOK <= statuses.RESPONSE_DEADLINE < 30
+    assert tries + 2 * cluster_client.REQUEST_DEADLINE + solver.DNS_DEADLINE <= statuses.RESPONSE_DEADLINE < 30

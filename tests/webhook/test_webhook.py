@@ -561,7 +561,7 @@ async def test_too_many_at_once(served: Served, monkeypatch: pytest.MonkeyPatch)
     refused = await served.cert_manager.present(ORDER)
     going.set()
 
-    assert refused == "the webhook is at work on too many challenges: it will take this one later"
+    assert refused == "the webhook is busy with too many challenges: cert-manager will try again"
     assert [None] * server.MAX_AT_ONCE == await asyncio.gather(*first)
     assert await served.cert_manager.present(ORDER) is None
 
@@ -593,7 +593,7 @@ async def test_half_a_serving_certificate(served: Served, capsys: pytest.Capture
     for spoil in (lambda: certificate.write_text(pair.certificate), key.unlink, lambda: key.write_text("garbage")):
         spoil()
         capsys.readouterr()
-        await eventually(lambda: "going on with the old one" in capsys.readouterr().out, "the change was noticed")
+        await eventually(lambda: "the old one stays in use" in capsys.readouterr().out, "the change was noticed")
         async with served.cluster.front_proxy(served.port) as newcomer:
             assert 200 == (await newcomer.get(RESOURCES, AVAILABILITY)).status
 
@@ -674,7 +674,7 @@ async def test_front_proxy_unlearnt(served: Served, spoil: Callable[[FakeCluster
         (lambda cluster: setattr(cluster.api, "rbac", Rbac([])), "cannot get resource"),
         (
             lambda cluster: cluster.api.put("configmaps", "kube-system", "extension-apiserver-authentication", {}),
-            "names no front proxy: kube-apiserver has to be given --requestheader-client-ca-file",
+            "names no front proxy: start kube-apiserver with --requestheader-client-ca-file",
         ),
     ],
 )
@@ -756,7 +756,7 @@ async def test_lost_service_account(served: Served) -> None:
 )
 def test_malformed_config_map(data: dict[str, str]) -> None:
     """What kube-apiserver never writes is not guessed at."""
-    with pytest.raises(InvalidConfiguration, match="is not a JSON array of text"):
+    with pytest.raises(InvalidConfiguration, match="is not a JSON array of strings"):
         Known.parse(data)
 
 
