@@ -9,6 +9,9 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 IPV6_CLIENT = 64
 """Bits of an IPv6 address that distinguish clients: one client usually has a whole /64 (RFC 4291, section 2.5.1)."""
 
+UNKNOWN = "unknown"
+"""Stands for the address of a client that its proxy does not report: it is in no network."""
+
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 

@@ -43,6 +43,7 @@ from responder.process.scheduling import take_short_turns
 from responder.store import SchemaState, Sealer, Store
 from responder.store.schema import REVISION
 from responder.tls.keypair import KeyPair
+from responder.tokens.network import is_within
 from responder.update import Keyring, Signatures, Updates
 
 if TYPE_CHECKING:
@@ -281,7 +282,8 @@ async def _start(
         max_lifetime=timedelta(seconds=settings.values.max_lifetime),
     )
     tls = await _start_tls(settings, store, challenges, stack)
-    await _listen(build_runner(api, name="api", drain=DRAIN), sockets["api"], tls.context if tls else None, stack)
+    runner, context = build_runner(api, name="api", drain=DRAIN), tls.context if tls else None
+    await _listen(runner, sockets["api"], context, stack, is_proxy=_recognition(settings.api))
     conditions = {
         "writing": lambda: challenges.condition,
         "database": lambda: origin.condition(_now()),
@@ -359,6 +361,7 @@ def _admin(
     places = Probed(
         lambda: [(place.host, place.port) for place in _here(settings.dns)],
         lambda: [f"{scheme}://{place}" for place in _here(settings.api)],
+        _recognition(settings.api) or (lambda _: False),
     )
     admin = build_admin(store, settings.statics[0].apex, places, lag=lag, conditions=conditions)
     return build_runner(admin, name="admin", drain=DRAIN)
@@ -377,12 +380,22 @@ def _configuration(faults: Sequence[str]) -> str:
 
 
 async def _listen(
-    runner: Runner, sockets: list[socket.socket], tls: ssl.SSLContext | None, stack: AsyncExitStack
+    runner: Runner,
+    sockets: list[socket.socket],
+    tls: ssl.SSLContext | None,
+    stack: AsyncExitStack,
+    *,
+    is_proxy: Callable[[str], bool] | None = None,
 ) -> None:
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
     for sock in sockets:
-        await runner.listen(sock, tls)
+        await runner.listen(sock, tls, is_proxy=is_proxy)
+
+
+def _recognition(api: ApiSettings) -> Callable[[str], bool] | None:
+    """What recognizes the proxies that speak the PROXY protocol; None if it is not spoken."""
+    return (lambda address: is_within(address, api.trusted_proxies)) if api.proxy_protocol else None
 
 
 def _signatures(settings: Settings) -> Signatures | None:

@@ -100,7 +100,8 @@ CONNECTIONS = Gauge(
 CONNECTIONS_CLOSED = Counter(
     "responder_http_connections_closed",
     "HTTP connections that the service closed, by listener and reason: refused (no room), evicted (to make room), "
-    "handshake (failed or not finished), no-request (no request in time), unread (the reply was not read in time)",
+    "handshake (failed or not finished), not-a-proxy (refused by api.proxy_protocol), proxy-header (the header of a "
+    "trusted proxy is malformed), no-request (no request in time), unread (the reply was not read in time)",
     ["listener", "reason"],
     registry=REGISTRY,
 )

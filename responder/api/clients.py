@@ -14,12 +14,9 @@ import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
-from responder.addresses import parse_address
+from responder.addresses import UNKNOWN, parse_address
 from responder.logs import REMINDER, Seldom
 from responder.tokens.network import Network, is_within
-
-UNKNOWN = "unknown"
-"""Stands for the address of a client that a trusted proxy does not report: it is in no network."""
 
 MAX_SHOWN = 64
 """Characters of an unreadable item that are logged."""

@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from math import nan
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 import dns.asyncquery
 import dns.exception
 import dns.flags
 import dns.message
 import dns.rcode
-from aiohttp import ClientError, ClientSession, web
+from aiohttp import web
 
 from responder import metrics
 from responder.api.problems import KIND, ROUTES_HINT, json_response, respond_with_problems
+from responder.connections import WITHOUT_CLIENT
 from responder.errors import InvalidRequest, ResponderError, StoreUnavailable, Unavailable
 from responder.names import Name
 from responder.store import Statistics
 
 PROBE_DEADLINE = 2.0
 """Seconds that the readiness check waits for the nameserver and the store."""
+
+_UNVERIFIED = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+_UNVERIFIED.check_hostname, _UNVERIFIED.verify_mode = False, ssl.CERT_NONE
 
 STATISTICS_DEADLINE = 5.0
 """Seconds that the metrics wait for the store. Prometheus waits for ten seconds."""
@@ -58,10 +65,15 @@ class Away:
 
 @dataclass(frozen=True, slots=True)
 class Probed:
-    """What the readiness check probes from this machine: current addresses of nameservers and URLs of the API."""
+    """
+    What the readiness check probes from this machine: current addresses of nameservers and URLs of the API.
+
+    A connection to the API from a host that *is_proxy* begins with a header of the PROXY protocol.
+    """
 
     nameservers: Callable[[], Sequence[tuple[str, int]]]
     api: Callable[[], Sequence[str]]
+    is_proxy: Callable[[str], bool] = lambda _: False
 
 
 def build_admin(
@@ -91,7 +103,7 @@ def build_admin(
     }
 
     async def reported() -> dict[str, str]:
-        api = await _probe_all(_request_api(url) for url in probed.api())
+        api = await _probe_all(_request_api(url, is_proxy=probed.is_proxy) for url in probed.api())
         return {name: condition() for name, condition in conditions.items()} | {"api": api}
 
     async def readyz(request: web.Request) -> web.Response:
@@ -172,7 +184,7 @@ async def _probe(check: Awaitable[None]) -> str:
     try:
         async with asyncio.timeout(PROBE_DEADLINE):
             await check
-    except (ResponderError, OSError, EOFError, TimeoutError, dns.exception.DNSException, ClientError) as error:
+    except (ResponderError, OSError, EOFError, TimeoutError, dns.exception.DNSException) as error:
         return f"failed: {error}" if isinstance(error, ResponderError) else f"failed: {type(error).__name__}"
     return "ok"
 
@@ -183,7 +195,23 @@ async def _query(query: Any, apex: Name, host: str, port: int) -> None:
         raise Unavailable("the nameserver does not answer queries for the zone")
 
 
-async def _request_api(url: str) -> None:
-    async with ClientSession() as session, session.get(f"{url}/health", ssl=False) as response:
-        if response.status != 200:
-            raise Unavailable(f"the API responds with status {response.status}")
+async def _request_api(url: str, *, is_proxy: Callable[[str], bool]) -> None:
+    """Request `/health` without a check of the certificate, which is a condition of its own."""
+    place = urlsplit(url)
+    host = place.hostname or ""
+    reader, writer = await asyncio.open_connection(host, place.port)
+    try:
+        if is_proxy(host):
+            writer.write(WITHOUT_CLIENT)
+        if place.scheme == "https":
+            await writer.start_tls(_UNVERIFIED)
+        writer.write(b"GET /health HTTP/1.0\r\n\r\n")
+        words = (await reader.readline()).decode("latin-1").split()
+    finally:
+        writer.close()
+        with suppress(OSError):
+            await writer.wait_closed()
+    if len(words) < 2:
+        raise Unavailable("the API does not respond")
+    if words[1] != "200":
+        raise Unavailable(f"the API responds with status {words[1]}")

@@ -109,7 +109,8 @@ class ApiSettings(Section):
     Where the API is served, at which URL its clients reach it ("" if nobody says), and how its TLS is made. *hsts* is
     in seconds.
 
-    The addresses that *trusted_proxies* report in *forwarded_header* are believed, and those of no other client.
+    The addresses that *trusted_proxies* report in *forwarded_header* are believed, and those of no other client. With
+    *proxy_protocol*, each of their connections begins with a header of the PROXY protocol, and others are refused.
     """
 
     listen: Annotated[tuple[ApiEndpoint, ...], NOT_EMPTY] = (Endpoint("0.0.0.0", 443),)
@@ -122,6 +123,7 @@ class ApiSettings(Section):
     hsts: Annotated[Seconds, Field(ge=0, le=63_072_000)] = 0
     trusted_proxies: tuple[NetworkField, ...] = ()
     forwarded_header: HeaderField = "X-Forwarded-For"
+    proxy_protocol: bool = False
     acme: AcmeSettings = AcmeSettings()
     limits: ApiLimitSettings = ApiLimitSettings()
     registration: RegistrationSettings = RegistrationSettings()
@@ -149,6 +151,13 @@ class ApiSettings(Section):
         if seconds and info.data.get("tls") == "off":
             raise ValueError("is for an API that speaks TLS itself: set api.tls, or have the proxy in front send it")
         return seconds
+
+    @field_validator("proxy_protocol")
+    @classmethod
+    def _check_proxy_protocol(cls, spoken: bool, info: ValidationInfo) -> bool:  # noqa: FBT001  # a setting
+        if spoken and not info.data.get("trusted_proxies", True):
+            raise ValueError("lets only trusted proxies connect: name their networks in api.trusted_proxies")
+        return spoken
 
     @property
     def caa_identity(self) -> str:

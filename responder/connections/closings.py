@@ -24,6 +24,8 @@ class Reason(Enum):
 
     REFUSED = "refused"
     EVICTED = "evicted"
+    NOT_A_PROXY = "not-a-proxy"
+    HEADER = "proxy-header"
     HANDSHAKE = "handshake"
     NO_REQUEST = "no-request"
     UNREAD = "unread"
@@ -32,6 +34,8 @@ class Reason(Enum):
 _TEXTS = {
     Reason.REFUSED: "a connection was refused: all places are taken by requests that are being answered",
     Reason.EVICTED: "a connection that waited for its client was closed to make room for another one",
+    Reason.NOT_A_PROXY: "a connection was refused: with api.proxy_protocol, only api.trusted_proxies may connect",
+    Reason.HEADER: "a connection of a trusted proxy was closed: it did not begin with a header of the PROXY protocol",
     Reason.UNREAD: "a connection was closed because its client does not read the answer",
 }
 """The texts of the log. Unfinished handshakes and requests are only counted: port scanners cause many of them."""

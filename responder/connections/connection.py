@@ -43,24 +43,45 @@ class Fallback:
 
 class Connection(web.RequestHandler):
     """
-    Serves the requests on the connection that has *place*.
+    Serves the requests on the connection that has *place*, of the client with *address*.
 
     The place waits for the client, except from the moment that a whole request is there until its response is written.
     """
 
-    __slots__ = ("_closings", "_fallback", "_is_busy", "_is_patient", "_place", "_until_read", "_until_request")
+    __slots__ = (
+        "_address",
+        "_closings",
+        "_fallback",
+        "_is_busy",
+        "_is_patient",
+        "_place",
+        "_until_read",
+        "_until_request",
+    )
 
     def __init__(
-        self, server: web.Server, place: Place, fallback: Fallback, closings: Closings, **options: Any
+        self,
+        server: web.Server,
+        place: Place,
+        address: str,
+        fallback: Fallback,
+        closings: Closings,
+        **options: Any,
     ) -> None:
         super().__init__(server, loop=asyncio.get_running_loop(), lingering_time=LINGER, **options)
         self._place = place
+        self._address = address
         self._fallback = fallback
         self._closings = closings
         self._until_request: asyncio.TimerHandle | None = None
         self._until_read: asyncio.TimerHandle | None = None
         self._is_busy = False
         self._is_patient = True
+
+    @property
+    def peername(self) -> tuple[str, int]:
+        """The client, whose proxy may be the one that is connected; its port is of no use to the application."""
+        return self._address, 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)  # noqa: S101  # a listener makes only these

@@ -20,6 +20,7 @@ from contextlib import suppress
 from responder.addresses import client_of
 from responder.connections.closings import Closings, Reason
 from responder.connections.places import Place, Places
+from responder.connections.proxyprotocol import MalformedHeader, receive_header
 
 BACKLOG = 1024
 """Connections that may wait to be accepted. All sockets of the service have this number."""
@@ -46,7 +47,9 @@ class Listener:
     """
     Accepts connections on *sock* until it is stopped, over TLS if *tls* is a context.
 
-    *serve* makes the protocol of a connection that has got one of *places*. A handshake may take *deadline* seconds.
+    *serve* makes the protocol of a connection that has got one of *places*, from that and the address of its client. A
+    handshake may take *deadline* seconds. With *is_proxy*, which recognizes proxies, only those and the machine itself
+    may connect, and a connection of a proxy has to begin with a header of the PROXY protocol.
     """
 
     def __init__(
@@ -54,10 +57,11 @@ class Listener:
         sock: socket.socket,
         tls: ssl.SSLContext | None,
         places: Places,
-        serve: Callable[[Place], asyncio.Protocol],
+        serve: Callable[[Place, str], asyncio.Protocol],
         closings: Closings,
         *,
         deadline: float,
+        is_proxy: Callable[[str], bool] | None = None,
     ) -> None:
         self._socket = sock
         self._tls = tls
@@ -65,6 +69,7 @@ class Listener:
         self._serve = serve
         self._closings = closings
         self._deadline = deadline
+        self._is_proxy = is_proxy
         self._connecting: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
         self._pause: asyncio.TimerHandle | None = None
@@ -93,7 +98,7 @@ class Listener:
             except OSError as fault:
                 self._rest(fault)
                 return
-            self._admit(connection, client_of(peer[0]))
+            self._admit(connection, peer[0])
 
     def _rest(self, fault: OSError) -> None:
         """Wait before accepting again. The socket stays readable, so without this the process would be busy."""
@@ -101,22 +106,50 @@ class Listener:
         self._loop.remove_reader(self._socket)
         self._pause = self._loop.call_later(PAUSE, self._loop.add_reader, self._socket, self._accept)
 
-    def _admit(self, connection: socket.socket, client: str) -> None:
-        place, crowd = self._places.take(client, lambda: _hang_up(connection))
+    def _admit(self, connection: socket.socket, peer: str) -> None:
+        is_proxy = self._is_proxy is not None and self._is_proxy(peer)
+        if self._is_proxy is not None and not is_proxy and connection.getsockname()[0] != peer:
+            self._closings.note(Reason.NOT_A_PROXY, peer)
+            connection.close()
+        elif (place := self._seat(connection, peer, share=not is_proxy)) is not None:
+            connecting = (
+                self._introduce(connection, place, peer) if is_proxy else self._connect(connection, place, peer)
+            )
+            task = self._loop.create_task(connecting)
+            self._connecting.add(task)
+            task.add_done_callback(self._connecting.discard)
+
+    def _seat(self, connection: socket.socket, address: str, *, share: bool = True) -> Place | None:
+        """A place for *connection*, which is closed if there is none."""
+        place, crowd = self._places.take(client_of(address), lambda: _hang_up(connection), share=share)
         if crowd is not None:
             self._closings.note(Reason.REFUSED if place is None else Reason.EVICTED, crowd.client, crowd.connections)
         if place is None:
             connection.close()
-            return
-        task = self._loop.create_task(self._connect(connection, place))
-        self._connecting.add(task)
-        task.add_done_callback(self._connecting.discard)
+        return place
 
-    async def _connect(self, connection: socket.socket, place: Place) -> None:
+    async def _introduce(self, connection: socket.socket, waiting: Place, proxy: str) -> None:
+        """Read from *proxy* for which client it connects, and connect *connection* with a place of that client."""
+        try:
+            address = await receive_header(connection, proxy)
+        except (MalformedHeader, OSError) as fault:
+            connection.close()
+            if waiting.leave():
+                malformed = isinstance(fault, MalformedHeader)
+                self._closings.note(Reason.HEADER if malformed else Reason.HANDSHAKE, proxy)
+        except BaseException:
+            connection.close()
+            waiting.leave()
+            raise
+        else:
+            if waiting.leave() and (place := self._seat(connection, address)) is not None:
+                await self._connect(connection, place, address)
+
+    async def _connect(self, connection: socket.socket, place: Place, address: str) -> None:
         """Connect *connection* to its protocol, after the handshake if there is one."""
         try:
             await self._loop.connect_accepted_socket(
-                lambda: self._serve(place),
+                lambda: self._serve(place, address),
                 connection,
                 ssl=self._tls,
                 ssl_handshake_timeout=self._deadline if self._tls else None,

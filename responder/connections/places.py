@@ -59,16 +59,17 @@ class Places:
     def __len__(self) -> int:
         return self._total
 
-    def take(self, client: str, close: Callable[[], None]) -> tuple[Place | None, Crowd | None]:
+    def take(self, client: str, close: Callable[[], None], *, share: bool = True) -> tuple[Place | None, Crowd | None]:
         """
         A place for a new connection of *client*, which *close* ends; or None if there is no place.
 
         If no place is free, the connection that has waited for longest is closed: one of *client* if that has as many
         as it may, or else one of the client with the most connections. There is no place if all of these are at work.
         The second part of the result is the client whose connections were looked at, or None if a place was free.
+        Without a *share*, the client may have all places.
         """
         most, own = self._most(), self._by_client.get(client, {})
-        if len(own) >= max(1, most // PER_CLIENT):
+        if share and len(own) >= max(1, most // PER_CLIENT):
             crowded = own
         elif self._total >= most:
             crowded = max(self._by_client.values(), key=_weight)

@@ -7,6 +7,7 @@ from __future__ import annotations
 import resource
 import socket
 import ssl
+from collections.abc import Callable
 from typing import cast
 
 from aiohttp import web
@@ -51,14 +52,19 @@ class Runner(web.AppRunner):
         metrics.CONNECTIONS.labels(name).set_function(lambda: len(self.places))
 
     async def listen(
-        self, sock: socket.socket, tls: ssl.SSLContext | None = None, *, deadline: float = HANDSHAKE_DEADLINE
+        self,
+        sock: socket.socket,
+        tls: ssl.SSLContext | None = None,
+        *,
+        deadline: float = HANDSHAKE_DEADLINE,
+        is_proxy: Callable[[str], bool] | None = None,
     ) -> None:
         """
         Serve on *sock* until `cleanup`, over TLS if *tls* is a context.
 
-        A handshake may take *deadline* seconds.
+        A handshake may take *deadline* seconds. With *is_proxy*, the PROXY protocol is spoken (see `Listener`).
         """
-        listener = Listener(sock, tls, self.places, self._serve, self._closings, deadline=deadline)
+        listener = Listener(sock, tls, self.places, self._serve, self._closings, deadline=deadline, is_proxy=is_proxy)
         self._listeners.append(listener)
         listener.start()
 
@@ -78,11 +84,12 @@ class Runner(web.AppRunner):
     def _connections(self) -> list[Connection]:
         return [] if self.server is None else cast(list[Connection], self.server.connections)
 
-    def _serve(self, place: Place) -> Connection:
+    def _serve(self, place: Place, address: str) -> Connection:
         assert self.server is not None  # noqa: S101  # it was set up
         return Connection(
             self.server,
             place,
+            address,
             self._fallback,
             self._closings,
             keepalive_timeout=self._keepalive,

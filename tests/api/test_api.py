@@ -1121,7 +1121,7 @@ async def test_state_of_the_api(running: Control, pair: KeyPair | None) -> None:
                 statuses = [(await get(port, f"/readyz?include={name}"))[0] for name in ("api", "certificate", "store")]
                 assert [200 if url == api else 503, 503, 400] == statuses
 
-    assert {api: "ok", ill: "failed: the API responds with status 503", down: "failed: ClientConnectorError"} == {
+    assert {api: "ok", ill: "failed: the API responds with status 503", down: "failed: ConnectionRefusedError"} == {
         url: checks["api"] for url, (_, checks) in found.items()
     }
     assert {(200, "ok", "it has expired")} == {

@@ -11,7 +11,8 @@ from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 from multidict import CIMultiDict
 
-from responder.api.clients import UNKNOWN, trust_proxies
+from responder.addresses import UNKNOWN
+from responder.api.clients import trust_proxies
 
 PROXIES = [ip_network("10.0.0.0/8"), ip_network("fd00::/8")]
 

@@ -344,6 +344,14 @@ def test_variables_of_kubernetes(file: Path) -> None:
             'api.certificate_file: is for api.tls = "files": set that, or remove this',
         ),
         (
+            ZONE + "[api]\nproxy_protocol = true",
+            "api.proxy_protocol: lets only trusted proxies connect: name their networks in api.trusted_proxies",
+        ),
+        (
+            ZONE + '[api]\nforwarded_header = "X-Forwarded-For:"',
+            'api.forwarded_header: "X-Forwarded-For:" is not the name of a header: write one like "X-Forwarded-For"',
+        ),
+        (
             ZONE + "[api]\nhsts = 600",
             "api.hsts: is for an API that speaks TLS itself: set api.tls, or have the proxy in front send it",
         ),

@@ -7,7 +7,7 @@ import errno
 import os
 import socket
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -52,6 +52,9 @@ class Server:
     async def small(self, _: web.Request) -> web.Response:
         self.asked += 1
         return web.Response(text="ok")
+
+    async def client_address(self, request: web.Request) -> web.Response:
+        return web.Response(text=request.remote)
 
     async def large(self, _: web.Request) -> web.Response:
         self.asked += 1
@@ -138,7 +141,9 @@ async def plain(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Server]:
 
 
 @asynccontextmanager
-async def serving(monkeypatch: pytest.MonkeyPatch, *, tls: bool) -> AsyncIterator[Server]:
+async def serving(
+    monkeypatch: pytest.MonkeyPatch, *, tls: bool, is_proxy: Callable[[str], bool] | None = None
+) -> AsyncIterator[Server]:
     monkeypatch.setattr(runner, "MAX_CONNECTIONS", 40)
     metrics.CONNECTIONS_CLOSED.clear()
     tested = build_runner(web.Application(), name="tested", drain=0.1)
@@ -146,11 +151,13 @@ async def serving(monkeypatch: pytest.MonkeyPatch, *, tls: bool) -> AsyncIterato
         sock = socket.create_server(("127.0.0.1", 0))
         served = Server(tested, sock.getsockname()[1], tls, logs, stack)
         tested.app.router.add_get("/small", served.small)
+        tested.app.router.add_get("/client", served.client_address)
         tested.app.router.add_get("/large", served.large)
         tested.app.router.add_get("/gated", served.gated)
         tested.app.router.add_post("/body", served.body)
         await tested.setup()
-        await tested.listen(sock, ServerTls(key_pair("api.example.com")).context if tls else None)
+        context = ServerTls(key_pair("api.example.com")).context if tls else None
+        await tested.listen(sock, context, is_proxy=is_proxy)
         yield served
         served.gate.set()
         for _, writer in served.clients:
