@@ -49,12 +49,10 @@ TEXTS = sorted(
 """The files whose text a user, an administrator or a reader of the code meets."""
 
 KNOWN = """
-docs/api.md
 docs/cert-manager.md
 docs/design.md
 docs/doctor.md
 docs/performance.md
-docs/update.md
 migrations/versions/0003_secrets.py
 responder/certificate/accountkey.py
 responder/certificate/authority.py
