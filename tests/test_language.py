@@ -100,12 +100,6 @@ responder/store/schema.py
 responder/store/sqlite.py
 responder/store/store.py
 responder/store/tokens.py
-responder/tokens/credentials.py
-responder/tokens/manifests.py
-responder/tokens/network.py
-responder/tokens/secret.py
-responder/tokens/token.py
-responder/tokens/values.py
 """
 """Files that still hold such words. Take a file out when it is clean, and put none in."""
 

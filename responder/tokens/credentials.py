@@ -1,8 +1,8 @@
 """
-A token with its secret, as the programs that use it read it from a file, and as Kubernetes keeps it.
+Renders a token with its secret as a file for the programs that use it, or as a Secret of Kubernetes.
 
-Pure: where a token comes from, and where the text goes, is for the caller. The shapes are those of acme-dns (its answer
-to a registration), of goacmedns (the storage file of lego, Traefik and cert-manager), and of BIND (a key file).
+Pure: the caller provides the token and writes the text. The formats are those of acme-dns (its response to a
+registration), of goacmedns (the storage file of lego, Traefik and cert-manager), and of BIND (a key file).
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from responder.tokens.serving import Serving
 from responder.tokens.token import Grant, Token, tsig_key_name
 
 TSIG_ALGORITHM = "hmac-sha256"
-"""Known to every client that signs updates at all (RFC 8945, section 6)."""
+"""Every client that signs updates supports it (RFC 8945, section 6)."""
 
 MAX_OBJECT_NAME = 52
-"""Characters of a Kubernetes object's name: cert-manager cuts longer ones where it names its own objects after them."""
+"""Characters of the name of a Kubernetes object. cert-manager cuts longer names when it derives names from them."""
 
 Object = dict[str, Any]
 
 
 class Format(Enum):
-    """What a credential is rendered as."""
+    """The formats that a credential can be rendered in."""
 
     ACME_DNS = "acme-dns"
     LEGO = "lego"
@@ -44,9 +44,9 @@ class Format(Enum):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Credential:
     """
-    A *token* with its *secret* (and that of its TSIG key, where that is wanted).
+    A *token* with its *secret*, and with the secret of its TSIG key if that is needed.
 
-    *url* is where clients reach the API, "" if that is not known.
+    *url* is the URL of the API for clients, or "" if it is unknown.
     """
 
     token: Token
@@ -57,7 +57,7 @@ class Credential:
 
 def check(wanted: Format, grants: Iterable[Grant], *, pinned: bool, serving: Serving) -> None:
     """
-    Find out whether a token with *grants* can be rendered as *wanted*, before its secret is made for that.
+    Check that a token with *grants* can be rendered as *wanted*, before its secret is made.
 
     Raises `Invalid` or `NotServed`.
     """
@@ -79,7 +79,7 @@ def check(wanted: Format, grants: Iterable[Grant], *, pinned: bool, serving: Ser
 
 
 def render(wanted: Format, credential: Credential) -> str:
-    """The text of a file. `check` says whether there can be one."""
+    """The text of a file. Call `check` first."""
     match wanted:
         case Format.ACME_DNS:
             return acme_dns(credential)
@@ -94,7 +94,7 @@ def render(wanted: Format, credential: Credential) -> str:
 
 
 def acme_dns(credential: Credential) -> str:
-    """acme-dns's answer to a registration, one line for each hostname: a client reads one account."""
+    """The response of acme-dns to a registration: one line for each hostname, because a client reads one account."""
     networks = [str(network) for network in credential.token.allow_from]
     return "".join(
         json.dumps(_account(credential, grant) | {"allowfrom": networks}, separators=(",", ":")) + "\n"
@@ -104,21 +104,21 @@ def acme_dns(credential: Credential) -> str:
 
 def lego(credential: Credential) -> str:
     """
-    The storage file of lego, by hostname (without `*.`), for all of them.
+    The storage file of lego: the accounts of all hostnames, by hostname without `*.`.
 
-    Traefik, cert-manager (in a Secret), Caddy, acme-dns-client and certbot-dns-acmedns read the same.
+    Traefik, cert-manager (in a Secret), Caddy, acme-dns-client and certbot-dns-acmedns read the same file.
     """
     return json.dumps(lego_accounts(credential, credential.token.grants), indent=2) + "\n"
 
 
 def lego_accounts(credential: Credential, grants: Iterable[Grant]) -> dict[str, dict[str, str]]:
-    """What that file holds for *grants*, those of accounts that name no host left out."""
+    """The accounts in that file for *grants*, without grants that have no hostname."""
     server = {"server_url": credential.url}
     return {str(grant.hostname): _account(credential, grant) | server for grant in grants if grant.names_a_host}
 
 
 def tsig(credential: Credential) -> str:
-    """A key file of BIND, for `nsupdate -k`; `knsupdate -k` takes another, which is in a comment."""
+    """A key file of BIND, for `nsupdate -k`. A comment in it has the format that `knsupdate -k` needs."""
     name, secret = tsig_key_name(credential.token), base64.b64encode(credential.tsig_secret).decode()
     return _comment(
         f"The key of token {credential.token.id} for DNS updates (RFC 2136) of TXT records at",
@@ -130,7 +130,7 @@ def tsig(credential: Credential) -> str:
 
 
 def kubernetes(credential: Credential) -> str:
-    """A Secret, with the token for the webhook and, if it may be used there, the storage file for `acmeDNS`."""
+    """A Secret with the token for the webhook and, unless the token is pinned, the storage file for `acmeDNS`."""
     grants = credential.token.grants
     data = secret_data(credential, grants)
     cnames = [f"  {grant.cname}" for grant in grants if grant.cname is not None]
@@ -152,7 +152,7 @@ _SECRET_KEYS = {
 
 
 def secret_data(credential: Credential, grants: Sequence[Grant]) -> dict[str, str]:
-    """What a Secret holds of a credential, for *grants* of its token."""
+    """The data of a Secret with a credential, for *grants* of its token."""
     data = {"token": credential.secret}
     accounts = lego_accounts(credential, grants)
     if accounts and credential.token.account_thumbprint is None:
@@ -161,7 +161,7 @@ def secret_data(credential: Credential, grants: Sequence[Grant]) -> dict[str, st
 
 
 def secret(name: str, data: dict[str, str], *, namespace: str | None = None) -> Object:
-    """A Secret; without *namespace*, `kubectl -n` says where it goes."""
+    """A Secret. Without *namespace*, the namespace is the one of `kubectl -n`."""
     metadata = {"name": name} | ({"namespace": namespace} if namespace is not None else {})
     return {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "type": "Opaque", "stringData": data}
 
@@ -172,7 +172,7 @@ def secret_name(hostname: Name) -> str:
 
 
 def object_name(hostname: Name) -> str:
-    """A name for objects of *hostname*: the hostname itself, cut and told apart by a digest where it is too long."""
+    """The name for objects of *hostname*: the hostname, or its beginning and a digest if it is too long."""
     text = str(hostname)
     if len(text) <= MAX_OBJECT_NAME:
         return text
@@ -187,7 +187,7 @@ def to_yaml(objects: Iterable[Object], *, comment: Iterable[str] = ()) -> str:
 
 
 def _account(credential: Credential, grant: Grant) -> dict[str, str]:
-    """The account that may write for *grant*; its members in the order in which acme-dns has them."""
+    """The account for *grant*, with its members in the order of acme-dns."""
     return {
         "username": str(credential.token.id),
         "password": credential.secret,
@@ -201,7 +201,7 @@ def _comment(*lines: str) -> str:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Texts of several lines stay readable; lists stand in from their key; nothing is abbreviated by anchors."""
+    """Writes readable YAML: texts of several lines as blocks, lists indented, and no anchors."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
@@ -211,7 +211,7 @@ class _Dumper(yaml.SafeDumper):
 
 
 def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
-    """Quotes more than PyYAML would: the YAML of kubectl knows other numbers (1e3, 0o17), and booleans (y, n)."""
+    """Quote more texts than PyYAML: kubectl's YAML has more numbers (1e3, 0o17) and booleans (y, n)."""
     style = "|" if "\n" in text else "'" if _AMBIGUOUS.fullmatch(text) else None
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 

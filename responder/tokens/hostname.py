@@ -15,24 +15,25 @@ from responder.errors import InvalidHostname, InvalidName
 from responder.names import Name
 
 CHALLENGE_LABEL = b"_acme-challenge"
-"""RFC 8555, section 8.4."""
+"""The first label of every name that a CA queries (RFC 8555, section 8.4)."""
 
 
 _STRAY = re.compile(r"[^a-z0-9.-]")
-"""A character that no hostname has in its ASCII form, as in a URL."""
+"""A character that is not allowed in the ASCII form of a hostname."""
 
 
-# Hundreds of thousands of comparisons in pure Python at import would be felt; the list is read on first use.
+# The list is read on first use, because it takes hundreds of thousands of comparisons in Python.
 _suffixes: list[PublicSuffixList] = []
 
 
 def parse_hostname(text: str) -> Name:
     """
     Read a hostname that a certificate may name. A leading `*.` is dropped, and U-labels become A-labels (IDNA 2008).
-    Labels in ASCII are taken as they are, also A-labels that IDNA 2008 would not make: such domains have certificates.
+    Labels in ASCII are not changed, even A-labels that IDNA 2008 does not allow: such domains have certificates.
 
-    Raises `InvalidHostname` for what no token should be minted for: IP addresses, public suffixes and single labels
-    (a grant for `com` or `co.uk` is never meant), `.onion` names (RFC 7686: not in the DNS), malformed names.
+    Raises `InvalidHostname` if no token should be minted for it: for IP addresses, public suffixes and single labels (a
+    grant for `com` or `co.uk` is always a mistake), `.onion` names (they are not in the DNS, RFC 7686), and malformed
+    names.
     """
     try:
         bare = _to_ascii(text.strip().removeprefix("*.").removesuffix(".").lower())
@@ -44,7 +45,7 @@ def parse_hostname(text: str) -> Name:
         raise InvalidHostname(f"{text!r} is an IP address: dns-01 validates names only (RFC 8738, section 7)")
     try:
         name = Name.parse(_checked(bare))
-        Name.from_labels([CHALLENGE_LABEL, *name.labels])  # the name a CA asks for must exist, too
+        Name.from_labels([CHALLENGE_LABEL, *name.labels])  # the name that a CA queries must not be too long either
     except InvalidName as fault:
         raise InvalidHostname(f"{text[:80]!r} is not a hostname: {fault}") from None
     labels = name.labels
@@ -58,7 +59,7 @@ def parse_hostname(text: str) -> Name:
 
 
 def _to_ascii(text: str) -> str:
-    """*text*, lower-cased, with its U-labels as A-labels. Raises `InvalidName` if IDNA 2008 does not allow them."""
+    """*text* with A-labels instead of U-labels. Raises `InvalidName` if IDNA 2008 does not allow them."""
     if text.isascii():
         return text
     try:
@@ -69,7 +70,7 @@ def _to_ascii(text: str) -> str:
 
 
 def _checked(hostname: str) -> str:
-    """*hostname* as it is. Raises `InvalidName` if no certificate can name it (CA/Browser Forum BR, 7.1.2.7.12)."""
+    """Return *hostname*. Raises `InvalidName` if no certificate can name it (CA/Browser Forum BR, 7.1.2.7.12)."""
     if "_" in hostname:
         raise InvalidName("it has an underscore, and CAs issue no certificate for such a name")
     if stray := _STRAY.search(hostname):
@@ -86,7 +87,7 @@ def _checked(hostname: str) -> str:
 
 
 def _is_punycode(text: str) -> bool:
-    """Whether *text* is what Punycode makes of a label that is not in ASCII."""
+    """Whether *text* is the Punycode form of a label that is not in ASCII."""
     try:
         label = text.encode().decode("punycode")
         return not label.isascii() and label.encode("punycode") == text.encode()
@@ -98,9 +99,10 @@ def challenge_name(hostname: Name, apex: Name) -> Name:
     """
     The name below *apex* that publishes the challenge values of *hostname*.
 
-    Inside the zone the name is the hostname's own; a hostname below the zone's parent keeps its relative part; any
-    other is appended whole. The few hostnames that meet all the same (`other.org` and `other.org.example.com`) are kept
-    apart by the store, which gives a challenge name to one of them only. Raises `InvalidName` if it is too long.
+    A hostname inside the zone has its own `_acme-challenge` name. For a hostname below the parent of the zone, the part
+    below the parent is put in front of the apex; for any other, the whole hostname. Some hostnames get the same name
+    (`other.org` and `other.org.example.com`): the store grants a challenge name to only one hostname. Raises
+    `InvalidName` if the name is too long.
     """
     if hostname.is_within(apex):
         return Name.from_labels([CHALLENGE_LABEL, *hostname.labels])
@@ -113,15 +115,15 @@ def challenge_name(hostname: Name, apex: Name) -> Name:
 
 
 def home_zone(hostname: Name, apexes: list[Name]) -> Name:
-    """The zone, of those we serve, whose challenge name for *hostname* is the shortest; the first if all are equal."""
+    """The zone in which the challenge name of *hostname* is the shortest; the first one if several are equal."""
     return min(apexes, key=lambda apex: len(challenge_name(hostname, apex).wire) - len(apex.wire))
 
 
 def zone_of(name: Name, apexes: Iterable[Name]) -> Name | None:
     """
-    The apex of the zone, of those we serve, that *name* is in. Zones do not overlap: there is one at most.
+    The apex of the zone with *name* in it, or None. Zones do not overlap, so there is at most one.
 
-    This is for names that are not granted yet. A grant has the zone of its challenge name with it.
+    This is for names that are not granted yet: a grant has the apex of its zone.
     """
     return next((apex for apex in apexes if name.is_within(apex)), None)
 

@@ -1,9 +1,9 @@
 """
-What cert-manager needs to get certificates through this service, as Kubernetes objects: a Secret with the credential,
-an Issuer that uses it for these hostnames only, and a Certificate.
+The Kubernetes objects that cert-manager needs to get certificates through this service: a Secret with the credential,
+an Issuer that uses it only for these hostnames, and a Certificate.
 
-It renders what it is told. Whether a token covers the hostnames, and where it comes from, is for the caller to find
-out. Field names are those of cert-manager.io/v1 and of the solver of `responder webhook`.
+The caller provides the token, and checks that it covers the hostnames. The fields are those of cert-manager.io/v1 and
+of the solver of `responder webhook`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from responder.tokens.credentials import Credential, Object
 from responder.tokens.token import Grant
 
 PLACEHOLDER = "REPLACE-ME"
-"""Starts every text that stands for what is not known here. No part of the service takes one for a secret."""
+"""The beginning of every placeholder for an unknown text. No part of the service accepts a placeholder as a secret."""
 
 NO_TOKEN = f"{PLACEHOLDER}-WITH-THE-TOKEN"
 NO_KEY_NAME = f"{PLACEHOLDER}-WITH-THE-NAME-OF-THE-KEY"
@@ -30,11 +30,11 @@ NO_HMAC = f"{PLACEHOLDER}-WITH-THE-HMAC-KEY-OF-THE-EXTERNAL-ACCOUNT"
 
 WEBHOOK_GROUP = "acme.responder.dev"
 WEBHOOK_SOLVER = "responder"
-"""The API group and name under which `responder webhook` is registered unless its chart is told otherwise."""
+"""The API group and the name of the solver of `responder webhook`; the values of its chart can change them."""
 
 
 class Select(Enum):
-    """By what cert-manager chooses the solver for a name of a certificate."""
+    """How cert-manager chooses the solver for a name of a certificate."""
 
     NAMES = "names"
     ZONES = "zones"
@@ -42,20 +42,20 @@ class Select(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Host:
-    """A hostname, by its grant, or its wildcard."""
+    """The hostname of a grant, or its wildcard."""
 
     grant: Grant
     wildcard: bool = False
 
     @property
     def name(self) -> str:
-        """As the certificate is to name it."""
+        """The name in the certificate."""
         return f"*.{self.grant.hostname}" if self.wildcard else str(self.grant.hostname)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceAccount:
-    """Who the webhook is in its cluster."""
+    """The service account of the webhook in its cluster."""
 
     namespace: str
     name: str
@@ -91,7 +91,7 @@ class AcmeDns:
     credential: Credential
 
     def secret(self, hosts: Iterable[Host]) -> dict[str, str]:
-        """It finds the account by the exact hostname, without `*.`."""
+        """The storage file. cert-manager finds the account by the exact hostname, without `*.`."""
         accounts = credentials.lego_accounts(self.credential, [host.grant for host in hosts])
         return {"acmedns.json": json.dumps(accounts, indent=2) + "\n"}
 
@@ -103,9 +103,9 @@ class AcmeDns:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TsigKey:
     """
-    A TSIG key with its algorithm as cert-manager calls it.
+    A TSIG key. *algorithm* is the name that cert-manager uses for it.
 
-    *secret* is base64, and so is what the Secret holds once more on its way: cert-manager decodes what it reads.
+    *secret* is base64. cert-manager decodes what it reads from the Secret, so the data of the Secret is base64 as well.
     """
 
     name: str
@@ -141,14 +141,14 @@ class Rfc2136:
 
 Solver = Webhook | AcmeDns | Rfc2136
 """
-Each says what its Secret holds (`secret`), and which hosts share one entry of the Issuer's solvers, which then is the
-part of `dns01` that is the solver's own (`solvers`, told the name of the Secret).
+`secret` returns the data of the Secret. `solvers` returns the entries of the Issuer's solvers: the hosts of each entry,
+and its part of `dns01`. It gets the name of the Secret.
 """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExternalAccount:
-    """The account at the CA that a new ACME account is bound to (RFC 8555, section 7.3.4)."""
+    """The external account at the CA that a new ACME account is bound to (RFC 8555, section 7.3.4)."""
 
     kid: str
     hmac: str = field(default=NO_HMAC, repr=False)
@@ -157,10 +157,11 @@ class ExternalAccount:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """
-    What to render. *name* is that of the Issuer and the Certificate, and starts those of their Secrets.
+    What to render. *name* is the name of the Issuer and the Certificate, and the names of their Secrets begin with it.
 
-    *namespace* None leaves it to `kubectl -n`. *cluster_namespace* makes it a ClusterIssuer, whose Secrets
-    cert-manager reads from that namespace. *server_ca* (PEM) is by which the ACME directory *server* is known.
+    If *namespace* is None, the namespace is the one of `kubectl -n`. With *cluster_namespace*, the issuer is a
+    ClusterIssuer, and cert-manager reads its Secrets from that namespace. *server_ca* (PEM) has the CA certificates of
+    the ACME directory *server*.
     """
 
     hosts: tuple[Host, ...]
@@ -176,12 +177,12 @@ class Plan:
 
     @property
     def secret_name(self) -> str:
-        """Where the credential is; as `credentials` names it, if the plan has its host's name."""
+        """The Secret with the credential: the name that `credentials` gives it, if *name* is the one of its host."""
         return f"{self.name}-responder"
 
     @property
     def account_secret(self) -> str:
-        """Where cert-manager keeps the key of its ACME account."""
+        """The Secret where cert-manager stores the key of its ACME account."""
         return f"{self.name}-account"
 
     @property
@@ -190,7 +191,7 @@ class Plan:
 
 
 def objects(plan: Plan) -> list[Object]:
-    """The objects of *plan*, each after those that it needs."""
+    """The objects of *plan*. Each one comes after those that it needs."""
     namespace = plan.secret_namespace
     everything = [credentials.secret(plan.secret_name, plan.solver.secret(plan.hosts), namespace=namespace)]
     if plan.external_account is not None:
@@ -202,7 +203,7 @@ def objects(plan: Plan) -> list[Object]:
 
 
 def _permission(plan: Plan, webhook: Webhook) -> list[Object]:
-    """That the webhook may read this one Secret; for a pinned token all Challenges, as no rule can list but one."""
+    """The RBAC objects that let the webhook read this Secret and, for a pinned token, list all Challenges."""
     rules: list[Object] = [
         {"apiGroups": [""], "resources": ["secrets"], "resourceNames": [plan.secret_name], "verbs": ["get"]}
     ]
@@ -245,7 +246,7 @@ def _issuer(plan: Plan) -> Object:
 
 
 def _selector(plan: Plan, hosts: Iterable[Host]) -> dict[str, list[str]]:
-    """A token covers a hostname and its wildcard, and so do both selectors; a zone takes in the names below, too."""
+    """The selector. Both kinds match a hostname and its wildcard, as a token does; a zone matches names below, too."""
     hostnames = dict.fromkeys(str(host.grant.hostname) for host in hosts)
     match plan.select:
         case Select.NAMES:

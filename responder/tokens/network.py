@@ -1,7 +1,7 @@
 """
-Networks that a token may be used from, and hosts near enough for it to be sent to them unencrypted.
+Networks that a token may be used from, and hosts that it may be sent to without encryption.
 
-An IPv4 network written in IPv6 notation is read as the IPv4 network that it is.
+An IPv4 network in IPv6 notation is read as an IPv4 network.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from responder.addresses import Network as Network
 from responder.addresses import parse_address
 
 _MAPPED = IPv6Network("::ffff:0:0/96")
-"""IPv4 addresses, as they are written in IPv6 (RFC 4291, section 2.5.5.2)."""
+"""The network of IPv4 addresses in IPv6 notation (RFC 4291, section 2.5.5.2)."""
 
 
 def parse_network(text: str, *, strict: bool = True) -> Network:
     """
-    A network in CIDR notation; if *strict*, without bits beyond its prefix. One of IPv4 addresses in IPv6's clothes
-    counts as what it is, just as the addresses do (see `parse_address`): otherwise, it would hold none of them.
+    Read a network in CIDR notation; if *strict*, without bits beyond its prefix. A network of IPv4 addresses in IPv6
+    notation becomes an IPv4 network, as `parse_address` does with addresses: otherwise no address would be in it.
 
-    Raises `ValueError`, also for one in a zone of IPv6 (RFC 4007, section 11). No request ever comes from there, as an
-    address loses its zone when it is read; and a zone may be any text whatever, with which nobody reckons in a network.
+    Raises `ValueError`, also if it has an IPv6 zone (RFC 4007, section 11). `parse_address` removes the zone of an
+    address, so no request could come from such a network; and a zone may be any text.
     """
     if "%" in text:
         raise ValueError("a network has no zone")
@@ -42,11 +42,11 @@ def is_within(client: str, networks: Iterable[Network]) -> bool:
 
 
 CLUSTER_DOMAIN = "cluster.local"
-"""What the names of a cluster's Services end with, unless it was set up otherwise."""
+"""The domain of a cluster's Services, unless the cluster has another one."""
 
 
 def is_service(host: str, cluster_domain: str = CLUSTER_DOMAIN) -> bool:
-    """Whether *host* is a Service of a cluster: NAME.NAMESPACE.svc, with or without the *cluster_domain* behind it."""
+    """Whether *host* is a Service of a cluster: NAME.NAMESPACE.svc, with or without *cluster_domain* after it."""
     labels = host.removesuffix(".").removesuffix(f".{cluster_domain}").split(".")
     return len(labels) == 3 and labels[2] == "svc" and all(labels)
 

@@ -1,5 +1,5 @@
 """
-The secret of a token: how it is made, what the store keeps of it, and the key of DNS updates that follows from it.
+The secret of a token: how it is made, its digest for the store, and the TSIG key that is derived for DNS updates.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ Digest = NewType("Digest", bytes)
 
 
 PREFIX = "rsp_"
-"""Starts every secret, so that secret scanners can find leaks."""
+"""The beginning of every secret, so that secret scanners can find leaks."""
 
 
 SECRET_BYTES = 32
-"""256 bits of entropy: beyond guessing, so a fast digest is enough (a slow one is a lever for CPU floods)."""
+"""256 bits of entropy cannot be guessed, so a fast digest is enough; a slow one would let clients use up the CPU."""
 
 
 def tsig_secret(master: bytes, key_name: str) -> bytes:
-    """The 32 octets of that key, made from the server's own *master*: the database alone does not give them away."""
+    """The 32 octets of the key *key_name*. They are derived from *master*, which is not in the database."""
     return hmac.digest(master, b"tsig:" + key_name.encode(), "sha256")
 
 
@@ -37,9 +37,9 @@ def mint_secret() -> Secret:
 
 def digest(secret: str) -> Digest:
     """
-    What the store keeps of a secret.
+    The digest of a secret, which the store keeps.
 
-    Looking a digest up in an index leaks, by its timing, at most something about SHA-256 of a guess, which helps
-    nobody to guess 256 bits; the comparison that decides is `secrets.compare_digest`, where the store finds a row.
+    The time that the look-up of a digest takes may reveal something about the SHA-256 of a guess, but this does not
+    help to guess 256 bits. After the look-up, the store compares the digests with `secrets.compare_digest`.
     """
     return Digest(hashlib.sha256(secret.encode("utf-8", "surrogatepass")).digest())

@@ -1,8 +1,8 @@
 """
-What the configuration of this node serves: its zones, and which challenge names in them show values. Pure.
+What this node serves according to its configuration: its zones, and the challenge names that can show values. Pure.
 
-Which zone holds a challenge name was decided when it was granted, and is in the database with it: a name does not move
-to another zone because that one begins or ceases to be configured.
+The zone of a challenge name is decided when the name is granted, and is stored with it: the name stays in that zone if
+other zones are added to the configuration or removed from it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from responder.names import Name
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Serving:
-    """The zones that are served, by their *apexes*, and the *aliases* in them, at which a CNAME hides values."""
+    """The *apexes* of the zones that are served, and the *aliases*: names in them with a CNAME, which hides values."""
 
     apexes: frozenset[Name]
     aliases: frozenset[Name] = frozenset()

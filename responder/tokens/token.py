@@ -1,8 +1,8 @@
 """
 What a token is and what it may touch.
 
-A token holds grants; a grant is one hostname together with the one challenge name in our zone that it may write.
-Nothing here looks anything up: the store finds tokens, this module decides.
+A token has grants. A grant is one hostname together with the challenge name in our zone that it may write. The store
+finds tokens; this module decides what they may do.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from responder.tokens.values import challenge_value, is_digest
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grant:
     """
-    One hostname, and the one name in our zone that publishes its challenge values; *apex* is that of the zone.
+    One hostname, and the one name in our zone that publishes its challenge values; *apex* is the apex of the zone.
 
-    An account that was made by an ACME client itself names no host: its hostname *is* its challenge name.
+    An account that an ACME client registered itself has no hostname: there, *hostname* is the challenge name.
     """
 
     hostname: Name
@@ -36,47 +36,47 @@ class Grant:
 
     @property
     def names_a_host(self) -> bool:
-        """Whether the hostname is known, and not just the name that some hostname's CNAME leads to."""
+        """Whether the hostname is known. It is not for a registered account: only the target of its CNAME is."""
         return self.hostname != self.challenge_name
 
     def check_value(self, value: str) -> None:
         """
         Check that *value* may be published for this hostname. Raises `NotAChallenge`.
 
-        Whoever made an account without being asked who they are may answer challenges with it, and publish nothing
-        else: an SPF policy or the proof that a site is theirs would speak for the whole zone.
+        An account that a client registered without authentication may only publish answers to challenges. Other text,
+        such as an SPF policy or a proof of ownership for a website, could be misused in the name of the zone.
         """
         if not self.names_a_host and not is_digest(value):
             raise NotAChallenge(
-                f"{self.challenge_name} takes answers to dns-01 challenges only: 43 characters of base64url"
+                f"{self.challenge_name} accepts only dns-01 challenge values: 43 characters of base64url"
             )
 
     @property
     def delegated_name(self) -> Name:
-        """The name a CA asks for, and that a CNAME sends to the challenge name (RFC 8555, section 8.4)."""
+        """The name that a CA queries, and that a CNAME points to the challenge name (RFC 8555, section 8.4)."""
         return Name.from_labels([CHALLENGE_LABEL, *self.hostname.labels])
 
     @property
     def cname(self) -> str | None:
-        """The record to put in the hostname's own zone, as zone text; None where the name is ours, or nobody's yet."""
+        """The record for the hostname's own zone, as zone text; None if the hostname is in our zone or unknown."""
         if self.challenge_name in (self.hostname, self.delegated_name):
             return None
         return f"{self.delegated_name.fqdn} 300 IN CNAME {self.challenge_name.fqdn}"
 
     def check_served(self, serving: Serving) -> None:
-        """Raises `NotServed`, with what an administrator can do about it, if values at it are not served."""
+        """Check that values at the challenge name are served. Raises `NotServed`, whose text has the fix."""
         if (fault := serving.fault(self.challenge_name, self.apex)) is not None:
             raise NotServed(
-                f"{fault}: change the configuration back, or take the hostname from its tokens (token deny)"
+                f"{fault}: change the configuration back, or remove the hostname from its tokens (token deny)"
             )
 
     def is_served(self, serving: Serving) -> bool:
-        """Whether values at it are served."""
+        """Whether values at the challenge name are served."""
         return serving.fault(self.challenge_name, self.apex) is None
 
 
 class State(Enum):
-    """Whether a token is good for anything."""
+    """Whether a token can be used."""
 
     ACTIVE = "active"
     EXPIRED = "expired"
@@ -85,7 +85,7 @@ class State(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Token:
-    """A bearer credential as the store knows it, without its secret."""
+    """A bearer credential as the store has it, without its secret."""
 
     id: UUID
     description: str | None
@@ -97,7 +97,7 @@ class Token:
     allow_from: tuple[Network, ...] = ()
     account_thumbprint: str | None = None
     generation: int = 1
-    """Counts its secrets: 1 until it is rotated. *expires_at* is that of the secret that was presented."""
+    """The number of the presented secret: 1 until the token is rotated. *expires_at* is the expiry of that secret."""
     _by_challenge_name: dict[Name, Grant] = field(init=False, repr=False, compare=False)
     _by_hostname: dict[Name, Grant] = field(init=False, repr=False, compare=False)
 
@@ -106,7 +106,7 @@ class Token:
         object.__setattr__(self, "_by_hostname", {grant.hostname: grant for grant in self.grants})
 
     def state(self, now: datetime) -> State:
-        """What has become of it; one that was revoked stays so, expired or not."""
+        """The state at *now*. A revoked token stays revoked, even when it has expired."""
         if self.revoked_at is not None:
             return State.REVOKED
         if self.expires_at is not None and self.expires_at <= now:
@@ -134,17 +134,17 @@ class Token:
 
     def check_account(self, value: str, acme_token: str | None) -> None:
         """
-        Check that *value* is for the ACME account that this token is pinned to, if it is.
+        If this token is pinned to an ACME account, check that *value* is for that account.
 
-        The value of a challenge is a digest of the CA's *acme_token* and the account's thumbprint (RFC 8555, section
-        8.1 and 8.4), so whoever shows the former proves the latter. Raises `WrongAccount`.
+        The value of a challenge is a digest of the CA's *acme_token* and the account's thumbprint (RFC 8555, sections
+        8.1 and 8.4), so the *acme_token* proves which account the value is for. Raises `WrongAccount`.
         """
         if self.account_thumbprint is None:
             return
         if acme_token is None:
             raise WrongAccount(
                 "this token is pinned to an ACME account: use POST /present, with the challenge's own token as "
-                "acme_token beside fqdn and value, or in lego's RAW mode"
+                "acme_token next to fqdn and value, or use lego's RAW mode"
             )
         if not secrets.compare_digest(challenge_value(f"{acme_token}.{self.account_thumbprint}"), value):
             raise WrongAccount(
@@ -156,7 +156,7 @@ class Token:
         """
         The grant that covers *name*: a challenge name, or a hostname's own `_acme-challenge` name.
 
-        Raises `NotCovered`, telling the caller nothing but what this very token covers.
+        Raises `NotCovered`, whose text names only what this token covers.
         """
         grant = self._by_challenge_name.get(name)
         if grant is None and name.labels[:1] == [CHALLENGE_LABEL]:
@@ -172,7 +172,7 @@ class Token:
 
 
 def describe(token: Token, serving: Serving) -> dict[str, Any]:
-    """What a token may do where *serving* is served, for its holder and its administrator, as JSON has it."""
+    """What a token may do on a node that serves *serving*, as JSON for its holder and for administrators."""
     return {
         "id": str(token.id),
         "description": token.description,
@@ -192,5 +192,5 @@ def describe(token: Token, serving: Serving) -> dict[str, Any]:
 
 
 def tsig_key_name(token: Token) -> str:
-    """The name of the key with which a token's holder signs DNS updates: one label, another one after each rotation."""
+    """The name of a token's key for DNS updates: one label, which changes with each rotation."""
     return f"{token.id}-{token.generation}"

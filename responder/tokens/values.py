@@ -1,9 +1,9 @@
 """
-Challenge values: what one may be, and what a batch of presents, cleanups and updates does to the values of some names.
-Pure: no database, no clock.
+Challenge values: their form, and how a batch of presents, cleanups and updates changes the values of names. Pure: no
+database, no clock.
 
-Several requests share one transaction because a commit costs the same for one as for a hundred; in here they are
-still taken one after the other, and one that is refused does not touch the others.
+Several requests share one transaction, because one commit for a hundred requests costs as much as for one. They are
+still settled one after the other, and a refused one does not affect the others.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MAX_VALUE = 255
 """Characters of a challenge value: one character-string (RFC 1035, section 3.3)."""
 
 MAX_VALUES = 16
-"""Values at one name: enough for several clusters and wildcards at once, and the answer still fits one UDP reply."""
+"""Values at one name: enough for several clusters and wildcards at once, and few enough for one UDP reply."""
 
 _DIGEST = re.compile(r"[A-Za-z0-9_-]{43}")
 
@@ -32,9 +32,9 @@ _DIGEST = re.compile(r"[A-Za-z0-9_-]{43}")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Present:
     """
-    Make *value* one of those at *challenge_name*, until *expires_at*. *evict_oldest* makes room at a full name.
+    Add *value* to *challenge_name* until *expires_at*. With *evict_oldest*, a full name loses its oldest value.
 
-    *generation* is that of the secret which was shown, here and in other steps; None where none has to be.
+    *generation* is the one of the presented secret, here and in other steps; None if no secret is required.
     """
 
     token_id: UUID
@@ -48,7 +48,7 @@ class Present:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cleanup:
-    """Make sure that *value* is none of those at *challenge_name*; None: that there is none at all."""
+    """Remove *value* from *challenge_name*, or all its values if *value* is None."""
 
     token_id: UUID
     challenge_name: Name
@@ -60,8 +60,8 @@ class Cleanup:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expect:
     """
-    Go on only if the values at *challenge_name* are exactly *values*, or any at all if that is None; the other way
-    round if *negated*. If not, *refusal* is raised.
+    Continue only if the values at *challenge_name* are exactly *values*; if *values* is None, only if there are any.
+    *negated* reverses the condition. If it is not met, *refusal* is raised.
     """
 
     token_id: UUID
@@ -77,7 +77,7 @@ Step = Present | Cleanup | Expect
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Update:
-    """Several steps at names of one zone, of which either all are taken or none (RFC 2136, section 3)."""
+    """Several steps at names of one zone. Either all of them are taken or none (RFC 2136, section 3)."""
 
     steps: tuple[Step, ...]
 
@@ -86,21 +86,21 @@ Operation = Present | Cleanup | Update
 
 
 def steps(operation: Operation) -> tuple[Step, ...]:
-    """What *operation* consists of."""
+    """The steps of *operation*."""
     return operation.steps if isinstance(operation, Update) else (operation,)
 
 
 def names(operation: Operation) -> set[Name]:
-    """The challenge names that *operation* is about."""
+    """The challenge names of *operation*."""
     return {step.challenge_name for step in steps(operation)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """
-    What one operation came to. *serial* is that of its zone, of *apex*, after the commit; *expires_at* that of the
-    value, None after a cleanup; *changed* whether the operation added or removed a value. *confirmed* are the names of
-    the nodes that serve it by now, *unconfirmed* of those that may be asked and do not.
+    The result of one operation. *serial* is the serial of the zone *apex* after the commit; *expires_at* is the expiry
+    of the value, None after a cleanup; *changed* is whether the operation added or removed a value. *confirmed* has
+    the names of the nodes that serve the change, *unconfirmed* the names of those that do not serve it yet.
     """
 
     apex: Name
@@ -113,7 +113,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Held:
-    """A value that is in place: who presented it last, when, and until when it stays."""
+    """A current value: the token that presented it last, when, and when it expires."""
 
     token_id: UUID
     presented_at: datetime
@@ -126,8 +126,8 @@ Values = Mapping[str, Held]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Effect:
     """
-    What one accepted step did; *removed* are the values that it removed, or that had to make room. *taken_over* is
-    whether the value of a present was there already, presented by another token.
+    The effect of one accepted step. *removed* has the values that it removed, also to make room. *taken_over* is
+    whether the presented value existed already and belonged to another token.
     """
 
     changed: bool
@@ -138,7 +138,7 @@ class Effect:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rejected:
-    """Why nothing was done of an operation, and the step that it was refused for."""
+    """Why an operation was refused, and the step that caused it. Nothing of the operation was done."""
 
     step: Step
     refusal: Refused
@@ -152,9 +152,9 @@ def settle(
     now: datetime,
 ) -> tuple[list[list[Effect] | Rejected], dict[Name, dict[str, Held]]]:
     """
-    Take *operations* in order and return what became of the steps of each, and the values of every name afterwards.
+    Settle *operations* in order. Returns the effects of each operation, and the values of every name afterwards.
 
-    *before* has an entry for each name that a permitted step is about; *permit* raises `Refused`.
+    *before* has an entry for each name of a permitted step. *permit* raises `Refused` for a step that is not permitted.
     """
     after = {name: dict(values) for name, values in before.items()}
     effects: list[list[Effect] | Rejected] = []
@@ -201,7 +201,7 @@ def _present(operation: Present, values: dict[str, Held], now: datetime) -> Effe
     held = Held(token_id=operation.token_id, presented_at=now, expires_at=round_up(operation.expires_at))
     current = values.get(operation.value)
     if current is not None:
-        # It now belongs to whoever asked last: revoking the token of the first must not take it from them.
+        # The value now belongs to the last token: revoking the token of the first must not remove it.
         held = replace(held, expires_at=max(held.expires_at, current.expires_at))
     removed: tuple[str, ...] = ()
     if current is None and len(values) >= MAX_VALUES:
@@ -216,11 +216,11 @@ def _present(operation: Present, values: dict[str, Held], now: datetime) -> Effe
 
 
 def _make_room(operation: Present, values: dict[str, Held], now: datetime) -> str:
-    """Drop one value, an expired one if there is any: it is only waiting to be swept up."""
+    """Remove one value, an expired one if there is any, which the next sweep would remove anyway."""
     oldest = min(values, key=lambda value: (values[value].expires_at > now, values[value].presented_at, value))
     if values[oldest].expires_at > now and not operation.evict_oldest:
         raise TooManyValues(
-            f"{operation.challenge_name} holds {MAX_VALUES} values already: clean up those that are no longer needed"
+            f"{operation.challenge_name} already has {MAX_VALUES} values: clean up those that are no longer needed"
         )
     del values[oldest]
     return oldest
@@ -230,7 +230,7 @@ def parse_value(text: str) -> str:
     """
     Check a challenge value. Raises `InvalidValue` unless it is 1 to 255 printable ASCII characters.
 
-    dns-01 digests are 43 base64url characters, but other challenge types and test suites publish other text.
+    Values of dns-01 are 43 characters of base64url, but other challenge types and test suites publish other text.
     """
     if not 1 <= len(text) <= MAX_VALUE or not text.isascii() or not text.isprintable():
         raise InvalidValue(f"a challenge value is 1 to {MAX_VALUE} printable ASCII characters")
@@ -238,16 +238,16 @@ def parse_value(text: str) -> str:
 
 
 def is_digest(text: str) -> bool:
-    """Whether *text* could be the answer to a dns-01 challenge: a SHA-256 in base64url (RFC 8555, section 8.4)."""
+    """Whether *text* has the form of a dns-01 challenge value: a SHA-256 in base64url (RFC 8555, section 8.4)."""
     return _DIGEST.fullmatch(text) is not None
 
 
 def challenge_value(key_authorization: str) -> str:
-    """The TXT value that answers a challenge (RFC 8555, section 8.4)."""
+    """The challenge value for a key authorization (RFC 8555, section 8.4)."""
     hashed = hashlib.sha256(key_authorization.encode("utf-8", "surrogatepass")).digest()
     return base64.urlsafe_b64encode(hashed).rstrip(b"=").decode()
 
 
 def round_up(at: datetime) -> datetime:
-    """*at*, or the next whole second after it: the resolution of the database."""
+    """*at*, rounded up to a whole second, which is the resolution of the database."""
     return at.replace(microsecond=0) + timedelta(seconds=1) if at.microsecond else at

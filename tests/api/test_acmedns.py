@@ -632,8 +632,7 @@ async def test_what_an_account_may_publish(served: Served, value: str) -> None:
     problem = json.loads(refused.body)
     assert (403, "urn:responder:problem:not-a-challenge") == (refused.status, problem["type"])
     assert (
-        f"{account['fulldomain']} takes answers to dns-01 challenges only: 43 characters of base64url"
-        in problem["detail"]
+        f"{account['fulldomain']} accepts only dns-01 challenge values: 43 characters of base64url" in problem["detail"]
     )
     assert [200, 200] == [good.status, cleaned.status]
     assert {VALUE} == served.running.shown(Name.parse(account["fulldomain"]))

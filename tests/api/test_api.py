@@ -270,7 +270,7 @@ async def test_values_of_apex_and_wildcard(served: Api) -> None:
 
     reply = await served.refused((409, "too-many-values"), json={"fqdn": OWN, "value": "one more"})
 
-    assert "holds 16 values already" in reply.body["detail"]
+    assert "already has 16 values" in reply.body["detail"]
     assert 200 == (await served.cleanup(value="v3")).status
     assert set(values) - {"v3"} == served.running.values(HOST)
 

@@ -412,9 +412,7 @@ async def test_a_full_name_takes_no_more(store: Store) -> None:
     full = [f"v{number:02}" for number in range(MAX_VALUES)]
     applied = await store.apply([present(token, "a", "more"), present(token, "a", "v03")], serving=SERVING, now=NOW)
     assert [type(outcome) for outcome in applied.outcomes] == [TooManyValues, Outcome]
-    assert str(applied.outcomes[0]) == (
-        f"{name('a')} holds 16 values already: clean up those that are no longer needed"
-    )
+    assert str(applied.outcomes[0]) == (f"{name('a')} already has 16 values: clean up those that are no longer needed")
     await store.apply([present(token, "a", "after expiry")], serving=SERVING, now=NOW + SECOND)
     assert set((await shown(store))[name("a")]) == {*full, "after expiry"} - {"v05"}
     await store.apply([present(token, "a", "evicting", evict=True)], serving=SERVING, now=NOW + SECOND)
@@ -641,7 +639,7 @@ async def test_a_refused_update_is_one_event(store: Store) -> None:
         Name.parse("b.example.com"),
         str(MAX_VALUES),
     )
-    assert "holds 16 values already" in str(refused.reason)
+    assert "already has 16 values" in str(refused.reason)
 
 
 async def test_key_is_made_once(store: Store, database_url: str) -> None:

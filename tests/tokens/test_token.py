@@ -331,7 +331,7 @@ def test_what_an_account_may_publish(value: str) -> None:
     )
     own.check_value("-_09azAZ" + "A" * 35)
     hosts.check_value(value)
-    with pytest.raises(NotAChallenge, match=r"^a\.acme\.example\.com takes answers to dns-01 challenges only"):
+    with pytest.raises(NotAChallenge, match=r"^a\.acme\.example\.com accepts only dns-01 challenge values"):
         own.check_value(value)
 
 

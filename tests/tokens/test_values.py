@@ -138,7 +138,7 @@ def test_the_17th_value_is_refused() -> None:
 
     assert isinstance(effects[0], Rejected)
     assert isinstance(effects[0].refusal, TooManyValues)
-    assert "holds 16 values already: clean up" in str(effects[0].refusal)
+    assert "already has 16 values: clean up" in str(effects[0].refusal)
     assert [Effect(changed=False, expires_at=LATER)] == effects[1]
     assert set(FULL) == texts(after)
 

@@ -537,7 +537,7 @@ def refused(detail: str) -> str:
         (401, "unauthenticated", "this token was revoked: ask your platform team for a new one"),
         (403, "wrong-network", "this token may not be used from your address: it is limited to 192.0.2.0/24"),
         (403, "not-served", "the zone of _acme-challenge.a.b is not served here any more: ask your platform team"),
-        (409, "too-many-values", "the name holds 16 values already: clean some up"),
+        (409, "too-many-values", "the name already has 16 values: clean some up"),
     ],
 )
 async def test_refused(bench: Bench, status: int, kind: str, detail: str) -> None:

@@ -211,8 +211,8 @@ async def test_no_right_to_solve(served: Served, solved: list[ChallengeRequest])
 
     assert_status((403, "Forbidden"), reply)
     assert reply.json["message"] == (
-        f"system:serviceaccount:team-b:default may not create resource responder of group {GROUP}: it takes a"
-        " ClusterRole that says so"
+        f"system:serviceaccount:team-b:default may not create resource responder of group {GROUP}: bind it"
+        " to a ClusterRole that allows this"
     )
     assert [] == solved
 
