@@ -71,17 +71,6 @@ responder/config/fields.py
 responder/config/settings.py
 responder/config/sources.py
 responder/control.py
-responder/doctor/__init__.py
-responder/doctor/authorities.py
-responder/doctor/caa.py
-responder/doctor/delegation.py
-responder/doctor/examination.py
-responder/doctor/hostname.py
-responder/doctor/nameservers.py
-responder/doctor/probe.py
-responder/doctor/questions.py
-responder/doctor/report.py
-responder/doctor/walk.py
 responder/nameserver/__main__.py
 responder/nameserver/server.py
 responder/nameserver/tcp.py

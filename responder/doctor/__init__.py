@@ -1,16 +1,16 @@
 """
-The doctor: looks at a delegation and at hostnames as resolvers and CAs do, and says what is wrong and what mends it.
+The doctor examines a delegation and hostnames as resolvers and CAs do, and reports what is wrong and how to fix it.
 
-It reads DNS from outside, and the settings and the store for what should be there. It mends nothing itself; on request
-it presents a value, to see it arrive, and cleans it up. How its findings are printed is the command line's business.
+It queries DNS from outside, and compares the replies with the settings and the store. It changes nothing; on request it
+presents a test value, checks that it is served, and cleans it up. The command line prints the findings.
 
-    `walk`          from a name to the servers that answer for it, by a resolver
-    `delegation`    what the servers of the zone above say of ours
-    `nameservers`   our own, every address every way
-    `hostname`      whether the name that a CA asks for leads to us
-    `authorities`   CAA, whose meaning is in `caa`
-    `probe`         a value of our own
-    `api`           whether clients find the API; `visit` is one request to it
+    `walk`          finds the servers of a name, with the help of a resolver
+    `delegation`    what the servers of the parent zone have about our zone
+    `nameservers`   our own nameservers: each address, over UDP and TCP
+    `hostname`      whether the name that a CA queries leads to us
+    `authorities`   the CAA records of a hostname; `caa` knows what they mean
+    `probe`         a test value
+    `api`           whether clients reach the API; `visit` is one request to it
     `service`       what the service on this machine reports of itself
     `questions`     one question to one server
     `report`        ticks, notes and crosses

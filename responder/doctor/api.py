@@ -1,5 +1,5 @@
 """
-Whether clients find the API, and trust its certificate: asked at every address of the host that they know it by.
+Checks that clients reach the API and trust its certificate, at each address of its host.
 """
 
 from __future__ import annotations
@@ -14,34 +14,34 @@ from cryptography import x509
 
 from responder.config import ApiSettings
 from responder.doctor.report import LOG, Check, Finding, Mark, cross, note, tick
-from responder.doctor.visit import Place, Shown, Visit, visit
+from responder.doctor.visit import HttpServer, Shown, Visit, visit
 from responder.doctor.walk import Walk
 from responder.tls.keypair import is_self_signed, issuer, refusal
 
 LATE = 0.2
-"""Part of its lifetime that is left of a certificate that should have been renewed; ours is after two thirds."""
+"""Part of the lifetime that is left when a certificate should have been renewed. Ours is renewed after two thirds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Api:
-    """Where the API is for its clients, and how it gets its certificate (`api.tls`)."""
+    """The URL of the API for its clients, and how it gets its certificate (`api.tls`)."""
 
-    place: Place
+    place: HttpServer
     mode: str
 
     @classmethod
     def of(cls, settings: ApiSettings) -> Api:
-        """As the settings have it: `api.url`, or else `api.hostname`, or else the first address that is listened on."""
+        """The API of *settings*: at `api.url`, else at `api.hostname`, else at the first address of `api.listen`."""
         local = settings.listen[0].reachable
         host = str(settings.hostname) if settings.hostname is not None else local.host
         scheme, usual = ("http", 80) if settings.tls == "off" else ("https", 443)
         authority = f"[{host}]" if ":" in host else host
         port = "" if local.port == usual else f":{local.port}"
-        return cls(Place(settings.url or f"{scheme}://{authority}{port}"), settings.tls)
+        return cls(HttpServer(settings.url or f"{scheme}://{authority}{port}"), settings.tls)
 
 
 async def examine(walk: Walk, api: Api) -> list[Finding]:
-    """Ask for `/health` at each address, and look at the certificates that are shown there."""
+    """Request `/health` at each address, and check the certificates."""
     name = api.place.name
     addresses = [api.place.host] if name is None else [str(address) for address in await walk.addresses_of(name)]
     if name is not None and not addresses:
@@ -60,14 +60,14 @@ def _judge_reach(api: Api, visits: Sequence[Visit]) -> Iterator[Finding]:
         if not seen.unrouted and seen.status != 200:
             yield cross(
                 Check.API,
-                f"at {seen.address} it {seen.wrong or f'answers with status {seen.status}'}",
-                "start the service, or let this port through: firewall, load balancer, proxy; then this prints 200:",
+                f"at {seen.address} it {seen.wrong or f'responds with status {seen.status}'}",
+                "start the service, and open this port in firewalls, load balancers and proxies; then this prints 200:",
                 command,
             )
     if away := [seen.address for seen in visits if seen.unrouted]:
-        yield note(Check.API, f"not asked, because this machine has no route there: {', '.join(away)}")
+        yield note(Check.API, f"skipped, because this machine has no route to {', '.join(away)}")
     if good := [seen.address for seen in visits if seen.status == 200]:
-        yield tick(Check.API, f"it answers at {', '.join(good)}")
+        yield tick(Check.API, f"it responds at {', '.join(good)}")
 
 
 def _judge_certificate(api: Api, shown: Shown) -> Finding:
@@ -78,19 +78,19 @@ def _judge_certificate(api: Api, shown: Shown) -> Finding:
     if api.mode == "acme" and is_self_signed(certificate):
         return _cross(api, "clients refuse it: it is self-signed, because the CA has not issued one yet")
     if _is_late(certificate, now):
-        late = _cross(api, f"it expires on {until}, and should have been renewed before")
+        late = _cross(api, f"it expires on {until}, and should have been renewed already")
         return replace(late, mark=Mark.NOTE)
     if shown.distrust:
-        text = f"this machine does not trust it ({shown.distrust}): neither do clients that do not know its issuer"
+        text = f"this machine does not trust it ({shown.distrust}); clients that do not trust its issuer refuse it"
         return note(Check.CERTIFICATE, text)
     return tick(Check.CERTIFICATE, f"issued by {issuer(certificate)}, valid until {until}")
 
 
 def _cross(api: Api, text: str) -> Finding:
     if api.mode == "acme":
-        return cross(Check.CERTIFICATE, text, "the service renews it, and its log has the reason why it has not:", LOG)
+        return cross(Check.CERTIFICATE, text, "the service renews it; see its log for the reason why that failed:", LOG)
     show = f"openssl s_client -connect {api.place.host}:{api.place.port} -servername {api.place.host} </dev/null"
-    instruction = "renew it where it comes from; then this shows the new one:"
+    instruction = "renew it at its source; then this shows the new certificate:"
     return cross(Check.CERTIFICATE, text, instruction, f"{show} | openssl x509 -noout -dates")
 
 

@@ -1,7 +1,7 @@
 """
-Which CAA records a CA finds for a hostname, climbing from it towards the root (RFC 8659, section 3), and what to say.
+Finds the CAA records for a hostname as a CA does, from the hostname towards the root (RFC 8659, section 3).
 
-What they mean is decided in `caa`.
+`caa` decides what they mean.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 
 from dns.rdtypes.ANY.CAA import CAA
 
-from responder.doctor.caa import METHOD, Judgement, Policy, Property, is_prohibitive, judge, permission_text, relevant
-from responder.doctor.questions import Outcome, Reply
+from responder.doctor.caa import METHOD, Judgment, Policy, Property, is_prohibitive, judge, permission_text, relevant
+from responder.doctor.questions import QueryResult, Reply
 from responder.doctor.report import Check, Finding, Fix, cross, dig, note, tick
 from responder.doctor.walk import Walk
 from responder.names import Name
@@ -24,10 +24,10 @@ from responder.tokens.token import Grant
 @dataclass(frozen=True, slots=True)
 class _Found:
     """
-    The records that count: those of *owner*, or none anywhere. *records* is zone text, a line for each.
+    The CAA records that apply: those of *owner*, or none. *records* has each as a line of zone text.
 
-    *place* is the name nearest to the hostname at which a record counts: not the hostname itself, if it *is_alias*.
-    What is in our zones, those of *apexes*, is set in the configuration.
+    *place* is the name nearest to the hostname at which a CAA record applies: not the hostname itself, if it
+    *is_alias*. Records in our zones, those of *apexes*, are set in the configuration.
     """
 
     owner: Name
@@ -41,7 +41,7 @@ class _Found:
         return zone_of(name, self.apexes) is not None
 
     def holder(self, name: Name) -> str:
-        """Where records of *name* are to be put."""
+        """Where to add records of *name*."""
         return _CONFIGURED if self.is_ours(name) else f"the records of {name}"
 
 
@@ -52,8 +52,8 @@ async def examine(
     walk: Walk, grant: Grant, policy: Policy, apexes: Collection[Name], *, wildcard: bool
 ) -> list[Finding]:
     """
-    Look up what CAA says about the hostname of *grant*, and about its *wildcard* if that is wanted. *apexes* are the
-    tops of our zones.
+    Check whether CAA allows the CA to issue for the hostname of *grant*, and for its *wildcard* if that is set.
+    *apexes* are the names of our zones.
     """
     hostname = grant.hostname
     climbed = _climb(hostname)
@@ -66,7 +66,7 @@ async def examine(
         owner = outcome.alias_end(name)
         if records := outcome.answer(owner, CAA):
             lines = tuple(f"{owner.fqdn} IN CAA {record}" for record in records)
-            place = found.place if owner == name else owner  # what an alias leads to is found before what is above
+            place = found.place if owner == name else owner  # the target of an alias comes before its parents
             properties = tuple(map(_property, records))
             found = replace(found, owner=owner, place=place, properties=properties, records=lines)
             break
@@ -86,12 +86,12 @@ def _property(record: CAA) -> Property:
     )
 
 
-def _unanswered(walk: Walk, name: Name, outcome: Outcome) -> Finding:
+def _unanswered(walk: Walk, name: Name, outcome: QueryResult) -> Finding:
     reason = outcome.reason if isinstance(outcome, Reply) else f"the resolver {outcome.value}"
     return cross(
         Check.CAA,
-        f"the CAA look-up for {name} fails, and a CA that gets no answer issues nothing: {reason}",
-        "see what is wrong there:",
+        f"the CAA query for {name} fails, and then CAs do not issue: {reason}",
+        "find out what is wrong with this query:",
         dig(walk.resolver, name, "CAA"),
     )
 
@@ -118,9 +118,9 @@ def _judge_issuance(found: _Found, hostname: Name, subject: str, policy: Policy,
             Check.CAA,
             f"the CAA of {owner} allows {identity} to issue for {subject}"
             if values
-            else f"no CAA record limits who issues for {subject}",
+            else f"no CAA record limits which CAs issue for {subject}",
         )
-    text = f"the CAA of {owner} keeps {identity} from issuing for {subject}: {fault}"
+    text = f"the CAA of {owner} does not allow {identity} to issue for {subject}: {fault}"
     unknown = [line for line, one in zip(found.records, found.properties, strict=True) if is_prohibitive(one)]
     if unknown:
         return cross(Check.CAA, text, f"remove from {found.holder(owner)}:", *unknown)
@@ -128,31 +128,31 @@ def _judge_issuance(found: _Found, hostname: Name, subject: str, policy: Policy,
 
 
 def _permit(found: _Found, hostname: Name, policy: Policy, tag: str) -> tuple[str, str]:
-    """What to do, and the record."""
+    """The instruction, and the record to add."""
     identity, owner, place, bound = policy.identities[0], found.owner, found.place, permission_text(policy)
     if not found.is_ours(owner):
         return f"add to {found.holder(owner)}:", _record(owner, tag, bound if policy.account_uri else identity)
-    # In a zone of ours one name is let out, not all of them: each token would do for a certificate of some other name.
+    # In our zones, allow one name only: else every token would suffice for certificates of other names in the zone.
     value = bound if policy.account_uri else f"{identity}; validationmethods={METHOD}"
     if place not in found.apexes:
         return f"add to {_CONFIGURED}:", _record(place, tag, value)
     if found.is_alias and hostname.parent == place:
-        instruction = f"no CAA can be beside its CNAME, so give {hostname} addresses instead, and with them"
+        instruction = f"a name with a CNAME cannot have a CAA, so give {hostname} addresses instead, and"
         return f"{instruction} add to {_CONFIGURED}:", _record(hostname, tag, value)
-    instruction = "as it speaks for every name in the zone, it has to be bound to your account:"
+    instruction = "this record applies to all names in the zone, so it has to name your account:"
     return f"{instruction} add to {_CONFIGURED}:", _record(place, tag, bound)
 
 
-def _judge_binding(found: _Found, policy: Policy, judgement: Judgement) -> Finding:
+def _judge_binding(found: _Found, policy: Policy, judgement: Judgment) -> Finding:
     identity, bound, place = policy.identities[0], judgement.account_uris, found.place
     if bound is not None and judgement.binds_method:
         return tick(Check.BINDING, f"{identity} issues by dns-01 only, and only to {', '.join(sorted(bound))}")
     missing = [*["accounturi"] * (bound is None), *["validationmethods"] * (not judgement.binds_method)]
     beside = found.owner == place and relevant(found.properties, wildcard=False)
-    how = f"in place of those that name {identity}, put into" if beside else "add to"
+    how = f"replace those that name {identity} in" if beside else "add to"
     return note(
         Check.BINDING,
-        f"CAA has no {' and no '.join(missing)} (RFC 8657), to keep {identity} from issuing to anybody but you",
+        f"CAA has no {' and no '.join(missing)} (RFC 8657), so {identity} may issue to others or by other methods",
         Fix(f"{how} {found.holder(place)}:", (_record(place, "issue", permission_text(policy)),)),
     )
 

@@ -1,7 +1,7 @@
 """
-Whether the zone above sends resolvers to us: the same NS records and glue at every one of its servers, and no DS.
+Checks that the parent zone refers resolvers to us, with the same NS records and glue at each server, and without a DS.
 
-Its servers are asked one by one, as resolvers ask them: one that lags behind fails some validations and not others.
+Each server is queried, as resolvers do: if one server is behind, some validations fail and others do not.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dns.rdtypes.ANY.DS import DS
 from dns.rdtypes.ANY.NS import NS
 
 from responder.config import ZoneSettings
-from responder.doctor.questions import Address, Failure, Outcome, Reply, Server, from_dnspython
+from responder.doctor.questions import Address, Failure, QueryResult, Reply, Server, from_dnspython
 from responder.doctor.report import Check, Finding, Fix, catch_up, cross, dig, note, tick, witnesses
 from responder.doctor.walk import Walk
 from responder.names import Name
@@ -27,8 +27,8 @@ K = TypeVar("K", bound=Hashable)
 @dataclass(frozen=True, slots=True)
 class _View:
     """
-    What one server of the parent tells resolvers: no *nameservers* means no delegation. One that *refers* gives the
-    glue along; one that holds our zone, too, answers by itself, and need not.
+    What one server of the parent replies about our zone. No *nameservers* means no delegation. A server that *refers*
+    includes the glue; a server that also holds our zone answers itself, without glue.
     """
 
     server: Server
@@ -39,7 +39,7 @@ class _View:
 
 
 async def examine(walk: Walk, zone: ZoneSettings) -> list[Finding]:
-    """Ask every server of the zone above about *zone*, and compare what they say with the settings."""
+    """Query each server of the parent zone about *zone*, and compare the replies with the settings."""
     parent = await walk.zone_of(zone.name.parent)
     servers = await walk.servers_of(parent) if parent else ()
     if parent is None or not servers:
@@ -55,8 +55,8 @@ async def examine(walk: Walk, zone: ZoneSettings) -> list[Finding]:
     return findings
 
 
-async def _view(walk: Walk, server: Server, zone: ZoneSettings) -> _View | Outcome:
-    """What the server says; what came instead, if it does not answer for the parent zone."""
+async def _view(walk: Walk, server: Server, zone: ZoneSettings) -> _View | QueryResult:
+    """The view of one server, or the failed query if it does not answer for the parent zone."""
     asked = (walk.asker.ask(server, zone.name, rrtype) for rrtype in ("NS", "DS"))
     ns, ds = await asyncio.gather(*asked)
     if not isinstance(ns, Reply) or ns.rcode not in ("NOERROR", "NXDOMAIN"):
@@ -76,7 +76,7 @@ def _no_parent(walk: Walk, parent: Name) -> Finding:
     return cross(
         Check.DELEGATION,
         f"the resolver finds no nameservers for {parent}, where the zone has to be delegated",
-        "see what is wrong there:",
+        "find out what is wrong with this query:",
         dig(walk.resolver, parent, "NS"),
     )
 
@@ -84,22 +84,22 @@ def _no_parent(walk: Walk, parent: Name) -> Finding:
 def _silent_parent(parent: Name, servers: Sequence[Server], zone: ZoneSettings) -> Finding:
     return cross(
         Check.DELEGATION,
-        f"no server of {parent} answers, so nobody finds {zone.name}",
-        "see whether this machine is kept from asking them:",
+        f"no server of {parent} replies, so resolvers cannot find {zone.name}",
+        "check whether this machine can reach them:",
         *(dig(server, zone.name, "NS", "+norecurse") for server in servers),
     )
 
 
-def _unheard(parent: Name, answers: Mapping[Server, _View | Outcome]) -> Iterator[Finding]:
-    """Servers that do not answer for the parent; that there is no route from here to some says nothing about them."""
+def _unheard(parent: Name, answers: Mapping[Server, _View | QueryResult]) -> Iterator[Finding]:
+    """Servers that do not answer for the parent. A server without a route from here may still be fine."""
     for server, answer in answers.items():
         if isinstance(answer, _View) or answer is Failure.UNROUTED:
             continue
-        what = f"answers {answer.reason}" if isinstance(answer, Reply) else answer.value
+        what = f"replies with {answer.reason}" if isinstance(answer, Reply) else answer.value
         yield note(
             Check.DELEGATION,
             f"{server}, a server of {parent}, {what}",
-            Fix("see whether it is just this machine:", (dig(server, parent, "SOA", "+norecurse"),)),
+            Fix("check whether it fails from this machine only:", (dig(server, parent, "SOA", "+norecurse"),)),
         )
 
 
@@ -110,7 +110,7 @@ def _judge_delegation(parent: Name, views: Sequence[_View], zone: ZoneSettings) 
         yield tick(Check.DELEGATION, f"{_join(expected)} according to every server of {parent}")
     for nameservers, these in _grouped(wrong, lambda view: view.nameservers):
         theirs = witnesses([view.server for view in these], views, parent)
-        # Where others are right, the record is there: it is the server that is behind.
+        # If other servers are right, the record exists, and this server is behind.
         some_are_right = len(wrong) < len(views)
         fix = catch_up(parent, these[0].server, zone.name, "NS") if some_are_right else _fix(parent, nameservers, zone)
         yield cross(Check.DELEGATION, f"{_difference(nameservers, zone)} according to {theirs}", *fix)
@@ -123,26 +123,26 @@ def _difference(nameservers: frozenset[Name], zone: ZoneSettings) -> str:
     if missing := zone.nameservers.keys() - nameservers:
         faults.append(f"NS {_join(missing)} missing")
     if extra := nameservers - zone.nameservers.keys():
-        faults.append(f"NS {_join(extra)} too many")
+        faults.append(f"NS {_join(extra)} not in [zones.nameservers]")
     return " and ".join(faults)
 
 
 def _fix(parent: Name, nameservers: frozenset[Name], zone: ZoneSettings) -> tuple[str, ...]:
-    """What to do, and the records."""
+    """The instruction, and the records."""
     if nameservers <= zone.nameservers.keys():
         missing = sorted(zone.nameservers.keys() - nameservers)
         return f"add to {parent}:", *(line for name in missing for line in (_ns(zone, name), *_glue(zone, name)))
     complete = (line for name in zone.nameservers for line in (_ns(zone, name), *_glue(zone, name)))
-    return f"in {parent}, let the delegation be this and nothing else:", *complete
+    return f"in {parent}, replace the delegation by exactly these records:", *complete
 
 
 def _judge_glue(parent: Name, views: Sequence[_View], zone: ZoneSettings) -> Iterator[Finding]:
-    """Compare the addresses of nameservers inside the zone, which nobody finds but by the glue."""
+    """Compare the addresses of nameservers inside the zone, which resolvers find by glue only."""
     inside = [name for name in zone.nameservers if name.is_within(zone.name)]
     delegating = {name: [view for view in views if name in view.nameservers] for name in inside}
     faults = [fault for name in inside for fault in _judge_glue_of(name, parent, delegating[name], zone)]
     if inside and all(delegating.values()) and not faults:
-        yield tick(Check.GLUE, f"the addresses of {_join(inside)} are right, according to every server of {parent}")
+        yield tick(Check.GLUE, f"every server of {parent} has the right addresses of {_join(inside)}")
     yield from faults
 
 
@@ -154,20 +154,20 @@ def _judge_glue_of(name: Name, parent: Name, views: Sequence[_View], zone: ZoneS
         fix = (
             catch_up(parent, these[0].server, zone.name, "NS")
             if len(wrong) < len(views)
-            else (f"in {parent}, let these be the addresses of {name}, and no others:", *_glue(zone, name))
+            else (f"in {parent}, replace the addresses of {name} by exactly these:", *_glue(zone, name))
         )
         found = _addresses(glue) or "no address"
         yield cross(Check.GLUE, f"{name} has {found} instead of {_addresses(expected)} according to {theirs}", *fix)
 
 
 def _judge_ds(parent: Name, views: Sequence[_View], zone: ZoneSettings) -> Finding:
-    """Nothing here signs zones, so there is nothing that a DS could be right about."""
+    """This service does not sign zones, so every DS is wrong."""
     claimed = sorted({text for view in views for text in view.ds})
     if not claimed:
-        return tick(Check.DS, f"{zone.name} is not signed, and {parent} does not claim that it is")
+        return tick(Check.DS, f"{zone.name} is not signed, and {parent} has no DS for it")
     return cross(
         Check.DS,
-        f"{parent} claims by a DS that {zone.name} is signed, which it is not: CAs take every answer for forged",
+        f"{parent} has a DS for {zone.name}, which is not signed: CAs reject all answers as forged",
         f"remove from {parent}:",
         *(f"{zone.name.fqdn} {zone.static_ttl} IN DS {text}" for text in claimed),
     )
@@ -185,7 +185,7 @@ def _glue(zone: ZoneSettings, name: Name) -> list[str]:
 
 
 def _grouped(views: Iterable[_View], key: Callable[[_View], K]) -> Iterable[tuple[K, list[_View]]]:
-    """Views that say the same together, so that one fault is one line."""
+    """Group equal views, so that one fault is one line."""
     groups: defaultdict[K, list[_View]] = defaultdict(list)
     for view in views:
         groups[key(view)].append(view)

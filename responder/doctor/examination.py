@@ -1,4 +1,4 @@
-"""An examination as a whole: the zones side by side, then the hostnames, reported in order."""
+"""Examines everything: the zones at the same time, then the hostnames. Sections are reported in order."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from responder.tokens.serving import Serving
 from responder.tokens.token import Grant
 
 DEADLINE = 180.0
-"""Seconds for everything. A delegation in order takes one or two; one whose every server is silent, about a minute."""
+"""Seconds for everything. A good delegation takes one or two; one whose servers are all silent, about a minute."""
 
 
 @dataclass(frozen=True, slots=True)
 class Patient:
-    """A hostname to look at: its grant, a token that covers it, and whether its wildcard matters, too."""
+    """A hostname to examine: its grant, a token that covers it, and whether its wildcard is examined, too."""
 
     grant: Grant
     token_id: UUID
@@ -39,11 +39,11 @@ class Patient:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
     """
-    What to look at, and from where. Without an *api* or a *service*, that is left out; *serving* is what the whole
-    configuration serves.
+    What to examine, and with which resolvers. Without *api* or *service*, that part is skipped. *serving* is what the
+    whole configuration serves.
 
-    *resolvers* are tried in order, at *resolver_port*; every other server is asked at *port*. Values are presented
-    only with a store to *write* to.
+    *resolvers* are tried in order, at *resolver_port*; all other servers are queried at *port*. Test values are
+    presented only if there is a store to *write* to.
     """
 
     zones: Sequence[ZoneSettings]
@@ -61,10 +61,10 @@ class Case:
 
 async def examine(case: Case, *, waiting: Callable[[str], None], found: Callable[[Section], None]) -> list[Section]:
     """
-    Look at everything: the zones and the API side by side, then the hostnames.
+    Examine everything: the zones and the API at the same time, then the hostnames.
 
-    *found* is told each section in order, as soon as it is complete; *waiting*, which server is waited for. Raises
-    `CannotExamine` if no resolver answers, or if time runs out.
+    *found* is called with each section in order, as soon as it is complete; *waiting* with the server that is waited
+    for. Raises `CannotExamine` if no resolver replies, or if it takes too long.
     """
     try:
         async with asyncio.timeout(DEADLINE):
@@ -73,7 +73,7 @@ async def examine(case: Case, *, waiting: Callable[[str], None], found: Callable
             return await _examine(case, walk, found)
     except TimeoutError:
         raise CannotExamine(
-            f"not everything could be looked at within {DEADLINE:.0f} s: check fewer hostnames at once"
+            f"the check did not finish within {DEADLINE:.0f} s: check fewer hostnames at once"
         ) from None
 
 
@@ -91,7 +91,7 @@ async def _examine(case: Case, walk: Walk, found: Callable[[Section], None]) -> 
 async def _in_order(
     examinations: Iterable[Coroutine[None, None, Section]], found: Callable[[Section], None]
 ) -> list[Section]:
-    """Do all at once, and tell of each in order."""
+    """Run all at the same time, and report each in order."""
     tasks = [asyncio.create_task(examination) for examination in examinations]
     sections = []
     try:
@@ -99,7 +99,7 @@ async def _in_order(
             sections.append(await task)
             found(sections[-1])
     finally:
-        # Whatever happened: none may be left behind with a value that is to be cleaned up.
+        # In every case: no task may be left behind with a value that has to be cleaned up.
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -126,7 +126,7 @@ async def _examine_host(case: Case, walk: Walk, patient: Patient, serving: Mappi
     findings, caa = await asyncio.gather(hostname.examine(walk, grant, servers), _examine_caa(case, walk, patient))
     if case.write is None:
         findings += await hostname.examine_path(walk, grant)
-    else:  # and the resolver has not been asked yet, so that it has nothing to forget
+    else:  # the resolver was not queried yet, so it has nothing in its cache
         apply = partial(_apply, case.write, case.serving)
         findings += await probe.examine(walk, apply, patient.token_id, grant, servers, zone.negative_ttl)
     return Section(grant.hostname, (*findings, *caa))
@@ -140,6 +140,6 @@ async def _apply(store: Store, serving: Serving, operation: Operation) -> None:
 
 async def _examine_caa(case: Case, walk: Walk, patient: Patient) -> list[Finding]:
     if not patient.grant.names_a_host:
-        return []  # an account for names that nobody told us; what it is granted is not what a certificate names
+        return []  # an account of acme-dns: its hostnames are unknown
     apexes = case.serving.apexes
     return await authorities.examine(walk, patient.grant, case.policy, apexes, wildcard=patient.wildcard)

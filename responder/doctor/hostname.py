@@ -1,7 +1,7 @@
 """
-Whether the name that a CA asks for, `_acme-challenge` of a hostname, leads to the hostname's challenge name.
+Checks that the name that a CA queries, `_acme-challenge` of a hostname, leads to the challenge name of the hostname.
 
-The servers of the hostname's own zone are asked one by one; then the resolver, which sees what a CA would see.
+It queries each server of the zone of the hostname, then the resolver, which sees what a CA would see.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dns.rdtypes.ANY.NS import NS
 from dns.rdtypes.ANY.TXT import TXT
 
 from responder.doctor.nameservers import FOLLOW_PATIENCE
-from responder.doctor.questions import Outcome, Reply, Server, from_dnspython, wait_for_none
+from responder.doctor.questions import QueryResult, Reply, Server, from_dnspython, wait_for_none
 from responder.doctor.report import Check, Finding, catch_up, cross, dig, note, tick, witnesses
 from responder.doctor.walk import Walk
 from responder.names import Name
@@ -25,7 +25,7 @@ from responder.tokens.token import Grant
 
 @dataclass(frozen=True, slots=True)
 class _View:
-    """What one server has at the name: where its CNAME leads, and what should not be there."""
+    """The records that one server has at the name: the target of its CNAME, and records that should not be there."""
 
     server: Server
     target: Name | None
@@ -34,7 +34,7 @@ class _View:
 
 
 async def examine(walk: Walk, grant: Grant, nameservers: Sequence[Server]) -> list[Finding]:
-    """Ask our *nameservers*, those that answer, and the servers of the hostname's zone about the names of *grant*."""
+    """Query our *nameservers* and the servers of the zone of the hostname about the names of *grant*."""
     findings = [await _judge_known(walk, grant, nameservers)] if nameservers else []
     if grant.cname is None:
         return [*findings, tick(Check.CNAME, f"none needed: {grant.challenge_name} is in our zone")]
@@ -42,50 +42,50 @@ async def examine(walk: Walk, grant: Grant, nameservers: Sequence[Server]) -> li
 
 
 async def examine_path(walk: Walk, grant: Grant) -> list[Finding]:
-    """Ask the resolver, which does all that a CA's would."""
+    """Query the resolver, which works like that of a CA."""
     return [judge_path(walk, grant, await walk.resolve(asked_name(grant), "TXT"))]
 
 
-def judge_path(walk: Walk, grant: Grant, outcome: Outcome) -> Finding:
-    """Where the resolver gets to, from *outcome*, its answer to the question for the values."""
+def judge_path(walk: Walk, grant: Grant, outcome: QueryResult) -> Finding:
+    """Judge *outcome*, the reply of the resolver to the query for the values."""
     name = asked_name(grant)
     if not isinstance(outcome, Reply):
-        fault = f"it {outcome.value} when it is asked for {name}"
+        fault = f"it {outcome.value} when it is queried for {name}"
     elif outcome.rcode not in ("NOERROR", "NXDOMAIN"):
         fault = f"it cannot resolve {name}: {outcome.reason}"
     elif (end := outcome.alias_end(name)) != grant.challenge_name:
-        fault = f"from {name} it gets {f'to {end}' if end != name else 'nowhere'} instead of to {grant.challenge_name}"
+        fault = f"for {name} it finds {end if end != name else 'no CNAME'} instead of {grant.challenge_name}"
     elif outcome.rcode == "NXDOMAIN":
-        fault = f"it takes {grant.challenge_name} for a name that does not exist"
+        fault = f"it reports that {grant.challenge_name} does not exist"
     else:
-        return tick(Check.RESOLVER, f"it gets to {grant.challenge_name}")
+        return tick(Check.RESOLVER, f"it finds {grant.challenge_name}")
     return unresolved(walk, grant, fault)
 
 
 def unresolved(walk: Walk, grant: Grant, fault: str) -> Finding:
-    """What to say of a resolver that does not find what a CA has to find."""
+    """The finding about a resolver that does not find what a CA has to find."""
     return cross(
         Check.RESOLVER,
         fault,
-        "fix the other crosses first, then wait until it has forgotten; what it knows, whatever DNSSEC says:",
+        "fix the other problems first, then wait until its cache expires; this shows its cache, without DNSSEC checks:",
         dig(walk.resolver, asked_name(grant), "TXT", "+cdflag"),
     )
 
 
 def asked_name(grant: Grant) -> Name:
-    """The name that is asked for, by a CA or, for an account without a hostname, by whoever points there."""
+    """The name that a CA queries; for an account without a hostname, the target of its CNAMEs."""
     return grant.delegated_name if grant.cname is not None else grant.challenge_name
 
 
 async def _judge_known(walk: Walk, grant: Grant, nameservers: Sequence[Server]) -> Finding:
-    """The challenge name exists as long as it is granted; a nameserver may be about to hear of it."""
+    """A challenge name exists while it is granted. A nameserver gets some time to follow."""
     denying = await wait_for_none(lambda: _denying(walk, grant, nameservers), FOLLOW_PATIENCE)
     if not denying:
-        return tick(Check.KNOWN, f"{grant.challenge_name} is known to every nameserver that answers")
+        return tick(Check.KNOWN, f"{grant.challenge_name} exists on every nameserver that replies")
     return cross(
         Check.KNOWN,
-        f"{', '.join(map(str, denying))} does not know {grant.challenge_name}, though a token is granted it",
-        "see that the service there uses the same database as this command:",
+        f"{', '.join(map(str, denying))} does not know {grant.challenge_name}, which a token covers",
+        "make sure that the service there uses the same database as this command:",
         "responder config check | grep database.url",
     )
 
@@ -108,16 +108,14 @@ async def _examine_alias(walk: Walk, grant: Grant) -> list[Finding]:
             cross(
                 Check.CNAME,
                 f"the resolver finds no nameservers for {zone or grant.hostname}, where the CNAME has to be",
-                "see what is wrong there:",
+                "find out what is wrong with this query:",
                 dig(walk.resolver, zone or grant.hostname, "NS"),
             )
         ]
     answers = await asyncio.gather(*(_view(walk, server, grant.delegated_name) for server in servers))
     views = [view for view in answers if view is not None]
     if not views:
-        return [
-            note(Check.CNAME, f"no server of {zone} could be asked from here: only what the resolver says is known")
-        ]
+        return [note(Check.CNAME, f"this machine reaches no server of {zone}: only the reply of the resolver is known")]
     findings: list[Finding] = []
     for target in dict.fromkeys(view.target for view in views):
         findings += await _judge_target(walk, grant, zone, target, views)
@@ -126,7 +124,7 @@ async def _examine_alias(walk: Walk, grant: Grant) -> list[Finding]:
 
 
 async def _view(walk: Walk, server: Server, name: Name) -> _View | None:
-    """None if the server does not answer."""
+    """The view of one server; None if it does not reply."""
     cname, txt = await asyncio.gather(*(walk.asker.ask(server, name, rrtype) for rrtype in ("CNAME", "TXT")))
     if not isinstance(cname, Reply) or cname.rcode not in ("NOERROR", "NXDOMAIN"):
         return None
@@ -142,31 +140,31 @@ async def _view(walk: Walk, server: Server, name: Name) -> _View | None:
 async def _judge_target(
     walk: Walk, grant: Grant, zone: Name, target: Name | None, views: Sequence[_View]
 ) -> list[Finding]:
-    """What to say of those servers whose CNAME leads to *target*: nothing, if it is right."""
+    """The findings about the servers whose CNAME leads to *target*; none if it is right."""
     if target is not None and await _leads_home(walk, grant, target):
         return []
     name, these = grant.delegated_name, [view for view in views if view.target == target]
     check, fault, instruction = await _diagnose(walk, grant, zone, these[0])
     fix = (instruction, f"{grant.cname}")
     if any(view.target == grant.challenge_name for view in views):
-        fix = catch_up(zone, these[0].server, name, "CNAME")  # the record is there: it is the server that is behind
+        fix = catch_up(zone, these[0].server, name, "CNAME")  # the record exists, so this server is behind
     theirs = witnesses([view.server for view in these], views, zone)
     return [cross(check, f"{name} {fault} according to {theirs}", *fix)]
 
 
 async def _diagnose(walk: Walk, grant: Grant, zone: Name, view: _View) -> tuple[Check, str, str]:
-    """Which check it is that fails, what is wrong with the name, and what to do with the record that mends it."""
+    """The check that fails, what is wrong with the name, and what to do with the record that fixes it."""
     if view.target is None and view.is_delegated:
         fault = "is delegated by NS records and so has no CNAME"
-        return Check.CNAME, fault, f"remove those NS from {zone}, and add this:"
+        return Check.CNAME, fault, f"remove those NS records from {zone}, and add:"
     if view.target is None:
         return Check.CNAME, "has no CNAME", f"add to {zone}:"
     wildcard = await _wildcard(walk, view.server, zone, grant.delegated_name, view.target)
     if wildcard is not None:
         fault = f"has no CNAME of its own, so {wildcard} answers for it with {view.target}"
-        return Check.WILDCARD, fault, f"add to {zone}; a name of its own takes precedence over a wildcard:"
+        return Check.WILDCARD, fault, f"add to {zone}; a record at the name itself takes precedence over a wildcard:"
     fault = f"leads to {view.target} instead of {grant.challenge_name}"
-    return Check.CNAME, fault, f"in {zone}, put this in place of that CNAME:"
+    return Check.CNAME, fault, f"in {zone}, replace that CNAME by:"
 
 
 async def _leads_home(walk: Walk, grant: Grant, target: Name) -> bool:
@@ -178,7 +176,7 @@ async def _leads_home(walk: Walk, grant: Grant, target: Name) -> bool:
 
 
 async def _wildcard(walk: Walk, server: Server, zone: Name, name: Name, target: Name) -> Name | None:
-    """The wildcard that answers for *name*, if it is one: then it answers for a name that nobody knows, too."""
+    """The wildcard that answers for *name*, if there is one: it also answers for a random name."""
     unheard_of = Name.from_labels([secrets.token_hex(len(name.labels[0]) // 2).encode(), *name.parent.labels])
     outcome = await walk.asker.ask(server, unheard_of, "CNAME")
     if not isinstance(outcome, Reply) or not _is_alias(outcome, unheard_of, target):
@@ -203,7 +201,7 @@ def _judge_texts(grant: Grant, zone: Name, views: Sequence[_View]) -> Iterator[F
         theirs = witnesses([view.server for view in these], views, zone)
         yield cross(
             Check.TXT,
-            f"{grant.delegated_name} has a TXT record of its own, in the way of the CNAME, according to {theirs}",
-            f"remove every TXT record of that name from {zone}, and let there be only this:",
+            f"{grant.delegated_name} has a TXT record, which conflicts with the CNAME, according to {theirs}",
+            f"remove all TXT records of that name from {zone}, and keep only:",
             f"{grant.cname}",
         )

@@ -1,7 +1,7 @@
 """
-Whether our own nameservers are as resolvers need them: each address asked for itself, over UDP and TCP, every way.
+Checks that our own nameservers work for resolvers: each address is queried over UDP and TCP, with and without EDNS.
 
-Addresses are those of the settings; whether the zone above gives the same is the business of `delegation`.
+The addresses are those of the settings; `delegation` checks whether the parent zone has the same.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ from dns.rdtypes.ANY.SOA import SOA
 
 from responder.config import ZoneSettings
 from responder.dns.zone import SERIAL_MODULUS
-from responder.doctor.questions import Asker, Failure, Outcome, Reply, Server, query, to_dnspython, wait_for_none
+from responder.doctor.questions import Asker, Failure, QueryResult, Reply, Server, query, to_dnspython, wait_for_none
 from responder.doctor.report import Check, Finding, cross, dig, note, tick
 from responder.doctor.walk import Walk
 from responder.names import Name
 
 FOLLOW_PATIENCE = 3.0
-"""Seconds that a nameserver has to catch up with a change: three times what it promises."""
+"""Seconds that a nameserver has to follow a change: three times what it promises."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Probe:
-    """What one address answers to the question for the zone's SOA, asked in four ways."""
+    """What one address replies to the query for the SOA of the zone, sent in four ways."""
 
     server: Server
-    plain: Outcome
-    edns: Outcome
-    mixed: Outcome
-    tcp: Outcome
+    plain: QueryResult
+    edns: QueryResult
+    mixed: QueryResult
+    tcp: QueryResult
 
     @property
     def is_unrouted(self) -> bool:
@@ -44,13 +44,13 @@ class _Probe:
         return isinstance(self.plain, Failure) and isinstance(self.tcp, Failure)
 
     def lameness(self, apex: Name) -> str | None:
-        """What it says instead of answering for the zone; None if it does answer."""
+        """How it fails to answer for the zone; None if it answers."""
         reply = next(outcome for outcome in (self.plain, self.tcp) if isinstance(outcome, Reply))
         if reply.rcode != "NOERROR":
-            return f"answers {reply.reason}"
+            return f"replies with {reply.reason}"
         if not reply.answer(apex, SOA):
-            return "knows nothing of it"
-        return None if reply.is_authoritative else "answers, but not with authority"
+            return "has no SOA record for it"
+        return None if reply.is_authoritative else "answers without authority"
 
 
 async def find(walk: Walk, zone: ZoneSettings) -> list[Server]:
@@ -67,11 +67,11 @@ async def find(walk: Walk, zone: ZoneSettings) -> list[Server]:
 async def examine(
     walk: Walk, zone: ZoneSettings, servers: Sequence[Server], serial: int | None
 ) -> tuple[list[Finding], list[Server]]:
-    """Probe *servers*, which should be at *serial* or later. Returns also those that answer for the zone."""
+    """Probe *servers*, which should have *serial* or a later one. Also returns those that answer for the zone."""
     probes = await asyncio.gather(*(_probe(walk.asker, server, zone.name) for server in servers))
     findings = list(_judge_addresses(zone, servers))
     if away := [str(probe.server) for probe in probes if probe.is_unrouted]:
-        findings.append(note(Check.REACHABLE, f"not asked, for want of a route from this machine: {', '.join(away)}"))
+        findings.append(note(Check.REACHABLE, f"skipped, because this machine has no route to {', '.join(away)}"))
     routed = [probe for probe in probes if not probe.is_unrouted]
     findings += _judge_reach(routed, zone.name)
     alive = [probe for probe in routed if not probe.is_dead]
@@ -115,14 +115,14 @@ def _judge_addresses(zone: ZoneSettings, servers: Sequence[Server]) -> Iterator[
             yield cross(
                 Check.REACHABLE,
                 f"nameserver {name} has no address",
-                f"add its address to the zone that holds {name}, or take it out of [zones.nameservers]:",
+                f"add its address to the zone that holds {name}, or remove it from [zones.nameservers]:",
                 f"{name.fqdn} {zone.static_ttl} IN A ITS.PUBLIC.ADDRESS",
             )
     private = [server.address for server in servers if not _is_public(server.address)]
     if private:
-        yield note(Check.PUBLIC, f"no CA on the internet ever gets to {', '.join(private)}")
+        yield note(Check.PUBLIC, f"no CA on the internet can reach {', '.join(private)}")
     elif servers:
-        yield tick(Check.PUBLIC, "every address of a nameserver is one of the internet's")
+        yield tick(Check.PUBLIC, "all addresses of nameservers are public")
 
 
 def _is_public(address: str) -> bool:
@@ -135,9 +135,9 @@ def _judge_reach(probes: Sequence[_Probe], apex: Name) -> Iterator[Finding]:
         if probe.is_dead:
             yield cross(
                 Check.REACHABLE,
-                f"{probe.server} does not answer, neither over UDP nor over TCP",
-                f"start the service there, and let port {probe.server.port} through to it, UDP and TCP; then both of "
-                "these must answer:",
+                f"{probe.server} replies neither over UDP nor over TCP",
+                f"start the service there, and open port {probe.server.port} to it, for UDP and TCP; then both "
+                "of these get a reply:",
                 dig(probe.server, apex, "SOA", "+notcp"),
                 dig(probe.server, apex, "SOA", "+tcp"),
             )
@@ -153,12 +153,12 @@ def _judge_transports(probes: Sequence[_Probe], apex: Name) -> Iterator[Finding]
             yield cross(
                 check,
                 f"{server} {failure.value} over {check.value}",
-                f"let {check.value} port {server.port} through to it: firewall, load balancer, security group; then "
-                "this answers:",
+                f"open {check.value} port {server.port} to it in firewalls, load balancers and security groups; then "
+                "this gets a reply:",
                 dig(server, apex, "SOA", "+tcp" if check is Check.TCP else "+notcp"),
             )
         if probes and not failed:
-            yield tick(check, f"{len(probes)} of {len(probes)} addresses of nameservers answer")
+            yield tick(check, f"{len(probes)} of {len(probes)} addresses of nameservers reply")
 
 
 def _judge_authority(zone: ZoneSettings, probes: Sequence[_Probe]) -> Iterator[Finding]:
@@ -166,8 +166,8 @@ def _judge_authority(zone: ZoneSettings, probes: Sequence[_Probe]) -> Iterator[F
     for probe, fault in lame:
         yield cross(
             Check.AUTHORITY,
-            f"{probe.server} is lame: asked for {zone.name}, it {fault}",
-            "see that it is the service that listens there, with the zone in its configuration; then this has an "
+            f"{probe.server} is lame: for {zone.name}, it {fault}",
+            "make sure that this service listens there, with the zone in its configuration; then this gets an "
             "answer with the flag aa:",
             dig(probe.server, zone.name, "SOA", "+norecurse"),
         )
@@ -176,7 +176,7 @@ def _judge_authority(zone: ZoneSettings, probes: Sequence[_Probe]) -> Iterator[F
 
 
 def _judge_packets(probes: Sequence[_Probe], apex: Name) -> Iterator[Finding]:
-    """EDNS and letter case: boxes in between break them more often than servers do."""
+    """Check EDNS and letter case, which devices on the path break more often than servers do."""
     over_udp = [probe for probe in probes if isinstance(probe.plain, Reply)]
     faults = {
         Check.EDNS: [(probe.server, fault) for probe in over_udp if (fault := _edns_fault(probe.edns))],
@@ -184,32 +184,32 @@ def _judge_packets(probes: Sequence[_Probe], apex: Name) -> Iterator[Finding]:
     }
     good = {
         Check.EDNS: "queries with EDNS are answered with EDNS",
-        Check.CASE: "questions come back in the letters that they were asked in",
+        Check.CASE: "replies keep the letter case of the query",
     }
     for check, found in faults.items():
         for server, fault in found:
             yield cross(
                 check,
                 f"{server} {fault}",
-                "something between here and the service rewrites or drops DNS packets; take it out of the way, or "
-                "switch off its DNS inspection. It is mended when this works:",
+                "a device between this machine and the service changes or drops DNS packets: remove it, or disable its "
+                "DNS inspection. It is fixed when this works:",
                 dig(server, _mixed_text(apex), "SOA", "+norecurse", "+edns"),
             )
         if over_udp and not found:
             yield tick(check, good[check])
 
 
-def _edns_fault(outcome: Outcome) -> str | None:
+def _edns_fault(outcome: QueryResult) -> str | None:
     if isinstance(outcome, Failure):
-        return f"{outcome.value} when a query has EDNS (RFC 6891), as those of all resolvers have"
+        return f"{outcome.value} when a query has EDNS (RFC 6891), which all resolvers use"
     return None if outcome.has_edns else "answers without EDNS (RFC 6891) to a query with EDNS"
 
 
-def _case_fault(outcome: Outcome, apex: Name) -> str | None:
+def _case_fault(outcome: QueryResult, apex: Name) -> str | None:
     if isinstance(outcome, Failure):
-        return f"{outcome.value} when a question has letters of both cases, as those of CAs have"
+        return f"{outcome.value} when a query has upper and lower case letters, which CAs use"
     if outcome.qname.labels != mix_case(to_dnspython(apex)).labels:
-        return "changes the letters of the question from upper to lower case or back, which CAs take for forgery"
+        return "changes the letter case of the query, so CAs reject the reply as forged"
     return None
 
 
@@ -218,7 +218,7 @@ def _mixed_text(apex: Name) -> str:
 
 
 async def _judge_serials(asker: Asker, apex: Name, servers: Sequence[Server], stored: int | None) -> list[Finding]:
-    """Every nameserver must get to the newest serial that is known now; on a busy zone, others follow meanwhile."""
+    """Each nameserver must reach the newest serial that is known now, even if later ones follow meanwhile."""
     serials = await _serials(asker, apex, servers)
     newest = latest([*serials.values(), *([stored % SERIAL_MODULUS] if stored is not None else [])])
 
@@ -229,12 +229,12 @@ async def _judge_serials(asker: Asker, apex: Name, servers: Sequence[Server], st
 
     behind = await wait_for_none(look, FOLLOW_PATIENCE)
     if not behind:
-        return [tick(Check.SERIAL, f"the same on every nameserver: {newest}")] if serials else []
+        return [tick(Check.SERIAL, f"every nameserver has serial {newest}")] if serials else []
     return [
         cross(
             Check.SERIAL,
-            f"{server} is stale: it serves serial {serials[server]}, and {newest} is the newest",
-            "see that the service there uses the same database as this command, and what its log says:",
+            f"{server} is stale: it serves serial {serials[server]}, but the newest is {newest}",
+            "make sure that the service there uses the same database as this command, and see its log:",
             "responder config check | grep database.url",
             "journalctl --unit responder --since -1h",
         )
@@ -243,7 +243,7 @@ async def _judge_serials(asker: Asker, apex: Name, servers: Sequence[Server], st
 
 
 async def _serials(asker: Asker, apex: Name, servers: Sequence[Server]) -> dict[Server, int]:
-    """The serials of those that answer."""
+    """The serials of the servers that reply."""
     outcomes = await asyncio.gather(*(asker.ask(server, apex, "SOA") for server in servers))
     return {
         server: soa.serial

@@ -1,8 +1,8 @@
 """
-The proof that a value gets through: one of our own is presented, looked for everywhere, and cleaned up, come what may.
+Presents a test value, checks that all nameservers and the resolver serve it, and cleans it up, also after an error.
 
-It is written to the database, as the command line writes everything; that the running service picks it up is part of
-what is proved. If this process is killed outright, the value expires by itself.
+The value is written to the database, as by all commands, so this also proves that the running service follows. If this
+process is killed, the value expires by itself.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from responder.doctor.hostname import asked_name, judge_path, unresolved
-from responder.doctor.questions import Outcome, Reply, Server, wait_for_none
+from responder.doctor.questions import QueryResult, Reply, Server, wait_for_none
 from responder.doctor.report import Check, Finding, Mark, cross, tick
 from responder.doctor.walk import Walk
 from responder.errors import ResponderError
@@ -24,31 +24,31 @@ from responder.store import Cleanup, Operation, Present
 from responder.tokens.token import Grant
 
 VALUE_BYTES = 32
-"""Of randomness in a value, which then looks like that of any challenge: 43 characters of base64url."""
+"""Random octets in a value, which then looks like any challenge value: 43 characters of base64url."""
 
 LIFETIME = timedelta(minutes=5)
-"""Until a value expires that nobody was left to clean up."""
+"""Lifetime of a value, in case it cannot be cleaned up."""
 
 SERVED_PATIENCE = 10.0
-"""Seconds until every nameserver has to serve the value: ten times what the service promises."""
+"""Seconds within which every nameserver has to serve the value: ten times what the service promises."""
 
 RESOLVED_PATIENCE = 15.0
-"""Seconds, besides those for which a resolver may remember that there was none, until it has to find the value."""
+"""Seconds within which the resolver has to find the value, in addition to the time that it may cache its absence."""
 
 CLIENT = "responder check"
-"""Where the audit says that the value came from."""
+"""The client of the value in the audit."""
 
 
 Apply = Callable[[Operation], Awaitable[None]]
-"""Carries out what is to be written. Raises what the store raises, and what it refuses with."""
+"""Applies an operation to the store. Raises what the store raises, refusals included."""
 
 
 async def examine(
     walk: Walk, apply: Apply, token_id: UUID, grant: Grant, nameservers: Sequence[Server], negative_ttl: int
 ) -> list[Finding]:
     """
-    Present a value of our own for *grant* by *apply*, with a token that covers it; look for it at *nameservers* and
-    through the resolver, which may remember for *negative_ttl* seconds that there was none; clean it up.
+    Present a test value for *grant* with *apply* and a token that covers it, look for it at *nameservers* and through
+    the resolver, which may cache its absence for *negative_ttl* seconds, and clean it up.
     """
     if not nameservers:
         return [_untried(grant)]
@@ -64,8 +64,8 @@ async def examine(
         return [
             cross(
                 Check.PROBE,
-                f"no value can be presented and cleaned up: {fault}",
-                "see what is there; a value of this command expires by itself, within minutes:",
+                f"a test value cannot be presented and cleaned up: {fault}",
+                "see which values exist; the test value expires by itself within minutes:",
                 "responder value list",
             )
         ]
@@ -74,21 +74,21 @@ async def examine(
 def _untried(grant: Grant) -> Finding:
     return cross(
         Check.PROBE,
-        f"no value was written for {grant.hostname}, as no nameserver is there to serve it",
-        "fix the other crosses first, then check again:",
+        f"no test value was written for {grant.hostname}, because no nameserver can serve it",
+        "fix the other problems first, then check again:",
         f"responder check --write {grant.hostname}",
     )
 
 
 @asynccontextmanager
 async def _presented(apply: Apply, token_id: UUID, name: Name, value: str) -> AsyncIterator[None]:
-    """Have the value in place for as long as the block lasts. Raises as *apply*."""
+    """Present the value for the duration of the block. Raises as *apply*."""
     try:
         expires_at = datetime.now(UTC) + LIFETIME
         await apply(Present(token_id=token_id, challenge_name=name, value=value, expires_at=expires_at, client=CLIENT))
         yield
     finally:
-        # Also if presenting was interrupted: nobody knows then whether it was done.
+        # Also if presenting was interrupted, because it may have succeeded.
         await apply(Cleanup(token_id=token_id, challenge_name=name, value=value, client=CLIENT))
 
 
@@ -98,27 +98,27 @@ async def _judge_served(walk: Walk, name: Name, value: str, nameservers: Sequenc
 
     left = await wait_for_none(lacking, SERVED_PATIENCE)
     if not left:
-        return tick(Check.PROBE, "written to the database, it is served by every nameserver that answers")
+        return tick(Check.PROBE, "every nameserver that replies serves the test value")
     return cross(
         Check.PROBE,
-        f"a value that was written to the database is not served by {', '.join(map(str, left))}",
-        "see that the service there uses the same database as this command, and what its log says:",
+        f"the test value is in the database, but is not served by {', '.join(map(str, left))}",
+        "make sure that the service there uses the same database as this command, and see its log:",
         "responder config check | grep database.url",
         "journalctl --unit responder --since -1h",
     )
 
 
 async def _judge_resolved(walk: Walk, grant: Grant, value: str, patience: float) -> Finding:
-    async def lacking() -> list[Outcome]:
+    async def lacking() -> list[QueryResult]:
         outcome = await walk.resolve(asked_name(grant), "TXT")
         is_there = isinstance(outcome, Reply) and value in outcome.texts(outcome.alias_end(asked_name(grant)))
         return [] if is_there else [outcome]
 
     left = await wait_for_none(lacking, patience)
     if not left:
-        return tick(Check.RESOLVER, f"it finds that value at {asked_name(grant)}")
+        return tick(Check.RESOLVER, f"it finds the test value at {asked_name(grant)}")
     path = judge_path(walk, grant, left[-1])
-    return path if path.mark is Mark.CROSS else unresolved(walk, grant, "it gets to the name, but not that value")
+    return path if path.mark is Mark.CROSS else unresolved(walk, grant, "it finds the name, but not the test value")
 
 
 async def _judge_cleared(walk: Walk, name: Name, value: str, nameservers: Sequence[Server]) -> Finding:
@@ -127,17 +127,17 @@ async def _judge_cleared(walk: Walk, name: Name, value: str, nameservers: Sequen
 
     left = await wait_for_none(serving, SERVED_PATIENCE)
     if not left:
-        return tick(Check.PROBE, "cleaned up, it is served no more")
+        return tick(Check.PROBE, "the test value was cleaned up, and is no longer served")
     return cross(
         Check.PROBE,
-        f"a value that was cleaned up is still served by {', '.join(map(str, left))}",
-        "see what its log says:",
+        f"the test value was cleaned up, but is still served by {', '.join(map(str, left))}",
+        "see its log:",
         "journalctl --unit responder --since -1h",
     )
 
 
 async def _look(walk: Walk, name: Name, nameservers: Sequence[Server]) -> dict[Server, set[str]]:
-    """The values that each nameserver has at the name; none where it does not answer."""
+    """The values that each nameserver has at the name; none if it does not reply."""
     outcomes = await asyncio.gather(*(walk.asker.ask(server, name, "TXT") for server in nameservers))
     return {
         server: outcome.texts(name) if isinstance(outcome, Reply) else set()

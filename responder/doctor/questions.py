@@ -1,7 +1,7 @@
 """
-One question to one server: asked as often as a resolver would, and waited for no longer. dnspython does the packets.
+Sends one query to one server, with the attempts and timeouts of a resolver. dnspython handles the packets.
 
-What an answer means is none of its business; see the modules that ask.
+The modules that send queries decide what the replies mean.
 """
 
 from __future__ import annotations
@@ -39,39 +39,39 @@ T = TypeVar("T")
 Rdata = TypeVar("Rdata", bound=dns.rdata.Rdata)
 
 DNS_PORT = 53
-"""Where every server is, outside of laboratories."""
+"""The port of all servers, except in test setups."""
 
 UDP_PATIENCE = (2.0, 2.0, 2.0)
-"""Seconds that an answer over UDP is waited for, one for each try: two losses in a row are bad luck, three a fault."""
+"""Seconds to wait for a reply over UDP, for each attempt. Two lost packets are bad luck; three are a fault."""
 
 RECURSION_PATIENCE = (3.0, 4.0, 5.0)
-"""The same for a resolver, which may have to wait for servers that do not answer it."""
+"""The same for a resolver, which may have to wait for silent servers."""
 
 TCP_PATIENCE = 5.0
-"""Seconds for a connection and the answer over it."""
+"""Seconds for a TCP connection and the reply over it."""
 
 MAX_QUESTIONS = 64
-"""Questions under way at once: quick with hundreds of hostnames, and no flood for anybody."""
+"""Queries at the same time: fast for hundreds of hostnames, and not a flood for any server."""
 
 UDP_PAYLOAD = 1232
-"""Octets of an answer that fit one packet everywhere (DNS flag day 2020)."""
+"""Octets of a reply that fit into one packet everywhere (DNS flag day 2020)."""
 
 LOOK_INTERVAL = 0.5
-"""Seconds between looks whether something has come about."""
+"""Seconds between two attempts of `wait_for_none`."""
 
 _CHAIN = 16
-"""CNAMEs in a row that are followed; resolvers give up after about as many."""
+"""CNAMEs in a row that are followed, about as many as resolvers follow."""
 
 _MAX_REASON = 200
-"""Characters of somebody else's explanation that are shown."""
+"""Characters of the explanation of a server that are shown."""
 
 UNROUTED = {errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.EACCES, errno.EPERM}
-"""Faults of a machine that has no way to an address, which says nothing about the server there."""
+"""Errors of a machine without a route to an address. They do not mean that the server there is faulty."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Server:
-    """One address of a server, and the name that it goes by."""
+    """One address of a server, and the name of the server."""
 
     name: str
     address: str
@@ -82,17 +82,17 @@ class Server:
 
 
 class Failure(Enum):
-    """Why there is no answer."""
+    """Why there is no reply."""
 
-    SILENT = "does not answer"
+    SILENT = "does not reply"
     CLOSED = "refuses the connection"
-    NONSENSE = "answers with something that is no DNS answer to the question"
+    NONSENSE = "replies with a message that does not match the query"
     UNROUTED = "cannot be reached from this machine, which has no route there"
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An answer that fits its question. Names of records are compared without regard to letter case."""
+    """A reply that matches its query. Names of records are compared without regard to letter case."""
 
     message: dns.message.Message
 
@@ -114,28 +114,28 @@ class Reply:
 
     @property
     def qname(self) -> dns.name.Name:
-        """The name that was asked for, in the letters that the server echoed; the root where it echoed none."""
+        """The name of the query, in the letter case that the server echoed; the root if it echoed none."""
         return self.message.question[0].name if self.message.question else dns.name.root
 
     @property
     def reason(self) -> str:
-        """The response code, with what the server adds to explain it (RFC 8914)."""
-        told = [option for option in self.message.options if isinstance(option, dns.edns.EDEOption)]
-        texts = [option.text or dns.edns.EDECode.to_text(option.code).replace("_", " ").lower() for option in told]
-        # It comes from strangers, and what is printed on terminals must not be able to command them.
+        """The response code, with the explanation that the server adds (RFC 8914)."""
+        extended = [option for option in self.message.options if isinstance(option, dns.edns.EDEOption)]
+        texts = [option.text or dns.edns.EDECode.to_text(option.code).replace("_", " ").lower() for option in extended]
+        # It comes from unknown servers, and must not send control characters to a terminal.
         text = "".join(filter(str.isprintable, "; ".join(texts)))[:_MAX_REASON]
         return f"{self.rcode} ({text})" if text else self.rcode
 
     def answer(self, owner: Name, kind: type[Rdata]) -> list[Rdata]:
-        """The records of that type in the answer that *owner* has itself."""
+        """The records of type *kind* and name *owner* in the answer section."""
         return _rdatas(self.message.answer, owner, kind)
 
     def authority(self, owner: Name, kind: type[Rdata]) -> list[Rdata]:
-        """As `answer`, of the authority section."""
+        """As `answer`, for the authority section."""
         return _rdatas(self.message.authority, owner, kind)
 
     def addresses(self, owner: Name) -> frozenset[Address]:
-        """The addresses of *owner* in the answer and the additional section."""
+        """The addresses of *owner* in the answer section and the additional section."""
         wanted = to_dnspython(owner)
         return frozenset(
             ip_address(rdata.to_text())
@@ -145,7 +145,7 @@ class Reply:
         )
 
     def alias_end(self, owner: Name) -> Name:
-        """Where the CNAMEs of the answer lead from *owner*: itself if there are none."""
+        """The name that the CNAMEs in the answer section lead to from *owner*; *owner* if there are none."""
         for _ in range(_CHAIN):
             if not (targets := self.answer(owner, CNAME)):
                 break
@@ -153,31 +153,32 @@ class Reply:
         return owner
 
     def texts(self, owner: Name) -> set[str]:
-        """The TXT values of *owner* in the answer, their strings joined as a CA joins them."""
+        """The TXT values of *owner* in the answer section, with their strings joined as CAs do."""
         return {b"".join(rdata.strings).decode("ascii", "replace") for rdata in self.answer(owner, TXT)}
 
 
-Outcome = Reply | Failure
+QueryResult = Reply | Failure
+"""What comes of a query."""
 
 
 class Asker:
-    """Asks. Tells *waiting* whenever that changes what is waited for longest: nothing, when all is answered."""
+    """Sends queries. It calls *waiting* with the server of the oldest open query whenever that changes; "" for none."""
 
     def __init__(self, waiting: Callable[[str], None]) -> None:
         self._waiting = waiting
         self._slots = asyncio.Semaphore(MAX_QUESTIONS)
         self._under_way: dict[object, str] = {}
 
-    async def ask(self, server: Server, name: Name, rrtype: str) -> Outcome:
-        """Ask an authoritative *server* over UDP, and over TCP what does not fit."""
+    async def ask(self, server: Server, name: Name, rrtype: str) -> QueryResult:
+        """Query an authoritative *server* over UDP, and over TCP if the reply is truncated."""
         question = query(to_dnspython(name), rrtype)
         outcome = await self.over_udp(server, question)
         if isinstance(outcome, Reply) and outcome.is_truncated:
             return await self.over_tcp(server, question)
         return outcome
 
-    async def ask_resolver(self, server: Server, name: Name, rrtype: str) -> Outcome:
-        """As `ask`, of a resolver, with all its work left to it."""
+    async def ask_resolver(self, server: Server, name: Name, rrtype: str) -> QueryResult:
+        """As `ask`, for a resolver, with recursion."""
         question = query(to_dnspython(name), rrtype)
         question.flags |= dns.flags.RD
         outcome = await self.over_udp(server, question, patience=RECURSION_PATIENCE)
@@ -187,9 +188,9 @@ class Asker:
 
     async def over_udp(
         self, server: Server, question: dns.message.Message, *, patience: tuple[float, ...] | None = None
-    ) -> Outcome:
-        """Ask over UDP until there is an answer, or patience ends."""
-        outcome: Outcome = Failure.SILENT
+    ) -> QueryResult:
+        """Query over UDP until there is a reply, or *patience* ends."""
+        outcome: QueryResult = Failure.SILENT
         async with self._slots:
             with self._noting(server, Transport.UDP):
                 for seconds in patience or UDP_PATIENCE:
@@ -198,8 +199,8 @@ class Asker:
                         break
         return outcome
 
-    async def over_tcp(self, server: Server, question: dns.message.Message) -> Outcome:
-        """Ask over a TCP connection, once."""
+    async def over_tcp(self, server: Server, question: dns.message.Message) -> QueryResult:
+        """Query over a TCP connection, once."""
         async with self._slots:
             with self._noting(server, Transport.TCP):
                 return await _tcp(question, server.address, server.port)
@@ -208,28 +209,28 @@ class Asker:
     def _noting(self, server: Server, transport: Transport) -> Iterator[None]:
         key = object()
         self._under_way[key] = f"{server} over {transport.name}"
-        self._tell()
+        self._report()
         try:
             yield
         finally:
             del self._under_way[key]
-            self._tell()
+            self._report()
 
-    def _tell(self) -> None:
+    def _report(self) -> None:
         self._waiting(next(iter(self._under_way.values()), ""))
 
 
 async def wait_for_none(look: Callable[[], Awaitable[list[T]]], seconds: float) -> list[T]:
-    """Look again and again until nothing is left, or time is up; what is left then."""
+    """Call *look* until it returns nothing, or for *seconds*; returns the last result."""
     loop = asyncio.get_running_loop()
     until = loop.time() + seconds
-    while (left := await look()) and loop.time() < until:  # noqa: ASYNC110  # nobody tells
+    while (left := await look()) and loop.time() < until:  # noqa: ASYNC110  # there is no event to wait for
         await asyncio.sleep(LOOK_INTERVAL)
     return left
 
 
 def query(name: dns.name.Name, rrtype: str, *, edns: bool = True) -> dns.message.Message:
-    """A question for an authoritative server, in exactly the letters of *name*."""
+    """A query for an authoritative server, in the letter case of *name*."""
     return dns.message.make_query(name, rrtype, flags=0, use_edns=0 if edns else -1, payload=UDP_PAYLOAD)
 
 
@@ -252,10 +253,10 @@ def _rdatas(section: list[RRset], owner: Name, kind: type[Rdata]) -> list[Rdata]
     ]
 
 
-async def _udp(question: dns.message.Message, address: str, port: int, seconds: float) -> Outcome:
+async def _udp(question: dns.message.Message, address: str, port: int, seconds: float) -> QueryResult:
     family, backend = dns.inet.af_for_address(address), dns.asyncbackend.get_default_backend()
     try:
-        # Connected to its peer, a socket takes nothing from others, and hears at once that nobody listens there.
+        # A connected socket accepts packets of its peer only, and learns at once if no server listens there.
         peer = await backend.make_socket(family, socket.SOCK_DGRAM, 0, None, (address, port))  # type: ignore[no-untyped-call]
         async with peer:
             return Reply(await dns.asyncquery.udp(question, address, timeout=seconds, port=port, sock=peer))
@@ -267,7 +268,7 @@ async def _udp(question: dns.message.Message, address: str, port: int, seconds: 
         return Failure.UNROUTED if error.errno in UNROUTED else Failure.SILENT
 
 
-async def _tcp(question: dns.message.Message, address: str, port: int) -> Outcome:
+async def _tcp(question: dns.message.Message, address: str, port: int) -> QueryResult:
     try:
         return Reply(await dns.asyncquery.tcp(question, address, timeout=TCP_PATIENCE, port=port))
     except dns.exception.Timeout:

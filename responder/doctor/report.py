@@ -1,5 +1,5 @@
 """
-What the doctor says: ticks, notes and crosses, each cross with what mends it. How that is printed is not decided here.
+The findings of the doctor: ticks, notes and crosses, each cross with its fix. They are printed elsewhere.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from responder.names import Name
 
 
 class Mark(Enum):
-    """How a check ended: well; well enough, with something worth knowing; or with something to fix."""
+    """The result of a check: it passed, it passed with a note, or something has to be fixed."""
 
     TICK = "tick"
     NOTE = "note"
@@ -22,7 +22,7 @@ class Mark(Enum):
 
 
 class Check(Enum):
-    """What is looked at, by the names that the documentation has for it."""
+    """What is checked, by its name in the documentation."""
 
     DELEGATION = "delegation"
     GLUE = "glue"
@@ -49,12 +49,12 @@ class Check(Enum):
 
 
 LOG = "journalctl -u responder -p warning"
-"""Shows what went wrong of late, where the service runs under systemd."""
+"""Shows recent warnings and errors of a service under systemd."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fix:
-    """What to do, ending in a colon, and the exact records or commands to do it with."""
+    """An instruction that ends with a colon, and the exact records or commands for it."""
 
     instruction: str
     lines: tuple[str, ...]
@@ -62,7 +62,7 @@ class Fix:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What one check came to. A cross always has a fix, a note may have one."""
+    """The result of one check. A cross always has a fix; a note may have one."""
 
     check: Check
     mark: Mark
@@ -91,19 +91,19 @@ def cross(check: Check, text: str, instruction: str, *lines: str) -> Finding:
 
 
 def witnesses(these: Sequence[Server], among: Collection[object], zone: Name) -> str:
-    """Who says so: *these* of the servers of *zone*, of which as many as *among* were heard."""
+    """The servers of *zone* that agree: *these*, of all that replied (*among*)."""
     return f"every server of {zone}" if len(these) == len(among) else ", ".join(map(str, these))
 
 
 def catch_up(zone: Name, server: Server, name: Name, rrtype: str) -> tuple[str, str]:
-    """The fix of what only some servers of *zone* have wrong: instruction and command."""
+    """The fix if only some servers of *zone* are wrong: instruction and command."""
     return (
-        f"other servers of {zone} differ, so see to its zone transfers; then this shows the same everywhere:",
+        f"other servers of {zone} differ, so check its zone transfers; then this shows the same at each of them:",
         dig(server, name, rrtype, "+norecurse"),
     )
 
 
 def dig(server: Server, name: Name | str, rrtype: str, *options: str) -> str:
-    """The command that asks a server, for a shell: what a name may hold, a shell might act on."""
+    """The command that queries a server, quoted for a shell."""
     port = () if server.port == DNS_PORT else ("-p", str(server.port))
     return shlex.join(["dig", f"@{server.address}", *port, str(name), rrtype, *options])

@@ -1,4 +1,4 @@
-"""What the service on this machine reports of itself, and what its database lacks to be as safe as it should be."""
+"""Findings about the service on this machine: what it reports of itself, and warnings about its database."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from responder.doctor.report import LOG, Check, Finding, cross, note, tick
 
 _DATABASE = ("store", "writing", "database")
-"""Of its checks, those about the database. DNS and the API are looked at from outside."""
+"""The readiness checks about the database. DNS and the API are checked from outside."""
 
 
 @dataclass(frozen=True, slots=True)
 class Service:
     """
-    The *checks* of its readiness, each "ok" or what is wrong; none if it was not asked, or does not answer. *warnings*
-    are those of the store.
+    The readiness *checks*, each "ok" or what is wrong; none if the service does not respond. *warnings* are those of
+    the store.
     """
 
     checks: Mapping[str, str]
@@ -23,7 +23,7 @@ class Service:
 
 
 def examine(service: Service) -> list[Finding]:
-    """A finding for each thing that is wrong; a tick if the service can make changes."""
+    """A finding for each fault, or a tick if the service can store changes."""
     found = [_judge(name, service.checks[name]) for name in _DATABASE if service.checks.get(name, "ok") != "ok"]
     if service.checks.get("writing") == "ok" and not found:
         found.append(tick(Check.DATABASE, "the service on this machine can store changes"))
@@ -35,4 +35,4 @@ def _judge(name: str, result: str) -> Finding:
         return note(Check.DATABASE, f"it is {result}")
     text = result.removeprefix("failed: ")
     what = "changes cannot be stored" if name == "writing" else "the service cannot use it"
-    return cross(Check.DATABASE, f"{what}: {text}", "once that is fixed, the log reports that it is over:", LOG)
+    return cross(Check.DATABASE, f"{what}: {text}", "fix that; then the log reports that it works again:", LOG)

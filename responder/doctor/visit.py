@@ -1,7 +1,5 @@
 """
-One request to a server of HTTP at one address, and the certificate that it shows.
-
-What the answer means is decided elsewhere; see `api`.
+Sends one request to an HTTP server at one address, and gets its certificate. `api` decides what the response means.
 """
 
 from __future__ import annotations
@@ -19,14 +17,14 @@ from responder.doctor.questions import UNROUTED
 from responder.names import Name
 
 PATIENCE = 5.0
-"""Seconds for everything that is asked at one address."""
+"""Seconds for all requests to one address."""
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """A server by its *url*, which has no slash at its end."""
+class HttpServer:
+    """An HTTP server by its *url*, which does not end with a slash."""
 
     url: str
 
@@ -55,7 +53,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """The *certificate* of a server, and why a client with the roots of this machine refuses it: "" if it does not."""
+    """The *certificate* of a server, and why a client with the roots of this machine refuses it, or ""."""
 
     certificate: x509.Certificate
     distrust: str
@@ -63,7 +61,7 @@ class Shown:
 
 @dataclass(frozen=True, slots=True)
 class Visit:
-    """What came of it: a *status* of HTTP, or what is *wrong*. An *unrouted* one proves nothing about the server."""
+    """The HTTP *status*, or what is *wrong*. Without a route (*unrouted*), the server may still be fine."""
 
     address: str
     status: int = 0
@@ -72,25 +70,25 @@ class Visit:
     shown: Shown | None = None
 
 
-async def visit(place: Place, address: str, path: str) -> Visit:
-    """GET *path* of *place* at *address*, with no trust in its certificate, which is verified in another connection."""
+async def visit(place: HttpServer, address: str, path: str) -> Visit:
+    """GET *path* of *place* at *address* on a connection without verification; another one verifies the certificate."""
     try:
         async with asyncio.timeout(PATIENCE):
             status, certificate = await _get(place, address, path)
             shown = Shown(certificate, await _distrust(place, address)) if certificate is not None else None
     except TimeoutError:
-        return Visit(address, wrong="does not answer in time")
+        return Visit(address, wrong="does not respond in time")
     except ssl.SSLError:
         return Visit(address, wrong="does not speak TLS there")
     except OSError as fault:
         reason = os.strerror(fault.errno).lower() if fault.errno else type(fault).__name__
         return Visit(address, wrong=f"cannot be reached ({reason})", unrouted=fault.errno in UNROUTED)
     except (EOFError, asyncio.LimitOverrunError, ValueError, IndexError):
-        return Visit(address, wrong="does not answer with HTTP")
+        return Visit(address, wrong="does not respond with HTTP")
     return Visit(address, status, shown=shown)
 
 
-async def _get(place: Place, address: str, path: str) -> tuple[int, x509.Certificate | None]:
+async def _get(place: HttpServer, address: str, path: str) -> tuple[int, x509.Certificate | None]:
     reader, writer = await _connect(place, address, _unverified() if place.speaks_tls else None)
     try:
         parts = urlsplit(place.url)
@@ -110,7 +108,7 @@ def _unverified() -> ssl.SSLContext:
     return context
 
 
-async def _distrust(place: Place, address: str) -> str:
+async def _distrust(place: HttpServer, address: str) -> str:
     try:
         _, writer = await _connect(place, address, ssl.create_default_context())
     except ssl.SSLCertVerificationError as fault:
@@ -120,7 +118,7 @@ async def _distrust(place: Place, address: str) -> str:
 
 
 async def _connect(
-    place: Place, address: str, context: ssl.SSLContext | None
+    place: HttpServer, address: str, context: ssl.SSLContext | None
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     hostname = place.host if context is not None else None
     return await asyncio.open_connection(address, place.port, ssl=context, server_hostname=hostname)

@@ -1,8 +1,8 @@
 """
-The way from a name to the servers that answer for it, found with the help of a resolver.
+Finds the servers of a name with the help of a resolver.
 
-A resolver knows the root and everything between; so this works on the internet and in a laboratory alike. What it
-says is taken at its word down to the zone above ours. From there on, servers are asked themselves.
+A resolver knows the root, so this works on the internet and in test setups. Its replies are trusted down to the parent
+of our zone. From there on, the servers themselves are queried.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import dns.resolver
 from dns.rdtypes.ANY.NS import NS
 from dns.rdtypes.ANY.SOA import SOA
 
-from responder.doctor.questions import DNS_PORT, Address, Asker, Failure, Outcome, Reply, Server, from_dnspython
+from responder.doctor.questions import DNS_PORT, Address, Asker, Failure, QueryResult, Reply, Server, from_dnspython
 from responder.errors import CannotExamine
 from responder.names import Name
 
@@ -29,13 +29,12 @@ def system_resolvers() -> list[str]:
     try:
         return [str(server) for server in dns.resolver.Resolver(RESOLV_CONF).nameservers]
     except dns.exception.DNSException:
-        raise CannotExamine(f"this machine has no resolver in {RESOLV_CONF}: name one with --resolver") from None
+        raise CannotExamine(f"{RESOLV_CONF} has no resolver: choose one with --resolver") from None
 
 
 class Walk:
     """
-    One resolver, what it was asked to find, and the servers that were found, which are all at *port*. Get one from
-    `Walk.start`.
+    One resolver, and the servers that it has found, which all use *port*. Get one from `Walk.start`.
     """
 
     def __init__(self, asker: Asker, resolver: Server, port: int) -> None:
@@ -47,9 +46,9 @@ class Walk:
     @classmethod
     async def start(cls, asker: Asker, resolvers: Sequence[Server], port: int) -> Walk:
         """
-        Begin with the first of these *resolvers* that answers anything at all. Other servers are at *port*.
+        Use the first of *resolvers* that replies. Other servers use *port*.
 
-        Raises `CannotExamine` if none does.
+        Raises `CannotExamine` if no resolver replies.
         """
         faults = []
         for resolver in resolvers:
@@ -58,19 +57,19 @@ class Walk:
                 return cls(asker, resolver, port)
             at = "" if resolver.port == DNS_PORT else f", port {resolver.port},"
             faults.append(f"the resolver {resolver.address}{at} {outcome.value}")
-        raise CannotExamine(f"{', '.join(faults)}: name one that works with --resolver ADDRESS[:PORT]")
+        raise CannotExamine(f"{', '.join(faults)}: choose another with --resolver ADDRESS[:PORT]")
 
-    async def resolve(self, name: Name, rrtype: str) -> Outcome:
-        """What the resolver answers."""
+    async def resolve(self, name: Name, rrtype: str) -> QueryResult:
+        """The reply of the resolver."""
         return await self.asker.ask_resolver(self.resolver, name, rrtype)
 
     async def zone_of(self, name: Name) -> Name | None:
-        """The zone that *name* is in, or is the top of; None if the resolver does not find it."""
+        """The zone that contains *name*; None if the resolver does not find it."""
         ancestors = [name]
         while ancestors[-1].parent != _ROOT and ancestors[-1] != _ROOT:
             ancestors.append(ancestors[-1].parent)
         outcomes = await asyncio.gather(*(self.resolve(ancestor, "SOA") for ancestor in ancestors))
-        # The deepest that answers: a name may be an alias, whose SOA is that of another zone, or not be resolved.
+        # The deepest name with an SOA: an alias has the SOA of another zone, and a name may not exist.
         zones = (_holder(ancestor, outcome) for ancestor, outcome in zip(ancestors, outcomes, strict=True))
         return next((zone for zone in zones if zone is not None), None)
 
@@ -99,8 +98,8 @@ class Walk:
         )
 
 
-def _holder(name: Name, outcome: Outcome) -> Name | None:
-    """The zone that holds *name*, as the answer to a question for its SOA shows; None if that does not."""
+def _holder(name: Name, outcome: QueryResult) -> Name | None:
+    """The zone that contains *name*, according to the reply to a query for its SOA; None if it does not show one."""
     if isinstance(outcome, Failure):
         return None
     if outcome.answer(name, SOA):

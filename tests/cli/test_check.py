@@ -113,7 +113,7 @@ async def test_report(program: Cli) -> None:
     assert (0, "") == (done.status, done.err)
     assert APEX == lines[0]
     assert 10 == sum(line.startswith("✔") for line in lines)
-    noted = f"!  public addresses no CA on the internet ever gets to {NS1}"
+    noted = f"!  public addresses no CA on the internet can reach {NS1}"
     assert [noted] == [line for line in lines if line.startswith("!")]
     assert "no problems, 1 note" == lines[-1]
     assert "\x1b" not in done.out

@@ -52,7 +52,7 @@ async def test_in_order(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
 
     until = f"{pair.not_after:%Y-%m-%d}"
     assert [
-        (Mark.TICK, "it answers at 127.0.0.1"),
+        (Mark.TICK, "it responds at 127.0.0.1"),
         (Mark.TICK, f"issued by CN={HOST}, valid until {until}"),
     ] == [(finding.mark, finding.text) for finding in found]
 
@@ -78,13 +78,13 @@ async def test_in_order(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
             key_pair(HOST),
             "files",
             Mark.NOTE,
-            "this machine does not trust it (self-signed certificate): neither do clients that do not know its issuer",
+            "this machine does not trust it (self-signed certificate); clients that do not trust its issuer refuse it",
         ),
         (
             key_pair(HOST, begins=NOW - 85 * DAY),
             "files",
             Mark.NOTE,
-            f"it expires on {NOW + 5 * DAY:%Y-%m-%d}, and should have been renewed before",
+            f"it expires on {NOW + 5 * DAY:%Y-%m-%d}, and should have been renewed already",
         ),
     ],
 )
@@ -110,7 +110,7 @@ async def test_not_there() -> None:
     nowhere = await look(f"https://{HOST}", records="example.com. A 127.0.0.1")
 
     assert [
-        "at 127.0.0.1 it answers with status 502",
+        "at 127.0.0.1 it responds with status 502",
         "at 127.0.0.1 it does not speak TLS there",
         "at 127.0.0.1 it cannot be reached (connection refused)",
         f"the resolver finds no address of {HOST}",
@@ -125,8 +125,8 @@ async def test_no_route() -> None:
         found = await look(f"http://{HOST}:{port}", mode="off", records=records)
 
     assert [
-        (Mark.NOTE, "not asked, because this machine has no route there: 255.255.255.255"),
-        (Mark.TICK, "it answers at 127.0.0.1"),
+        (Mark.NOTE, "skipped, because this machine has no route to 255.255.255.255"),
+        (Mark.TICK, "it responds at 127.0.0.1"),
     ] == [(finding.mark, finding.text) for finding in found]
 
 

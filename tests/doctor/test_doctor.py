@@ -42,7 +42,7 @@ from responder.doctor import (
     walk,
 )
 from responder.doctor import nameservers as probing
-from responder.doctor.caa import Judgement, Property, judge
+from responder.doctor.caa import Judgment, Property, judge
 from responder.doctor.report import dig
 from responder.errors import CannotExamine
 from responder.names import Name
@@ -176,9 +176,9 @@ async def test_in_order(clinic: Clinic) -> None:
 @pytest.mark.parametrize(
     ("bend", "fault"),
     [
-        (silent, "does not answer"),
-        (lambda _: b"nonsense", "answers with something that is no DNS answer to the question"),
-        (lambda _: b"\0" * 40, "answers with something that is no DNS answer to the question"),
+        (silent, "does not reply"),
+        (lambda _: b"nonsense", "replies with a message that does not match the query"),
+        (lambda _: b"\0" * 40, "replies with a message that does not match the query"),
     ],
 )
 async def test_resolver_without_sense(clinic: Clinic, bend: Bend, fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,14 +190,14 @@ async def test_resolver_without_sense(clinic: Clinic, bend: Bend, fault: str, mo
         await clinic.examine()
 
     at = f"the resolver {RESOLVER}, port {clinic.world.port}, {fault}"
-    assert f"{at}: name one that works with --resolver ADDRESS[:PORT]" == str(refusal.value)
+    assert f"{at}: choose another with --resolver ADDRESS[:PORT]" == str(refusal.value)
 
 
 def test_no_resolver(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A machine without a resolver is one line, too; with one, that is taken."""
     file = tmp_path / "resolv.conf"
     monkeypatch.setattr(walk, "RESOLV_CONF", str(file))
-    with pytest.raises(CannotExamine, match="name one with --resolver"):
+    with pytest.raises(CannotExamine, match="choose one with --resolver"):
         system_resolvers()
     file.write_text("search example.com\n")
     with pytest.raises(CannotExamine):
@@ -239,7 +239,7 @@ async def test_parent_silent(clinic: Clinic) -> None:
 
     findings = await clinic.examine()
 
-    assert {"delegation": f"no server of example.com answers, so nobody finds {APEX}"} == crosses(findings)
+    assert {"delegation": f"no server of example.com replies, so resolvers cannot find {APEX}"} == crosses(findings)
 
 
 async def test_one_parent_server_out_of_order(clinic: Clinic) -> None:
@@ -251,7 +251,7 @@ async def test_one_parent_server_out_of_order(clinic: Clinic) -> None:
     findings = await clinic.examine()
 
     assert {} == crosses(findings)
-    assert f"b.example.com ({PARENT_B}), a server of example.com, answers REFUSED" == notes(findings)["delegation"]
+    assert f"b.example.com ({PARENT_B}), a server of example.com, replies with REFUSED" == notes(findings)["delegation"]
 
 
 @pytest.mark.parametrize(
@@ -326,7 +326,7 @@ async def test_ipv6(clinic: Clinic) -> None:
     without = await clinic.examine()
     await clinic.world.add("::1", ZONE + records)
 
-    assert {"reachable": f"ns1.{APEX} (::1) does not answer, neither over UDP nor over TCP"} == crosses(without)
+    assert {"reachable": f"ns1.{APEX} (::1) replies neither over UDP nor over TCP"} == crosses(without)
     assert {} == crosses(await clinic.examine())
 
 
@@ -350,7 +350,7 @@ async def test_no_route(clinic: Clinic, monkeypatch: pytest.MonkeyPatch) -> None
     findings = await clinic.examine()
 
     assert {} == crosses(findings)
-    assert f"not asked, for want of a route from this machine: ns1.{APEX} (2001:db8::1)" == notes(findings)["reachable"]
+    assert f"skipped, because this machine has no route to ns1.{APEX} (2001:db8::1)" == notes(findings)["reachable"]
 
 
 def without_authority(reply: dns.message.Message) -> dns.message.Message:
@@ -366,8 +366,8 @@ def without_edns(reply: dns.message.Message) -> dns.message.Message:
 @pytest.mark.parametrize(
     ("bend", "check", "fault"),
     [
-        (without_authority, "authority", f"is lame: asked for {APEX}, it answers, but not with authority"),
-        (failing(dns.rcode.NOERROR), "authority", f"is lame: asked for {APEX}, it knows nothing of it"),
+        (without_authority, "authority", f"is lame: for {APEX}, it answers without authority"),
+        (failing(dns.rcode.NOERROR), "authority", f"is lame: for {APEX}, it has no SOA record for it"),
         (without_edns, "EDNS", "answers without EDNS (RFC 6891) to a query with EDNS"),
     ],
 )
@@ -389,7 +389,7 @@ async def test_database_ahead(clinic: Clinic) -> None:
     findings = await clinic.examine(serial=2**32 + 8)
 
     assert [
-        f"{name} is stale: it serves serial 7, and 8 is the newest"
+        f"{name} is stale: it serves serial 7, but the newest is 8"
         for name in (f"ns1.{APEX} ({NS1})", f"ns2.{APEX} ({NS2})")
     ] == [finding.text for finding in findings if finding.mark is Mark.CROSS]
 
@@ -400,7 +400,7 @@ async def test_challenge_name_unknown(clinic: Clinic) -> None:
     await clinic.nameservers(ZONE, ZONE.splitlines()[1])
     await clinic.resolver()
 
-    fault = f"ns2.{APEX} ({NS2}) does not know _acme-challenge.some.{APEX}, though a token is granted it"
+    fault = f"ns2.{APEX} ({NS2}) does not know _acme-challenge.some.{APEX}, which a token covers"
     assert {"challenge name": fault} == crosses(await clinic.examine("some.example.com"))
 
 
@@ -448,7 +448,7 @@ async def test_challenge_name_delegated_elsewhere(clinic: Clinic) -> None:
     findings = await clinic.examine("some.example.com")
 
     assert "is delegated by NS records and so has no CNAME" in crosses(findings)["CNAME"]
-    assert "remove those NS from example.com, and add this:" == fix(findings, "CNAME")[0]
+    assert "remove those NS records from example.com, and add:" == fix(findings, "CNAME")[0]
 
 
 async def test_one_server_of_the_hostname_lags(clinic: Clinic) -> None:
@@ -508,14 +508,14 @@ async def test_hostname_with_servers_that_are_out_of_reach(clinic: Clinic) -> No
     findings = await clinic.examine("www.other.org")
 
     assert {} == crosses(findings)
-    assert "no server of other.org could be asked from here" in notes(findings)["CNAME"]
+    assert "this machine reaches no server of other.org" in notes(findings)["CNAME"]
 
 
 @pytest.mark.parametrize(
     ("rcode", "fault"),
     [
         (dns.rcode.SERVFAIL, "it cannot resolve _acme-challenge.some.example.com: SERVFAIL (no \x1b signatures)"),
-        (dns.rcode.NXDOMAIN, f"it takes _acme-challenge.some.{APEX} for a name that does not exist"),
+        (dns.rcode.NXDOMAIN, f"it reports that _acme-challenge.some.{APEX} does not exist"),
     ],
 )
 async def test_path(clinic: Clinic, rcode: dns.rcode.Rcode, fault: str) -> None:
@@ -568,9 +568,9 @@ async def test_value_that_never_arrives(clinic: Clinic, store: Store, monkeypatc
     findings = await clinic.examine("some.example.com")
 
     assert {
-        "probe value": "a value that was written to the database is not served by "
+        "probe value": "the test value is in the database, but is not served by "
         f"ns1.{APEX} ({NS1}), ns2.{APEX} ({NS2})",
-        "resolver": "it gets to the name, but not that value",
+        "resolver": "it finds the name, but not the test value",
     } == crosses(findings)
     assert [] == await store.values()
 
@@ -613,7 +613,7 @@ async def test_caa_look_up_fails(clinic: Clinic) -> None:
     await clinic.nameservers(ZONE)
     await clinic.resolver(bend=bend)
 
-    assert "the CAA look-up for some.example.com fails" in crosses(await clinic.examine("some.example.com"))["CAA"]
+    assert "the CAA query for some.example.com fails" in crosses(await clinic.examine("some.example.com"))["CAA"]
 
 
 @pytest.mark.parametrize(
@@ -644,7 +644,7 @@ async def test_critical_property(clinic: Clinic) -> None:
 
     findings = await clinic.examine("some.example.com")
 
-    assert "the critical property 'future' is one that CAs do not know" in crosses(findings)["CAA"]
+    assert "CAs do not know the critical property 'future'" in crosses(findings)["CAA"]
     assert 'some.example.com. IN CAA 128 future "x"' in fix(findings, "CAA")
 
 
@@ -666,14 +666,14 @@ async def test_hostname_that_is_an_alias(clinic: Clinic) -> None:
     assert {} == crosses(findings)
     value = "ca.example.net; validationmethods=dns-01; accounturi=https://ca.example.net/1"
     assert (
-        "in place of those that name ca.example.net, put into the records of lb.example.net:",
+        "replace those that name ca.example.net in the records of lb.example.net:",
         f'lb.example.net. 300 IN CAA 0 issue "{value}"',
     ) == fix(findings, "CAA binding")
 
 
 ADD = "add to the records of the zone in the configuration, and restart the service:"
-NO_ALIAS = f"no CAA can be beside its CNAME, so give www.{APEX} addresses instead, and with them {ADD}"
-BOUND = f"as it speaks for every name in the zone, it has to be bound to your account: {ADD}"
+NO_ALIAS = f"a name with a CNAME cannot have a CAA, so give www.{APEX} addresses instead, and {ADD}"
+BOUND = f"this record applies to all names in the zone, so it has to name your account: {ADD}"
 ACCOUNT = "; accounturi=<URL of your ACME account>"
 
 
@@ -707,12 +707,12 @@ async def test_caa_in_our_zone(
 
 
 MINE, YOURS = "https://ca.example.net/acct/1", "https://ca.example.net/acct/2"
-ALLOWED = Judgement()
-UNNAMED = Judgement("it does not name ca.example.net")
+ALLOWED = Judgment()
+UNNAMED = Judgment("it does not name ca.example.net")
 
 
-def bound(*uris: str, methods: bool = False) -> Judgement:
-    return Judgement(account_uris=frozenset(uris), binds_method=methods)
+def bound(*uris: str, methods: bool = False) -> Judgment:
+    return Judgment(account_uris=frozenset(uris), binds_method=methods)
 
 
 @pytest.mark.parametrize(
@@ -722,7 +722,7 @@ def bound(*uris: str, methods: bool = False) -> Judgement:
         (["0 iodef mailto:me@example.com"], ALLOWED),
         (["128 iodef mailto:me@example.com"], ALLOWED),
         (["0 future x"], ALLOWED),
-        (["128 future x"], Judgement("the critical property 'future' is one that CAs do not know")),
+        (["128 future x"], Judgment("CAs do not know the critical property 'future'")),
         (["0 issuewild ;"], ALLOWED),
         (["0 issue ;"], UNNAMED),
         (["0 issue"], UNNAMED),
@@ -742,18 +742,18 @@ def bound(*uris: str, methods: bool = False) -> Judgement:
         # RFC 8657.
         ([f"0 issue ca.example.net; accounturi={MINE}"], bound(MINE)),
         ([f"0 issue ca.example.net;accounturi = {MINE} ;validationmethods=dns-01"], bound(MINE, methods=True)),
-        ([f"0 issue ca.example.net; accounturi={YOURS}"], Judgement("its accounturi is that of another account")),
+        ([f"0 issue ca.example.net; accounturi={YOURS}"], Judgment("its accounturi names another account")),
         ([f"0 issue ca.example.net; accounturi={uri}" for uri in (MINE, YOURS)], bound(MINE)),
         ([f"0 issue ca.example.net; accounturi={MINE}", "0 issue ca.example.net"], ALLOWED),
-        (["0 issue ca.example.net; validationmethods=http-01,dns-01"], Judgement(binds_method=True)),
+        (["0 issue ca.example.net; validationmethods=http-01,dns-01"], Judgment(binds_method=True)),
         (
             ["0 issue ca.example.net; validationmethods=http-01"],
-            Judgement("its validationmethods do not include dns-01"),
+            Judgment("its validationmethods do not include dns-01"),
         ),
-        (["0 issue ca.example.net; validationmethods="], Judgement("its validationmethods do not include dns-01")),
+        (["0 issue ca.example.net; validationmethods="], Judgment("its validationmethods do not include dns-01")),
     ],
 )
-def test_caa(records: list[str], expected: Judgement) -> None:
+def test_caa(records: list[str], expected: Judgment) -> None:
     """Record sets are read as strictly as CAs read them."""
     properties = [Property(int(flags), tag, value) for flags, tag, value in (f"{r} ".split(" ", 2) for r in records)]
 
@@ -765,7 +765,7 @@ def test_caa_of_a_ca_with_several_names() -> None:
     properties = [Property(0, "issue", "second.example.net")]
 
     assert ALLOWED == judge(properties, Policy(("first.example.net", "second.example.net")), wildcard=True)
-    assert Judgement("it does not name first.example.net or third.example.net") == judge(
+    assert Judgment("it does not name first.example.net or third.example.net") == judge(
         properties, Policy(("first.example.net", "third.example.net")), wildcard=True
     )
 
