@@ -49,7 +49,6 @@ TEXTS = sorted(
 """The files whose text a user, an administrator or a reader of the code meets."""
 
 KNOWN = """
-docs/cert-manager.md
 docs/design.md
 docs/doctor.md
 docs/performance.md
