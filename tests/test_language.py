@@ -50,7 +50,6 @@ TEXTS = sorted(
 
 KNOWN = """
 docs/design.md
-docs/doctor.md
 docs/performance.md
 migrations/versions/0003_secrets.py
 responder/certificate/accountkey.py
