@@ -234,7 +234,7 @@ async def _start(
         _log.warning("the database is new", reason=condition, database=settings.database.shown_url)
     if settings.database.path is not None:  # there is no other node, which could be too old to decrypt them
         with contextlib.suppress(StoreUnavailable):
-            await store.seal_keys()
+            await store.certificates.seal()
     statics = settings.statics
     await store.register_zones(settings.digests, now=_now())
     for change in await store.begin_statics(settings.digests, now=_now()):

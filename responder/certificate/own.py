@@ -103,7 +103,7 @@ class OwnCertificateKeeper:
 
     async def load(self) -> None:
         """Use the certificate in the store, if there is one, and make sure that our challenge name exists."""
-        self._follow(await self._store.certificate(self._hostname))
+        self._follow(await self._store.certificates.find(self._hostname))
         try:
             await self._token()
         except ResponderError as fault:
@@ -127,14 +127,14 @@ class OwnCertificateKeeper:
         """Do what is due; returns in how many seconds to look again."""
         if self._obtained is not None:
             await self._keep(self._obtained)
-        known = await self._store.certificate(self._hostname)
+        known = await self._store.certificates.find(self._hostname)
         self._check_lock(known)
         self._follow(known)
         due = await self._due(known)
         now = self._clock()
         if due > now:
             return min((due - now).total_seconds(), LOOK_INTERVAL)
-        if not await self._store.begin_certificate(self._hostname, holder=self._holder, lease=LEASE, now=now):
+        if not await self._store.certificates.begin(self._hostname, holder=self._holder, lease=LEASE, now=now):
             return LOOK_AGAIN
         await self._attempt(known)
         return 0.0
@@ -143,7 +143,7 @@ class OwnCertificateKeeper:
         """Raise `Invalid` for a certificate that this node cannot use and should not replace."""
         if known.locked is None:
             return
-        if not self._store.seals:
+        if not self._store.certificates.are_sealed:
             raise Invalid(_NO_KEY_FILE)
         if self._clock() - known.locked < LOCKED_PAUSE:
             raise Invalid(_OTHER_KEY_FILE)
@@ -171,7 +171,7 @@ class OwnCertificateKeeper:
         except ResponderError as fault:
             await self._note_failure(known, fault)
         except BaseException:
-            await asyncio.shield(self._store.give_up_certificate(self._hostname))
+            await asyncio.shield(self._store.certificates.give_up(self._hostname))
             raise
         else:
             await self._keep(self._obtained)
@@ -183,7 +183,7 @@ class OwnCertificateKeeper:
         while True:
             await asyncio.sleep(SIGN_INTERVAL)
             with suppress(StoreUnavailable):  # the lease outlasts that for a while
-                await self._store.go_on_certificate(self._hostname, holder=self._holder, lease=LEASE)
+                await self._store.certificates.go_on(self._hostname, holder=self._holder, lease=LEASE)
 
     async def _obtain(self, known: OwnCertificate) -> KeyPair:
         _log.info("obtaining a certificate", hostname=str(self._hostname), directory=self._acme.directory)
@@ -208,7 +208,7 @@ class OwnCertificateKeeper:
 
     async def _keep(self, pair: KeyPair) -> None:
         """Write it down, then use it."""
-        await self._store.keep_certificate(self._hostname, self._acme.directory, pair)
+        await self._store.certificates.keep(self._hostname, self._acme.directory, pair)
         self._obtained = None
         self._take(pair)
 
@@ -221,7 +221,7 @@ class OwnCertificateKeeper:
             failures=failures,
             again_in=f"{wait.total_seconds():.0f} s",
         )
-        await self._store.note_failure(self._hostname, failures=failures, retry_at=self._clock() + wait)
+        await self._store.certificates.note_failure(self._hostname, failures=failures, retry_at=self._clock() + wait)
 
     def _follow(self, known: OwnCertificate) -> None:
         """Use what is in the store, if it is not in use yet."""
@@ -256,7 +256,7 @@ class OwnCertificateKeeper:
 
     async def _authority(self) -> Authority:
         """The CA, with the key of our account in the store. Raises `Invalid` if that is damaged."""
-        key = await self._store.account_key(self._acme.directory, key_pem(new_key()))
+        key = await self._store.certificates.account_key(self._acme.directory, key_pem(new_key()))
         return Authority(self._acme.directory, accountkey.parse(key), ca_file=self._acme.ca_file)
 
     def _binding(self) -> Binding | None:

@@ -68,6 +68,6 @@ async def _seal_keys(settings: Settings) -> int:
         return 0
     store = await Store.open(settings.database.url, sealer=Sealer(read_key(path)))
     try:
-        return await store.seal_keys()
+        return await store.certificates.seal()
     finally:
         await store.close()

@@ -1,8 +1,8 @@
 """
-Certificates of the service's own, shared by all nodes: the pair in use, and who obtains the next one.
+Our own certificates, shared by all nodes: the one in use, and which process obtains the next one.
 
-Private keys are sealed wherever there is a key file (see `sealing`). Where there is none, anyone who reads the database
-can use them (see SECURITY.md).
+Private keys are encrypted if there is a key file (see `sealing`). Without one, anyone who can read the database can use
+them (see SECURITY.md).
 """
 
 from __future__ import annotations
@@ -13,24 +13,26 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from cryptography import x509
-from sqlalchemy import Connection, insert, literal, select, update
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import Connection, literal, select, update
 
 from responder.errors import Invalid
 from responder.names import Name
 from responder.store.clock import database_clock
+from responder.store.database import Database
 from responder.store.schema import Instant, acme_accounts, certificates
 from responder.store.sealing import Sealer, is_sealed
+from responder.store.upsert import insert_if_absent
 from responder.tls.keypair import KeyPair
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OwnCertificate:
     """
-    What is known of the certificate of one host: the *pair* in use and the *directory* of the CA it came from, when
-    somebody last tried to obtain one, how often in a row that has failed, and when to try again.
+    What is stored about the certificate of one host.
 
-    *locked* is when the pair was issued, if its private key is sealed with a key file that is not at hand.
+    *pair* is the certificate in use with its private key, and *directory* the CA that issued it. *attempted_at* is the
+    time of the last attempt to obtain one, *failures* how many attempts in a row have failed, and *retry_at* when to
+    try again. *locked* is when the certificate was issued, if its private key cannot be decrypted with our key file.
     """
 
     pair: KeyPair | None = None
@@ -41,17 +43,68 @@ class OwnCertificate:
     retry_at: datetime | None = None
 
 
-def account_key(connection: Connection, directory: str, new: bytes, *, sealer: Sealer | None) -> bytes:
-    """
-    The key of our account with the CA at *directory*: *new* if there is none yet, or one that was sealed with another
-    key file than that of *sealer*. Raises `Invalid` if it is damaged, or is sealed and there is no key file.
-    """
-    with suppress(IntegrityError), connection.begin_nested():  # somebody else may have been quicker
-        if _account_key(connection, directory) is None:
-            key = _sealed(new.decode(), _account(directory), sealer)
-            connection.execute(insert(acme_accounts), {"directory": directory, "key": key})
-    found = _account_key(connection, directory)
-    assert found is not None  # noqa: S101  # if not by us, then inserted by who was quicker
+class Certificates:
+    """Our own certificates and the keys of our ACME accounts in *database*, encrypted by *sealer* if there is one."""
+
+    def __init__(self, database: Database, sealer: Sealer | None) -> None:
+        self._database = database
+        self._sealer = sealer
+
+    @property
+    def are_sealed(self) -> bool:
+        """Whether private keys are encrypted before they are stored."""
+        return self._sealer is not None
+
+    async def seal(self) -> int:
+        """Encrypt the stored private keys that are not encrypted, if there is a key file, and return their number."""
+        return 0 if self._sealer is None else await self._database.write(_seal, self._sealer)
+
+    async def account_key(self, directory: str, new: bytes) -> bytes:
+        """
+        Return the key of our account with the CA at *directory*, in PEM.
+
+        *new* is stored and returned if there is no key yet, or if it was encrypted with another key file. Raises
+        `Invalid` if the key is damaged, or if it is encrypted and there is no key file.
+        """
+        return await self._database.write(_account_key, directory, new, sealer=self._sealer)
+
+    async def find(self, hostname: Name) -> OwnCertificate:
+        """Return what is stored about the certificate of *hostname*. A damaged *pair* is left out."""
+        return await self._database.read(_find, hostname, sealer=self._sealer)
+
+    async def begin(self, hostname: Name, *, holder: UUID, lease: timedelta, now: datetime) -> bool:
+        """
+        Give *holder* the lease for obtaining a certificate. Returns False if another holder has it.
+
+        `go_on` renews the lease; `keep`, `note_failure` and `give_up` end it. It is measured with the clock of the
+        database; *now* is stored as the time of the attempt.
+        """
+        return await self._database.write(_begin, hostname, holder=holder, lease=lease, now=now)
+
+    async def go_on(self, hostname: Name, *, holder: UUID, lease: timedelta) -> None:
+        """Let the *lease* of *holder* begin again from now, unless it was ended or another holder has it."""
+        await self._database.write(_go_on, hostname, holder=holder, lease=lease)
+
+    async def keep(self, hostname: Name, directory: str, pair: KeyPair) -> None:
+        """Store *pair*, from the CA at *directory*, as the certificate in use, and end the lease."""
+        await self._database.write(_keep, hostname, directory, pair, sealer=self._sealer)
+
+    async def note_failure(self, hostname: Name, *, failures: int, retry_at: datetime) -> None:
+        """Note the number of *failures* in a row, and that the next attempt is due at *retry_at*; end the lease."""
+        await self._database.write(_note_failure, hostname, failures=failures, retry_at=retry_at)
+
+    async def give_up(self, hostname: Name) -> None:
+        """End the lease without a result."""
+        await self._database.write(_give_up, hostname)
+
+
+def _account_key(connection: Connection, directory: str, new: bytes, *, sealer: Sealer | None) -> bytes:
+    found = _find_account_key(connection, directory)
+    if found is None:
+        key = _sealed(new.decode(), _account(directory), sealer)
+        insert_if_absent(connection, acme_accounts, {"directory": directory, "key": key})
+        found = _find_account_key(connection, directory)
+    assert found is not None  # noqa: S101  # inserted just now, by this process or by another one
     if _is_locked(found, sealer):
         if sealer is None:
             raise Invalid(_NO_KEY_FILE)
@@ -61,8 +114,7 @@ def account_key(connection: Connection, directory: str, new: bytes, *, sealer: S
     return _opened(found, _account(directory), sealer).encode()
 
 
-def find(connection: Connection, hostname: Name, *, sealer: Sealer | None) -> OwnCertificate:
-    """What is known of the certificate of *hostname*. A pair that is damaged is none: another one can be had."""
+def _find(connection: Connection, hostname: Name, *, sealer: Sealer | None) -> OwnCertificate:
     row = connection.execute(select(certificates).where(certificates.c.hostname == hostname)).one_or_none()
     if row is None:
         return OwnCertificate()
@@ -78,10 +130,9 @@ def find(connection: Connection, hostname: Name, *, sealer: Sealer | None) -> Ow
     )
 
 
-def seal(connection: Connection, sealer: Sealer) -> int:
-    """Seal all private keys that are not sealed yet, and return how many they were."""
+def _seal(connection: Connection, sealer: Sealer) -> int:
     if connection.dialect.name == "sqlite":
-        connection.exec_driver_sql("PRAGMA secure_delete=ON")  # nothing of them stays behind in pages that become free
+        connection.exec_driver_sql("PRAGMA secure_delete=ON")  # overwrites the old keys in pages that become free
     accounts = connection.execute(select(acme_accounts.c.directory, acme_accounts.c.key)).all()
     hosts = connection.execute(select(certificates.c.hostname, certificates.c.key)).all()
     open_accounts = [row for row in accounts if not is_sealed(row.key)]
@@ -94,12 +145,8 @@ def seal(connection: Connection, sealer: Sealer) -> int:
     return len(open_accounts) + len(open_hosts)
 
 
-def begin(connection: Connection, hostname: Name, *, holder: UUID, lease: timedelta, now: datetime) -> bool:
-    """Note that *holder* obtains a certificate, for as long as the *lease* lasts; False if another holder does."""
-    with suppress(IntegrityError), connection.begin_nested():
-        known = select(certificates.c.hostname).where(certificates.c.hostname == hostname)
-        if connection.scalar(known) is None:
-            connection.execute(insert(certificates), {"hostname": hostname, "failures": 0})
+def _begin(connection: Connection, hostname: Name, *, holder: UUID, lease: timedelta, now: datetime) -> bool:
+    insert_if_absent(connection, certificates, {"hostname": hostname, "failures": 0})
     present = _now(connection)
     is_free = certificates.c.busy_until.is_(None) | (certificates.c.busy_until <= literal(present, Instant))
     begun = connection.execute(
@@ -110,26 +157,18 @@ def begin(connection: Connection, hostname: Name, *, holder: UUID, lease: timede
     return begun.rowcount == 1
 
 
-def go_on(connection: Connection, hostname: Name, *, holder: UUID, lease: timedelta) -> None:
-    """Let the *lease* of *holder* begin anew, unless somebody else has begun since, or has a certificate."""
+def _go_on(connection: Connection, hostname: Name, *, holder: UUID, lease: timedelta) -> None:
     mine = (certificates.c.hostname == hostname) & (certificates.c.busy_by == holder)
     connection.execute(update(certificates).where(mine).values(busy_until=_now(connection) + lease))
 
 
-def keep(connection: Connection, hostname: Name, directory: str, pair: KeyPair, *, sealer: Sealer | None) -> None:
-    """The certificate was obtained: it is the one in use from now on."""
+def _keep(connection: Connection, hostname: Name, directory: str, pair: KeyPair, *, sealer: Sealer | None) -> None:
     key = _sealed(pair.key.decode(), _host(hostname), sealer)
     _end(connection, hostname, directory=directory, chain=pair.chain.decode(), key=key, failures=0)
 
 
-def note_failure(connection: Connection, hostname: Name, *, failures: int, retry_at: datetime) -> None:
-    """It was not, *failures* times in a row by now; the next attempt is due at *retry_at*."""
+def _note_failure(connection: Connection, hostname: Name, *, failures: int, retry_at: datetime) -> None:
     _end(connection, hostname, failures=failures, retry_at=retry_at)
-
-
-def give_up(connection: Connection, hostname: Name) -> None:
-    """Whoever was obtaining it stopped before it was decided."""
-    connection.execute(update(certificates).where(certificates.c.hostname == hostname).values(_FREE))
 
 
 def _end(connection: Connection, hostname: Name, *, retry_at: datetime | None = None, **values: object) -> None:
@@ -138,17 +177,21 @@ def _end(connection: Connection, hostname: Name, *, retry_at: datetime | None = 
     )
 
 
+def _give_up(connection: Connection, hostname: Name) -> None:
+    connection.execute(update(certificates).where(certificates.c.hostname == hostname).values(_FREE))
+
+
 _FREE: dict[str, object] = {"busy_until": None, "busy_by": None}
 
 
 def _now(connection: Connection) -> datetime:
-    """The present by the database's clock, in which leases are measured."""
+    """Return the time of the database's clock, which measures the leases."""
     return datetime.fromtimestamp(connection.execute(select(database_clock())).scalar_one(), UTC)
 
 
 _NO_KEY_FILE = (
-    "the private keys in the database are encrypted: name the key file that they were encrypted with "
-    "(dns.update.key_file, on every node the same one)"
+    "the private keys in the database are encrypted: name the key file that they were encrypted with in "
+    "dns.update.key_file, the same file on every node"
 )
 
 
@@ -179,14 +222,14 @@ def _pair(chain: str, key: str, hostname: Name, sealer: Sealer | None) -> KeyPai
 
 
 def _issued_at(chain: str) -> datetime | None:
-    """When that certificate was issued; None if it is damaged."""
+    """Return when the certificate was issued; None if it is damaged."""
     try:
         return x509.load_pem_x509_certificate(chain.encode()).not_valid_before_utc
     except ValueError:
         return None
 
 
-def _account_key(connection: Connection, directory: str) -> str | None:
+def _find_account_key(connection: Connection, directory: str) -> str | None:
     return connection.scalar(select(acme_accounts.c.key).where(acme_accounts.c.directory == directory))
 
 

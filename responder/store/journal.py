@@ -9,19 +9,18 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby, islice
 from typing import Any, TypeVar
 
 from sqlalchemy import ColumnElement, Connection, Row, bindparam, delete, exists, insert, select, update
-from sqlalchemy.exc import IntegrityError
 
 from responder.dns.zone import Change
 from responder.errors import NotFound
 from responder.names import Name
 from responder.store.schema import challenge_values, changes, grants, hostnames, tokens, zones
+from responder.store.upsert import insert_if_absent
 
 T = TypeVar("T")
 
@@ -106,16 +105,15 @@ def advance_names(
 
 
 def register(connection: Connection, digests: Mapping[Name, str | None], *, now: datetime) -> None:
-    """Make a row for each zone that has none, with the digest of the static records that it begins with."""
     known = set(connection.scalars(select(zones.c.apex)))
+    serial = int(now.timestamp())
     for apex, digest in digests.items():
-        if apex not in known:
-            # Another process may be quicker, between our look and our insert.
-            with suppress(IntegrityError), connection.begin_nested():
-                zone = {"apex": apex, "serial": int(now.timestamp()), "static": digest}
-                zone_id = connection.scalar(insert(zones).returning(zones.c.id), zone)
-                # So that the journal reaches back to here. The apex is no challenge name: nothing comes of it.
-                connection.execute(insert(changes), {"zone_id": zone_id, "serial": zone["serial"], "name": apex})
+        if apex not in known and insert_if_absent(
+            connection, zones, {"apex": apex, "serial": serial, "static": digest}
+        ):
+            zone_id = connection.scalar(select(zones.c.id).where(zones.c.apex == apex))
+            # The journal reaches back to this first serial. The apex is not a challenge name, so nothing changes there.
+            connection.execute(_JOURNAL, {"zone_id": zone_id, "serial": serial, "name": apex})
 
 
 def serials(connection: Connection) -> dict[Name, int]:

@@ -1,27 +1,26 @@
 """
-Random keys that all processes of all nodes share. Made when first asked for; no credential of anybody is among them.
+Random keys that all processes of all nodes share. They are made when they are first needed. None of them is a
+credential of a client.
 """
 
 from __future__ import annotations
 
 import secrets
-from contextlib import suppress
 
-from sqlalchemy import Connection, insert, select
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import Connection, select
 
 from responder.store.schema import keys
+from responder.store.upsert import insert_if_absent
 
 KEY_OCTETS = 32
 
 
 def key(connection: Connection, name: str) -> bytes:
-    """The key of that *name*."""
-    with suppress(IntegrityError), connection.begin_nested():  # most often it is there, perhaps since a moment ago
-        if _find(connection, name) is None:
-            connection.execute(insert(keys), {"name": name, "octets": secrets.token_bytes(KEY_OCTETS)})
     found = _find(connection, name)
-    assert found is not None  # noqa: S101  # if not by us, then inserted by who was quicker
+    if found is None:
+        insert_if_absent(connection, keys, {"name": name, "octets": secrets.token_bytes(KEY_OCTETS)})
+        found = _find(connection, name)
+    assert found is not None  # noqa: S101  # inserted just now, by this process or by another one
     return found
 
 

@@ -12,12 +12,12 @@ from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import Connection, case, delete, literal, or_, select
-from sqlalchemy.dialects import postgresql, sqlite
 
 from responder.errors import NodeNameTaken, NotFound
 from responder.names import Name
 from responder.store.clock import database_clock
 from responder.store.schema import nodes
+from responder.store.upsert import insert_into
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +80,6 @@ def renew(connection: Connection, report: NodeReport, *, lease: timedelta, take_
 
     Raises `NodeNameTaken` if another service has that name and a live lease, unless *take_over*.
     """
-    upsert = (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(nodes)
     news = {
         "instance": report.instance,
         "address": report.address,
@@ -92,7 +91,7 @@ def renew(connection: Connection, report: NodeReport, *, lease: timedelta, take_
         "clock": report.clock,
         "zones": _render_zones(report.zones),
     }
-    first = upsert.values(name=report.name, started_at=database_clock(), **news)
+    first = insert_into(connection, nodes).values(name=report.name, started_at=database_clock(), **news)
     renewed = connection.execute(
         first.on_conflict_do_update(
             index_elements=[nodes.c.name],

@@ -1,19 +1,24 @@
 """
-Whether the database takes changes. A disk that is full, or a file that has become read-only, can still be read.
+Proofs that the database can be used. A database with a full disk, or with a file that has become read-only, can still
+be read, so there is one proof for reading and one for writing.
 """
 
 from __future__ import annotations
 
 import secrets
 
-from sqlalchemy import Connection, update
+from sqlalchemy import Connection, select, update
 
-from responder.store.schema import probe
+from responder.store.schema import probe, zones
 
 PROBE_OCTETS = 32_768
-"""Octets written: as many as a present writes to an SQLite file, and random, so that no database compresses them."""
+"""Octets that are written: as many as a present writes to an SQLite file. They are random, so they do not compress."""
+
+
+def ping(connection: Connection) -> None:
+    connection.execute(select(zones.c.id).limit(1))
 
 
 def prove(connection: Connection) -> None:
-    """Write as much as a present does, in the place of what the last call wrote."""
+    # Each call overwrites what the last one wrote.
     connection.execute(update(probe).values(octets=secrets.token_bytes(PROBE_OCTETS)))

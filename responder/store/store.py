@@ -1,31 +1,32 @@
-"""The store as the rest of the program uses it: one method for each transaction."""
+"""
+The store as the rest of the program uses it: one method for each transaction.
+
+Each operation is documented here. The function of the same purpose in `tokens`, `values`, `grants` and the other
+modules of this package is its transaction.
+"""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Self
 from uuid import UUID
 
-from sqlalchemy import Connection, make_url, select
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy import Connection
 
 from responder.dns.zone import Change
-from responder.errors import StoreUnavailable
 from responder.names import Name
 from responder.store import (
     accounts,
     audit,
-    certificates,
     grants,
     journal,
     keys,
     migration,
     nodes,
+    opening,
     origin,
     probe,
-    schema,
     statics,
     statistics,
     tokens,
@@ -33,21 +34,18 @@ from responder.store import (
 )
 from responder.store.accounts import Account
 from responder.store.audit import AuditEvent
-from responder.store.certificates import OwnCertificate
+from responder.store.certificates import Certificates
 from responder.store.database import Database, P, T, Work
 from responder.store.grants import Unserved
 from responder.store.hints import Hint, Hints
 from responder.store.migration import SchemaState
 from responder.store.nodes import Node, NodeReport
 from responder.store.origin import Origin
-from responder.store.postgresql import PostgreSQL
 from responder.store.pruning import Pruning
 from responder.store.sealing import Sealer
-from responder.store.sqlite import SQLite
 from responder.store.statistics import Statistics
 from responder.store.tokens import NewToken
 from responder.store.values import Applied, LiveValue
-from responder.tls.keypair import KeyPair
 from responder.tokens.secret import Digest
 from responder.tokens.serving import Serving
 from responder.tokens.token import Grant, Token
@@ -55,23 +53,28 @@ from responder.tokens.values import Operation
 
 
 class Store:
-    """An open database with the schema that this program needs. Get one from `Store.open`."""
+    """
+    An open database with the schema that this program needs. Get one from `Store.open`.
 
-    def __init__(self, database: Database) -> None:
+    *certificates* has the operations on our own certificates. All methods that use the database raise
+    `StoreUnavailable` if it does not answer or cannot be used.
+    """
+
+    def __init__(self, database: Database, sealer: Sealer | None = None) -> None:
+        self.certificates = Certificates(database, sealer)
         self._database = database
-        self._sealer: Sealer | None = None
         self._pruning = Pruning(database)
         self._origin: Origin | None = None
 
     @classmethod
     async def open(cls, url: str, *, auto_upgrade: bool = False, sealer: Sealer | None = None) -> Self:
         """
-        Connect to *url*; an empty database gets its tables, an older one is changed only if *auto_upgrade*. If there is
-        a *sealer*, it encrypts private keys.
+        Connect to the database at *url* and create its tables if it is empty. A database with an older schema is
+        upgraded only if *auto_upgrade* is set. A *sealer* encrypts the private keys that are stored.
 
-        Any number of processes may do so at once. Raises `StoreUnavailable` or `StoreOutdated`.
+        Several processes may open an empty database at once. Raises `StoreUnavailable` or `StoreOutdated`.
         """
-        database = _database(url)
+        database = opening.connect(url)
         try:
             await database.create()
             if await database.read(migration.schema_state) is not SchemaState.CURRENT:
@@ -79,28 +82,30 @@ class Store:
         except BaseException:
             await database.close()
             raise
-        store = cls(database)
-        store._sealer = sealer
-        return store
+        return cls(database, sealer)
 
     @staticmethod
     async def upgrade(url: str) -> SchemaState:
-        """Bring the schema at *url* up to date and return what it was. Raises as `open` does."""
-        async with _connected(url) as database:
+        """Upgrade the schema at *url* and return the state that it had before. Raises the errors of `open`."""
+        async with opening.connected(url) as database:
             await database.create()
             return await database.migrate(migration.bring_up, upgrade=True)
 
     @staticmethod
     async def check(url: str) -> SchemaState:
-        """What `open` would find at *url*; nothing is created or changed. Raises `StoreUnavailable`."""
-        async with _connected(url) as database:
-            return await _schema_state(database)
+        """Return the state of the schema at *url*, without changing anything. Raises `StoreUnavailable`."""
+        async with opening.connected(url) as database:
+            return await opening.schema_state(database)
 
     @staticmethod
     async def examine(url: str) -> tuple[SchemaState, list[str]]:
-        """As `check`, but everything in there is read, so that damage is found; and what `warnings` has of it."""
-        async with _connected(url) as database:
-            state = await _schema_state(database)
+        """
+        Return the state of the schema at *url* and the `warnings` of the database, without changing anything.
+
+        All data is read to find damage. Raises `StoreUnavailable` if there is any.
+        """
+        async with opening.connected(url) as database:
+            state = await opening.schema_state(database)
             if state is SchemaState.ABSENT:
                 return state, []
             await database.verify()
@@ -109,20 +114,20 @@ class Store:
             return state, await database.warnings()
 
     async def close(self) -> None:
-        """Give every connection back."""
+        """Close all connections."""
         await self._database.close()
 
     async def origin(self) -> Origin:
-        """When this database was created, and its id."""
+        """Return when this database was created, and its id."""
         return await self._database.read(origin.find)
 
     async def warnings(self) -> list[str]:
-        """What works, but keeps the database from being as safe as it should be, and how to fix it."""
+        """Return warnings about settings that put the data at risk, each with the way to fix it."""
         return await self._database.warnings()
 
     async def ping(self) -> None:
-        """Prove that the database answers, with the smallest read there is."""
-        await self._database.read(_ping)
+        """Prove with a small read that the database answers. Raises `StoreUnavailable`."""
+        await self._database.read(probe.ping)
 
     async def prove_writable(self) -> None:
         """Prove that changes can be made, with a write of the size of a present. Raises `StoreUnavailable`."""
@@ -130,9 +135,9 @@ class Store:
 
     async def register_zones(self, digests: Mapping[Name, str | None], *, now: datetime) -> None:
         """
-        Make sure that there is a serial for each zone; a new one starts at *now* in seconds.
+        Create the zones that do not exist yet, each with *now* in seconds since 1970 as its serial.
 
-        *digests* are those of the static records that a new zone begins with, as far as they are known.
+        *digests* are the digests of the static records that a new zone begins with; None if they are unknown.
         """
         await self._database.write(journal.register, digests, now=now)
 
@@ -140,92 +145,106 @@ class Store:
         """
         Note that a node begins to serve zones with static records of these *digests*.
 
-        A zone that may have been served with other records under its present serial gets a new serial. Returns these
-        changes; only the apex is in them. Raises `NotFound` for a zone that was not registered.
+        A zone that may have been served with other static records under its current serial gets a new serial. Returns
+        a change for each such zone, with the apex as its only name. Raises `NotFound` for a zone that does not exist.
         """
         return await self._database.write(statics.begin, digests, now=now)
 
     async def compare_statics(self, digests: Mapping[Name, str]) -> None:
         """
-        Note if a node goes on to serve zones with static records of these *digests* when others have begun to serve
-        them with other records.
+        Note that a node goes on to serve zones with static records of these *digests*.
 
-        It is due before the node publishes the serial that came with the other records.
+        A node has to call this before it publishes a serial that another node may have made for other static records.
+        Where the digests differ, the next call of `begin_statics` makes a new serial.
         """
         await self._database.write(statics.compare, digests)
 
     async def mint(self, token: NewToken) -> Token:
         """
-        Write a new token down. Names that nobody was granted before begin to exist.
+        Store a new token. Challenge names that had no grant before begin to exist.
 
-        Raises `NameTaken` if another hostname has the challenge name or the hostname has another, `NotFound` for a
-        zone that was not registered.
+        Raises `NameTaken` if another hostname owns the challenge name, or if the hostname has another challenge name.
+        Raises `NotFound` for a zone that does not exist.
         """
         return await self._database.write(tokens.mint, token)
 
     async def find_token(self, digest: Digest) -> Token | None:
         """
-        The token with a secret of this digest, or None. It may be revoked or expired: `Token.admit` decides.
+        Return the token that has a secret with this digest, or None.
 
-        A secret that was replaced ends earlier than its token; *expires_at* is then the earlier of the two.
+        It may be revoked or expired, which `Token.admit` checks. Its *expires_at* is the end of the token or of the
+        secret, whichever comes first: a secret that was replaced ends before its token.
         """
         return await self._database.read(self._here(tokens.find), digest)
 
     async def find_generation(self, token_id: UUID, generation: int) -> Token | None:
-        """As `find_token`, by the number of the secret among those of its token."""
+        """Return the token like `find_token`, by its id and the generation of its secret."""
         return await self._database.read(self._here(tokens.find_generation), token_id, generation)
 
     async def find_bcrypt(self, token_id: UUID) -> bytes | None:
-        """The bcrypt hash of the secret of a token that was taken over, until `settle_bcrypt`; None for any other."""
+        """
+        Return the bcrypt hash of the secret of a token that was taken over from another server.
+
+        Returns None for other tokens, and after `settle_bcrypt`.
+        """
         return await self._database.read(tokens.find_bcrypt, token_id)
 
     async def settle_bcrypt(self, token_id: UUID, hashed: bytes, digest: Digest) -> None:
-        """Keep *digest* instead of the bcrypt hash, now that a secret was shown that matches it."""
+        """Replace the bcrypt hash with *digest*, after a client has sent a secret that matches the hash."""
         await self._database.write(tokens.settle_bcrypt, token_id, hashed, digest)
 
     async def token(self, token_id: UUID) -> Token:
-        """The token with this id. Raises `NotFound`."""
+        """Return the token with this id. Raises `NotFound`."""
         return await self._database.read(tokens.by_id, token_id)
 
     async def token_id(self, beginning: str) -> UUID:
-        """The id that begins with this text. Raises `NotFound`, or `Invalid` if there are several."""
+        """Return the token id that begins with this text. Raises `NotFound`, or `Invalid` if there are several."""
         return await self._database.read(tokens.id_of, beginning)
 
     async def tokens(self) -> list[Token]:
-        """All tokens, those revoked or expired too, oldest first."""
+        """Return all tokens, oldest first, including those that are revoked or expired."""
         return await self._database.read(tokens.every)
 
     async def tokens_for(self, hostname: Name) -> list[Token]:
-        """All tokens that are granted *hostname*, those revoked or expired too, oldest first."""
+        """Return all tokens with a grant for *hostname*, oldest first, including those that are revoked or expired."""
         return await self._database.read(tokens.granted, hostname)
 
     async def revoke(self, token_id: UUID, *, at: datetime) -> None:
         """
-        End a token now: the values it presented are removed, names that nobody else is granted cease to exist.
+        End a token. Its values are removed, and challenge names without another grant cease to exist.
 
         Revoking it again does nothing. Raises `NotFound`.
         """
         await self._database.write(tokens.revoke, token_id, at=at)
 
     async def rotate(self, token_id: UUID, digest: Digest, *, at: datetime, grace: timedelta) -> Token:
-        """Give a token a new secret; those before it are good for another *grace*. Raises `NotFound`."""
+        """
+        Give a token a new secret. Its earlier secrets stay valid for *grace*, or end at once if that is zero.
+
+        Raises `NotFound`, also for a revoked token.
+        """
         return await self._database.write(tokens.rotate, token_id, digest, at=at, grace=grace)
 
     async def allow(self, token_id: UUID, grants: Iterable[Grant], *, at: datetime) -> Token:
-        """Grant a token more. Raises as `mint`, or `NotFound`."""
+        """Add grants to a token. Raises the errors of `mint`, and `NotFound` if the token is unknown or revoked."""
         return await self._database.write(tokens.allow, token_id, grants, at=at)
 
     async def deny(self, token_id: UUID, names: Iterable[Name], *, at: datetime) -> Token:
-        """Take hostnames from a token, with the values that it presented there. Raises `NotFound`."""
+        """
+        Remove hostnames from a token, and the values that it presented for them.
+
+        Raises `NotFound` if the token is unknown or revoked, or has no grant for one of the hostnames.
+        """
         return await self._database.write(tokens.deny, token_id, names, at=at)
 
     async def take_over(
         self, batch: Sequence[Account], *, serving: Serving, at: datetime, until: datetime, dry_run: bool = False
     ) -> set[UUID]:
         """
-        Make those accounts of another server ours that are not yet, and return their ids; their values stay *until*.
+        Store the accounts of another server that are not stored yet, and return their ids. Their values stay *until*.
 
-        In one transaction; a *dry_run* finds out the same and leaves no trace. Raises as `mint`, for all of them.
+        All of them are stored in one transaction. A *dry_run* returns the same, and changes nothing. Raises the errors
+        of `mint`; then none of them is stored.
         """
         return await self._database.write(
             accounts.take_over, batch, serving=serving, at=at, until=until, dry_run=dry_run
@@ -233,99 +252,59 @@ class Store:
 
     async def apply(self, batch: Sequence[Operation], *, serving: Serving, now: datetime) -> Applied:
         """
-        Carry out presents, cleanups and updates, in order, in one transaction of a constant number of statements.
+        Carry out presents, cleanups and updates, in order, in one transaction with a constant number of statements.
 
-        An operation that is refused (`Unauthenticated`, `NotCovered`, `NotServed` where *serving* is served,
-        `TooManyValues`) has that error as its outcome and does not hinder the others. Meant for batches of up to some
-        thousands.
+        A refused operation has its error as outcome, and the others go on: `Unauthenticated`, `NotCovered`,
+        `NotServed` if the name is in no zone of *serving*, `NotAChallenge`, `TooManyValues`, `PrerequisiteFailed`.
+        Batches may have some thousands of operations.
         """
         return await self._database.write(values.apply, batch, serving=serving, now=now)
 
     async def expire(self, *, now: datetime) -> list[Change]:
-        """Remove values whose time is over, a limited number at once: call again until nothing comes back."""
+        """Remove some of the expired values. Call it again until it returns an empty list."""
         return await self._database.write(values.expire, now=now)
 
     async def prune(self, *, now: datetime) -> None:
-        """Forget what is too old, or too much, of the audit and the journal, if it is time to look for that."""
+        """Delete old rows of the audit and the journal, and rows above their limits, if pruning is due."""
         await self._pruning.prune(now)
 
     async def keep_pruned(self, clock: Callable[[], datetime]) -> None:
         """
-        `prune` again and again, for ever. It is done beside presents, which wait for one short transaction at most;
-        what fails is tried again.
+        Run `prune` again and again until cancelled, also after a failure.
+
+        A present waits for at most one of its short transactions.
         """
         await self._pruning.run(clock)
 
     async def clear(self, challenge_name: Name, value: str | None = None, *, now: datetime) -> list[str]:
-        """Remove one value, or all, from a name and return what was removed. Raises `NotFound` if nothing was."""
+        """
+        Remove *value*, or all values, at a challenge name, and return what was removed.
+
+        Raises `NotFound` if nothing was removed.
+        """
         return await self._database.write(values.clear, challenge_name, value, now=now)
 
     async def values(self, token_id: UUID | None = None) -> list[LiveValue]:
-        """All values in place, or those at the names that a token is granted, by hostname and age."""
+        """Return all stored values, or those at the names that a token has grants for, by hostname and age."""
         return await self._database.read(values.live, token_id)
 
     async def key(self, name: str) -> bytes:
-        """32 random octets by that name, the same for every process of every node."""
+        """Return the key with that name: 32 random octets, which are the same in every process of every node."""
         return await self._database.write(keys.key, name)
 
     async def owned(self, hostnames: Iterable[Name]) -> dict[Name, Grant]:
-        """The challenge names that some of *hostnames* own by now."""
+        """Return which of *hostnames* own a challenge name, with that name."""
         return await self._database.read(grants.owned, hostnames)
 
     async def unserved(self, serving: Serving, *, now: datetime) -> list[Unserved]:
-        """The zones that are not served where *serving* is, and that valid tokens have hostnames in."""
+        """Return the zones in which valid tokens have hostnames, but which are not zones of *serving*."""
         return await self._database.read(grants.unserved, serving, now=now)
-
-    @property
-    def seals(self) -> bool:
-        """Whether private keys are encrypted before they are stored."""
-        return self._sealer is not None
-
-    async def seal_keys(self) -> int:
-        """Encrypt private keys that are stored as they are, if there is a key file; returns how many they were."""
-        return 0 if self._sealer is None else await self._database.write(certificates.seal, self._sealer)
-
-    async def account_key(self, directory: str, new: bytes) -> bytes:
-        """
-        The key of our account with the CA at *directory*, in PEM: *new* if there is none yet, or one that was encrypted
-        with another key file. Raises `Invalid` if it is damaged, or is encrypted and there is no key file.
-        """
-        return await self._database.write(certificates.account_key, directory, new, sealer=self._sealer)
-
-    async def certificate(self, hostname: Name) -> OwnCertificate:
-        """What is known of our own certificate for *hostname*; nothing, if we never had any."""
-        return await self._database.read(certificates.find, hostname, sealer=self._sealer)
-
-    async def begin_certificate(self, hostname: Name, *, holder: UUID, lease: timedelta, now: datetime) -> bool:
-        """
-        Let *holder* obtain a certificate for as long as the *lease* lasts; False if another holder does so already.
-
-        It goes on with `go_on_certificate`, and ends with `keep_certificate`, `note_failure` or `give_up_certificate`.
-        Leases are measured by the clock of the database; *now* is for the record.
-        """
-        return await self._database.write(certificates.begin, hostname, holder=holder, lease=lease, now=now)
-
-    async def go_on_certificate(self, hostname: Name, *, holder: UUID, lease: timedelta) -> None:
-        """Let the *lease* of *holder* begin anew, unless another holder has begun since."""
-        await self._database.write(certificates.go_on, hostname, holder=holder, lease=lease)
-
-    async def keep_certificate(self, hostname: Name, directory: str, pair: KeyPair) -> None:
-        """Put *pair*, from the CA at *directory*, in the place of the one in use."""
-        await self._database.write(certificates.keep, hostname, directory, pair, sealer=self._sealer)
-
-    async def note_failure(self, hostname: Name, *, failures: int, retry_at: datetime) -> None:
-        """Obtaining it has failed, so many times in a row; nobody tries again before *retry_at*."""
-        await self._database.write(certificates.note_failure, hostname, failures=failures, retry_at=retry_at)
-
-    async def give_up_certificate(self, hostname: Name) -> None:
-        """Obtaining it was broken off."""
-        await self._database.write(certificates.give_up, hostname)
 
     async def serials(self) -> dict[Name, int]:
         """
-        The serial of every zone: a cheap way to see whether anything changed.
+        Return the serial of every zone: a cheap way to see whether anything changed.
 
-        Raises `StoreUnavailable` if another database is in the place of the one that the first call found.
+        Raises `StoreUnavailable` if this is not the database that the first call has found.
         """
         if self._origin is None:
             self._origin = await self.origin()
@@ -333,17 +312,18 @@ class Store:
 
     async def changes_since(self, apex: Name, serial: int) -> Change | None:
         """
-        The state of every name of a zone that changed after *serial*, as one change; None: take a `snapshot`.
+        Return the state of every name of a zone that changed after *serial*, as one change.
 
-        Raises `NotFound` for a zone that was not registered.
+        Returns None if the journal does not reach back that far: take a `snapshot`. Raises `NotFound` for a zone that
+        does not exist.
         """
         return await self._database.read(journal.changes_since, apex, serial)
 
     async def renew_lease(self, report: NodeReport, *, lease: timedelta, take_over: bool = False) -> list[Node]:
         """
-        Write what this node serves, make its lease last *lease* from now on, and return all nodes by name.
+        Store *report*, let the lease of the node end *lease* from now, and return all nodes by name.
 
-        Raises `NodeNameTaken` if another running service has that name, unless *take_over*.
+        Raises `NodeNameTaken` if another service has that name and a live lease, unless *take_over* is set.
         """
         return await self._database.write(self._here(nodes.renew), report, lease=lease, take_over=take_over)
 
@@ -352,17 +332,17 @@ class Store:
         await self._database.write(nodes.end_lease, name, instance)
 
     async def nodes(self) -> list[Node]:
-        """All nodes that were not forgotten, by name."""
+        """Return all nodes by name, except those that were removed."""
         return await self._database.read(nodes.every)
 
     def hints(
         self, listen_url: str | None, *, name: str, instance: str, heard: Callable[[Hint], object]
     ) -> Hints | None:
         """
-        What carries hints between the nodes, for the node *name*; *heard* is called with those of the others.
+        Return the exchange of hints for the node *name*; it calls *heard* with each hint of another node.
 
-        *listen_url* is where to listen, None for the database itself. None if there is nobody to hear: SQLite has one
-        node, and with an empty *listen_url* the nodes look twice a second, and nothing more.
+        It listens at *listen_url*, or at the URL of this database if that is None. Returns None if there are no hints:
+        SQLite has only one node, and with an empty *listen_url* the nodes look twice a second instead.
         """
         return self._database.hints(listen_url, name=name, instance=instance, heard=heard)
 
@@ -371,28 +351,34 @@ class Store:
         await self._database.write(nodes.forget, name)
 
     async def statistics(self, *, now: datetime) -> Statistics:
-        """How many values and tokens there are."""
+        """Count values and tokens."""
         return await self._database.read(statistics.take, now)
 
     def snapshot(self) -> AsyncGenerator[Change, None]:
         """
-        Everything that exists, at one moment, in pieces of bounded size: first an empty change for each zone with
-        its serial, then its names. A `contextlib.aclosing` around it is due if you may leave it early.
+        Yield all names that exist, as they are at one moment, in changes of bounded size: first an empty change with
+        the serial of each zone, then the names. Use `contextlib.aclosing` if you may leave the loop early.
         """
         return self._database.stream(journal.snapshot)
 
     async def record(self, events: Sequence[AuditEvent]) -> None:
-        """Write down what the store did not see itself, such as requests that were refused before they came here."""
+        """Write *events* to the audit, such as requests that were refused before they reached the store."""
         await self._database.write(audit.record, events)
 
     async def audit(self, since: datetime, hostname: Name | None = None) -> list[AuditEvent]:
-        """What happened at or after *since*, oldest first: all of it, or what concerns *hostname*, or its tokens."""
+        """
+        Return the audit events at or after *since*, oldest first: all, or those that concern *hostname*.
+
+        These include events without a hostname of the tokens that have a grant for it, such as early refusals.
+        """
         return await self._database.read(audit.events, since, hostname)
 
     def _here(self, work: Work[P, T]) -> Work[P, T]:
         """
-        *work*, in the database that the first call of `serials` found and in no other. It is for what a service builds
-        upon: which tokens there are, what is served, and until when. Raises `StoreUnavailable`.
+        Return *work* with a check that this is the database that the first call of `serials` found.
+
+        It is for what a service relies on: tokens, serials and leases. Another database in the same place raises
+        `StoreUnavailable`.
         """
 
         def check_and_work(connection: Connection, /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -401,37 +387,3 @@ class Store:
             return work(connection, *args, **kwargs)
 
         return check_and_work
-
-
-@asynccontextmanager
-async def _connected(url: str) -> AsyncIterator[Database]:
-    database = _database(url)
-    try:
-        yield database
-    finally:
-        await database.close()
-
-
-async def _schema_state(database: Database) -> SchemaState:
-    return await database.read(migration.schema_state) if await database.exists() else SchemaState.ABSENT
-
-
-def _database(url: str) -> Database:
-    try:
-        parsed = make_url(url)
-        backend = parsed.get_backend_name()
-    except (ArgumentError, ValueError):
-        # Its text would show the URL, and with it the password.
-        backend = ""
-    if backend == "sqlite":
-        return SQLite(parsed)
-    if backend == "postgresql":
-        return PostgreSQL(parsed)
-    raise StoreUnavailable(
-        "database.url is no URL of a database we know: write sqlite+aiosqlite:////absolute/path.db "
-        "or postgresql+asyncpg://user@host/name"
-    )
-
-
-def _ping(connection: Connection) -> None:
-    connection.execute(select(schema.zones.c.id).limit(1))

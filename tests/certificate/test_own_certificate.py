@@ -140,7 +140,7 @@ async def test_first_certificate(host: Host) -> None:
     assert 0.0 == await host.look(keeper)
     assert own.LOOK_INTERVAL == await host.look(keeper)
 
-    known = await host.control.store.certificate(HOSTNAME)
+    known = await host.control.store.certificates.find(HOSTNAME)
     assert {"v" * 43} == host.ca.seen
     assert set() == host.control.values(HOST)
     assert [host.ca.pair] == host.used
@@ -238,7 +238,7 @@ async def test_another_authority(host: Host) -> None:
     assert second == host.used[-1]
     assert host.ca.obtained[-1]["replaces"] is None
     store = host.control.store
-    keys = {await store.account_key(d, b"none") for d in (DIRECTORY, "https://other.example/dir")}
+    keys = {await store.certificates.account_key(d, b"none") for d in (DIRECTORY, "https://other.example/dir")}
     assert 2 == len(keys)
     assert b"none" not in keys
 
@@ -274,7 +274,7 @@ async def test_failure(host: Host, monkeypatch: pytest.MonkeyPatch, fault: BaseE
     host.pass_time(2 * timedelta(seconds=seconds))
     await host.look(keeper)
     assert [host.ca.pair] == host.used
-    assert 0 == (await host.control.store.certificate(HOSTNAME)).failures
+    assert 0 == (await host.control.store.certificates.find(HOSTNAME)).failures
 
 
 async def test_restart_after_a_failure(host: Host) -> None:
@@ -341,7 +341,7 @@ async def test_stopped_meanwhile(host: Host) -> None:
 async def test_killed_meanwhile(host: Host) -> None:
     """A node that is killed in the middle is in nobody's way once its lease is over."""
     store, now = host.control.store, host.control.clock.now
-    assert await store.begin_certificate(HOSTNAME, holder=uuid4(), lease=timedelta(seconds=2), now=now)
+    assert await store.certificates.begin(HOSTNAME, holder=uuid4(), lease=timedelta(seconds=2), now=now)
     host.ca.pair = host.certificate()
     keeper = host.keeper()
 
@@ -356,13 +356,13 @@ async def test_slow_authority(host: Host, monkeypatch: pytest.MonkeyPatch) -> No
     """A node that waits for a slow CA keeps its lease, however short that is."""
     monkeypatch.setattr(own, "SIGN_INTERVAL", 0.01)
     prolonged = asyncio.Event()
-    go_on = host.control.store.go_on_certificate
+    go_on = host.control.store.certificates.go_on
 
     async def note(hostname: Name, **lease: Any) -> None:
         await go_on(hostname, **lease)
         prolonged.set()
 
-    monkeypatch.setattr(host.control.store, "go_on_certificate", note)
+    monkeypatch.setattr(host.control.store.certificates, "go_on", note)
     host.ca.gate.clear()
     host.ca.pair = host.certificate()
     busy = asyncio.create_task(host.look(host.keeper()))
@@ -381,16 +381,16 @@ async def test_store_that_fails_at_the_worst_moment(host: Host, monkeypatch: pyt
     """A certificate that was issued but cannot be written is not thrown away: it is written when the store is back."""
     keeper, store = host.keeper(), host.control.store
     host.ca.pair = host.certificate()
-    keep = store.keep_certificate
+    keep = store.certificates.keep
 
     async def fail(*_: Any) -> None:
         raise StoreUnavailable("the disk is full")
 
-    monkeypatch.setattr(store, "keep_certificate", fail)
+    monkeypatch.setattr(store.certificates, "keep", fail)
     with pytest.raises(StoreUnavailable):
         await host.look(keeper)
     assert [] == host.used
-    monkeypatch.setattr(store, "keep_certificate", keep)
+    monkeypatch.setattr(store.certificates, "keep", keep)
 
     await host.look(keeper)
 
@@ -403,14 +403,14 @@ async def test_run(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(own, "LOOK_INTERVAL", 0.01)
     keeper = host.keeper()
     faults: list[BaseException] = [StoreUnavailable("the disk is full"), RuntimeError("a fault")]
-    certificate = host.control.store.certificate
+    find = host.control.store.certificates.find
 
     async def fail(hostname: Name) -> Any:
         if faults:
             raise faults.pop(0)
-        return await certificate(hostname)
+        return await find(hostname)
 
-    monkeypatch.setattr(host.control.store, "certificate", fail)
+    monkeypatch.setattr(host.control.store.certificates, "find", fail)
     host.ca.pair = host.certificate()
     running = asyncio.create_task(keeper.run())
     await until(lambda: host.used)
@@ -441,7 +441,7 @@ async def test_damaged_certificate(host: Host) -> None:
     """What is damaged in the store is replaced."""
     host.ca.pair = host.certificate()
     await host.look()
-    await host.control.store.keep_certificate(HOSTNAME, DIRECTORY, KeyPair(b"x", b"y", host.ca.pair.leaf))
+    await host.control.store.certificates.keep(HOSTNAME, DIRECTORY, KeyPair(b"x", b"y", host.ca.pair.leaf))
     host.pass_time(timedelta(minutes=1))
     second = host.ca.pair = host.certificate()
 
@@ -530,10 +530,10 @@ async def test_another_key_file(host: Host) -> None:
     files would take turns at it; after three days it is.
     """
     store = host.control.store
-    store._sealer = Sealer(b"1" * 32)
+    store.certificates._sealer = Sealer(b"1" * 32)
     first = host.ca.pair = host.certificate()
     await host.look()
-    store._sealer = Sealer(b"2" * 32)
+    store.certificates._sealer = Sealer(b"2" * 32)
 
     keeper = host.keeper()
     await keeper.load()
@@ -544,16 +544,16 @@ async def test_another_key_file(host: Host) -> None:
     await host.look(keeper)
 
     assert [first, second] == host.used
-    assert second == (await store.certificate(HOSTNAME)).pair
+    assert second == (await store.certificates.find(HOSTNAME)).pair
 
 
 async def test_no_key_file(host: Host) -> None:
     """Without any key file, a certificate that was encrypted is never replaced."""
     store = host.control.store
-    store._sealer = Sealer(b"1" * 32)
+    store.certificates._sealer = Sealer(b"1" * 32)
     host.ca.pair = host.certificate()
     await host.look()
-    store._sealer = None
+    store.certificates._sealer = None
 
     host.pass_time(80 * DAY)
     with pytest.raises(Invalid, match="name the key file that it was encrypted with"):

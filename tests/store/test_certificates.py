@@ -23,21 +23,21 @@ ONE, TWO = uuid4(), uuid4()
 
 async def test_nothing_is_known_at_first(store: Store) -> None:
     """Of a host that never had a certificate, nothing is known."""
-    assert OwnCertificate() == await store.certificate(HOST)
+    assert OwnCertificate() == await store.certificates.find(HOST)
 
 
 async def test_a_certificate_is_kept(store: Store) -> None:
     """The pair that was obtained is there for everybody, in the place of the one before, and for its host alone."""
     first, second = key_pair(str(HOST)), key_pair(str(HOST))
     for pair in (first, second):
-        assert await store.begin_certificate(HOST, holder=ONE, lease=MINUTE, now=NOW)
-        await store.keep_certificate(HOST, "https://ca.example/dir", pair)
+        assert await store.certificates.begin(HOST, holder=ONE, lease=MINUTE, now=NOW)
+        await store.certificates.keep(HOST, "https://ca.example/dir", pair)
 
-    kept = await store.certificate(HOST)
+    kept = await store.certificates.find(HOST)
 
     assert second == kept.pair
     assert ("https://ca.example/dir", NOW, 0, None) == (kept.directory, kept.attempted_at, kept.failures, kept.retry_at)
-    assert OwnCertificate() == await store.certificate(OTHER)
+    assert OwnCertificate() == await store.certificates.find(OTHER)
 
 
 async def test_one_at_a_time(store: Store, database_url: str) -> None:
@@ -45,14 +45,14 @@ async def test_one_at_a_time(store: Store, database_url: str) -> None:
     other = await Store.open(database_url)
     try:
         begun = await asyncio.gather(
-            *(each.begin_certificate(HOST, holder=uuid4(), lease=MINUTE, now=NOW) for each in (store, other) * 5)
+            *(each.certificates.begin(HOST, holder=uuid4(), lease=MINUTE, now=NOW) for each in (store, other) * 5)
         )
         assert 1 == sum(begun)
-        assert not await other.begin_certificate(HOST, holder=TWO, lease=MINUTE, now=NOW + DAY)
-        assert await other.begin_certificate(OTHER, holder=TWO, lease=MINUTE, now=NOW)
+        assert not await other.certificates.begin(HOST, holder=TWO, lease=MINUTE, now=NOW + DAY)
+        assert await other.certificates.begin(OTHER, holder=TWO, lease=MINUTE, now=NOW)
 
-        await other.give_up_certificate(HOST)
-        assert await store.begin_certificate(HOST, holder=TWO, lease=MINUTE, now=NOW)
+        await other.certificates.give_up(HOST)
+        assert await store.certificates.begin(HOST, holder=TWO, lease=MINUTE, now=NOW)
     finally:
         await other.close()
 
@@ -61,34 +61,34 @@ async def test_lease(store: Store) -> None:
     """A lease that nobody prolongs ends, and only its holder can prolong it; the clocks of nodes do not matter."""
 
     async def begin(holder: UUID, *, now: datetime = NOW) -> bool:
-        return await store.begin_certificate(HOST, holder=holder, lease=2 * SECOND, now=now)
+        return await store.certificates.begin(HOST, holder=holder, lease=2 * SECOND, now=now)
 
     assert await begin(ONE)
-    await store.go_on_certificate(HOST, holder=TWO, lease=DAY)
+    await store.certificates.go_on(HOST, holder=TWO, lease=DAY)
     while not await begin(TWO, now=NOW - DAY):  # noqa: ASYNC110  # nobody says when a lease ends
         await asyncio.sleep(0.05)
 
-    await store.go_on_certificate(HOST, holder=ONE, lease=-DAY)
+    await store.certificates.go_on(HOST, holder=ONE, lease=-DAY)
     assert not await begin(ONE, now=NOW + DAY)
-    await store.go_on_certificate(HOST, holder=TWO, lease=-DAY)
+    await store.certificates.go_on(HOST, holder=TWO, lease=-DAY)
     assert await begin(ONE)
 
 
 async def test_failures(store: Store) -> None:
     """A failure leaves the pair in use alone, and says when to try again; success forgets it."""
     pair = key_pair(str(HOST))
-    await store.begin_certificate(HOST, holder=ONE, lease=MINUTE, now=NOW)
-    await store.keep_certificate(HOST, "https://ca.example/dir", pair)
+    await store.certificates.begin(HOST, holder=ONE, lease=MINUTE, now=NOW)
+    await store.certificates.keep(HOST, "https://ca.example/dir", pair)
     later = NOW + timedelta(days=60)
-    await store.begin_certificate(HOST, holder=ONE, lease=MINUTE, now=later)
+    await store.certificates.begin(HOST, holder=ONE, lease=MINUTE, now=later)
 
-    await store.note_failure(HOST, failures=3, retry_at=later + MINUTE)
+    await store.certificates.note_failure(HOST, failures=3, retry_at=later + MINUTE)
 
-    known = await store.certificate(HOST)
+    known = await store.certificates.find(HOST)
     assert (pair, later, 3, later + MINUTE) == (known.pair, known.attempted_at, known.failures, known.retry_at)
-    assert await store.begin_certificate(HOST, holder=ONE, lease=MINUTE, now=later)
-    await store.keep_certificate(HOST, "https://ca.example/dir", pair)
-    assert (0, None) == ((await store.certificate(HOST)).failures, (await store.certificate(HOST)).retry_at)
+    assert await store.certificates.begin(HOST, holder=ONE, lease=MINUTE, now=later)
+    await store.certificates.keep(HOST, "https://ca.example/dir", pair)
+    assert (0, None) == ((await store.certificates.find(HOST)).failures, (await store.certificates.find(HOST)).retry_at)
 
 
 async def test_the_key_of_an_account_is_made_once(store: Store, database_url: str) -> None:
@@ -97,14 +97,14 @@ async def test_the_key_of_an_account_is_made_once(store: Store, database_url: st
     try:
         keys = await asyncio.gather(
             *(
-                each.account_key("https://ca.example/dir", f"key {number}".encode())
+                each.certificates.account_key("https://ca.example/dir", f"key {number}".encode())
                 for number, each in enumerate((store, other) * 3)
             )
         )
     finally:
         await other.close()
     assert 1 == len(set(keys))
-    assert b"mine" == await store.account_key("https://other.example/dir", b"mine")
+    assert b"mine" == await store.certificates.account_key("https://other.example/dir", b"mine")
 
 
 async def test_names_that_hosts_own(store: Store) -> None:

@@ -16,9 +16,8 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, inspect, text
 
 from responder.errors import StoreOutdated, StoreUnavailable
-from responder.store import SchemaState, Store, migration, sqlite
+from responder.store import SchemaState, Store, migration, opening, sqlite
 from responder.store.schema import REVISION, metadata
-from responder.store.store import _database
 from responder.tokens.secret import Digest
 from tests.support.postgres import database_url
 from tests.support.processes import PATIENCE
@@ -110,7 +109,7 @@ async def test_a_failed_step_leaves_nothing_behind(
     with pytest.raises(StoreUnavailable):
         await Store.upgrade(database_url)
     assert await Store.check(database_url) is SchemaState.BEHIND
-    database = _database(database_url)
+    database = opening.connect(database_url)
     tables = await database.read(lambda connection: inspect(connection).get_table_names())
     assert "afterthought" not in tables
     await database.close()
@@ -119,7 +118,7 @@ async def test_a_failed_step_leaves_nothing_behind(
 async def test_a_database_of_a_later_version_is_left_alone(database_url: str) -> None:
     """A revision that this program does not know means that the program is the older one."""
     await Store.upgrade(database_url)
-    database = _database(database_url)
+    database = opening.connect(database_url)
     await database.write(lambda connection: connection.execute(text("UPDATE alembic_version SET version_num = '9999'")))
     await database.close()
     assert await Store.check(database_url) is SchemaState.AHEAD
@@ -145,7 +144,7 @@ async def test_a_rebuilt_table_keeps_what_refers_to_it(tmp_path: Path, monkeypat
     """SQLite alters a table by replacing it; rows elsewhere that would be deleted in cascade stay."""
     url = f"sqlite+aiosqlite:///{tmp_path / 'responder.db'}"
     await Store.upgrade(url)
-    database = _database(url)
+    database = opening.connect(url)
     await database.write(_fill)
     _add_step(
         tmp_path / "migrations",
@@ -160,7 +159,7 @@ async def test_a_rebuilt_table_keeps_what_refers_to_it(tmp_path: Path, monkeypat
 
 async def test_tokens_keep_their_secrets_across_all_steps(database_url: str) -> None:
     """A token that was minted before secrets had a table of their own is found by the same secret, forth and back."""
-    database = _database(database_url)
+    database = opening.connect(database_url)
     await database.create()
     await database.migrate(lambda connection: command.upgrade(migration._config(connection), "0002"))
     await database.write(_fill_old)

@@ -33,8 +33,8 @@ async def opened(url: str, sealer: Sealer | None) -> Store:
 async def keep(store: Store, host: Name = HOST) -> OwnCertificate:
     """A certificate in the store."""
     pair = key_pair(str(host), begins=NOW)
-    await store.begin_certificate(host, holder=uuid4(), lease=timedelta(minutes=1), now=NOW)
-    await store.keep_certificate(host, DIRECTORY, pair)
+    await store.certificates.begin(host, holder=uuid4(), lease=timedelta(minutes=1), now=NOW)
+    await store.certificates.keep(host, DIRECTORY, pair)
     return OwnCertificate(pair=pair, directory=DIRECTORY, attempted_at=NOW)
 
 
@@ -52,13 +52,13 @@ async def test_with_the_key_file(database_url: str) -> None:
     """Nothing that is in the database is a private key; every node that has the same key file gets them back."""
     store = await opened(database_url, ONE)
     kept = await keep(store)
-    assert ACCOUNT == await store.account_key(DIRECTORY, ACCOUNT)
+    assert ACCOUNT == await store.certificates.account_key(DIRECTORY, ACCOUNT)
     assert not any("PRIVATE KEY" in key for key in await keys(store))
     await store.close()
 
     other = await opened(database_url, Sealer(b"1" * 32))
-    assert kept == await other.certificate(HOST)
-    assert ACCOUNT == await other.account_key(DIRECTORY, ANOTHER)
+    assert kept == await other.certificates.find(HOST)
+    assert ACCOUNT == await other.certificates.account_key(DIRECTORY, ANOTHER)
     await other.close()
 
 
@@ -66,17 +66,17 @@ async def test_without_the_key_file(database_url: str) -> None:
     """A node that has none does not replace what it cannot use, be it by mistake."""
     store = await opened(database_url, ONE)
     kept = await keep(store)
-    await store.account_key(DIRECTORY, ACCOUNT)
+    await store.certificates.account_key(DIRECTORY, ACCOUNT)
     await store.close()
 
     other = await opened(database_url, None)
-    assert not other.seals
-    found = await other.certificate(HOST)
+    assert not other.certificates.are_sealed
+    found = await other.certificates.find(HOST)
     assert kept.pair is not None
     assert (None, kept.pair.not_before) == (found.pair, found.locked)
     with pytest.raises(Invalid, match="name the key file that they were encrypted with"):
-        await other.account_key(DIRECTORY, ANOTHER)
-    assert 0 == await other.seal_keys()
+        await other.certificates.account_key(DIRECTORY, ANOTHER)
+    assert 0 == await other.certificates.seal()
     await other.close()
 
 
@@ -84,17 +84,17 @@ async def test_with_another_key_file(database_url: str) -> None:
     """A certificate is seen to be there, and from when it is; an account is replaced by one of its own."""
     store = await opened(database_url, ONE)
     kept = await keep(store)
-    await store.account_key(DIRECTORY, ACCOUNT)
+    await store.certificates.account_key(DIRECTORY, ACCOUNT)
     await store.close()
 
     other = await opened(database_url, TWO)
-    found = await other.certificate(HOST)
+    found = await other.certificates.find(HOST)
     assert kept.pair is not None
     assert (None, kept.pair.not_before) == (found.pair, found.locked)
-    assert ANOTHER == await other.account_key(DIRECTORY, ANOTHER)
-    assert ANOTHER == await other.account_key(DIRECTORY, ACCOUNT)
+    assert ANOTHER == await other.certificates.account_key(DIRECTORY, ANOTHER)
+    assert ANOTHER == await other.certificates.account_key(DIRECTORY, ACCOUNT)
     again = await keep(other)
-    assert again == await other.certificate(HOST)
+    assert again == await other.certificates.find(HOST)
     assert not any("PRIVATE KEY" in key for key in await keys(other))
     await other.close()
 
@@ -103,20 +103,20 @@ async def test_keys_from_before_there_was_a_key_file(database_url: str) -> None:
     """They are used as they are, and encrypted on request, once; the key of an account as soon as it is needed."""
     store = await opened(database_url, None)
     kept, other = await keep(store), await keep(store, OTHER)
-    await store.account_key(DIRECTORY, ACCOUNT)
-    await store.account_key("https://other.example/dir", ANOTHER)
+    await store.certificates.account_key(DIRECTORY, ACCOUNT)
+    await store.certificates.account_key("https://other.example/dir", ANOTHER)
     assert all("PRIVATE KEY" in key for key in await keys(store))
     await store.close()
 
     store = await opened(database_url, ONE)
-    assert kept == await store.certificate(HOST)
-    assert ACCOUNT == await store.account_key(DIRECTORY, ANOTHER)
+    assert kept == await store.certificates.find(HOST)
+    assert ACCOUNT == await store.certificates.account_key(DIRECTORY, ANOTHER)
     assert 3 == sum("PRIVATE KEY" in key for key in await keys(store))
-    assert 3 == await store.seal_keys()
-    assert 0 == await store.seal_keys()
+    assert 3 == await store.certificates.seal()
+    assert 0 == await store.certificates.seal()
     assert not any("PRIVATE KEY" in key for key in await keys(store))
-    assert (kept, other) == (await store.certificate(HOST), await store.certificate(OTHER))
-    assert ANOTHER == await store.account_key("https://other.example/dir", ACCOUNT)
+    assert (kept, other) == (await store.certificates.find(HOST), await store.certificates.find(OTHER))
+    assert ANOTHER == await store.certificates.account_key("https://other.example/dir", ACCOUNT)
     await store.close()
 
 
@@ -130,7 +130,7 @@ async def test_nothing_stays_behind(tmp_path: Path) -> None:
     assert b"PRIVATE KEY" in path.read_bytes()
 
     store = await opened(f"sqlite+aiosqlite:///{path}", ONE)
-    assert 20 == await store.seal_keys()
+    assert 20 == await store.certificates.seal()
     await store.close()
 
     assert b"PRIVATE KEY" not in path.read_bytes()
@@ -152,11 +152,11 @@ async def test_damage(database_url: str, damage: str) -> None:
     store = await opened(database_url, ONE)
     await keep(store)
     await keep(store, OTHER)
-    await store.account_key(DIRECTORY, ACCOUNT)
+    await store.certificates.account_key(DIRECTORY, ACCOUNT)
 
     await run(store, damage)
 
-    found = await store.certificate(HOST)
+    found = await store.certificates.find(HOST)
     assert (None, None) == (found.pair, found.locked)
     await store.close()
 
@@ -164,10 +164,10 @@ async def test_damage(database_url: str, damage: str) -> None:
 async def test_damaged_account(database_url: str) -> None:
     """It is reported, since an account may be bound to more than its key."""
     store = await opened(database_url, ONE)
-    await store.account_key(DIRECTORY, ACCOUNT)
+    await store.certificates.account_key(DIRECTORY, ACCOUNT)
     await run(store, "UPDATE acme_accounts SET key = substr(key, 1, length(key) - 8)")
     with pytest.raises(Invalid, match="a private key in the database is damaged: restore the database from a backup"):
-        await store.account_key(DIRECTORY, ANOTHER)
+        await store.certificates.account_key(DIRECTORY, ANOTHER)
     await store.close()
 
 
@@ -178,7 +178,7 @@ async def test_a_locked_certificate_that_is_damaged(database_url: str) -> None:
     await run(store, "UPDATE certificates SET chain = 'x'")
     await store.close()
     other = await opened(database_url, TWO)
-    found = await other.certificate(HOST)
+    found = await other.certificates.find(HOST)
     assert (None, None) == (found.pair, found.locked)
     await other.close()
 

@@ -10,8 +10,7 @@ import pytest
 from alembic import command
 
 from responder.names import Name
-from responder.store import Cleanup, NewToken, Present, Store, migration
-from responder.store.store import _database
+from responder.store import Cleanup, NewToken, Present, Store, migration, opening
 from responder.tokens.hostname import challenge_name
 from responder.tokens.secret import digest
 from responder.tokens.serving import Serving
@@ -79,6 +78,6 @@ async def shown(store: Store) -> dict[Name, tuple[str, ...]]:
 
 async def downgrade(url: str, revision: str) -> None:
     """Bring the schema of the database at *url* back to *revision*."""
-    database = _database(url)
+    database = opening.connect(url)
     await database.migrate(lambda connection: command.downgrade(migration._config(connection), revision))
     await database.close()
