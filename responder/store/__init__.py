@@ -1,9 +1,10 @@
 """
 The store: every transaction on the database, and the only place that knows SQL.
 
-Domain types go in and come out, never rows. Each method is one transaction: done completely and on disk, or not at
-all. What the database does not let us do is `StoreUnavailable`, with a text that says what to do; a schema that
-this program cannot use is `StoreOutdated`. It decides nothing about requests: see `tokens` and `challenges`.
+Its methods take and return domain types, never rows. Each method is one transaction: it is done completely and is on
+disk, or nothing is done. A database that does not answer or cannot be used raises `StoreUnavailable`, with a text that
+describes how to fix it; a schema that this program cannot use raises `StoreOutdated`. The rules for requests are not
+here: see `responder.tokens` and `responder.challenges`.
 """
 
 from responder.store.accounts import Account

@@ -1,6 +1,6 @@
 """
-Accounts of another server, taken over many at a time: tokens whose secrets are known by their bcrypt hash only, with
-the values that the other server shows for them. How they are read over there is not in here: see `acmedns`.
+Storing accounts of another server, many at a time: tokens whose secrets are known only by a bcrypt hash, with the
+values that the other server shows for them. `acmedns` reads the accounts from the database of the other server.
 """
 
 from __future__ import annotations
@@ -23,12 +23,15 @@ from responder.tokens.serving import Serving
 from responder.tokens.values import Present
 
 CLIENT = "import"
-"""Stands in the audit where the address of a client would."""
+"""What the audit shows instead of the address of a client."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Account:
-    """A *token* to be made, the *values* at its one name, the oldest first, and when it was last used over there."""
+    """
+    An account to take over: the *token* to store, the *values* at its one name, oldest first, and when it was last
+    used on the other server.
+    """
 
     token: NewToken
     values: tuple[str, ...] = ()
@@ -44,11 +47,6 @@ def take_over(
     until: datetime,
     dry_run: bool,
 ) -> set[UUID]:
-    """
-    Write down those *accounts* that are not here yet, with their values, which stay *until* then, and return their ids.
-
-    A *dry_run* leaves no trace. Raises as `mint` does, for all of them; find out whose fault it is with fewer.
-    """
     with connection.begin_nested() as savepoint:
         known = _known(connection, [account.token.id for account in accounts])
         new = {account.token.id: account for account in accounts if account.token.id not in known}
@@ -76,7 +74,7 @@ def _known(connection: Connection, ids: Sequence[UUID]) -> set[UUID]:
 def _write(connection: Connection, new: Sequence[Account], *, serving: Serving, at: datetime, until: datetime) -> None:
     zones = journal.lock_zones(connection)
     names = [grant.hostname for account in new for grant in account.token.grants]
-    # Tokens may share a hostname, but an account's own name is nobody else's.
+    # Several tokens may share a hostname, but the name of an account belongs to that account alone.
     if len(set(names)) < len(names) or owned(connection, names):
         raise NameTaken("the name of an account belongs to another token")
     insert_tokens(connection, [account.token for account in new])
@@ -96,5 +94,5 @@ def _write(connection: Connection, new: Sequence[Account], *, serving: Serving, 
         for value in account.values
     ]
     apply(connection, presents, serving=serving, now=at)
-    # What `apply` takes for use is ours, not its holder's.
+    # `apply` has marked the tokens as used now, but their holders did not use them.
     connection.execute(_USED, [{"token_id": account.token.id, "used_at": account.last_used_at} for account in new])

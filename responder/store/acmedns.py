@@ -1,8 +1,8 @@
 """
-The database of an acme-dns server, SQLite or PostgreSQL, of its versions 1.x and 2.x: read, and never written.
+Reads the database of an acme-dns server, version 1.x or 2.x, SQLite or PostgreSQL. It is never written.
 
-Its rows come as they are; what they mean here is for `takeover`. acme-dns may go on running meanwhile: each look at its
-database is a short one.
+Rows are returned as they are, and `responder.takeover` interprets them. acme-dns may keep running meanwhile, because
+each read is short.
 """
 
 from __future__ import annotations
@@ -40,11 +40,13 @@ from responder.store.postgresql import PostgreSQL
 from responder.store.sqlite import SQLite
 
 CHUNK = 1000
-"""Accounts read at a time: few enough that neither server waits for the other, many enough that `txt` is seldom read
-as a whole, for want of the index that acme-dns gave it only in 2026."""
+"""
+Accounts read at a time. They are few enough that neither server waits long for the other, and many enough that `txt` is
+read rarely: databases of acme-dns before 2026 have no index for it, so each read goes through the whole table.
+"""
 
 VERSION = "1"
-"""Of acme-dns's tables, since long before its version 1.0."""
+"""The version of acme-dns's tables, which has not changed since before its version 1.0."""
 
 _ARGUMENT = "DATABASE-URL"
 
@@ -66,10 +68,10 @@ _txt = Table("txt", _metadata, Column("subdomain", Text), Column("value", Text),
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
     """
-    One account. *values* are those that are not empty, with the seconds since 1970 they are from, newest first.
+    One account. *values* are its values that are not empty, newest first, each with its time in seconds since 1970.
 
-    Any column of SQLite may hold octets, whatever it was declared as, and text that is not UTF-8: surrogates stand for
-    what is not (PEP 383).
+    Any column of SQLite may hold octets instead of its declared type, or text that is not UTF-8. Octets that are not
+    UTF-8 become surrogates (PEP 383).
     """
 
     username: str | bytes
@@ -80,7 +82,7 @@ class Row:
 
 
 class AcmeDnsDatabase:
-    """An open one. Get it from `AcmeDnsDatabase.open`."""
+    """An open database of acme-dns. Get one from `AcmeDnsDatabase.open`."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -88,8 +90,9 @@ class AcmeDnsDatabase:
     @classmethod
     async def open(cls, url: str) -> Self:
         """
-        The database at *url*, which may also be the path of a file. Raises `Invalid` if it is none of acme-dns's, and
-        `StoreUnavailable` if it does not answer.
+        Open the database at *url*, which may also be the path of a file.
+
+        Raises `Invalid` if it is not a database of acme-dns, and `StoreUnavailable` if it does not answer.
         """
         database = _database(url)
         try:
@@ -100,32 +103,36 @@ class AcmeDnsDatabase:
         return cls(database)
 
     async def count(self) -> int:
-        """How many accounts there are, about."""
+        """Return the number of accounts; it may change while they are read."""
         return await self._database.read(_count)
 
     async def rows(self) -> AsyncGenerator[list[Row], None]:
-        """All accounts, some at a time. Raises `StoreUnavailable`."""
+        """Yield all accounts, up to `CHUNK` at a time. Raises `StoreUnavailable`."""
         after: str | bytes = ""
         while rows := await self._database.read(_chunk, after):
             yield rows
             after = rows[-1].username
 
     async def close(self) -> None:
-        """Give every connection back."""
+        """Close all connections."""
         await self._database.close()
 
 
 def _database(text: str) -> Database:
     url = _parse(text)
     if url.get_backend_name() == "sqlite":
-        if not os.path.isfile(url.database or ""):  # noqa: PTH113  # of what may not be looked at, pathlib raises
-            raise Invalid(f"there is no file {url.database} that can be read: name the SQLite database of acme-dns")
+        if not os.path.isfile(url.database or ""):  # noqa: PTH113  # pathlib raises in a directory without permission
+            raise Invalid(f"there is no readable file {url.database}: name the SQLite database of acme-dns")
         return SQLite(url, setting=_ARGUMENT, read_only=True)
     return PostgreSQL(url, setting=_ARGUMENT)
 
 
 def _parse(text: str) -> URL:
-    """As acme-dns's `connection` has it, or as we write such URLs. Raises `Invalid`, quoting no password."""
+    """
+    Parse a URL in the form of acme-dns's `connection`, or in our form.
+
+    Raises `Invalid`, with a text that does not show the password.
+    """
     scheme, separator, rest = text.partition("://")
     if not separator and not re.search(r"\b(host|dbname|user|password)=", text):
         return URL.create("sqlite", database=text)
@@ -140,31 +147,31 @@ def _parse(text: str) -> URL:
             )
         return url
     if url.drivername in ("postgres", "postgresql"):
-        # Of libpq, and what it is called by asyncpg.
+        # The option that libpq calls sslmode is called ssl by asyncpg.
         options = {"ssl" if name == "sslmode" else name: value for name, value in url.query.items()}
         return url.set(drivername="postgresql", query=options)
     raise Invalid(
-        f"{_ARGUMENT} is for no database that acme-dns knows: name the file of an SQLite database, "
+        f"{_ARGUMENT} is not for a database that acme-dns supports: name the file of an SQLite database, "
         "or write postgres://USER@HOST/DATABASE"
     )
 
 
 def _check(connection: Connection) -> None:
-    """Raise `Invalid` unless the tables are those of acme-dns, in the version that is known here."""
+    """Raise `Invalid` unless the tables are those of acme-dns, in a supported version."""
     found = inspect(connection)
     tables = set(found.get_table_names())
     for table in _metadata.tables.values():
         columns = {each["name"].lower() for each in found.get_columns(table.name)} if table.name in tables else set()
         if not columns.issuperset(table.c.keys()):
             raise Invalid(
-                f"that is no database of acme-dns: it has no table {table.name} like that: "
-                "name the one in the [database] section of acme-dns's configuration"
+                f"it is not a database of acme-dns, because the table {table.name} is missing or different: "
+                "name the database in the [database] section of acme-dns's configuration"
             )
     version = connection.scalar(select(_version.c.value).where(_version.c.name == "db_version")) or "0"
     if version == "0":
-        raise Invalid("its tables are of an acme-dns before 1.0: let a newer one start on them once, which mends that")
+        raise Invalid("its tables are from before acme-dns 1.0: start a newer acme-dns on them once, which fixes that")
     if version != VERSION:
-        raise Invalid("its tables are of an acme-dns newer than any that is known here: they may mean other things")
+        raise Invalid("its tables are from an acme-dns that is newer than the supported versions (1.x and 2.x)")
 
 
 def _count(connection: Connection) -> int:
@@ -188,12 +195,12 @@ def _chunk(connection: Connection, after: str | bytes) -> list[Row]:
 
 
 def _is_text(column: str | bytes) -> bool:
-    """Whether it can be asked for as it is: octets can, but not text that is not UTF-8."""
+    """Return whether it can be a parameter of a statement: octets and UTF-8 can, other text cannot."""
     return isinstance(column, bytes) or not _SURROGATE.search(column)
 
 
 def _bound(column: str | bytes) -> ColumnElement[str]:
-    """*column*, to be compared with; text that is not UTF-8 goes to SQLite as octets, and becomes text there."""
+    """Return *column* for a comparison. Text that is not UTF-8 is sent to SQLite as octets, and becomes text there."""
     if isinstance(column, bytes) or _is_text(column):
         return literal(column, Text)
     return cast(literal(column.encode(errors="surrogateescape"), LargeBinary), Text)

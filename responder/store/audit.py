@@ -1,4 +1,4 @@
-"""Who did what, when, from where, and what was refused. Written in the same transaction as what it tells of."""
+"""The audit: which token did what, when and from where, and what was refused. An event is written with its change."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from responder.store.schema import audit, grants, hostnames
 
 
 class AuditAction(StrEnum):
-    """What was done or tried."""
+    """What was done or attempted."""
 
     MINT = "mint"
     IMPORT = "import"
@@ -33,7 +33,7 @@ class AuditAction(StrEnum):
 
 
 class AuditResult(StrEnum):
-    """What came of it."""
+    """Whether an action was done or refused."""
 
     DONE = "done"
     REFUSED = "refused"
@@ -41,7 +41,7 @@ class AuditResult(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditEvent:
-    """One thing that was done or refused. *reason* is the text that a refused caller got."""
+    """One action that was done or refused. *reason* is the error text that a refused client got."""
 
     at: datetime
     action: AuditAction
@@ -59,7 +59,6 @@ _NUMBER = func.count().label("number")
 
 
 def record(connection: Connection, events: Iterable[AuditEvent]) -> None:
-    """Write *events* down."""
     rows = [
         {
             "at": event.at,
@@ -78,10 +77,6 @@ def record(connection: Connection, events: Iterable[AuditEvent]) -> None:
 
 
 def events(connection: Connection, since: datetime, hostname: Name | None) -> list[AuditEvent]:
-    """
-    What happened at or after *since*, oldest first: all of it, or what concerns *hostname*. That includes what is about
-    a token as a whole which is granted it, such as a refusal before it was known for which hostname it came.
-    """
     query = select(audit).where(audit.c.at >= since).order_by(audit.c.at, audit.c.id)
     if hostname is not None:
         theirs = select(grants.c.token_id).join(hostnames).where(hostnames.c.hostname == hostname)
@@ -104,27 +99,31 @@ def events(connection: Connection, since: datetime, hostname: Name | None) -> li
 
 
 def newest(connection: Connection) -> int:
-    """The id of the newest event, which grows by one with each."""
+    """Return the id of the newest event; it grows by one with each event."""
     return connection.scalar(select(func.max(audit.c.id))) or 0
 
 
 def count(connection: Connection) -> int:
-    """How many events there are."""
+    """Return the number of events."""
     return connection.scalar(select(func.count()).select_from(audit)) or 0
 
 
 def shares(connection: Connection) -> dict[str, int]:
-    """How many events each token has, by its id as text; "" is for events of no token."""
+    """Return how many events each token has, by its id as text; "" stands for events without a token."""
     return {row.holder: row.number for row in connection.execute(select(_HOLDER, _NUMBER).group_by(_HOLDER))}
 
 
 def before(connection: Connection, at: datetime, limit: int) -> list[int]:
-    """The ids of the oldest events before *at*, at most *limit*."""
+    """Return the ids of the oldest events before *at*, at most *limit*."""
     return list(connection.scalars(select(audit.c.id).where(audit.c.at < at).order_by(audit.c.at).limit(limit)))
 
 
 def oldest_of(connection: Connection, holders: Iterable[str], after: int, limit: int) -> list[tuple[int, str]]:
-    """The oldest events of *holders* (see `shares`) with an id above *after*, at most *limit*, with their holders."""
+    """
+    Return the oldest events of *holders* (see `shares`) with an id above *after*, at most *limit*.
+
+    Each is a pair of its id and its holder.
+    """
     query = select(audit.c.id, _HOLDER).where(audit.c.id > after, _HOLDER.in_(list(holders)))
     return [(row.id, row.holder) for row in connection.execute(query.order_by(audit.c.id).limit(limit))]
 

@@ -1,7 +1,7 @@
 """
-The database's clock, as an expression in its statements.
+The clock of the database, as an SQL expression.
 
-Leases of nodes are compared in this one clock: those of the nodes may differ.
+Leases are compared with this one clock, because the clocks of the nodes may differ.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from sqlalchemy.sql.functions import FunctionElement
 
 
 class database_clock(FunctionElement[float]):  # noqa: N801  # SQL functions are written in lower case
-    """Seconds since 1970 at the moment of the statement, to a millisecond."""
+    """Seconds since 1970 when the statement runs, with a precision of a millisecond."""
 
     type = Double()
     inherit_cache = True

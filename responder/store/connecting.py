@@ -1,7 +1,7 @@
 """
-How connections to PostgreSQL are made: one server after the other, each with a short deadline of its own.
+Connecting to PostgreSQL: the servers of a URL are tried one after the other, each with its own short deadline.
 
-asyncpg gives its time to the whole list of servers, so it never comes to the second behind one that hangs.
+asyncpg has one deadline for the whole list of servers, so a first server that hangs uses all of it.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import asyncpg  # type: ignore[import-untyped]
 from sqlalchemy import URL
 
 HOST_TIMEOUT = 1.5
-"""Seconds for one server of several: a primary answers in milliseconds, and presents wait for it after a failover."""
+"""Seconds for each of several servers: a primary answers in milliseconds, and presents wait while it is searched."""
 
 _NEXT = (OSError, TimeoutError, asyncpg.PostgresConnectionError, asyncpg.CannotConnectNowError)
-"""After these faults of one server, the next one is tried."""
+"""After one of these exceptions, the next server is tried."""
 
 
 class Connector:
@@ -34,9 +34,9 @@ class Connector:
 
     async def connect(self, **_: Any) -> asyncpg.Connection:
         """
-        A new connection. Raises what asyncpg raises for the last server that was tried.
+        Return a new connection. Raises the exception of asyncpg for the last server that was tried.
 
-        SQLAlchemy passes what it has read from the URL, which is here already.
+        SQLAlchemy passes arguments from the URL, which this object has already.
         """
         for place in tuple(self._places):
             try:
@@ -58,7 +58,7 @@ class Connector:
 
 
 def _places(options: dict[str, Any]) -> list[dict[str, Any]]:
-    """Where each server is, as arguments of `asyncpg.connect`; they are taken out of *options*."""
+    """Remove host and port from *options*, and return them for each server as arguments of `asyncpg.connect`."""
     hosts, ports = options.pop("host", None), options.pop("port", None)
     if not isinstance(hosts, list):
         return [{key: value for key, value in (("host", hosts), ("port", ports)) if value is not None}]

@@ -1,8 +1,8 @@
 """
-What the store needs of a database: run a piece of work in a transaction of the right kind.
+The interface between the store and a database: run a piece of work in a transaction.
 
-Work is an ordinary function that takes a SQLAlchemy `Connection`, whichever database it is: `sqlite` runs it on
-threads of its own, `postgresql` on an asynchronous driver. Neither lets an exception of a driver out.
+Work is an ordinary function that takes a SQLAlchemy `Connection`; it is the same for all databases. `sqlite` runs it on
+its own threads, `postgresql` on an asynchronous driver. Both turn exceptions of the driver into `StoreUnavailable`.
 """
 
 from __future__ import annotations
@@ -21,46 +21,48 @@ Work = Callable[Concatenate[Connection, P], T]
 
 
 class Database(ABC):
-    """One database. Every method raises `StoreUnavailable`, and whatever the work itself raises."""
+    """One database. Every method raises `StoreUnavailable`, and the exceptions of the work itself."""
 
     @abstractmethod
     async def create(self) -> None:
-        """Bring an empty database into being if there is none, as far as that can be done from here."""
+        """Create an empty database if there is none, where this program can do that."""
 
     @abstractmethod
     async def exists(self) -> bool:
-        """Whether there is something to connect to. Creates nothing."""
+        """Return whether there is a database to connect to. Creates nothing."""
 
     @abstractmethod
     async def read(self, work: Work[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run *work* seeing one state of the database throughout."""
+        """Run *work* in a transaction that sees one state of the database from beginning to end."""
 
     @abstractmethod
     async def write(self, work: Work[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run *work* and commit what it did; nothing remains of it if it raises. Returning means: it is on disk."""
+        """
+        Run *work* in a transaction that writes. It is on disk when this returns; if *work* raises, nothing is changed.
+        """
 
     @abstractmethod
     async def migrate(self, work: Work[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """As `write`, for changes of the schema: takes its time, and no other process does the same meanwhile."""
+        """Run *work* like `write`, for changes of the schema: without a time limit, and in one process at a time."""
 
     @abstractmethod
     def stream(self, work: Work[[], Iterator[T]]) -> AsyncGenerator[T, None]:
-        """As `read`, for results too large to hold at once. Close the iterator if you leave it early."""
+        """Yield the results of *work*, which are read one by one. Close the iterator if you leave it early."""
 
     def hints(
         self, listen_url: str | None, *, name: str, instance: str, heard: Callable[[Hint], object]
     ) -> Hints | None:
-        """What carries hints between nodes, for the node *name*; None if there is only one, or *listen_url* is ""."""
+        """Return the exchange of hints as `Store.hints` does; by default there is none."""
         return None
 
     @abstractmethod
     async def verify(self) -> None:
-        """Read all of it. Raises `StoreUnavailable` if something in it is damaged."""
+        """Read all data. Raises `StoreUnavailable` if any of it is damaged."""
 
     @abstractmethod
     async def warnings(self) -> list[str]:
-        """What works, but keeps the database from being as safe as it should be, and how to fix it."""
+        """Return warnings about settings that put the data at risk, each with the way to fix it."""
 
     @abstractmethod
     async def close(self) -> None:
-        """Give every connection back; nothing else may be called afterwards."""
+        """Close all connections; no other method may be called afterwards."""

@@ -1,8 +1,8 @@
 """
 Grants: which token may write for which hostname, and which challenge name a hostname owns.
 
-It owns it as long as a token that is not revoked is granted it; after that, the next one who mints may have another
-name for it, or its name for another hostname.
+A hostname owns its challenge name as long as a token that is not revoked has a grant for it. After that, a new grant
+may give the hostname another name, or the name to another hostname.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from responder.tokens.token import Grant
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A grant that a token is to have."""
+    """A grant that a token should get."""
 
     token_id: UUID
     grant: Grant
@@ -34,7 +34,7 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Unserved:
-    """A zone of the database that is not served here, and how many *hostnames* in it *tokens* are granted."""
+    """A zone of the database that is not served here, with the number of *hostnames* and *tokens* that have grants."""
 
     apex: Name
     hostnames: int
@@ -49,7 +49,11 @@ def give(
     action: AuditAction,
     at: datetime,
 ) -> None:
-    """Grant what is *wanted*, as far as it is not granted already. Raises `NameTaken`, or `NotFound` for a zone."""
+    """
+    Store the grants in *wanted* that are not stored yet, and note all of them in the audit as *action*.
+
+    Raises `NameTaken`, or `NotFound` for a zone that does not exist.
+    """
     zone_ids = {zone.apex: zone.id for zone in zones.values()}
     for each in wanted:
         if each.grant.apex not in zone_ids:
@@ -69,7 +73,7 @@ def give(
 
 
 def ended(connection: Connection, hostname_ids: Iterable[int]) -> list[Name]:
-    """The challenge names of those hostnames that no token is granted any more."""
+    """Return the challenge names of those of the hostnames that no longer have a grant."""
     return [
         name
         for chunk in journal.chunks(hostname_ids)
@@ -80,7 +84,6 @@ def ended(connection: Connection, hostname_ids: Iterable[int]) -> list[Name]:
 
 
 def owned(connection: Connection, names: Iterable[Name]) -> dict[Name, Grant]:
-    """The challenge names that some of these hostnames own."""
     query = (
         select(hostnames.c.hostname, hostnames.c.challenge_name, schema.zones.c.apex)
         .join(schema.zones, schema.zones.c.id == hostnames.c.zone_id)
@@ -94,7 +97,6 @@ def owned(connection: Connection, names: Iterable[Name]) -> dict[Name, Grant]:
 
 
 def unserved(connection: Connection, serving: Serving, *, now: datetime) -> list[Unserved]:
-    """The zones that are not served where *serving* is, and that valid tokens have hostnames in."""
     query = (
         select(
             schema.zones.c.apex,
@@ -113,7 +115,7 @@ def unserved(connection: Connection, serving: Serving, *, now: datetime) -> list
 
 
 def hostname_ids(connection: Connection, names: Iterable[Name]) -> dict[Name, int]:
-    """The row ids of those hostnames that have one."""
+    """Return the row ids of the hostnames that have a row."""
     query = select(hostnames.c.hostname, hostnames.c.id).where(
         hostnames.c.hostname.in_(bindparam("names", expanding=True))
     )
@@ -125,7 +127,7 @@ def hostname_ids(connection: Connection, names: Iterable[Name]) -> dict[Name, in
 
 
 def _held(connection: Connection, wanted: Iterable[Wanted]) -> set[tuple[UUID, int]]:
-    """What the tokens are granted already."""
+    """Return the grants that the tokens have already, as pairs of a token id and a hostname's row id."""
     query = select(grants.c.token_id, grants.c.hostname_id).where(
         grants.c.token_id.in_(bindparam("token_ids", expanding=True))
     )
@@ -138,7 +140,7 @@ def _held(connection: Connection, wanted: Iterable[Wanted]) -> set[tuple[UUID, i
 
 @dataclass(frozen=True, slots=True)
 class _Owner:
-    """A hostname with its challenge name and zone; *id* is None while it has no row yet."""
+    """A hostname with its challenge name and zone. *id* is None if it has no row yet."""
 
     id: int | None
     grant: Grant
@@ -147,9 +149,9 @@ class _Owner:
 
 def _claim(connection: Connection, wanted: Iterable[Wanted], zone_ids: dict[Name, int]) -> list[Name]:
     """
-    Give every hostname its challenge name and return the names that did not exist before.
+    Give every hostname its challenge name, and return the names that did not exist before.
 
-    Raises `NameTaken`, naming the hostname that has the name or the name that the hostname has.
+    Raises `NameTaken` if the hostname has another challenge name, or another hostname has the challenge name.
     """
     owners = [owner for chunk in journal.chunks(each.grant for each in wanted) for owner in _owners(connection, chunk)]
     by_hostname = {owner.grant.hostname: owner for owner in owners}
@@ -181,13 +183,13 @@ def _claim(connection: Connection, wanted: Iterable[Wanted], zone_ids: dict[Name
 
 
 def _displace(grant: Grant, current: _Owner | None, other: _Owner | None) -> set[int]:
-    """The rows that stand in the way of *grant* and that no token needs any more."""
+    """Return the ids of rows without a grant that conflict with *grant*. Raises `NameTaken` if one has a grant."""
     if current is not None and current.granted:
         name, apex = current.grant.challenge_name, current.grant.apex
         still = "" if apex == grant.apex else " if that zone is in the configuration"
         raise NameTaken(
-            f"{grant.hostname} already publishes at {name} in the zone {apex}: use --alias {name}{still}, or first "
-            "take the hostname from the tokens that are granted it (see responder token list, token deny)"
+            f"{grant.hostname} already has the challenge name {name} in the zone {apex}: use --alias {name}{still}, or "
+            "first remove the hostname from its tokens (see responder token list, token deny)"
         )
     if other is not None and other.granted:
         raise NameTaken(
@@ -197,7 +199,7 @@ def _displace(grant: Grant, current: _Owner | None, other: _Owner | None) -> set
 
 
 def _owners(connection: Connection, wanted: Sequence[Grant]) -> list[_Owner]:
-    """The rows of the hostnames wanted, and of those that have the challenge names wanted."""
+    """Return the rows that have one of the hostnames or one of the challenge names in *wanted*."""
     query = (
         select(hostnames, schema.zones.c.apex, journal.is_granted().label("granted"))
         .join(schema.zones, schema.zones.c.id == hostnames.c.zone_id)

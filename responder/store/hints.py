@@ -1,9 +1,9 @@
 """
-Hints between nodes: one has committed, one has applied. PostgreSQL's LISTEN and NOTIFY carry them.
+Hints between nodes: a node has committed a change, or has applied one. PostgreSQL's LISTEN and NOTIFY carry them.
 
-A hint only means that it is worth a look now; what is right is read from the tables, twice a second also without any
-hint. So a hint that is lost costs time, and none of this can fail a change. NOTIFY takes a lock of the whole server
-until its transaction has ended, so it is sent on a connection of its own, after the commit that it is about.
+A hint only causes another node to read the tables at once. Without hints, it reads them twice a second. So a lost hint
+costs time, but no fault here can make a change fail. NOTIFY takes a lock of the whole server until its transaction
+ends, so it is sent on a separate connection, after the commit.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from responder.logs import Outage
 CHANNEL = "responder"
 
 PING_INTERVAL = 2.0
-"""Seconds between proofs that the listening connection still lives: a server that vanished sends no sign of that."""
+"""Seconds between queries that test the listening connection: a server that has disappeared does not close it."""
 
 DEADLINE = 2.0
 """Seconds for one statement on these connections."""
 
 RECONNECT = (0.2, 5.0)
-"""Seconds until a lost connection is made again: at first, and at most."""
+"""Seconds until a lost connection is made again: at first and at most."""
 
 _FAULTS = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
 
@@ -43,7 +43,7 @@ Connect = Callable[[], Awaitable[Any]]
 
 
 class Hint(Enum):
-    """What another node reports."""
+    """What another node has done."""
 
     COMMITTED = "committed"
     APPLIED = "applied"
@@ -51,9 +51,10 @@ class Hint(Enum):
 
 class Hints:
     """
-    Hears the hints of other nodes, and sends those of the node *name*, which is this *instance* of the service.
+    Receives the hints of other nodes, and sends those of the node *name*, which is this *instance* of the service.
 
-    *heard* is called with each hint, and with `Hint.COMMITTED` after each connection: what was sent before is lost.
+    *heard* is called with each hint. It is also called with `Hint.COMMITTED` after each connect, because hints that
+    were sent before are lost.
     """
 
     def __init__(self, connect: Connect, *, name: str, instance: str, heard: Callable[[Hint], object]) -> None:
@@ -65,19 +66,21 @@ class Hints:
         self._wake = asyncio.Event()
 
     def send(self, hint: Hint) -> None:
-        """Send *hint* to all other nodes, as soon as possible. Several of one kind that wait are sent as one."""
+        """Send *hint* to all other nodes as soon as possible. Equal hints that wait are sent once."""
         self._unsent.add(hint)
         self._wake.set()
 
     async def run(self) -> None:
         """Listen and send until cancelled."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._keep(self._listen, "cannot hear other nodes", "hearing other nodes again"))
+            group.create_task(
+                self._keep(self._listen, "cannot receive hints from other nodes", "receiving hints again")
+            )
             group.create_task(self._keep(self._notify, "cannot send hints to other nodes", "sending hints again"))
 
     async def _keep(self, work: Callable[[Any], Awaitable[None]], lost: str, found: str) -> None:
-        """Do *work* on a connection, and on a new one after each fault, with growing delays."""
-        outage, delay = Outage(_log, f"{lost}: changes of others are noticed twice a second", found), RECONNECT[0]
+        """Run *work* on a connection, and again on a new one after each fault, with growing delays."""
+        outage, delay = Outage(_log, f"{lost}: the database is read twice a second instead", found), RECONNECT[0]
         while True:
             connection = None
             try:
@@ -97,18 +100,18 @@ class Hints:
             delay = min(2 * delay, RECONNECT[1])
 
     async def _check(self, connection: Any) -> None:
-        """Raise `StoreUnavailable` unless the connection leads to the database that has our lease."""
+        """Raise `StoreUnavailable` unless the connection is to the database that has the lease of this node."""
         try:
             found = await connection.fetchval(_OURS, self._name, self._instance, timeout=DEADLINE)
         except asyncpg.UndefinedTableError:
             found = 0
         if not found:
             raise StoreUnavailable(
-                "database.listen_url leads to another database than database.url: write the same database there"
+                "database.listen_url is the URL of another database than database.url: write the same database there"
             )
 
     async def _listen(self, connection: Any) -> None:
-        """Hear hints until the connection is lost."""
+        """Receive hints until the connection is lost."""
         lost = asyncio.Event()
         connection.add_termination_listener(lambda _: lost.set())
         await connection.add_listener(CHANNEL, self._receive)

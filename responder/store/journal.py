@@ -1,8 +1,8 @@
 """
 Zones, their serials, and which names changed at which serial.
 
-Whatever changes what the DNS shows goes through `advance`, in the transaction that makes the change. Readers get the
-present state of the names that changed since, so a reader that missed some steps loses nothing.
+Every transaction that changes what DNS shows calls `advance`. A reader that has an older serial gets the current state
+of all names that changed since, so it may miss any number of changes in between.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from responder.store.upsert import insert_if_absent
 T = TypeVar("T")
 
 State = tuple[str, ...] | None
-"""The values of a name, in order; None if it does not exist."""
+"""The values of a name, in order; None if the name does not exist."""
 
 CHUNK = 500
-"""Names handled by one statement: bounds memory, and the parameters of a statement."""
+"""Names in one statement. It limits the memory, and the number of parameters of the statement."""
 
 MAX_JOURNAL = 100_000
-"""Journal rows kept of each zone: many hours at any honest rate. Readers further behind take a snapshot."""
+"""Journal rows that are kept for each zone: many hours at any normal rate. Readers further behind take a snapshot."""
 
 
-# Statements of the paths that must be quick are made once: building one costs as much as running it.
+# Statements that must be quick are built once: building one takes as long as running it.
 _LOCK = select(zones.c.id, zones.c.apex, zones.c.serial).order_by(zones.c.id).with_for_update()
 _RAISE = update(zones).where(zones.c.id == bindparam("zone")).values(serial=bindparam("serial"))
 _JOURNAL = insert(changes)
@@ -51,9 +51,9 @@ class ZoneRow:
 
 def lock_zones(connection: Connection) -> dict[int, ZoneRow]:
     """
-    Every zone by its row id; nobody else changes anything in them until this transaction ends.
+    Lock all zones and return them by row id. No other transaction changes anything in them until this one ends.
 
-    All of them, always in the same order, so that two writers can never wait for each other.
+    They are always locked in the same order, so that two writers cannot wait for each other.
     """
     return {row.id: ZoneRow(row.id, row.apex, row.serial) for row in connection.execute(_LOCK)}
 
@@ -66,9 +66,9 @@ def advance(
     now: datetime,
 ) -> list[Change]:
     """
-    Give each zone that has entries in *states* a new serial, and journal the names in them.
+    Give each zone that has names in *states* a new serial, and write the names to the journal. Returns the changes.
 
-    A serial is never less than the time, so that it moves forward even after an old backup was restored.
+    A serial is at least the time in seconds since 1970, so it grows even after an old backup was restored.
     """
     news = [
         Change(
@@ -100,7 +100,7 @@ def advance(
 def advance_names(
     connection: Connection, locked: Mapping[int, ZoneRow], names: Iterable[Name], *, now: datetime
 ) -> list[Change]:
-    """As `advance`, for names whose new state is already in the tables."""
+    """Do the same as `advance` for names whose new state is already in the tables."""
     return advance(connection, locked, _states(connection, names), now=now)
 
 
@@ -117,33 +117,27 @@ def register(connection: Connection, digests: Mapping[Name, str | None], *, now:
 
 
 def serials(connection: Connection) -> dict[Name, int]:
-    """The serial of each zone."""
     return {row.apex: row.serial for row in connection.execute(select(zones.c.apex, zones.c.serial))}
 
 
 def changes_since(connection: Connection, apex: Name, serial: int) -> Change | None:
-    """
-    What became of all names that changed after *serial*; None if the journal cannot tell.
-
-    It can if that very serial is in it. One that is not was pruned, or came from a database that has since been
-    replaced by a backup. Raises `NotFound` for a zone without a row.
-    """
     zone = connection.execute(select(zones.c.id, zones.c.serial).where(zones.c.apex == apex)).first()
     if zone is None:
         raise NotFound(f"there is no zone {apex}")
     if serial == zone.serial:
         return Change(apex=apex, previous=serial, serial=serial, names={})
+    # The journal is complete from *serial* on if it contains *serial*. A serial that it does not contain was pruned, or
+    # was made by this database before a backup was restored.
     journal = select(changes.c.name).where(changes.c.zone_id == zone.id)
     if connection.execute(journal.where(changes.c.serial == serial).limit(1)).first() is None:
         return None
     names = list(connection.scalars(journal.where(changes.c.serial > serial).distinct()))
     states = _states(connection, names).get(zone.id, {})
-    # A hostname whose last token is gone may have handed its challenge name on; then no row speaks of the old one.
+    # A name without a row does not exist any more: its hostname may have got another challenge name.
     return Change(apex=apex, previous=serial, serial=zone.serial, names=dict.fromkeys(names) | states)
 
 
 def snapshot(connection: Connection) -> Iterator[Change]:
-    """An empty change for each zone, with its serial; then all names that exist, some at a time."""
     query = select(zones.c.id, zones.c.apex, zones.c.serial)
     by_id = {row.id: ZoneRow(row.id, row.apex, row.serial) for row in connection.execute(query)}
     for zone in by_id.values():
@@ -175,10 +169,10 @@ def snapshot(connection: Connection) -> Iterator[Change]:
 
 def prune(connection: Connection, limit: int) -> bool:
     """
-    Forget the oldest part of the journal; the rows of one serial go together or not at all.
+    Delete the oldest rows of the journal above `MAX_JOURNAL`. The rows of one serial are deleted together.
 
-    About *limit* rows of each zone go at once, so that no present waits long for the writer. Returns whether more are
-    left that should go.
+    At most about *limit* rows of each zone are deleted, so that no present waits long for the writer. Returns whether
+    there are more rows to delete.
     """
     more = False
     for zone_id in list(connection.scalars(select(zones.c.id))):
@@ -195,7 +189,7 @@ def prune(connection: Connection, limit: int) -> bool:
 
 
 def is_granted() -> ColumnElement[bool]:
-    """Whether a row of `hostnames` exists in the DNS: some token that is not revoked is granted it."""
+    """Return the condition that a row of `hostnames` exists in DNS: a token that is not revoked has a grant for it."""
     return exists(
         select(grants.c.token_id)
         .join(tokens, tokens.c.id == grants.c.token_id)
@@ -204,14 +198,14 @@ def is_granted() -> ColumnElement[bool]:
 
 
 def chunks(items: Iterable[T]) -> Iterator[list[T]]:
-    """Some items at a time, as many as one statement should handle."""
+    """Yield *items* in lists of at most `CHUNK`."""
     rest = iter(items)
     while chunk := list(islice(rest, CHUNK)):
         yield chunk
 
 
 def _states(connection: Connection, names: Iterable[Name]) -> dict[int, dict[Name, State]]:
-    """The present state of *names*, by zone; nothing about names that no hostname has."""
+    """Return the current state of *names* by zone, without the names that no hostname has."""
     states: defaultdict[int, dict[Name, State]] = defaultdict(dict)
     query = (
         select(
@@ -233,5 +227,5 @@ def _states(connection: Connection, names: Iterable[Name]) -> dict[int, dict[Nam
 
 
 def _in_order(rows: Iterable[Row[*tuple[Any, ...]]]) -> tuple[str, ...]:
-    # Sorted here: every database has its own idea of the order of text.
+    # Sorted here, because databases order text differently.
     return tuple(sorted(row.value for row in rows if row.value is not None))

@@ -1,6 +1,6 @@
 """
-Which schema a database has, and how it gets the one that this program needs. The steps themselves are in
-`migrations/`, which travels inside the installed package.
+Which schema a database has, and how it gets the one that this program needs. The steps are in `migrations/`, which is a
+part of the installed package.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from responder.store.schema import metadata
 
 
 class SchemaState(Enum):
-    """How the schema of a database compares to the one that this program needs."""
+    """How the schema of a database compares with the one that this program needs."""
 
     ABSENT = "empty: its tables will be created on first use"
     CURRENT = "up to date"
@@ -33,10 +33,10 @@ class SchemaState(Enum):
 
 
 def schema_state(connection: Connection) -> SchemaState:
-    """Look at the database, change nothing."""
+    """Return the state of the schema. Changes nothing."""
     heads = set(MigrationContext.configure(connection).get_current_heads())
     if not heads:
-        # A lone version table is what a migration leaves that was undone completely.
+        # A migration that was undone completely leaves an empty version table.
         tables = set(inspect(connection).get_table_names()) - {"alembic_version"}
         return SchemaState.FOREIGN if tables else SchemaState.ABSENT
     scripts = ScriptDirectory.from_config(_config(connection))
@@ -47,7 +47,7 @@ def schema_state(connection: Connection) -> SchemaState:
 
 
 def check_tables(connection: Connection) -> None:
-    """Raise `StoreUnavailable` for a table or column that a current schema has and this database has not."""
+    """Raise `StoreUnavailable` if a table or a column of the current schema is missing."""
     inspector = inspect(connection)
     for table in metadata.sorted_tables:
         found = (
@@ -55,14 +55,15 @@ def check_tables(connection: Connection) -> None:
         )
         if missing := [column.name for column in table.columns if column.name not in found]:
             what = f"the column {table.name}.{missing[0]}" if found else f"the table {table.name}"
-            raise StoreUnavailable(f"the database has no longer {what}: restore it from a backup")
+            raise StoreUnavailable(f"{what} is missing in the database: restore the database from a backup")
 
 
 def bring_up(connection: Connection, *, upgrade: bool) -> SchemaState:
     """
-    Make the schema current and return what it was: a new one is always created, an old one changed if *upgrade*.
+    Create the schema in an empty database, or upgrade an old one if *upgrade* is set. Returns the state before.
 
-    Raises `StoreOutdated` if it is not ours to change, or newer than this program.
+    Raises `StoreOutdated` if the schema is newer than this program, or old and *upgrade* is not set, and
+    `StoreUnavailable` if it is the schema of another program.
     """
     state = schema_state(connection)
     match state:
@@ -96,7 +97,7 @@ def _config(connection: Connection) -> Config:
 
 
 def _scripts() -> Path:
-    """Inside an installed package; in a checkout, beside it."""
+    """Return the directory of the steps: it is inside an installed package, and next to the package in a checkout."""
     package = Path(responder.__file__).parent
     installed = package / "migrations"
     return installed if installed.exists() else package.parent / "migrations"

@@ -1,7 +1,7 @@
 """
 Nodes: the running services on one database, their leases, and the serials that each of them serves.
 
-All times of leases are in the database's clock. A node counts as live until its lease ends, whether it runs or not.
+Leases are measured with the clock of the database. A node is live until its lease ends, even if it stopped before.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from responder.store.upsert import insert_into
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServedZone:
-    """A zone as a node serves it: its serial, and a digest of its static part in hexadecimal digits."""
+    """A zone as a node serves it: its serial, and the digest of its static records in hexadecimal digits."""
 
     serial: int
     static: str
@@ -31,10 +31,10 @@ class ServedZone:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeReport:
     """
-    What a node writes about itself with each renewal of its lease.
+    What a node writes about itself when it renews its lease.
 
-    *instance* differs for each start of the service, which distinguishes two services with one name. *clock* is the
-    node's own clock, in seconds since 1970.
+    *instance* is different at each start of the service, so that two services with the same name are distinguished.
+    *clock* is the clock of the node, in seconds since 1970.
     """
 
     name: str
@@ -50,10 +50,11 @@ class NodeReport:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
     """
-    A node as the database knows it.
+    A node as it is stored in the database.
 
-    *started* and *seen* are ages in seconds, *lease_left* the seconds until its lease ends (negative: it has ended).
-    *clock_ahead* is how far its clock was ahead of the database's at its last renewal, in seconds.
+    *started* is how many seconds ago it started, and *seen* how many seconds ago it renewed its lease. *lease_left* is
+    the number of seconds until its lease ends; it is negative if the lease has ended. *clock_ahead* is how many seconds
+    its clock was ahead of the clock of the database at the last renewal.
     """
 
     name: str
@@ -70,16 +71,11 @@ class Node:
 
     @property
     def is_live(self) -> bool:
-        """Whether it has to be waited for: it may be answering queries."""
+        """Whether other nodes have to wait for it, because it may be answering queries."""
         return self.lease_left > 0
 
 
 def renew(connection: Connection, report: NodeReport, *, lease: timedelta, take_over: bool = False) -> list[Node]:
-    """
-    Write *report*, make the node's lease last *lease* from now on, and return all nodes by name.
-
-    Raises `NodeNameTaken` if another service has that name and a live lease, unless *take_over*.
-    """
     news = {
         "instance": report.instance,
         "address": report.address,
@@ -101,14 +97,13 @@ def renew(connection: Connection, report: NodeReport, *, lease: timedelta, take_
     )
     if renewed.rowcount == 0:
         raise NodeNameTaken(
-            f'another running service is the node "{report.name}" of this database: give each a name of its own in '
-            "node.name"
+            f'another running service has the node name "{report.name}" in this database: give each node a different '
+            "name in node.name"
         )
     return every(connection)
 
 
 def every(connection: Connection) -> list[Node]:
-    """All nodes that were not forgotten, by name."""
     now = database_clock()
     query = select(
         nodes,
@@ -136,18 +131,12 @@ def every(connection: Connection) -> list[Node]:
 
 
 def end_lease(connection: Connection, name: str, instance: str) -> None:
-    """End the lease of a node that answers no more queries, so that no other node waits for it."""
     connection.execute(
         nodes.update().where(nodes.c.name == name, nodes.c.instance == instance).values(lease_until=database_clock())
     )
 
 
 def forget(connection: Connection, name: str) -> None:
-    """
-    Remove a node whose lease has ended.
-
-    Raises `NotFound` if there is no such node, `NodeNameTaken` if its lease is live.
-    """
     found = next((node for node in every(connection) if node.name == name), None)
     if found is None:
         raise NotFound(f'there is no node "{name}": see responder node list')
@@ -157,7 +146,7 @@ def forget(connection: Connection, name: str) -> None:
 
 
 def _started_at(instance: str) -> Any:
-    """The start of the service that has the row, kept while it is the same one."""
+    """Return when the service started: the stored time if this *instance* wrote it, otherwise now."""
     return case((nodes.c.instance == instance, nodes.c.started_at), else_=database_clock())
 
 

@@ -1,7 +1,7 @@
 """
-PostgreSQL: for several nodes on one database.
+PostgreSQL, which several nodes can share.
 
-Work runs on SQLAlchemy's asynchronous engine, which lets ordinary functions wait for asyncpg.
+Work runs on SQLAlchemy's asynchronous engine, where ordinary functions can wait for asyncpg.
 """
 
 from __future__ import annotations
@@ -35,14 +35,16 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 CONNECT_TIMEOUT = 5.0
-"""Seconds to wait for a connection, from the server or from our own pool."""
+"""Seconds to wait for a connection from the server, or from our own pool."""
 
 STATEMENT_TIMEOUT = 8.0
-"""Seconds to wait for one statement, locks of other nodes included: ACME clients wait for ten or more. Migrations take
-as long as they need."""
+"""
+Seconds to wait for one statement, including the locks of other nodes: ACME clients wait for ten seconds or more.
+Migrations have no limit.
+"""
 
 MIGRATION_LOCK = 0x7265_7370_6F6E_6465
-"""Key of the advisory lock that one migrating process holds: "responde" in ASCII."""
+"""The key of the advisory lock of a process that migrates: "responde" in ASCII."""
 
 MAX_PORT = 65_535
 """A TCP port has 16 bits (RFC 9293, section 3.1)."""
@@ -51,46 +53,46 @@ _DURABLE = text(
     "SELECT set_config('synchronous_commit', 'on', true) WHERE current_setting('synchronous_commit') = 'off'"
 )
 """
-Begins a transaction that writes: its commit waits for the disk, even if the role or the database is set otherwise. Each
-of the other values does that, too, and some ask for more, so they stay. It is no setting of the connection, because
-PgBouncer refuses such a connection, or hands the setting on to the next client.
+The first statement of a transaction that writes: its commit waits for the disk, even if the role or the database has
+synchronous_commit = off. All other values wait for the disk as well, and some for more, so they are kept. It is not a
+setting of the connection, because PgBouncer refuses such a connection, or passes the setting on to the next client.
 """
 
 _UNSAFE = text("SELECT current_setting('fsync') = 'off'")
 
 _OURS = {"dsn", "loop", "timeout", "command_timeout", "connection_class", "record_class", "server_settings"}
-"""Parameters of `asyncpg.connect` that are set here, or that no text can be."""
+"""Parameters of `asyncpg.connect` that are set here, or that cannot be text."""
 
 _NUMBERS = {
-    "statement_cache_size",  # 0 of this and the next for a pooler that knows no prepared statements
+    "statement_cache_size",  # 0 for this and the next one, for a pooler without prepared statements
     "prepared_statement_cache_size",  # SQLAlchemy's own
     "max_cached_statement_lifetime",
     "max_cacheable_statement_size",
 }
 _OPTIONS = signature(connect).parameters.keys() - _OURS | _NUMBERS
-"""What may follow the question mark of a URL: the parameters of `asyncpg.connect` that are text or `_NUMBERS`."""
+"""The options that a URL may have: the parameters of `asyncpg.connect` that are text or `_NUMBERS`."""
 
 _FAULTS = {
-    "25006": "it is read-only: write the primary server into {setting}, and leave default_transaction_read_only off",
+    "25006": "it is read-only: write the primary server into {setting}, and set default_transaction_read_only = off",
     "28": "it refuses the login: check user and password in {setting}, and pg_hba.conf",
     "3D000": "there is no such database: create it (createdb)",
-    "42P01": "a table is missing: restore the database, or make it anew with responder db upgrade",
+    "42P01": "a table is missing: restore the database, or create the tables with responder db upgrade",
     "42501": "permission denied: make this user the owner of the database",
     "53100": "its disk is full: make room on it",
     "53300": "it has too many connections: raise max_connections",
     "53": "it has run out of resources: see its log",
     "55P03": "another process keeps it locked: find and stop that process",
-    "57014": "a statement took longer than the server allows: raise its statement_timeout, or see what is slow there",
+    "57014": "a statement took longer than the server allows: raise its statement_timeout, or find what slows it down",
     "57": "it is starting or shutting down: try again",
     "08": "the connection was lost: try again",
     "XX001": "it is damaged: restore it from a backup",
     "XX002": "an index in it is damaged: run REINDEX DATABASE there, or restore it from a backup",
 }
-"""What to do about SQLSTATEs and their classes (PostgreSQL documentation, appendix A). *setting* has the URL."""
+"""Texts for SQLSTATEs and their classes (PostgreSQL documentation, appendix A). *setting* is where the URL is set."""
 
 
 class PostgreSQL(Database):
-    """The database that *url* names, which comes from *setting*; it must exist, its tables need not."""
+    """The database that *url* names, which comes from *setting*. It must exist, but need not have tables."""
 
     def __init__(self, url: URL, *, setting: str = "database.url") -> None:
         self._setting = setting
@@ -104,18 +106,18 @@ class PostgreSQL(Database):
             self._url,
             pool_size=5,
             pool_timeout=CONNECT_TIMEOUT,
-            # A server that was restarted meanwhile costs nobody a failed request.
+            # No request fails because the server was restarted before it.
             pool_pre_ping=True,
             hide_parameters=True,
             connect_args=_connect_args(url, async_creator_fn=self._connect),
         )
         event.listen(self._engine.sync_engine, "handle_error", _leave_demoted)
-        # Several statements of one reader must see one state.
+        # All statements of one reader must see the same state.
         self._reading = self._engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
         self._writing = _writing(self._engine)
 
     async def create(self) -> None:
-        """Nothing: creating a database on a server needs rights that this program should not have."""
+        """Do nothing: creating a database on a server needs rights that this program should not have."""
 
     async def exists(self) -> bool:
         return True
@@ -174,7 +176,10 @@ class PostgreSQL(Database):
         await self._engine.dispose()
 
     async def _connect(self, **_: Any) -> Any:
-        """A connection for the pool. It notes when a commit was not replicated as synchronous_standby_names asks."""
+        """
+        Return a connection for the pool. A connection whose commit was not replicated to the servers in
+        synchronous_standby_names is noted in *_unconfirmed*.
+        """
         connection = await self._connector.connect(command_timeout=STATEMENT_TIMEOUT)
 
         def note(_connection: Any, message: Any) -> None:
@@ -186,7 +191,7 @@ class PostgreSQL(Database):
 
     @contextmanager
     def _explaining(self) -> Iterator[None]:
-        """Turn the errors of drivers and operating system into one line that says what to do."""
+        """Turn exceptions of the driver and the operating system into `StoreUnavailable` with a text for people."""
         try:
             yield
         except (SQLAlchemyError, PostgresError, InterfaceError, OSError) as error:
@@ -195,20 +200,20 @@ class PostgreSQL(Database):
 
 
 _NO_FSYNC = (
-    "PostgreSQL runs with fsync = off: when its machine stops, acknowledged values are lost, or the whole database is "
-    "damaged: set fsync = on in its configuration"
+    "PostgreSQL runs with fsync = off: a crash of its machine can lose acknowledged values or damage the whole "
+    "database: set fsync = on in its configuration"
 )
 
 
 _WARNING = "01000"
-"""The SQLSTATE of the warning that a commit no longer waits for its replication; the commit itself reports success."""
+"""The SQLSTATE of the warning that a commit stopped waiting for its replication; the commit itself reports success."""
 
 _DEMOTED = ("25006", "57P0", "08")
-"""SQLSTATEs, or their beginnings, after which a server is no longer the primary that it was, or is going away."""
+"""SQLSTATEs, or their beginnings, of a server that is no longer the primary server, or is stopping."""
 
 
 def _leave_demoted(context: ExceptionContext) -> None:
-    """Close all connections of the pool when their server was demoted: it still answers what only reads."""
+    """Close all connections of the pool if their server is no longer the primary; it would still answer reads."""
     state = str(getattr(context.original_exception, "sqlstate", None) or "")
     if state.startswith(_DEMOTED):
         context.is_disconnect = True
@@ -216,30 +221,30 @@ def _leave_demoted(context: ExceptionContext) -> None:
 
 def _unknown(where: str) -> StoreUnavailable:
     return StoreUnavailable(
-        f"the database {where} has not confirmed a commit: its replication was interrupted: try again, and check the "
-        "standby servers"
+        f"the database {where} has not confirmed a commit, because its replication was interrupted: try again, and "
+        "check the standby servers"
     )
 
 
 def _writing(engine: AsyncEngine) -> AsyncEngine:
-    """*engine* for transactions that write: locks of rows keep writers apart, in this isolation and no other."""
+    """Return *engine* for transactions that write. Their locks of rows need exactly this isolation level."""
     writing = engine.execution_options(isolation_level="READ COMMITTED")
     event.listen(writing.sync_engine, "begin", lambda connection: connection.execute(_DURABLE))
     return writing
 
 
 def _read_tables(connection: Connection) -> None:
-    """Read every row: the server checks each page that it takes from its disk."""
+    """Read every row, because the server checks each page that it reads from its disk."""
     quote = connection.dialect.identifier_preparer.quote
     for table in inspect(connection).get_table_names():
         connection.execute(text(f"SELECT count(whole) FROM {quote(table)} AS whole"))  # noqa: S608  # it is quoted
 
 
 def _check(url: URL, setting: str) -> None:
-    """Raise `Invalid` for what the libraries would stumble over, without showing what may be a secret."""
+    """Raise `Invalid` for a URL that the libraries cannot use. The text does not show parts that may be secret."""
     if unknown := url.query.keys() - _OPTIONS:
         raise Invalid(
-            f"{setting} has an option that asyncpg does not know: {min(unknown)} (what libpq calls sslmode is ssl here)"
+            f"{setting} has an option that asyncpg does not know: {min(unknown)} (sslmode of libpq is called ssl here)"
         )
     for option in sorted(url.query.keys() & _NUMBERS):
         if not re.fullmatch(r"[0-9]{1,9}", str(url.query[option])):
@@ -249,21 +254,21 @@ def _check(url: URL, setting: str) -> None:
     except (ArgumentError, ValueError):
         found = {"port": None}
     if not all(isinstance(port, int) and 0 < port <= MAX_PORT for port in _listed(found.get("port", 5432))):
-        raise Invalid(f"{setting} has a port that is none: write one from 1 to {MAX_PORT}, usually 5432")
+        raise Invalid(f"{setting} has an invalid port: write one from 1 to {MAX_PORT}, usually 5432")
     hosts = _listed(found.get("host", "localhost"))
     if len(hosts) > 1 and url.query.get("target_session_attrs") not in ("primary", "read-write"):
-        raise Invalid(f"{setting} names several servers, of which one can be written: add target_session_attrs=primary")
+        raise Invalid(f"{setting} names several servers, but only one takes writes: add target_session_attrs=primary")
     if not all(0 < len(label) < 64 for host in hosts for label in _labels(host)):
-        raise Invalid(f"{setting} has a host that is none: write its name or its address")
+        raise Invalid(f"{setting} has an invalid host: write its name or its address")
 
 
 def _listed(value: Any) -> list[Any]:
-    """A URL may name several servers."""
+    """Return *value* as a list; it is one already if a URL names several servers."""
     return value if isinstance(value, list) else [value]
 
 
 def _labels(host: str) -> list[str]:
-    """Of the name of a host; a socket's path has none."""
+    """Return the labels of a host name; the path of a socket has none."""
     return [] if host.startswith("/") else host.removesuffix(".").split(".")
 
 
@@ -283,14 +288,14 @@ def _explain(error: Exception) -> str:
     if isinstance(cause, PoolTimeoutError):
         return "all connections are busy: try again"
     if isinstance(cause, TimeoutError):
-        return "it does not answer in time: check that PostgreSQL is well, and the network"
-    if isinstance(cause.__cause__, ClientConfigurationError):  # which SQLAlchemy has turned into one of its own
+        return "it does not answer in time: check PostgreSQL and the network"
+    if isinstance(cause.__cause__, ClientConfigurationError):  # SQLAlchemy has wrapped it in an exception of its own
         return "asyncpg cannot use an option in {setting}: see the parameters of its connect()"
     if isinstance(cause, ssl.SSLCertVerificationError):
-        root = "give the file of its issuer in PGSSLROOTCERT, or in ~/.postgresql/root.crt"
+        root = "name the file of its issuer in PGSSLROOTCERT, or write it to ~/.postgresql/root.crt"
         return f"its certificate {distrust.describe(cause, name='fix the host in {setting}', issuer=root)}"
     if isinstance(cause, ConnectionError) and "SSL" in str(cause):
-        return "it speaks no TLS: turn ssl on there, or leave ssl=... out of {setting}"
+        return "it does not accept TLS: set ssl = on there, or remove ssl=... from {setting}"
     if isinstance(cause, OSError):
         return "nothing answers there: check that PostgreSQL runs, and {setting}"
     return f"the connection failed ({type(cause).__name__}): check that PostgreSQL runs, and {{setting}}"

@@ -1,8 +1,8 @@
 """
-How the two tables that grow with use are kept within bounds: the audit and the journal.
+Limits the size of the two tables that grow with use: the audit and the journal.
 
-When there are too many events, those tokens lose some that have most of them, their oldest first. So a client that
-floods the audit loses events of its own, and no others.
+If there are too many events, the oldest ones of the tokens with the most events are deleted. So a client that floods
+the audit loses its own events, and no others.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ from responder.store import audit, journal
 from responder.store.database import Database
 
 AUDIT_KEPT = timedelta(days=90)
-"""How long it is known who set and cleared what."""
+"""How long the events of the audit are kept."""
 
 MAX_EVENTS = 1_000_000
-"""Events kept, however young, about 200 MB. Once 95 % are there, 90 % stay: room for those that come meanwhile."""
+"""Events that are kept at most, about 200 MB. At 95 % of it, events are deleted down to 90 %."""
 
 MAX_PRUNED = 2000
-"""Rows deleted in one transaction, which takes 10 ms: presents may wait for it. Ten times that if there is no room."""
+"""Rows deleted in one transaction; it takes 10 ms, and presents may wait for it. Above `MAX_EVENTS`, ten times that."""
 
 MAX_HOLDERS = 500
-"""Tokens that lose events in one pass, those that have most of them: parameters of one statement."""
+"""Tokens that lose events in one pass; they are parameters of one statement."""
 
 LOOK_INTERVAL = 1.0
-"""Seconds between two looks whether there is anything to do."""
+"""Seconds between two checks whether pruning is due."""
 
 PRUNE_EVERY = timedelta(minutes=10)
-"""Between two looks at the length of the tables, if little was written."""
+"""The time between two prunings if few events were written."""
 
 PRUNE_AFTER = 5000
-"""Events after which there is another look at once."""
+"""The number of new events after which pruning is due at once."""
 
 FAULT_INTERVAL = 600.0
 """Seconds between two reports of faults of one kind."""
@@ -46,7 +46,7 @@ _log = structlog.get_logger("store")
 
 
 class Pruning:
-    """Deletes what is too old or too much, a limited number of rows in one transaction."""
+    """Deletes rows that are too old or above a limit, a limited number of them in one transaction."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -54,20 +54,20 @@ class Pruning:
         self._due: datetime | None = None
 
     async def run(self, clock: Callable[[], datetime]) -> None:
-        """Prune whenever that is due, for ever. The database may be away: others report that."""
+        """Prune whenever it is due, until cancelled. A database that does not answer is reported elsewhere."""
         seldom = Seldom(FAULT_INTERVAL)
         while True:
             try:
                 await self.prune(clock())
             except StoreUnavailable:
                 pass
-            except Exception as fault:  # noqa: BLE001  # the edge of a task: presents go on without it
+            except Exception as fault:  # noqa: BLE001  # the edge of a task: presents do not depend on pruning
                 if (missing := seldom.due(type(fault).__name__)) is not None:
                     _log.error("pruning failed", more=missing, exc_info=fault)
             await asyncio.sleep(LOOK_INTERVAL)
 
     async def prune(self, now: datetime) -> None:
-        """Do what is due, to the end; an idle service has one small read."""
+        """Delete all rows that have to go, if pruning is due. If it is not, this is one small read."""
         newest = await self._database.read(audit.newest)
         if self._due is not None and now < self._due and newest < self._newest + PRUNE_AFTER:
             return
@@ -80,7 +80,7 @@ class Pruning:
         self._newest, self._due = newest, now + PRUNE_EVERY
 
     async def _forget_surplus(self, room: int) -> None:
-        """Forget events until *room* is enough, or as many as were too many at the beginning."""
+        """Delete events until at most *room* are left, or until each token has lost its surplus."""
         left = surplus(await self._database.read(audit.shares), room)
         after = 0
         while left and (size := await self._database.read(audit.count)) > room:  # other nodes do the same
@@ -97,7 +97,7 @@ def _part(numerator: int, denominator: int) -> int:
 
 
 def _take(found: Iterable[tuple[int, str]], left: dict[str, int]) -> list[int]:
-    """The ids of the events in *found* that their holders have to lose, which is taken from what is *left* to lose."""
+    """Return the ids of those events in *found* that their holders have to lose, and subtract them from *left*."""
     ids = []
     for number, holder in found:
         if holder in left:
@@ -110,8 +110,9 @@ def _take(found: Iterable[tuple[int, str]], left: dict[str, int]) -> list[int]:
 
 def surplus(shares: Mapping[str, int], room: int) -> dict[str, int]:
     """
-    How much those have to give up that have most, so that all *shares* together, which are more, fit into *room*: each
-    gets as much as any other, or all that it has.
+    Return how much each of the largest *shares* has to lose so that all of them together fit into *room*.
+
+    All holders keep the same amount, or their whole share if it is smaller. At most `MAX_HOLDERS` are in the result.
     """
     left, level = room, 0
     for number, share in enumerate(sorted(shares.values())):

@@ -1,7 +1,8 @@
 """
-The tables, and how domain types lie in them. Alembic makes them (see `migrations/`); a test proves that both agree.
+The tables, and how domain types are stored in them. Alembic creates the tables (see `migrations/`), and a test compares
+the result with this module.
 
-No statement is written here, and no table is created from here.
+There are no statements here, and no table is created from here.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from responder.tokens.values import round_up
 
 
 class Instant(TypeDecorator[datetime]):
-    """A moment as whole seconds since 1970, exact in every database; an aware UTC `datetime` in Python."""
+    """A moment: whole seconds since 1970 in the database, so that it is exact; an aware UTC `datetime` in Python."""
 
     impl = BigInteger
     cache_ok = True
@@ -47,7 +48,7 @@ class Instant(TypeDecorator[datetime]):
 
 
 class Deadline(Instant):
-    """An instant at which something ends: rounded up, because nobody may lose what they were promised."""
+    """The instant at which something ends. It is rounded up to a whole second, so that nothing ends too early."""
 
     cache_ok = True
 
@@ -56,7 +57,7 @@ class Deadline(Instant):
 
 
 class NameText(TypeDecorator[Name]):
-    """A domain name in presentation form, lower-cased and without its trailing dot, so that people can read tables."""
+    """A domain name in presentation form, which people can read; lower-cased and without a trailing dot."""
 
     impl = Text
     cache_ok = True
@@ -69,7 +70,7 @@ class NameText(TypeDecorator[Name]):
 
 
 class UuidText(TypeDecorator[UUID]):
-    """A UUID in its usual 36 characters."""
+    """A UUID in its usual form of 36 characters."""
 
     impl = String(36)
     cache_ok = True
@@ -82,7 +83,7 @@ class UuidText(TypeDecorator[UUID]):
 
 
 class Networks(TypeDecorator[tuple[Network, ...]]):
-    """Networks as a JSON list of their text."""
+    """Networks as a JSON list of texts."""
 
     impl = JSON
     cache_ok = True
@@ -95,7 +96,7 @@ class Networks(TypeDecorator[tuple[Network, ...]]):
 
 
 REVISION = "0009"
-"""The step of `migrations/` that makes this schema."""
+"""The step of `migrations/` that results in this schema."""
 
 metadata = MetaData(
     naming_convention={
@@ -107,19 +108,19 @@ metadata = MetaData(
     }
 )
 
-# SQLite counts rows by itself only in a column of exactly this type.
+# SQLite numbers rows by itself only in a column of exactly this type.
 _Id = BigInteger().with_variant(Integer, "sqlite")
 
-# One row: what this database is. It travels with its copies.
+# One row, which identifies this database. A copy of the database has the same row.
 origin = Table(
     "origin",
     metadata,
     Column("id", UuidText, primary_key=True),
-    # None in a database that was made before there was this table.
+    # NULL in a database that was created before this table existed.
     Column("created_at", Instant),
 )
 
-# One row, written to prove that changes can be made.
+# One row, which is written to prove that changes can be made.
 probe = Table(
     "probe",
     metadata,
@@ -132,9 +133,9 @@ zones = Table(
     metadata,
     Column("id", _Id, primary_key=True),
     Column("apex", NameText, nullable=False, unique=True),
-    # Only grows; 64 bits here, cut to 32 on the wire (RFC 1982).
+    # It only grows. It has 64 bits here, and is cut to 32 bits on the wire (RFC 1982).
     Column("serial", BigInteger, nullable=False),
-    # The digest of the static records that every node serves with that serial; NULL if they differ, or nobody knows.
+    # The digest of the static records that all nodes serve with this serial; NULL if they differ or are unknown.
     Column("static", Text),
 )
 
@@ -151,14 +152,14 @@ tokens = Table(
     Column("account_thumbprint", Text),
 )
 
-# What a token's holder shows. Rotating adds one, and ends those before it after a while.
+# The secrets of tokens. Rotating a token adds one, and ends the earlier ones after a while.
 secrets = Table(
     "secrets",
     metadata,
     Column("token_id", ForeignKey("tokens.id", ondelete="CASCADE"), primary_key=True),
     Column("generation", Integer, primary_key=True, autoincrement=False),
     Column("digest", LargeBinary(32), unique=True),
-    # What another server kept of it, until somebody shows it for the first time here.
+    # The hash that another server has stored, until a client uses the secret here for the first time.
     Column("bcrypt", LargeBinary(60)),
     Column("created_at", Instant, nullable=False),
     Column("expires_at", Deadline),
@@ -177,7 +178,7 @@ grants = Table(
     "grants",
     metadata,
     Column("token_id", ForeignKey("tokens.id", ondelete="CASCADE"), primary_key=True),
-    # Its own index answers "does this name exist", asked for every name of a snapshot.
+    # The index is for the question whether a name exists, which a snapshot asks for every name.
     Column("hostname_id", ForeignKey("hostnames.id", ondelete="CASCADE"), primary_key=True, index=True),
 )
 
@@ -193,7 +194,7 @@ challenge_values = Table(
     UniqueConstraint("hostname_id", "value"),
 )
 
-# The journal: which names changed at which serial. What became of them is read from the other tables.
+# The journal: which names changed at which serial. Their new state is in the other tables.
 changes = Table(
     "changes",
     metadata,
@@ -209,7 +210,7 @@ keys = Table(
     Column("octets", LargeBinary(32), nullable=False),
 )
 
-# Keys of ACME accounts, in PEM, by the URL of the CA's directory.
+# Keys of ACME accounts in PEM, by the URL of the CA's directory.
 acme_accounts = Table(
     "acme_accounts",
     metadata,
@@ -217,7 +218,7 @@ acme_accounts = Table(
     Column("key", Text, nullable=False),
 )
 
-# Certificates of our own, with their keys, in PEM; and which process is obtaining the next one, until when at most.
+# Our own certificates with their private keys, in PEM, and which process has the lease for obtaining the next one.
 certificates = Table(
     "certificates",
     metadata,
@@ -232,7 +233,8 @@ certificates = Table(
     Column("retry_at", Deadline),
 )
 
-# The running services on this database. Times are seconds since 1970 in its clock; `clock` is that of the node.
+# The running services on this database. Times are seconds since 1970 by the clock of the database, except `clock`,
+# which is the clock of the node.
 nodes = Table(
     "nodes",
     metadata,
@@ -246,11 +248,11 @@ nodes = Table(
     Column("seen_at", Double, nullable=False),
     Column("lease_until", Double, nullable=False),
     Column("clock", Double, nullable=False),
-    # Apex to serial and digest of the static part.
+    # By apex: the serial and the digest of the static records.
     Column("zones", JSON, nullable=False),
 )
 
-# No foreign key: what happened stays true when its token or hostname is gone.
+# There is no foreign key, because an event stays when its token or hostname is deleted.
 audit = Table(
     "audit",
     metadata,

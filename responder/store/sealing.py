@@ -1,8 +1,8 @@
 """
-Private keys as they are in the database: encrypted with a key that is made from the key file. The file is kept apart
-from the database, so that a copy of the database does not give the private keys away.
+Encrypts the private keys in the database, with a key that is derived from the key file. The file is kept outside the
+database, so a copy of the database does not reveal the private keys.
 
-A sealed text names the key file that it was sealed with, because several nodes may have different ones by mistake.
+A sealed text contains an identifier of its key file, because several nodes may have different files by mistake.
 """
 
 from __future__ import annotations
@@ -18,34 +18,34 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from responder.errors import Invalid
 
 PREFIX = "sealed:"
-"""Begins each sealed text; no PEM begins so."""
+"""The beginning of each sealed text; PEM never begins like this."""
 
 NONCE_OCTETS = 12
-"""Of AES-GCM (NIST SP 800-38D, section 8.2). Random ones: some keys a year are sealed with one key file."""
+"""The nonce of AES-GCM (NIST SP 800-38D, section 8.2). It is random: one key file seals only a few keys a year."""
 
 NAME_OCTETS = 8
-"""What names the key file: enough that no two of them have the same name."""
+"""The identifier of the key file: long enough that two files do not have the same."""
 
 
 class Sealer:
-    """Encrypts and decrypts texts with a key made from *master*, the content of the key file."""
+    """Encrypts and decrypts texts with a key derived from *master*, the content of the key file."""
 
     def __init__(self, master: bytes) -> None:
         self._cipher = AESGCM(hmac.digest(master, b"sealing: key", "sha256"))
         self._prefix = f"{PREFIX}{hmac.digest(master, b'sealing: name', 'sha256')[:NAME_OCTETS].hex()}:"
 
     def seal(self, text: str, purpose: str) -> str:
-        """*text*, encrypted. It can be opened again for the same *purpose* only: one row cannot stand for another."""
+        """Return *text* encrypted. It can be opened only for the same *purpose*, so one row cannot replace another."""
         nonce = secrets.token_bytes(NONCE_OCTETS)
         sealed = nonce + self._cipher.encrypt(nonce, text.encode(), purpose.encode())
         return self._prefix + base64.b64encode(sealed).decode()
 
     def can_open(self, sealed: str) -> bool:
-        """Whether it was sealed with the same key file."""
+        """Return whether *sealed* was sealed with the same key file."""
         return sealed.startswith(self._prefix)
 
     def open(self, sealed: str, purpose: str) -> str:
-        """What was sealed for that *purpose*. Raises `Invalid` if it is damaged, or was sealed for another one."""
+        """Return the text in *sealed*. Raises `Invalid` if it is damaged, or was sealed for another *purpose*."""
         try:
             octets = base64.b64decode(sealed.removeprefix(self._prefix), validate=True)
             nonce, encrypted = octets[:NONCE_OCTETS], octets[NONCE_OCTETS:]
@@ -55,5 +55,5 @@ class Sealer:
 
 
 def is_sealed(text: str) -> bool:
-    """Whether it is encrypted, with any key file."""
+    """Return whether *text* is encrypted, with any key file."""
     return text.startswith(PREFIX)

@@ -1,8 +1,8 @@
 """
-SQLite: one file, one writer, readers that never wait for it (write-ahead log).
+SQLite: one file and one writer. Readers never wait for the writer, because of the write-ahead log.
 
-Work runs on plain threads. aiosqlite sends every single step of a statement to its thread and back, which makes a
-transaction of ten statements four times as slow as sending the transaction as a whole.
+Work runs on ordinary threads, one transaction as a whole. aiosqlite sends each step of each statement to its thread and
+back, which makes a transaction of ten statements four times as slow.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 READERS = 4
-"""Threads, each with a connection, for reading beside the writer."""
+"""Threads for reading, each with its own connection."""
 
 BUSY_TIMEOUT = 5.0
-"""Seconds to wait for another process that is writing (a command beside the service)."""
+"""Seconds to wait for another process that writes, such as a command while the service runs."""
 
 BUSY_PAUSE = 0.01
-"""Seconds between two tries where SQLite itself does not wait."""
+"""Seconds between two attempts where SQLite itself does not wait."""
 
 _SUFFIXES = ("", "-wal", "-shm")
-"""Of the files that SQLite keeps: the database itself, its write-ahead log, and the index of that."""
+"""The suffixes of SQLite's files: the database, its write-ahead log, and the index of the log."""
 
 _Identity = tuple[int, int]
 
@@ -55,14 +55,14 @@ _FAULTS = {
     "SQLITE_PERM": "permission denied: check that this user may read and write it",
     "SQLITE_READONLY": "it cannot be written: check that this user may write the file and its directory",
 }
-"""What to do about SQLite's result codes (https://www.sqlite.org/rescode.html). *setting* is where its place is set."""
+"""Texts for SQLite's result codes (https://www.sqlite.org/rescode.html). *setting* is where the path is set."""
 
 
 class SQLite(Database):
     """
-    The database file that *url* names, which comes from *setting*. If *read_only*, nothing in it can change.
+    The database file that *url* names, which comes from *setting*.
 
-    What is not UTF-8 in there comes with surrogates then (PEP 383).
+    If *read_only* is set, nothing in it can be changed, and text that is not UTF-8 is read with surrogates (PEP 383).
     """
 
     def __init__(self, url: URL, *, setting: str = "database.url", read_only: bool = False) -> None:
@@ -89,7 +89,7 @@ class SQLite(Database):
         await _on(self._writer, self._create)
 
     async def exists(self) -> bool:
-        # An empty file is not opened: SQLite would delete the write-ahead log next to it, which may still be in use.
+        # An empty file is not opened, because SQLite would delete the write-ahead log next to it, which may be in use.
         return await _on(self._readers, lambda: self._path.exists() and self._path.stat().st_size > 0)
 
     async def read(self, work: Work[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -102,7 +102,7 @@ class SQLite(Database):
         return await _on(self._writer, lambda: self._migrate(lambda db: work(db, *args, **kwargs)))
 
     async def stream(self, work: Work[[], Iterator[T]]) -> AsyncGenerator[T, None]:
-        # A thread of its own, so that whatever happens here the steps stay in order and the close comes last.
+        # A separate thread keeps the steps in order, with the close as the last one, even after an exception here.
         thread = ThreadPoolExecutor(1, "store-stream")
         results = self._iterate(work)
         try:
@@ -119,7 +119,7 @@ class SQLite(Database):
         return await _on(self._readers, self._warnings)
 
     async def close(self) -> None:
-        await asyncio.to_thread(self._readers.shutdown)  # a connection that is out would not be closed with the others
+        await asyncio.to_thread(self._readers.shutdown)  # a connection that is in use would stay open
         await _on(self._writer, self._engine.dispose)
         self._writer.shutdown(wait=False)
 
@@ -137,14 +137,15 @@ class SQLite(Database):
             raise
 
     def _empty_log(self) -> None:
-        """Move what the write-ahead log holds to the database, so that the next write finds room in it."""
+        """Move the content of the write-ahead log to the database, so that the next write finds room in the log."""
         with suppress(SQLAlchemyError, sqlite3.Error), self._engine.connect() as connection:
             _pragma(connection, "wal_checkpoint(PASSIVE)")
 
     def _migrate(self, work: Callable[[Connection], T]) -> T:
         with self._explaining(), self._writing.connect() as connection:
-            # Altering a table means replacing it; with foreign keys on, dropping the old one would delete rows
-            # that refer to it (https://www.sqlite.org/lang_altertable.html, section 7). Not possible once begun.
+            # To alter a table means to replace it. With foreign keys on, dropping the old table would delete the rows
+            # that refer to it (https://www.sqlite.org/lang_altertable.html, section 7). They cannot be turned off
+            # inside a transaction.
             _pragma(connection, "foreign_keys=OFF")
             try:
                 with connection.begin():
@@ -161,10 +162,9 @@ class SQLite(Database):
         with self._explaining():
             if not self._path.exists():
                 directory.make(self._path.parent)
-                # SQLite gives the files that it makes next to this one the same mode, and when root makes them, the
-                # same owner.
+                # SQLite creates its other files with the mode of this one, and with its owner if root creates them.
                 atomicfile.create(self._path, b"", of_directory=True)
-            os.close(os.open(self._path, os.O_RDWR | os.O_CLOEXEC))  # whose errors are clearer than SQLite's
+            os.close(os.open(self._path, os.O_RDWR | os.O_CLOEXEC))  # its errors are clearer than those of SQLite
             with closing(self._connect()) as connection:
                 _write_ahead(connection)
             self._files[self._path] = _identity(self._path, may_be_empty=False)
@@ -177,12 +177,12 @@ class SQLite(Database):
         exposed = [str(file) for file in self._files if file.exists() and file.stat().st_mode & stat.S_IRWXO]
         if not exposed:
             return []
-        return [f"the database is open to all users of this machine: chmod o-rwx {shlex.join(exposed)}"]
+        return [f"all users of this machine can access the database: run chmod o-rwx {shlex.join(exposed)}"]
 
     def _check_files(self) -> None:
         """
-        Raise `StoreUnavailable` if a file is no longer the one that this process has open: old connections would go on
-        with what was deleted or moved away, and new ones with what is in its place.
+        Raise `StoreUnavailable` if a file is no longer the one that this process has open. Old connections would go on
+        with the file that was deleted or moved, and new ones with the file that has taken its place.
         """
         for file, known in self._files.items():
             found = _identity(file, may_be_empty=file != self._path)
@@ -196,17 +196,17 @@ class SQLite(Database):
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(
-            f"file:{quote(str(self._path))}?mode={self._mode}",  # never creates: that is for `_create` alone
+            f"file:{quote(str(self._path))}?mode={self._mode}",  # never creates the file; only `_create` does
             uri=True,
             timeout=BUSY_TIMEOUT,
-            # Transactions begin where we say so, not before some statements and not before others.
+            # Transactions begin in `_begin`, and not implicitly before some of the statements.
             isolation_level=None,
-            # The pool hands a connection to one thread at a time.
+            # The pool gives a connection to one thread at a time.
             check_same_thread=False,
             cached_statements=256,
         )
         if self._mode == "ro":
-            # Another program's: SQLite never looks whether text is UTF-8, and one that is not must not cost the rest.
+            # SQLite does not check that text is UTF-8; one wrong text of the other program must not stop the import.
             connection.text_factory = lambda octets: octets.decode(errors="surrogateescape")
         try:
             connection.execute("PRAGMA synchronous=FULL")
@@ -218,7 +218,7 @@ class SQLite(Database):
 
     @contextmanager
     def _explaining(self) -> Iterator[None]:
-        """Turn the errors of drivers and operating system into one line that says what to do."""
+        """Turn exceptions of the driver and the operating system into `StoreUnavailable` with a text for people."""
         try:
             try:
                 yield
@@ -239,7 +239,7 @@ async def _on(thread: ThreadPoolExecutor, work: Callable[[], T]) -> T:
 
 
 def _write_ahead(connection: sqlite3.Connection) -> None:
-    """Turn to the write-ahead log. SQLite does not wait here for another process that is about to do the same."""
+    """Turn on the write-ahead log. SQLite itself does not wait here for another process that does the same."""
     deadline = monotonic() + BUSY_TIMEOUT
     while True:
         try:
@@ -253,8 +253,8 @@ def _write_ahead(connection: sqlite3.Connection) -> None:
 
 
 def _begin(connection: Connection) -> None:
-    # A writer takes the lock at once: a transaction that reads first and is then refused the lock cannot wait for
-    # it, it can only fail (https://www.sqlite.org/lang_transaction.html, section 2.2).
+    # A writer takes the lock at the beginning. A transaction that reads first and takes the lock later cannot wait for
+    # it, and fails if it is taken (https://www.sqlite.org/lang_transaction.html, section 2.2).
     connection.exec_driver_sql(connection.get_execution_options().get("begin", "BEGIN"))
 
 
@@ -271,13 +271,13 @@ def _explain(error: Exception) -> str:
 
 
 def _code(error: BaseException) -> str:
-    """The name of SQLite's result code."""
+    """Return the name of SQLite's result code."""
     cause = error.orig if isinstance(error, DBAPIError) else error
     return getattr(cause, "sqlite_errorname", type(cause).__name__)
 
 
 def _identity(file: Path, *, may_be_empty: bool) -> _Identity | None:
-    """What distinguishes that file from any other of its name; None if there is none, or nothing is left in it."""
+    """Return what identifies *file*; None if it does not exist, or is empty and *may_be_empty* is not set."""
     try:
         status = file.stat()
     except (FileNotFoundError, NotADirectoryError):

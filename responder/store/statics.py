@@ -1,9 +1,9 @@
 """
-Which static records go with the serial of a zone: a secondary or a resolver that has a serial believes that it has the
-zone, so what the configuration puts into the zone must not change under it.
+Which static records belong to the serial of a zone. A secondary that has a serial does not transfer the zone again, so
+two different sets of static records must not have the same serial.
 
-Nodes have configurations of their own, which differ while they are changed one after the other, and perhaps for longer.
-So it is known of each zone whether all nodes serve the same records with its present serial.
+Each node has its own configuration. They differ while they are changed one after the other, and perhaps for longer. So
+the database stores for each zone whether all nodes serve the same static records with its current serial.
 """
 
 from __future__ import annotations
@@ -23,27 +23,22 @@ _SET = update(zones).where(zones.c.id == bindparam("zone")).values(static=bindpa
 
 
 def begin(connection: Connection, digests: Mapping[Name, str], *, now: datetime) -> list[Change]:
-    """
-    A node begins to serve zones with static records of these *digests*: where it is not known that all others serve the
-    same with the present serial, there is a new one from now on.
-    """
     locked = journal.lock_zones(connection)
     if missing := digests.keys() - {zone.apex for zone in locked.values()}:
         raise NotFound(f"there is no zone {min(map(str, missing))}")
     if differing := _differing(connection, digests):
         connection.execute(_SET, [{"zone": zone_id, "digest": digests[apex]} for zone_id, apex in differing.items()])
-    # Other nodes notice it by the apex in the journal.
+    # The apex in the journal lets other nodes notice the change.
     return journal.advance(connection, locked, {zone_id: {apex: None} for zone_id, apex in differing.items()}, now=now)
 
 
 def compare(connection: Connection, digests: Mapping[Name, str]) -> None:
-    """A node goes on with these: where others differ, the next one that begins must not rely on the serial."""
     journal.lock_zones(connection)
     if differing := _differing(connection, digests):
         connection.execute(_SET, [{"zone": zone_id, "digest": None} for zone_id in differing])
 
 
 def _differing(connection: Connection, digests: Mapping[Name, str]) -> dict[int, Name]:
-    """The zones, by row id, of which other digests are known, or none."""
+    """Return the zones, by row id, whose stored digest is different or missing."""
     rows = connection.execute(select(zones.c.id, zones.c.apex, zones.c.static))
     return {row.id: row.apex for row in rows if row.apex in digests and digests[row.apex] != row.static}

@@ -1,4 +1,4 @@
-"""How much there is, for those who watch over the service."""
+"""Counts of values and tokens, for the metrics."""
 
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ from sqlalchemy import Connection, func, select
 from responder.store.schema import challenge_values, tokens
 
 HORIZONS = {"1d": timedelta(days=1), "7d": timedelta(days=7), "30d": timedelta(days=30)}
-"""How soon a token expires, in the steps in which somebody might want to know."""
+"""Times until a token expires, by which tokens are counted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Statistics:
-    """Values in place, the moment the oldest was presented, and tokens by when they expire (see `HORIZONS`)."""
+    """
+    The number of stored values, when the oldest of them was presented, and the number of tokens by when they expire
+    (see `HORIZONS`).
+    """
 
     values: int
     oldest: datetime | None
@@ -23,7 +26,6 @@ class Statistics:
 
 
 def take(connection: Connection, now: datetime) -> Statistics:
-    """Count, with statements whose number depends on nothing."""
     values, oldest = connection.execute(
         select(func.count(), func.min(challenge_values.c.presented_at)).select_from(challenge_values)
     ).one()

@@ -172,8 +172,8 @@ class Store:
         """
         Return the token that has a secret with this digest, or None.
 
-        It may be revoked or expired, which `Token.admit` checks. Its *expires_at* is the end of the token or of the
-        secret, whichever comes first: a secret that was replaced ends before its token.
+        It may be revoked or expired, which `Token.admit` checks. Its *expires_at* is the earlier of the ends of the
+        token and of the secret: a secret that was replaced ends before its token.
         """
         return await self._database.read(self._here(tokens.find), digest)
 

@@ -1,7 +1,7 @@
 """
-Tokens, their secrets and their grants: the transactions that mint, find, change and revoke them.
+Tokens, their secrets and their grants: the transactions of `Store` that mint, find, change and revoke tokens.
 
-Which hostname owns which challenge name is decided in `grants`.
+`grants` decides which hostname owns which challenge name.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ from responder.tokens.token import Grant, Token
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewToken:
     """
-    A token to be minted.
+    A token to mint.
 
-    One that is taken over from a server that kept a *bcrypt* hash of its secret has no digest yet.
+    A token that is taken over from another server has the *bcrypt* hash of its secret, and no *digest* yet.
     """
 
     digest: Digest | None
@@ -61,7 +61,6 @@ class NewToken:
 
 
 def mint(connection: Connection, new: NewToken) -> Token:
-    """Write *new* down, with its grants; names that nobody was granted before begin to exist."""
     locked = journal.lock_zones(connection)
     insert_tokens(connection, [new])
     give(connection, locked, _wanted(new.id, new.grants), action=AuditAction.MINT, at=new.created_at)
@@ -69,8 +68,7 @@ def mint(connection: Connection, new: NewToken) -> Token:
 
 
 def find(connection: Connection, digest: Digest) -> Token | None:
-    """The token with a secret of this digest, whatever its state; it expires with that secret."""
-    # The index leaks by its timing what nobody can use (see `tokens.secret.digest`); what decides does not.
+    # The timing of the index reveals nothing useful (see `tokens.secret.digest`); the comparison takes constant time.
     for row, token in _tokens(connection.execute(_BY_DIGEST, {"wanted": digest})):
         if compare_digest(row.digest, digest):
             return _until(token, row.secret_expires_at)
@@ -78,7 +76,6 @@ def find(connection: Connection, digest: Digest) -> Token | None:
 
 
 def find_generation(connection: Connection, token_id: UUID, generation: int) -> Token | None:
-    """As `find`, by the number of the secret among those of its token."""
     wanted = _EVERY_SECRET.where(tokens.c.id == token_id, secrets.c.generation == generation)
     for row, token in _tokens(connection.execute(wanted)):
         return _until(token, row.secret_expires_at)
@@ -86,42 +83,37 @@ def find_generation(connection: Connection, token_id: UUID, generation: int) -> 
 
 
 def find_bcrypt(connection: Connection, token_id: UUID) -> bytes | None:
-    """The bcrypt hash of a token's secret that was never shown here."""
     return connection.scalar(select(secrets.c.bcrypt).where(secrets.c.token_id == token_id, secrets.c.digest.is_(None)))
 
 
 def settle_bcrypt(connection: Connection, token_id: UUID, hashed: bytes, digest: Digest) -> None:
-    """Keep *digest* in the place of the bcrypt hash that the secret turned out to match."""
     mine = (secrets.c.token_id == token_id) & (secrets.c.bcrypt == hashed) & secrets.c.digest.is_(None)
     connection.execute(update(secrets).where(mine).values(digest=digest, bcrypt=None))
 
 
 def by_id(connection: Connection, token_id: UUID) -> Token:
-    """The token with this id, in its newest generation. Raises `NotFound`."""
+    # `_TOKENS` has the newest generation of each token.
     for _, token in _tokens(connection.execute(_TOKENS.where(tokens.c.id == token_id))):
         return token
     raise NotFound(_NO_SUCH_TOKEN)
 
 
 def id_of(connection: Connection, beginning: str) -> UUID:
-    """The one id that begins with this text. Raises `NotFound`, or `Invalid` if there are several."""
     as_text = type_coerce(tokens.c.id, Text)
     found = list(connection.scalars(select(tokens.c.id).where(as_text.startswith(beginning, autoescape=True)).limit(2)))
     if not found:
         raise NotFound(_NO_SUCH_TOKEN)
     if len(found) > 1:
-        raise Invalid("several tokens have an id that begins so: write more of it")
+        raise Invalid("several tokens have an id that begins with this text: write more of the id")
     token_id: UUID = found[0]
     return token_id
 
 
 def every(connection: Connection) -> list[Token]:
-    """All tokens ever minted, oldest first."""
     return [token for _, token in _tokens(connection.execute(_TOKENS))]
 
 
 def granted(connection: Connection, hostname: Name) -> list[Token]:
-    """All tokens that are granted *hostname*, oldest first, whatever their state."""
     theirs = (
         select(grants.c.token_id)
         .join(hostnames, hostnames.c.id == grants.c.hostname_id)
@@ -131,7 +123,6 @@ def granted(connection: Connection, hostname: Name) -> list[Token]:
 
 
 def revoke(connection: Connection, token_id: UUID, *, at: datetime) -> None:
-    """End a token, and remove the values that it presented. Once is enough, twice does no harm."""
     locked = journal.lock_zones(connection)
     if by_id(connection, token_id).revoked_at is not None:
         return
@@ -143,8 +134,7 @@ def revoke(connection: Connection, token_id: UUID, *, at: datetime) -> None:
 
 
 def rotate(connection: Connection, token_id: UUID, digest: Digest, *, at: datetime, grace: timedelta) -> Token:
-    """Give a token a new secret; those before it end after *grace*, or at once if that is zero. Raises `NotFound`."""
-    journal.lock_zones(connection)  # two who rotate at once would count to the same generation
+    journal.lock_zones(connection)  # two rotations at the same time would use the same generation
     token = _usable(connection, token_id)
     mine = secrets.c.token_id == token_id
     ends = at + grace
@@ -152,7 +142,7 @@ def rotate(connection: Connection, token_id: UUID, digest: Digest, *, at: dateti
         update(secrets).where(mine, secrets.c.expires_at.is_(None) | (secrets.c.expires_at > ends)),
         {"expires_at": ends},
     )
-    # Without a grace, all of them: what has an end stays good to the end of that second.
+    # Without a grace, all earlier secrets are deleted: one that ends now would stay valid to the end of this second.
     connection.execute(delete(secrets).where(mine, (secrets.c.expires_at <= literal(at, Instant)) if grace else true()))
     connection.execute(
         insert(secrets),
@@ -163,7 +153,6 @@ def rotate(connection: Connection, token_id: UUID, digest: Digest, *, at: dateti
 
 
 def allow(connection: Connection, token_id: UUID, wanted: Iterable[Grant], *, at: datetime) -> Token:
-    """Grant a token more hostnames. Raises `NotFound`, also for a revoked one, or `NameTaken`."""
     locked = journal.lock_zones(connection)
     _usable(connection, token_id)
     give(connection, locked, _wanted(token_id, wanted), action=AuditAction.ALLOW, at=at)
@@ -171,12 +160,11 @@ def allow(connection: Connection, token_id: UUID, wanted: Iterable[Grant], *, at
 
 
 def deny(connection: Connection, token_id: UUID, names: Iterable[Name], *, at: datetime) -> Token:
-    """Take hostnames from a token, and what it presented for them. Raises `NotFound` unless it has them all."""
     locked = journal.lock_zones(connection)
     held = {grant.hostname for grant in _usable(connection, token_id).grants}
     denied = list(dict.fromkeys(names))
     if missing := [name for name in denied if name not in held]:
-        raise NotFound(f"the token is not granted {', '.join(map(str, missing))}: see responder token show")
+        raise NotFound(f"the token has no grant for {', '.join(map(str, missing))}: see responder token show")
     ids = list(hostname_ids(connection, denied).values())
     touched = _drop_values(connection, token_id, ids)
     for chunk in journal.chunks(ids):
@@ -190,7 +178,7 @@ def deny(connection: Connection, token_id: UUID, names: Iterable[Name], *, at: d
 
 
 def insert_tokens(connection: Connection, new: Sequence[NewToken]) -> None:
-    """Write tokens down, each with its first secret, but without its grants."""
+    """Insert tokens, each with its first secret, but without its grants."""
     connection.execute(
         insert(tokens),
         [
@@ -239,7 +227,7 @@ _BY_DIGEST = _EVERY_SECRET.where(secrets.c.digest == bindparam("wanted"))
 
 
 def _tokens(rows: Iterable[Row[*tuple[Any, ...]]]) -> Iterator[tuple[Row[*tuple[Any, ...]], Token]]:
-    """Tokens with all their grants, and a row of each, from rows of which each token has one secret."""
+    """Yield each token with its grants, and one of its rows. All *rows* of a token must be about one of its secrets."""
     for _, group in groupby(rows, key=lambda row: row.id):
         same = list(group)
         row = same[0]
@@ -266,13 +254,13 @@ def _grant(row: Row[*tuple[Any, ...]]) -> Grant:
 
 
 def _until(token: Token, expires_at: datetime | None) -> Token:
-    """*token* as it is for somebody whose secret ends then."""
+    """Return *token* with *expires_at* as its end, if that is earlier: the end of the secret that a client has used."""
     ends = [at for at in (token.expires_at, expires_at) if at is not None]
     return replace(token, expires_at=min(ends, default=None))
 
 
 def _drop_values(connection: Connection, token_id: UUID, at: Iterable[int] | None = None) -> list[Name]:
-    """Remove what a token presented, for all hostnames or for these. Returns the names that showed it."""
+    """Remove the values of a token, at all hostnames or at these row ids. Returns the names that had them."""
     query = (
         select(challenge_values.c.id, hostnames.c.id.label("hostname_id"), hostnames.c.challenge_name)
         .join(hostnames, hostnames.c.id == challenge_values.c.hostname_id)
@@ -291,5 +279,5 @@ def _wanted(token_id: UUID, wanted: Iterable[Grant]) -> list[Wanted]:
 def _usable(connection: Connection, token_id: UUID) -> Token:
     token = by_id(connection, token_id)
     if token.revoked_at is not None:
-        raise NotFound("that token was revoked, for good: mint another one")
+        raise NotFound("that token was revoked, which cannot be undone: mint a new one")
     return token

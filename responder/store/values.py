@@ -1,8 +1,8 @@
 """
-Challenge values: the transactions that add, remove and list them.
+Challenge values: the transactions of `Store` that add, remove and list them.
 
-What a batch does is decided in `tokens.values`; this is how it is read from and written to the tables, with a number of
-statements that does not grow with the batch.
+The rules for a batch are in `responder.tokens.values`. This module reads its data from the tables and writes the
+result, with a number of statements that does not grow with the batch.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ from responder.tokens.values import (
 )
 
 MAX_EXPIRED = 1000
-"""Values removed by one call of `expire`, so that it never keeps a present waiting for long."""
+"""Values that one call of `expire` removes at most, so that a present does not wait long for it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LiveValue:
-    """A value in place, and whom it belongs to."""
+    """A stored value, with its hostname and the token that presented it."""
 
     hostname: Name
     challenge_name: Name
@@ -53,20 +53,19 @@ class LiveValue:
     expires_at: datetime
 
     def is_served(self, serving: Serving) -> bool:
-        """Whether the DNS shows it, where *serving* is served."""
+        """Return whether DNS shows the value on a service that serves *serving*."""
         return serving.fault(self.challenge_name, self.apex) is None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Applied:
-    """What a batch came to: one outcome or error for each operation, in order, and what to publish."""
+    """The result of a batch: one outcome or error for each operation, in order, and the changes to publish."""
 
     outcomes: list[Outcome | ResponderError]
     changes: list[Change]
 
 
 def apply(connection: Connection, batch: Sequence[Operation], *, serving: Serving, now: datetime) -> Applied:
-    """Settle *batch* and write down what came of it. What is not served where *serving* is, is refused."""
     if not batch:
         return Applied(outcomes=[], changes=[])
     locked = journal.lock_zones(connection)
@@ -89,13 +88,12 @@ def apply(connection: Connection, batch: Sequence[Operation], *, serving: Servin
 
 
 def expire(connection: Connection, *, now: datetime) -> list[Change]:
-    """Remove values whose time is over, the oldest first, at most `MAX_EXPIRED`."""
     locked = journal.lock_zones(connection)
     rows = connection.execute(
         select(challenge_values.c.id, challenge_values.c.value, challenge_values.c.token_id, hostnames.c.hostname)
         .add_columns(hostnames.c.challenge_name)
         .join(hostnames, hostnames.c.id == challenge_values.c.hostname_id)
-        # Not as a `Deadline`: that would round the present moment up, too.
+        # An `Instant`, because a `Deadline` would round *now* up.
         .where(challenge_values.c.expires_at <= literal(now, Instant))
         .order_by(challenge_values.c.expires_at)
         .limit(MAX_EXPIRED)
@@ -112,7 +110,6 @@ def expire(connection: Connection, *, now: datetime) -> list[Change]:
 
 
 def clear(connection: Connection, challenge_name: Name, value: str | None, *, now: datetime) -> list[str]:
-    """Remove *value*, or every value, at *challenge_name* and return what was removed."""
     locked = journal.lock_zones(connection)
     query = (
         select(challenge_values.c.id, challenge_values.c.value, hostnames.c.hostname)
@@ -123,7 +120,7 @@ def clear(connection: Connection, challenge_name: Name, value: str | None, *, no
         query = query.where(challenge_values.c.value == value)
     rows = connection.execute(query).all()
     if not rows:
-        raise NotFound(f"{challenge_name} holds no {'value' if value is None else 'such value'}")
+        raise NotFound(f"{challenge_name} has no {'values' if value is None else 'such value'}")
     remove(connection, (row.id for row in rows))
     record(
         connection,
@@ -134,7 +131,6 @@ def clear(connection: Connection, challenge_name: Name, value: str | None, *, no
 
 
 def live(connection: Connection, token_id: UUID | None) -> list[LiveValue]:
-    """All values, or those at the names that a token is granted."""
     query = (
         select(hostnames.c.hostname, hostnames.c.challenge_name, zones.c.apex, challenge_values)
         .join(hostnames, hostnames.c.id == challenge_values.c.hostname_id)
@@ -159,7 +155,7 @@ def live(connection: Connection, token_id: UUID | None) -> list[LiveValue]:
 
 
 def remove(connection: Connection, ids: Iterable[int]) -> None:
-    """Delete the values of these row ids."""
+    """Delete the values with these row ids."""
     query = delete(challenge_values).where(challenge_values.c.id.in_(bindparam("ids", expanding=True)))
     for chunk in journal.chunks(ids):
         connection.execute(query, {"ids": chunk})
@@ -167,7 +163,7 @@ def remove(connection: Connection, ids: Iterable[int]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """A hostname's row, with the values at its challenge name."""
+    """The row of a hostname, with the values at its challenge name."""
 
     id: int
     zone_id: int
@@ -175,7 +171,7 @@ class _Place:
     values: dict[str, Held]
 
 
-# Every row repeats the names, so they come as plain text and become a `Name` once.
+# Every row repeats the names, so they are read as text, and each is parsed once.
 _PLACES = (
     select(hostnames.c.id, hostnames.c.zone_id)
     .add_columns(type_coerce(hostnames.c.hostname, Text).label("hostname"))
@@ -229,9 +225,9 @@ def _places(connection: Connection, names: set[Name], locked: Mapping[int, journ
 
 class _Permits:
     """
-    Which tokens may do what, as it stands inside the transaction.
+    What the tokens of a batch may do, as read inside the transaction.
 
-    The caller checked already, but perhaps from memory, and a token may have been revoked or rotated since.
+    The caller has checked it already, but perhaps from memory, and a token may have been revoked or rotated since.
     """
 
     def __init__(
@@ -262,7 +258,7 @@ class _Permits:
                 self._granted.add((row.id, row.hostname_id))
 
     def check(self, step: Step) -> None:
-        """Raise `Unauthenticated`, `NotCovered`, `NotServed` or `NotAChallenge` unless the step may be taken."""
+        """Raise `Unauthenticated`, `NotCovered`, `NotServed` or `NotAChallenge` unless the step is allowed."""
         if (step.token_id, step.generation) not in self._good:
             raise Unauthenticated(
                 "this token is unknown, was revoked or replaced, or has expired: ask your platform team for a new one"
@@ -278,7 +274,7 @@ class _Permits:
 
 
 def _write(connection: Connection, places: Mapping[Name, _Place], after: Mapping[Name, Mapping[str, Held]]) -> None:
-    """Write the differences between the values in *places* and *after*."""
+    """Write the differences between the values in *places* and those in *after*."""
     before = {(place.id, value): held for place in places.values() for value, held in place.values.items()}
     wanted = {(places[name].id, value): held for name, values in after.items() for value, held in values.items()}
     if gone := before.keys() - wanted.keys():
@@ -310,7 +306,7 @@ def _mark_used(connection: Connection, token_ids: Iterable[UUID], now: datetime)
 def _visible(
     places: Mapping[Name, _Place], after: Mapping[Name, Mapping[str, Held]]
 ) -> dict[int, dict[Name, journal.State]]:
-    """The new states of the names whose values are not the same as before, by zone."""
+    """Return the new states of the names whose values have changed, by zone."""
     states: defaultdict[int, dict[Name, journal.State]] = defaultdict(dict)
     for name, place in places.items():
         if place.values.keys() != after[name].keys():
@@ -321,10 +317,10 @@ def _visible(
 def _events(
     batch: Sequence[Operation], effects: Sequence[list[Effect] | Rejected], places: Mapping[Name, _Place], now: datetime
 ) -> Iterator[AuditEvent]:
-    """What to write down: changes, and one event for each operation that was refused, however many steps it has."""
+    """Yield the events of *batch*: those of its changes, and one for each refused operation, however many its steps."""
     for operation, effect in zip(batch, effects, strict=True):
         if isinstance(effect, Rejected):
-            if isinstance(effect.step, Present | Cleanup):  # an expectation is no attempt to change anything
+            if isinstance(effect.step, Present | Cleanup):  # an expectation does not attempt to change anything
                 event = _event(effect.step, places, now)
                 yield replace(event, result=AuditResult.REFUSED, reason=str(effect.refusal))
             continue
@@ -347,8 +343,10 @@ def _event(step: Present | Cleanup, places: Mapping[Name, _Place], now: datetime
 
 def _done(event: AuditEvent, effect: Effect) -> Iterator[AuditEvent]:
     """
-    The values that went and came by a step that was taken. A step that changed nothing is no event: an update of 40
-    cleanups of absent values would write 40, and a client that sends those in a loop would fill the audit.
+    Yield an event for each value that a step has removed or added.
+
+    A step that changed nothing has no event. Otherwise a client could fill the audit with cleanups of absent values, of
+    which one update can have 40.
     """
     gone = AuditAction.EVICT if event.action is AuditAction.PRESENT else AuditAction.CLEANUP
     yield from (replace(event, action=gone, value=value) for value in effect.removed)

@@ -411,7 +411,7 @@ def test_damaged_database(run: Run, tmp_path: Path) -> None:
 def test_database_open_to_others(run: Run, tmp_path: Path) -> None:
     """`db check` warns of a file that others can read, with the command that fixes it."""
     (tmp_path / "responder.db").chmod(0o644)
-    assert f"responder: warning: the database is open to all users of this machine: chmod o-rwx {tmp_path}" in (
+    assert f"responder: warning: all users of this machine can access the database: run chmod o-rwx {tmp_path}" in (
         run("db", "check").err
     )
 
@@ -706,7 +706,7 @@ def test_value_clear_of_nothing(run: Run, tmp_path: Path, minted: str) -> None:
     assert nothing == fails(run, "value", "clear", HOST)
     present(tmp_path, minted, "a", lifetime=timedelta(hours=1))
     assert nothing.replace(HOST, "other.example.com") == fails(run, "value", "clear", "other.example.com")
-    assert f"{CHALLENGE} holds no such value" == fails(run, "value", "clear", HOST, "b")
+    assert f"{CHALLENGE} has no such value" == fails(run, "value", "clear", HOST, "b")
     assert "has an empty label" in fails(run, "value", "clear", "x..y")
 
 

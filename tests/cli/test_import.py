@@ -371,15 +371,15 @@ def test_databases_of_others(run: Run, sqlite: AcmeDns, tmp_path: Path) -> None:
     table = "CREATE TABLE acmedns (Name TEXT, Value TEXT)"
     ours = f"sqlite:///{tmp_path}/responder.db"
     for url, fault in (
-        (str(tmp_path / "none"), f"there is no file {tmp_path}/none that can be read: name the SQLite database"),
+        (str(tmp_path / "none"), f"there is no readable file {tmp_path}/none: name the SQLite database"),
         (str(tmp_path), f"there is no file {tmp_path} that can be read"),
         (str(text), "it is not an SQLite database: check DATABASE-URL"),
-        (ours, "no database of acme-dns: it has no table acmedns like that"),
+        (ours, "not a database of acme-dns, because the table acmedns is missing or different"),
         (sql(tmp_path, table, "CREATE TABLE records (Username TEXT)"), "it has no table records like that"),
-        ("mysql://me:hunter2@host/x", "DATABASE-URL is for no database that acme-dns knows"),
-        ("host=localhost user=me password=hunter2", "DATABASE-URL is for no database that acme-dns knows"),
-        ("sqlite://", "DATABASE-URL is for no database that acme-dns knows"),
-        ("postgres://me:hunter2@host:port/x", "DATABASE-URL is for no database that acme-dns knows"),
+        ("mysql://me:hunter2@host/x", "DATABASE-URL is not for a database that acme-dns supports"),
+        ("host=localhost user=me password=hunter2", "DATABASE-URL is not for a database that acme-dns supports"),
+        ("sqlite://", "DATABASE-URL is not for a database that acme-dns supports"),
+        ("postgres://me:hunter2@host:port/x", "DATABASE-URL is not for a database that acme-dns supports"),
         ("postgres://me:hunter2@127.0.0.1:1/x", "nothing answers there: check that PostgreSQL runs, and DATABASE-URL"),
         ("postgres://me@127.0.0.1:1/x?bogus=x", "DATABASE-URL has an option that asyncpg does not know: bogus"),
     ):
@@ -393,9 +393,9 @@ def test_databases_of_others(run: Run, sqlite: AcmeDns, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("statement", "fault"),
     [
-        ("DELETE FROM acmedns", "of an acme-dns before 1.0"),
-        ("UPDATE acmedns SET Value = '0'", "of an acme-dns before 1.0"),
-        ("UPDATE acmedns SET Value = '2'", "newer than any that is known here"),
+        ("DELETE FROM acmedns", "from before acme-dns 1.0"),
+        ("UPDATE acmedns SET Value = '0'", "from before acme-dns 1.0"),
+        ("UPDATE acmedns SET Value = '2'", "newer than the supported versions"),
     ],
 )
 def test_versions_of_the_tables(run: Run, acme_dns: AcmeDns, statement: str, fault: str) -> None:

@@ -348,9 +348,9 @@ def test_forms_for_a_zone_that_has_gone(run: Run, tmp_path: Path, minted: dict[s
 def test_hostname_of_a_zone_that_has_gone(run: Run, minted: dict[str, Any]) -> None:
     """It has a name in another zone only once nothing keeps the old one for it."""
     fault = (
-        f"{HOST} already publishes at {CHALLENGE} in the zone acme.example.com: use --alias {CHALLENGE} if that zone "
-        "is in the configuration, or first take the hostname from the tokens that are granted it (see responder token "
-        "list, token deny)"
+        f"{HOST} already has the challenge name {CHALLENGE} in the zone acme.example.com: use --alias {CHALLENGE} if "
+        "that zone is in the configuration, or first remove the hostname from its tokens (see responder token list, "
+        "token deny)"
     )
     other = run("token", "mint", "b.example.com", "--output", "json").json["id"]
 
@@ -408,7 +408,7 @@ def test_deny(run: Run, tmp_path: Path, minted: dict[str, Any]) -> None:
 def test_hosts_that_cannot_be_denied(run: Run, minted: dict[str, Any]) -> None:
     """A token that lacks one of the hostnames keeps all."""
     fault = fails(run, "token", "deny", minted["id"], HOST, "com")
-    assert "the token is not granted com: see responder token show" == fault
+    assert "the token has no grant for com: see responder token show" == fault
     assert [] == run("token", "deny", minted["id"], HOST, "--output", "json").json["hostnames"]
 
 
@@ -441,7 +441,9 @@ def test_beginning_of_an_id(run: Run, tmp_path: Path, minted: dict[str, Any]) ->
 
     for written in ("ABCDEF01", "abcdef01-2345", "abcdef01234546789abcdef012345678"):
         assert "abcdef01-2345-4678-9abc-def012345678" == run("token", "show", written, "--output", "json").json["id"]
-    assert "several tokens have an id that begins so: write more of it" == fails(run, "token", "show", "abcdef")
+    assert "several tokens have an id that begins with this text: write more of the id" == fails(
+        run, "token", "show", "abcdef"
+    )
     assert {"revoked": "abcdef01-2345-4678-9abc-def012345678"} == run(
         "token", "revoke", "abcdef01", "--output", "json"
     ).json

@@ -110,7 +110,7 @@ def test_database_of_another(tmp_path: Path, postgres_server: PostgresServer) ->
         assert "made a new database" in service.cli("db", "upgrade").stderr
         service.cli("token", "mint", "other.example.com")
 
-        wait_until(lambda: "another database is in the place of the one in use" in service.log(), "it is noticed")
+        wait_until(lambda: "another database has taken the place of the one in use" in service.log(), "it is noticed")
         assert {VALUE} == values(service.dns, token.challenge_name)
     finally:
         service.stop()

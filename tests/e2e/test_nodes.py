@@ -220,5 +220,5 @@ def test_two_nodes_with_one_name(start: Callable[..., Responder]) -> None:
     )
     done = second.attempt("serve")
     assert 1 == done.returncode
-    assert 'another running service is the node \\"a\\" of this database' in done.stderr
+    assert 'another running service has the node name \\"a\\" in this database' in done.stderr
     assert "node.name" in done.stderr

@@ -98,7 +98,7 @@ def test_renamed(restarted: Restarted, before: str, after: str, host: str) -> No
     assert {OTHER} == values(service.dns, fresh.challenge_name)
     moved = service.attempt("token", "mint", host)
     assert 1 == moved.returncode
-    assert f"{host} already publishes at {token.challenge_name} in the zone {before}" in moved.stderr
+    assert f"{host} already has the challenge name {token.challenge_name} in the zone {before}" in moved.stderr
 
     restarted.with_zones(before)
 

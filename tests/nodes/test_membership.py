@@ -182,9 +182,9 @@ async def test_another_database_to_listen_on(url: str, postgres_server: Postgres
             await eventually(lambda: events, "it is reported")
             listening.cancel()
             await asyncio.gather(listening, return_exceptions=True)
-        assert {"database.listen_url leads to another database than database.url: write the same database there"} == {
-            event["reason"] for event in events
-        }
+        assert {
+            "database.listen_url is the URL of another database than database.url: write the same database there"
+        } == {event["reason"] for event in events}
 
 
 async def test_no_hints(url: str) -> None:

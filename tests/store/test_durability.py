@@ -115,7 +115,7 @@ async def test_a_table_that_is_gone(database_url: str) -> None:
     store = await Store.open(database_url)
     await store._database.write(lambda connection: connection.execute(text("DROP TABLE challenge_values")))
     await store.close()
-    with pytest.raises(StoreUnavailable, match="has no longer the table challenge_values: restore it from a backup"):
+    with pytest.raises(StoreUnavailable, match="the table challenge_values is missing in the database: restore"):
         await Store.examine(database_url)
 
 

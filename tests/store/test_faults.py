@@ -229,11 +229,13 @@ async def test_another_database_in_the_same_place(postgres_server: PostgresServe
 
     postgres_server.execute(f"DROP DATABASE {name} WITH (FORCE)")
     postgres_server.execute(f"CREATE DATABASE {name}")
-    with pytest.raises(StoreUnavailable, match="a table is missing: restore the database, or make it anew"):
+    with pytest.raises(StoreUnavailable, match="a table is missing: restore the database, or create the tables"):
         await store.serials()
     other = await Store.open(url)
     await other.register_zones({APEX: None}, now=NOW)
-    with pytest.raises(StoreUnavailable, match="another database is in the place of the one in use: put it back, or"):
+    with pytest.raises(
+        StoreUnavailable, match="another database has taken the place of the one in use: put that one back"
+    ):
         await store.serials()
 
     assert {APEX: START} == await other.serials()
@@ -256,7 +258,7 @@ async def test_what_a_database_is_known_by(database_url: str) -> None:
     assert "ok" == origin.condition(origin.created_at + DAY)
     assert "ok" == replace(origin, created_at=None).condition(origin.created_at)
     await again._database.write(lambda connection: connection.execute(text("DELETE FROM origin")))
-    with pytest.raises(StoreUnavailable, match="has lost its record of origin: restore it from a backup"):
+    with pytest.raises(StoreUnavailable, match="the row of the table origin is missing: restore the database"):
         await again.origin()
     await again.close()
 
@@ -384,16 +386,19 @@ async def test_a_fault_of_our_own_shows_no_sql(store: Store) -> None:
         ("postgresql+asyncpg://me:hunter2@host/responder?loop=x", "does not know: loop"),
         ("postgresql+asyncpg://me:hunter2@host/responder?statement_cache_size=no", "a number: statement_cache_size"),
         ("postgresql+asyncpg://me:hunter2@127.0.0.1:1/responder?ssl=maybe", "cannot use an option in database.url"),
-        ("postgresql+asyncpg://me:hunter2@host:65536/responder", "has a port that is none"),
-        ("postgresql+asyncpg://me:hunter2@/responder?host=a:1&host=b:65536", "has a port that is none"),
+        ("postgresql+asyncpg://me:hunter2@host:65536/responder", "has an invalid port"),
+        ("postgresql+asyncpg://me:hunter2@/responder?host=a:1&host=b:65536", "has an invalid port"),
         (
             "postgresql+asyncpg://me:hunter2@/responder?host=a:1&host=b:2",
-            "database.url names several servers, of which one can be written: add target_session_attrs=primary",
+            "database.url names several servers, but only one takes writes: add target_session_attrs=primary",
         ),
-        ("postgresql+asyncpg://me:hunter2@/responder?host=a&port=hunter2", "has a port that is none"),
-        ("postgresql+asyncpg://me:hunter2@a..b/responder", "has a host that is none"),
-        (f"postgresql+asyncpg://me:hunter2@{'a' * 64}.example.com/responder", "has a host that is none"),
-        ("postgresql+asyncpg://me:hunter2@host:hunter2/responder", "database.url is not the URL of a supported database"),
+        ("postgresql+asyncpg://me:hunter2@/responder?host=a&port=hunter2", "has an invalid port"),
+        ("postgresql+asyncpg://me:hunter2@a..b/responder", "has an invalid host"),
+        (f"postgresql+asyncpg://me:hunter2@{'a' * 64}.example.com/responder", "has an invalid host"),
+        (
+            "postgresql+asyncpg://me:hunter2@host:hunter2/responder",
+            "database.url is not the URL of a supported database",
+        ),
         ("mysql://me:hunter2@host/name", "database.url is not the URL of a supported database"),
         ("me:hunter2@host", "database.url is not the URL of a supported database"),
         ("sqlite+aiosqlite://", "database.url names no file"),
@@ -435,7 +440,9 @@ async def test_a_server_without_tls() -> None:
 
     async with await asyncio.start_server(refuse, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
-        with pytest.raises(StoreUnavailable, match=r"speaks no TLS: turn ssl on there, or leave ssl=\.\.\. out of"):
+        with pytest.raises(
+            StoreUnavailable, match=r"does not accept TLS: set ssl = on there, or remove ssl=\.\.\. from"
+        ):
             await Store.open(f"postgresql+asyncpg://me@127.0.0.1:{port}/responder?ssl=require")
         await over.wait()
 

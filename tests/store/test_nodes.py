@@ -72,7 +72,7 @@ async def test_a_lease_ends(store: Store) -> None:
 async def test_one_name_is_one_service(store: Store, other: Store) -> None:
     """Of two services with one name, the first keeps it until its lease has ended; then its start is forgotten."""
     await store.renew_lease(report(), lease=MINUTE)
-    with pytest.raises(NodeNameTaken, match=r'another running service is the node "a".*node\.name'):
+    with pytest.raises(NodeNameTaken, match=r'another running service has the node name "a".*node\.name'):
         await other.renew_lease(report(instance="second"), lease=MINUTE)
     assert "first" == (await store.nodes())[0].instance
 

@@ -331,7 +331,9 @@ async def test_name_that_changes_its_zone(store: Store) -> None:
     await store.register_zones({APEX.parent: None}, now=NOW)
     moved = replace(grant("a"), apex=APEX.parent)
     token = await store.mint(new_token("a"))
-    with pytest.raises(NameTaken, match=r"already publishes at \S+ in the zone acme\.example\.com: use --alias"):
+    with pytest.raises(
+        NameTaken, match=r"already has the challenge name \S+ in the zone acme\.example\.com: use --alias"
+    ):
         await store.mint(replace(new_token(), grants=(moved,)))
 
     await store.revoke(token.id, at=NOW)
@@ -495,9 +497,9 @@ async def test_clearing_by_hand(store: Store) -> None:
     await store.apply([present(token, "a", value) for value in "xyz"], serving=SERVING, now=NOW)
     assert await store.clear(name("a"), "y", now=NOW) == ["y"]
     assert await store.clear(name("a"), now=NOW) == ["x", "z"]
-    with pytest.raises(NotFound, match="holds no value"):
+    with pytest.raises(NotFound, match="has no values"):
         await store.clear(name("a"), now=NOW)
-    with pytest.raises(NotFound, match="holds no such value"):
+    with pytest.raises(NotFound, match="has no such value"):
         await store.clear(name("a"), "y", now=NOW)
     assert await shown(store) == {name("a"): ()}
 
@@ -703,7 +705,7 @@ async def test_what_is_revoked_stays_so(store: Store) -> None:
     """No rotation, and no new or fewer grants, bring a revoked token back."""
     token = await store.mint(new_token("a"))
     await store.revoke(token.id, at=NOW)
-    with pytest.raises(NotFound, match="was revoked, for good: mint another one"):
+    with pytest.raises(NotFound, match="was revoked, which cannot be undone: mint a new one"):
         await store.rotate(token.id, digest("new"), at=NOW, grace=DAY)
     with pytest.raises(NotFound, match="was revoked"):
         await store.allow(token.id, [grant("b")], at=NOW)
@@ -735,7 +737,7 @@ async def test_denied_names_lose_what_the_token_set(store: Store) -> None:
         now=NOW,
     )
     hostnames = [grant(label).hostname for label in "ab"]
-    with pytest.raises(NotFound, match=r"is not granted z\.example\.com"):
+    with pytest.raises(NotFound, match=r"has no grant for z\.example\.com"):
         await store.deny(token.id, [*hostnames, Name.parse("z.example.com")], at=NOW)
     before = await store.serials()
     denied = await store.deny(token.id, hostnames, at=NOW)
