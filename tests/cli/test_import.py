@@ -372,7 +372,7 @@ def test_databases_of_others(run: Run, sqlite: AcmeDns, tmp_path: Path) -> None:
     ours = f"sqlite:///{tmp_path}/responder.db"
     for url, fault in (
         (str(tmp_path / "none"), f"there is no readable file {tmp_path}/none: name the SQLite database"),
-        (str(tmp_path), f"there is no file {tmp_path} that can be read"),
+        (str(tmp_path), f"there is no readable file {tmp_path}"),
         (str(text), "it is not an SQLite database: check DATABASE-URL"),
         (ours, "not a database of acme-dns, because the table acmedns is missing or different"),
         (sql(tmp_path, table, "CREATE TABLE records (Username TEXT)"), "it has no table records like that"),

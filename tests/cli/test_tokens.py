@@ -424,7 +424,7 @@ def test_allow_and_deny_what_is_over(run: Run, tmp_path: Path, minted: dict[str,
     run("token", "mint", HOST, "--alias", "x.acme.example.com")
     run("token", "revoke", minted["id"])
     for command in ("allow", "deny"):
-        assert "was revoked, for good" in fails(run, "token", command, minted["id"], "b.example.com")
+        assert "was revoked, which cannot be undone" in fails(run, "token", command, minted["id"], "b.example.com")
 
 
 # Ids
