@@ -1,17 +1,17 @@
 """
-present, cleanup, update and expire: the one writer.
+The writer, which carries out all presents, cleanups and updates, and removes expired values.
 
-Callers queue what they want. One task takes everything that is waiting into one transaction (group commit), makes the
-outcome live, and only then lets its callers go on: what was acknowledged is stored and is being served. The same task
-notices what others committed (the command line, another node), so changes always go out in the order of their serials.
-Requests that were refused before they came here are put on record by it, too, as many as it has time for.
+Callers put their operations into a queue. One task takes all that wait into one transaction (group commit), publishes
+the changes, and only then lets the callers go on: an acknowledged change is stored and served. The same task follows
+the commits of others (the command line, other nodes), so changes are always published in the order of their serials. It
+also writes requests that were refused earlier to the audit.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -23,7 +23,6 @@ from responder.dns.zone import Change
 from responder.errors import (
     Refused,
     ResponderError,
-    StoreUnavailable,
     Unavailable,
     Unconfirmed,
     WrongAccount,
@@ -32,13 +31,13 @@ from responder.feed import Publisher
 from responder.logs import Outage
 from responder.names import Name
 from responder.nodes import Confirmation, Nodes
+from responder.queue import PATIENCE, Queue, Waiting, within
 from responder.refusals import Refusals
 from responder.store import (
     AuditAction,
     AuditEvent,
     AuditResult,
     Cleanup,
-    Operation,
     Outcome,
     Present,
     Step,
@@ -49,60 +48,31 @@ from responder.tokens.serving import Serving
 from responder.tokens.token import Grant, Token
 from responder.tokens.values import parse_value
 
-MAX_BATCH = 512
-"""Operations in one transaction: enough to share one disk write, few enough that nobody waits long for the others."""
-
-MAX_WAITING = 4096
-"""Operations that may wait. More than this means that the store has stopped, and callers had better hear it now."""
-
-GATHER_DEADLINE = 0.01
-"""Seconds that the first of many waits for the others, at most: about what a transaction costs that they then share."""
-
-PATIENCE = 10.0
-"""Seconds that a caller waits until its change is stored and served. ACME clients wait for ten or more."""
-
-UPDATE_PATIENCE = 1.8
-"""The same for DNS updates: the client of cert-manager leaves after 2 s."""
-
-UPDATE_CONFIRMATION = 1.5
-"""Seconds of it that a DNS update waits for other nodes."""
-
 _log = structlog.get_logger("challenges")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pace:
-    """How often the writer looks around by itself, in seconds."""
+    """How often the writer does its regular work, in seconds."""
 
     follow: float = 0.5
-    """Between looks for commits of others: half of the second within which they promise to take effect."""
+    """Between checks for commits of others, which promise to take effect within a second."""
 
     check: float = 2.0
-    """Between looks whether the nameservers are well: one that hangs costs resolvers their patience."""
+    """Between checks of the nameservers: resolvers wait in vain for one that hangs."""
 
     sweep: float = 5.0
-    """Between looks for values that have expired. They live for hours, so a second does not matter."""
+    """Between removals of expired values. Values live for hours, so some seconds more do not matter."""
 
     prove: float = 60.0
     """Between proofs that changes can be made, while no client makes any."""
 
     settled: float = 10.0
-    """Without a fault until changes count as possible again: small ones may still fit where larger ones do not."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Waiting:
-    operation: Operation
-    outcome: asyncio.Future[Outcome]
-
-    @property
-    def confirmation(self) -> float:
-        """Seconds that it has time for until all nodes serve it."""
-        return UPDATE_CONFIRMATION if isinstance(self.operation, Update) else PATIENCE
+    """Without a fault, until changes count as possible again: small changes may succeed where larger ones fail."""
 
 
 class Challenges:
-    """Challenge values, as callers may change them."""
+    """The operations on challenge values, and the one writer that carries them out."""
 
     def __init__(
         self,
@@ -118,10 +88,9 @@ class Challenges:
         pace: Pace | None = None,
     ) -> None:
         """
-        *lifetime* is that of a value whose presenter asks for none. *published* are the serials of the zones, read
-        before *publisher* gave a snapshot to anybody: whatever was committed since then is made live (again, perhaps)
-        when the writer first looks. With *require_all*, a change that a live node does not serve in time is
-        `Unconfirmed` to its caller.
+        *lifetime* is the default lifetime of a value. *published* are the serials of the zones, read before *publisher*
+        sent a snapshot to any nameserver: all later changes are published when the writer starts, perhaps a second
+        time. With *require_all*, a change that a live node does not serve in time raises `Unconfirmed`.
         """
         self._store = store
         self._publisher = publisher
@@ -131,16 +100,14 @@ class Challenges:
         self.lifetime = lifetime
         self._clock = clock
         self._pace = pace or Pace()
-        self._waiting: deque[_Waiting] = deque()
-        self._wake = asyncio.Event()  # set when something waits, or another node has committed
-        self._wake.set()  # the first look is due at once: other nodes wait until it is known what is served here
+        self._queue = Queue()
+        self._queue.wake()  # follow at once: other nodes wait until this one has reported what it serves
         self._has_settled = False
         self._look_due = 0.0
         self._confirming: set[asyncio.Task[None]] = set()
-        self._usual = 1  # operations in the last batch
         self._refusals = Refusals()
         self._published = dict(published)
-        self._turn = asyncio.Lock()  # one at a time makes changes live, in the order of their serials
+        self._turn = asyncio.Lock()  # held while changes are published, so that they are in the order of their serials
         self._prove_due = 0.0
         self._outage = Outage(
             _log,
@@ -151,7 +118,7 @@ class Challenges:
 
     @property
     def condition(self) -> str:
-        """Why no change can be made at the moment; "ok" if changes can be made."""
+        """Whether changes can be made: "ok", or "failed: " and the reason."""
         return "ok" if self._outage.reason is None else f"failed: {self._outage.reason}"
 
     async def present(
@@ -166,16 +133,16 @@ class Challenges:
         evict_oldest: bool = False,
     ) -> Outcome:
         """
-        Publish *value* at the grant's challenge name; returns once every nameserver serves it.
+        Publish *value* at the challenge name of *grant*. Returns when every nameserver serves it.
 
-        A token that is pinned to an ACME account needs the challenge's *acme_token*. Raises `InvalidValue`,
-        `WrongAccount`, `TooManyValues` (unless *evict_oldest* is to make room), `Unauthenticated` (revoked
-        meanwhile), `NotServed`, `Unavailable`.
+        A token that is pinned to an ACME account needs the *acme_token* of the challenge. *evict_oldest* removes the
+        oldest value if the name is full. Raises `InvalidValue`, `WrongAccount`, `TooManyValues`, `Unauthenticated` (the
+        token was revoked meanwhile), `NotServed`, `Unavailable`.
         """
         self._check_account(token, value, acme_token, client)
         return await within(
             PATIENCE,
-            self._queue(
+            self._queue.add(
                 Present(
                     token_id=token.id,
                     generation=token.generation,
@@ -189,10 +156,14 @@ class Challenges:
         )
 
     async def cleanup(self, token: Token, grant: Grant, value: str, *, client: str) -> Outcome:
-        """Remove *value*, and no other, from the grant's challenge name. One that is not there is fine."""
+        """
+        Remove *value*, and no other, from the challenge name of *grant*. An absent value is not an error.
+
+        Raises the errors of `present` except `WrongAccount` and `TooManyValues`.
+        """
         return await within(
             PATIENCE,
-            self._queue(
+            self._queue.add(
                 Cleanup(
                     token_id=token.id,
                     generation=token.generation,
@@ -205,15 +176,16 @@ class Challenges:
 
     def update(self, token: Token, steps: Sequence[Step]) -> asyncio.Future[Outcome]:
         """
-        Take all of *steps*, in order, or none; they are at least one, at names of one zone that *token* covers.
+        Carry out all of *steps* in order, or none of them. There must be at least one step, and all of them must be at
+        names of one zone that *token* covers.
 
-        Updates take effect in the order of these calls, whoever waits for the outcome first. Raises as `present` does,
-        and so does what is returned, which may also raise `PrerequisiteFailed`.
+        Updates take effect in the order of these calls. This method and the returned future raise the errors of
+        `present`; the future may also raise `PrerequisiteFailed`.
         """
         for step in steps:
             if isinstance(step, Present):
                 self._check_account(token, step.value, None, step.client)
-        return self._queue(Update(steps=tuple(steps)))
+        return self._queue.add(Update(steps=tuple(steps)))
 
     @property
     def published(self) -> Mapping[Name, int]:
@@ -221,17 +193,17 @@ class Challenges:
         return self._published
 
     async def follow(self) -> None:
-        """Make live what others committed until now, such as a new token. Raises `Unavailable`."""
+        """Publish what others have committed until now, such as a new token. Raises `Unavailable`."""
         async with self._turn:
             await self._follow()
 
     def look(self) -> None:
-        """Notice at once what others committed, instead of at the next look."""
+        """Let the writer follow the commits of others at once."""
         self._look_due = 0.0
-        self._wake.set()
+        self._queue.wake()
 
     def note_refusal(self, token: Token, action: AuditAction, refusal: Refused, *, client: str) -> None:
-        """Put on record that *token* was refused something. Of very many refusals, each kind is."""
+        """Note for the audit that a request with *token* was refused. Equal refusals become one event (`refusals`)."""
         self._refusals.add(
             AuditEvent(
                 at=self._clock(),
@@ -244,11 +216,11 @@ class Challenges:
         )
 
     async def run(self) -> None:
-        """The writer. Runs until cancelled, which leaves those who still wait without an answer: stop them first."""
+        """Run the writer until cancelled. Callers that still wait then get no outcome: stop them first."""
         sweep_due = check_due = 0.0
         pace, loop = self._pace, asyncio.get_running_loop()
         while True:
-            batch = await self._take_waiting(timeout=pace.follow)
+            batch = await self._queue.take(timeout=pace.follow)
             try:
                 async with self._turn:
                     if batch and await self._commit(batch):
@@ -271,7 +243,7 @@ class Challenges:
                 await asyncio.sleep(pace.follow)
 
     def _note_proof(self) -> None:
-        """The database has just taken a change: only that, and no read, ends the time in which it took none."""
+        """Note that the database has stored a change. Only this ends an outage of writing; a read does not."""
         self._outage.is_over()
         interval = self._pace.prove if self._outage.reason is None else self._pace.follow
         self._prove_due = asyncio.get_running_loop().time() + interval
@@ -283,43 +255,8 @@ class Challenges:
             self.note_refusal(token, AuditAction.PRESENT, refusal, client=client)
             raise
 
-    def _queue(self, operation: Operation) -> asyncio.Future[Outcome]:
-        """Put *operation* behind all that wait already."""
-        waiting = _Waiting(operation, asyncio.get_running_loop().create_future())
-        if len(self._waiting) >= MAX_WAITING:
-            raise StoreUnavailable("too many changes are waiting for the database: try again in a while")
-        self._waiting.append(waiting)
-        self._wake.set()
-        return waiting.outcome
-
-    async def _take_waiting(self, timeout: float) -> list[_Waiting]:  # noqa: ASYNC109  # how long to wait for a first
-        """All that waits; where many came last time, as many are given a moment to come again."""
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._wake.wait(), timeout)
-        self._wake.clear()
-        if not self._waiting:
-            return []
-        await self._gather(min(self._usual, MAX_BATCH))
-        batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), MAX_BATCH))]
-        if self._waiting:
-            self._wake.set()
-        self._usual = len(batch)
-        return batch
-
-    async def _gather(self, usual: int) -> None:
-        """
-        Let requests that come in together share a transaction, instead of the first few having one to themselves.
-
-        A caller alone waits once at most, right after many came. (PostgreSQL knows this as commit_delay and
-        commit_siblings.)
-        """
-        loop = asyncio.get_running_loop()
-        until = loop.time() + GATHER_DEADLINE
-        while len(self._waiting) < usual and loop.time() < until:  # noqa: ASYNC110  # it is turns that are wanted
-            await asyncio.sleep(0)
-
-    async def _commit(self, batch: Sequence[_Waiting]) -> bool:
-        """One transaction for *batch*, made live, and only then told to its callers; whether it changed anything."""
+    async def _commit(self, batch: Sequence[Waiting]) -> bool:
+        """Commit *batch* in one transaction, publish it, and then settle it. Returns whether it changed anything."""
         try:
             with metrics.COMMIT.time():
                 operations = [waiting.operation for waiting in batch]
@@ -327,11 +264,11 @@ class Challenges:
             metrics.BATCH.observe(len(batch))
             self._nodes.committed()
             await self._publish(applied.changes)
-            if any(map(self._is_behind, applied.outcomes)):  # what they repeat was committed, but not by us
+            if any(map(self._is_behind, applied.outcomes)):  # it repeats a change that another node has committed
                 await self._follow()
         except ResponderError as fault:
             for waiting in batch:
-                _settle(waiting.outcome, fault)
+                waiting.settle(fault)
             raise
         except BaseException:
             for waiting in batch:
@@ -340,39 +277,39 @@ class Challenges:
         self._confirm(list(zip(batch, applied.outcomes, strict=True)))
         return bool(applied.changes)
 
-    def _confirm(self, settled: Sequence[tuple[_Waiting, Outcome | ResponderError]]) -> None:
-        """Let the callers go on when all nodes serve their changes. The writer does not wait for that."""
-        groups: defaultdict[tuple[Name, int, float], list[tuple[_Waiting, Outcome]]] = defaultdict(list)
+    def _confirm(self, settled: Sequence[tuple[Waiting, Outcome | ResponderError]]) -> None:
+        """Settle each operation when all nodes serve its change. The writer does not wait for that."""
+        groups: defaultdict[tuple[Name, int, float], list[tuple[Waiting, Outcome]]] = defaultdict(list)
         for waiting, outcome in settled:
             if isinstance(outcome, ResponderError):
-                _settle(waiting.outcome, outcome)
+                waiting.settle(outcome)
             else:
                 groups[outcome.apex, outcome.serial, waiting.confirmation].append((waiting, outcome))
-        for (apex, serial, within), group in groups.items():
+        for (apex, serial, patience), group in groups.items():
             if self._nodes.are_alone(apex):
                 self._settle_all(group, Confirmation(confirmed=(self._nodes.name,)))
             else:
-                task = asyncio.create_task(self._confirm_group(apex, serial, within, group))
+                task = asyncio.create_task(self._confirm_group(apex, serial, patience, group))
                 self._confirming.add(task)
                 task.add_done_callback(self._confirming.discard)
 
     async def _confirm_group(
-        self, apex: Name, serial: int, within: float, group: Sequence[tuple[_Waiting, Outcome]]
+        self, apex: Name, serial: int, patience: float, group: Sequence[tuple[Waiting, Outcome]]
     ) -> None:
         with metrics.PROPAGATION.time():
-            confirmation = await self._nodes.confirm(apex, serial, within=within)
+            confirmation = await self._nodes.confirm(apex, serial, within=patience)
         self._settle_all(group, confirmation)
 
-    def _settle_all(self, group: Sequence[tuple[_Waiting, Outcome]], confirmation: Confirmation) -> None:
+    def _settle_all(self, group: Sequence[tuple[Waiting, Outcome]], confirmation: Confirmation) -> None:
         for waiting, outcome in group:
             if confirmation.unconfirmed and self._require_all:
-                _settle(waiting.outcome, Unconfirmed(confirmation.unconfirmed))
+                waiting.settle(Unconfirmed(confirmation.unconfirmed))
             else:
                 found = replace(outcome, confirmed=confirmation.confirmed, unconfirmed=confirmation.unconfirmed)
-                _settle(waiting.outcome, found)
+                waiting.settle(found)
 
     async def _sweep(self) -> bool:
-        """Remove expired values and record refusals. Returns whether values may be left to remove."""
+        """Remove expired values and record refusals. Returns whether there may be more values to remove."""
         changes = await self._store.expire(now=self._clock())
         await self._publish(changes)
         if refusals := self._refusals.take():
@@ -380,16 +317,16 @@ class Challenges:
         return bool(changes)
 
     async def _publish(self, changes: Sequence[Change]) -> None:
-        """Make committed changes live, together with any that somebody else committed before them."""
+        """Publish committed changes, together with all changes that others have committed before them."""
         complete = [change if self._is_next(change) else await self._catch_up(change.apex) for change in changes]
         await self._announce([change for change in complete if change is not None])
 
     async def _follow(self) -> None:
-        """Notice what others committed."""
+        """Publish what others have committed."""
         serials = await self._store.serials()
         behind = [apex for apex, serial in serials.items() if serial != self._published.get(apex)]
         await self._announce([change for apex in behind if (change := await self._catch_up(apex)) is not None])
-        if not self._has_settled:  # until now, nameservers that an earlier control process left may have been behind
+        if not self._has_settled:  # nameservers of an earlier control process may have been behind until now
             await self._publisher.settle()
             self._has_settled = True
             self._nodes.applied(self._published)
@@ -398,16 +335,16 @@ class Challenges:
         return change.previous == self._published.get(change.apex)
 
     def _is_behind(self, outcome: Outcome | ResponderError) -> bool:
-        """Whether the zone has moved on to *outcome* without our having published that."""
+        """Return whether *outcome* has a serial that is not published here yet."""
         return isinstance(outcome, Outcome) and outcome.serial != self._published.get(outcome.apex)
 
     async def _catch_up(self, apex: Name) -> Change | None:
-        """Everything in the zone since what was published last; None if that took a whole new snapshot."""
+        """Return all changes of a zone since the published serial; None if a new snapshot was published instead."""
         change = await self._store.changes_since(apex, self._published.get(apex, 0))
-        if change is None or apex in change.names:  # another node may have begun with other static records
+        if change is None or apex in change.names:  # another node may serve other static records since then
             await self._store.compare_statics(self._nodes.statics)
         if change is None:
-            # Read first: what is committed during the reload is published after it.
+            # Read before the reload, so that changes during the reload are published after it.
             serials = await self._store.serials()
             await self._publisher.reload()
             self._published |= serials
@@ -421,20 +358,3 @@ class Challenges:
             self._published[change.apex] = change.serial
         if changes:
             self._nodes.applied(self._published)
-
-
-async def within(patience: float, outcome: asyncio.Future[Outcome]) -> Outcome:
-    """The *outcome*, for which its caller waits *patience* seconds. The change goes on if that is too short."""
-    try:
-        return await asyncio.wait_for(asyncio.shield(outcome), patience)
-    except TimeoutError:
-        raise StoreUnavailable("the database takes too long: it may still store the change: try again") from None
-
-
-def _settle(future: asyncio.Future[Outcome], result: Outcome | ResponderError) -> None:
-    if future.done():  # its caller hung up; what it asked for is done all the same
-        return
-    if isinstance(result, ResponderError):
-        future.set_exception(result)
-    else:
-        future.set_result(result)

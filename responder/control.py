@@ -1,5 +1,5 @@
 """
-The control process: builds its parts, starts them in order, stops them in reverse. No logic of its own.
+The control process: builds its parts, starts them in order, and stops them in reverse order.
 """
 
 from __future__ import annotations
@@ -9,14 +9,11 @@ import contextlib
 import socket
 import ssl
 import sys
-import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from importlib.metadata import version
 from itertools import chain
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -27,21 +24,18 @@ from responder.api.tls import ServerTls
 from responder.certificate.files import Files
 from responder.challenges import Challenges
 from responder.config import ApiSettings, DnsSettings, Endpoint, Settings
-from responder.dns.cookies import DAY, daily_keys
 from responder.errors import CannotStart, ResponderError, StoreUnavailable
 from responder.feed import Publisher, fail
+from responder.feed.cookiekeys import renew_cookie_keys
 from responder.files.keyfile import NEW_KEY_FILE, read_key
 from responder.limits import Limits
 from responder.logs import Outage
-from responder.nodes import Membership, Myself, Nodes
-from responder.nodes.membership import RENEW_INTERVAL
-from responder.nodes.staleness import Staleness, asking
+from responder.nodes.wiring import build_nodes, build_staleness, listen_url
 from responder.process.child import Lifeline, run
 from responder.process.lifeline import Word
 from responder.process.listeners import is_here
 from responder.process.scheduling import take_short_turns
-from responder.store import SchemaState, Sealer, Store
-from responder.store.schema import REVISION
+from responder.store import Origin, SchemaState, Sealer, Store
 from responder.tls.keypair import KeyPair
 from responder.tokens.network import is_within
 from responder.update import Keyring, Signatures, Updates
@@ -50,30 +44,26 @@ if TYPE_CHECKING:
     from responder.certificate.own import OwnCertificateKeeper
 
 SWITCH_INTERVAL = 0.0005
-"""Seconds after which a busy thread lets another one go on. A transaction needs that a dozen times; at Python's own
-5 ms, presents would wait a tenth of a second when many come at once."""
+"""
+Seconds after which a busy thread lets another one run. A transaction waits for that a dozen times. With 5 ms, Python's
+default, presents would wait for a tenth of a second when many of them come at once.
+"""
 
 TURN = 0.0005
-"""Seconds of a turn on the processor: longer than a nameserver's, which so goes first, and shorter than an ordinary
-one."""
+"""Seconds of a turn on the processor: nameservers have a shorter one, so that they run first; the default is longer."""
 
-KEY_LOOK = 600.0
-"""Seconds after which the keys are handed out anew at the latest."""
 
 OPEN_AGAIN = 1.0
-"""Seconds between attempts to open a database that was there before."""
-
-LONE_LEASE, LONE_RENEWAL = 90, 30.0
-"""Seconds, for the only node of an SQLite database: nobody waits for it, but `responder node list` shows it."""
+"""Seconds between attempts to open the database."""
 
 DRAIN = 2.0
-"""Seconds that requests under way get to finish when the process stops."""
+"""Seconds that open requests have to finish when the process stops."""
 
 _log = structlog.get_logger("control")
 
 
 async def main(orders: dict[str, Any], lifeline: Lifeline, stop: asyncio.Event) -> None:
-    """The process: *orders* hold the settings and the numbers of its inherited sockets."""
+    """Run the process. *orders* has the settings and the numbers of its inherited sockets."""
     sys.setswitchinterval(SWITCH_INTERVAL)
     take_short_turns(TURN)
     settings = Settings.model_validate(orders["settings"])
@@ -102,7 +92,7 @@ async def main(orders: dict[str, Any], lifeline: Lifeline, stop: asyncio.Event) 
             stopping = asyncio.create_task(stop.wait())
             await asyncio.wait([writer, stopping], return_when=asyncio.FIRST_COMPLETED)
             if writer.done():
-                writer.result()  # it never ends by itself: raise what it died of, and be started afresh
+                writer.result()  # it ends only by an exception: raise it, and the supervisor starts this process again
     except ResponderError as error:
         _log.critical("the control process cannot go on", reason=str(error))
         raise SystemExit(1) from None
@@ -111,8 +101,8 @@ async def main(orders: dict[str, Any], lifeline: Lifeline, stop: asyncio.Event) 
 @dataclass(frozen=True, slots=True)
 class _Feed:
     """
-    What nameservers are given, by *publisher* and by *signatures*, None if there are no DNS updates. *stores* has the
-    store that they are given it from, once that is open.
+    What serves the nameservers: the *publisher* of zones, and the *signatures* of DNS updates, None without updates.
+    *stores* has the store of the zones once it is open.
     """
 
     publisher: Publisher
@@ -120,7 +110,7 @@ class _Feed:
     stores: list[Store] = field(default_factory=list)
 
     def decline(self) -> None:
-        """From now on, answer updates with a signed SERVFAIL: there is no store that could take them."""
+        """Reply to updates with a signed SERVFAIL from now on, because there is no store yet."""
         if self.signatures is not None:
             self.publisher.take_packets_with(self.signatures.decline)
 
@@ -133,9 +123,7 @@ class _Feed:
 async def _attend_nameservers(
     settings: Settings, lifeline: Lifeline, outlived: Sequence[int], stack: AsyncExitStack
 ) -> _Feed:
-    """
-    Take care of nameservers, before there is a store. It is closed last when all is stopped, for it may be being read.
-    """
+    """Serve the nameservers, before the store is open. The store is closed last, because a snapshot may be read."""
     publisher = Publisher(
         settings.statics,
         nameservers=settings.dns.processes,
@@ -152,8 +140,10 @@ async def _attend_nameservers(
     return feed
 
 
-async def _open(settings: Settings) -> Store:
+async def _open(settings: Settings, *, must_exist: bool) -> Store:
     database = settings.database
+    if must_exist and await Store.check(database.url) is SchemaState.ABSENT:
+        raise StoreUnavailable("the database is missing: put it back, or restart the service to create a new one")
     return await Store.open(database.url, auto_upgrade=database.auto_upgrade, sealer=_sealer(settings))
 
 
@@ -166,22 +156,22 @@ async def _open_in_time(
     stop: asyncio.Event,
 ) -> Store | None:
     """
-    The store, once it answers; None if it is time to stop before that. At the first start, a file must open at once.
+    Return the store once it can be opened; None if *stop* is set before. At the first start, an SQLite file must open
+    at once.
 
-    The *admin* listeners report the wait: what probes must not end the service for it. When this process is started
-    again, nameservers go on with what was in the store, and one that is gone must not be made anew: they would forget
-    all of that.
+    The *admin* listeners answer meanwhile, so that probes do not end the service while it waits. When this process is
+    started again, a missing database is not created: the nameservers would lose the values that they still serve.
     """
     again, nameservers = orders["restarts"] > 0, len(orders["nameservers"])
     if not again and settings.database.path is not None:
-        return await _open(settings)
+        return await _open(settings, must_exist=False)
     meanwhile = "DNS goes on with what is in memory" if again else "DNS is not answered before"
     outage = Outage(_log, f"waiting for the database: {meanwhile}", "the database answers again")
     answering = False
     async with AsyncExitStack() as stack:
         while not stop.is_set():
             try:
-                store = await (_reopen(settings) if again else _open(settings))
+                store = await _open(settings, must_exist=again)
             except StoreUnavailable as fault:
                 outage.goes_on(str(fault))
                 lifeline.waiting()
@@ -205,12 +195,6 @@ async def _open_in_time(
     return None
 
 
-async def _reopen(settings: Settings) -> Store:
-    if await Store.check(settings.database.url) is SchemaState.ABSENT:
-        raise StoreUnavailable("it is not there any more: put it back, or restart the service for a new one")
-    return await _open(settings)
-
-
 async def _start(
     settings: Settings,
     store: Store,
@@ -219,35 +203,24 @@ async def _start(
     orders: dict[str, Any],
     stack: AsyncExitStack,
 ) -> asyncio.Task[None]:
-    """Start all the rest; what stops it again is pushed on *stack*. Returns the task of the one writer."""
-    for warning in await store.warnings():
-        _log.warning("the database is not as safe as it should be", reason=warning)
-    for zone in await store.unserved(settings.serving, now=_now()):
-        _log.warning(
-            "a zone of the database is not in the configuration: what its tokens ask for is refused",
-            zone=str(zone.apex),
-            hostnames=zone.hostnames,
-            tokens=zone.tokens,
-        )
-    origin = await store.origin()
-    if (condition := origin.condition(_now())) != "ok":
-        _log.warning("the database is new", reason=condition, database=settings.database.shown_url)
-    if settings.database.path is not None:  # there is no other node, which could be too old to decrypt them
+    """Start all other parts, and push on *stack* what stops them. Returns the task of the writer."""
+    origin = await _report_database(settings, store)
+    if settings.database.path is not None:  # the only node; other nodes could be too old to decrypt the keys
         with contextlib.suppress(StoreUnavailable):
             await store.certificates.seal()
     statics = settings.statics
     await store.register_zones(settings.digests, now=_now())
     for change in await store.begin_statics(settings.digests, now=_now()):
         _log.info(
-            "new serial, as the static records may differ from before", zone=str(change.apex), serial=change.serial
+            "new serial, because the static records may have changed", zone=str(change.apex), serial=change.serial
         )
     published = await store.serials()
     publisher = feed.publisher
     publisher.read_from(store.snapshot)
     if settings.dns.cookies:
-        await stack.enter_async_context(_running(_renew_cookie_keys(publisher, await store.key("dns cookies"))))
-    nodes = Nodes(_membership(settings, store, orders["instance"]), settings.propagation.deadline)
-    with contextlib.suppress(StoreUnavailable):  # such as a full disk: DNS starts nevertheless, and it is tried again
+        await stack.enter_async_context(_running(renew_cookie_keys(publisher, await store.key("dns cookies"))))
+    nodes = build_nodes(settings, store, orders["instance"])
+    with contextlib.suppress(StoreUnavailable):  # such as a full disk: DNS starts all the same, and `run` tries again
         await nodes.membership.join()
     challenges = Challenges(
         store,
@@ -260,11 +233,17 @@ async def _start(
         clock=_now,
     )
     limits = Limits(settings.api)
-    stack.push_async_callback(_leave, nodes.membership, publisher)
-    await stack.enter_async_context(_running(nodes.run(_listen_url(settings), challenges.look)))
+    stack.push_async_callback(nodes.leave, publisher)
+    await stack.enter_async_context(_running(nodes.run(listen_url(settings), challenges.look)))
     writer = await stack.enter_async_context(_running(challenges.run()))
     if not nodes.membership.is_alone:
-        staleness = _staleness(settings, nodes.membership, challenges, publisher)
+        staleness = build_staleness(
+            settings,
+            nodes.membership,
+            published=lambda: challenges.published,
+            catch_up=challenges.follow,
+            vouch=publisher.vouch,
+        )
         await stack.enter_async_context(_running(staleness.run()))
     await stack.enter_async_context(_running(store.keep_pruned(_now)))
     if feed.signatures is not None:
@@ -296,7 +275,7 @@ async def _start(
 
 
 async def _attend(lifeline: Lifeline, publisher: Publisher) -> None:
-    """Have *publisher* know of each nameserver what the supervisor says: that it is there, answers, or is dead."""
+    """Pass the messages of the supervisor on to *publisher*: a nameserver has connected, answers queries, or died."""
     while True:
         message = await lifeline.hear()
         if message.word is Word.FEED:
@@ -307,51 +286,21 @@ async def _attend(lifeline: Lifeline, publisher: Publisher) -> None:
             publisher.bury(message.number)
 
 
-def _membership(settings: Settings, store: Store, instance: str) -> Membership:
-    """The lease of this node. With SQLite there is one node, which has nobody to report to often."""
-    is_alone = settings.database.path is not None
-    myself = Myself(
-        name=settings.node.name,
-        instance=instance,
-        address=settings.node.address or settings.dns.listen[0].host,
-        version=version("acme-responder"),
-        schema_min=REVISION,
-        schema_max=REVISION,
-        statics=settings.digests,
-        lease=timedelta(seconds=LONE_LEASE if is_alone else settings.node.lease),
-    )
-    return Membership(store, myself, interval=LONE_RENEWAL if is_alone else RENEW_INTERVAL, is_alone=is_alone)
-
-
-def _staleness(settings: Settings, membership: Membership, challenges: Challenges, publisher: Publisher) -> Staleness:
-    """What compares this node with the other nameservers of its zones, at the port that its own address has there."""
-    ours = {endpoint.host: endpoint.port for endpoint in settings.dns.listen}
-    servers = {
-        zone.name: [str(address) for addresses in zone.nameservers.values() for address in addresses]
-        for zone in settings.zones
-    }
-    named = [address for addresses in servers.values() for address in addresses if address in ours]
-    return Staleness(
-        membership=membership,
-        published=lambda: challenges.published,
-        catch_up=challenges.follow,
-        servers={apex: [each for each in addresses if each not in ours] for apex, addresses in servers.items()},
-        ask=asking(ours[named[0]] if named else settings.dns.listen[0].port),
-        vouch=publisher.vouch,
-    )
-
-
-async def _leave(membership: Membership, publisher: Publisher) -> None:
-    """Have no other node wait for this one: from now on its nameservers answer for no value."""
-    if not membership.is_alone:
-        publisher.vouch(0.0)
-        await publisher.check()
-    await membership.leave()
-
-
-def _listen_url(settings: Settings) -> str | None:
-    """As `Store.hints` takes it."""
-    return {"": None, "off": ""}.get(settings.database.listen_url, settings.database.listen_url)
+async def _report_database(settings: Settings, store: Store) -> Origin:
+    """Log what an administrator should know about the database, and return its origin."""
+    for warning in await store.warnings():
+        _log.warning("the database is not as safe as it should be", reason=warning)
+    for zone in await store.unserved(settings.serving, now=_now()):
+        _log.warning(
+            "a zone of the database is not in the configuration: requests with its tokens are refused",
+            zone=str(zone.apex),
+            hostnames=zone.hostnames,
+            tokens=zone.tokens,
+        )
+    origin = await store.origin()
+    if (condition := origin.condition(_now())) != "ok":
+        _log.warning("the database is new", reason=condition, database=settings.database.shown_url)
+    return origin
 
 
 def _admin(
@@ -368,15 +317,13 @@ def _admin(
 
 
 def _here(section: DnsSettings | ApiSettings) -> list[Endpoint]:
-    """Where this machine reaches what listens, without addresses that may come later and are not here now."""
+    """Return the endpoints of *section* as this machine reaches them, without addresses that it does not have yet."""
     return [each.reachable for each in section.listen if not section.free_bind or is_here(each.host)]
 
 
 def _configuration(faults: Sequence[str]) -> str:
-    """Whether the service runs with its configuration, for the readiness check."""
-    return (
-        f"not in use, but the one of an earlier start, because it has faults: {'; '.join(faults)}" if faults else "ok"
-    )
+    """Return the condition of the configuration for the readiness check."""
+    return f"it has faults, so that of an earlier start is in use: {'; '.join(faults)}" if faults else "ok"
 
 
 async def _listen(
@@ -399,40 +346,35 @@ def _recognition(api: ApiSettings) -> Callable[[str], bool] | None:
 
 
 def _signatures(settings: Settings) -> Signatures | None:
-    """What checks the signatures of DNS updates, if they are on."""
-    path = settings.tsig_key_file
-    if not settings.dns.update.enabled or path is None:
-        return None
-    try:
-        master = _master(path)
-    except CannotStart as fault:
-        # It was there when the service started. All but updates, which get SERVFAIL, is better than nothing.
-        _log.error("no DNS updates until the next start", reason=str(fault))
-        return None
-    return Signatures(Keyring(master, settings.dns.update.algorithms), clock=_now)
-
-
-def _master(path: Path) -> bytes:
-    """What the key file at *path* holds. Raises `CannotStart`."""
-    return read_key(path, on_new=lambda: _log.warning("the key file is new", path=str(path), reason=NEW_KEY_FILE))
+    """Return what checks the signatures of DNS updates; None without updates or without a key file."""
+    # Without its key file, the service goes on: only DNS updates fail, with SERVFAIL.
+    missing = "DNS updates are disabled until the next start"
+    master = _master(settings, missing) if settings.dns.update.enabled else None
+    return None if master is None else Signatures(Keyring(master, settings.dns.update.algorithms), clock=_now)
 
 
 def _sealer(settings: Settings) -> Sealer | None:
-    """What encrypts the private keys in the database, if there is a key file, and keys of our own."""
-    path = settings.tsig_key_file
-    if settings.api.tls != "acme" or path is None:
+    """Return what encrypts our private keys in the database; None without such keys or without a key file."""
+    missing = "private keys in the database can be neither encrypted nor decrypted"
+    master = _master(settings, missing) if settings.api.tls == "acme" else None
+    return None if master is None else Sealer(master)
+
+
+def _master(settings: Settings, missing: str) -> bytes | None:
+    """Return the content of the key file; None if none is configured, or if it cannot be read, which logs *missing*."""
+    if (path := settings.tsig_key_file) is None:
         return None
     try:
-        return Sealer(_master(path))
+        return read_key(path, on_new=lambda: _log.warning("the key file is new", path=str(path), reason=NEW_KEY_FILE))
     except CannotStart as fault:
-        _log.error("private keys in the database are neither encrypted nor decrypted", reason=str(fault))
+        _log.error(missing, reason=str(fault))
         return None
 
 
 async def _start_tls(
     settings: Settings, store: Store, challenges: Challenges, stack: AsyncExitStack
 ) -> ServerTls | None:
-    """What the API needs to speak TLS, and who keeps its certificate; the API answers whether there is one or not."""
+    """Start TLS of the API and what renews its certificate; None without TLS. There may be no issued one yet."""
     if settings.api.tls == "off":
         return None
     tls = ServerTls(KeyPair.self_signed(settings.api.hostname, now=_now()), settings.api.hostname)
@@ -451,21 +393,13 @@ async def _start_tls(
 
 @asynccontextmanager
 async def _running(work: Coroutine[Any, Any, None]) -> AsyncIterator[asyncio.Task[None]]:
-    """*work* as a task, for as long as somebody may still need it."""
+    """Run *work* as a task, and cancel it at the end of the context."""
     task = asyncio.create_task(work)
     try:
         yield task
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-
-
-async def _renew_cookie_keys(publisher: Publisher, master: bytes) -> None:
-    """Hand out the keys of the day, every day anew."""
-    while True:
-        now = time.time()
-        publisher.rekey(daily_keys(master, now))
-        await asyncio.sleep(min(DAY - now % DAY + 1, KEY_LOOK))  # a clock that is set does not wake a sleeper
 
 
 def _now() -> datetime:

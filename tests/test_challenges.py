@@ -15,7 +15,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from responder import challenges
+from responder import queue
 from responder.challenges import Challenges, Pace
 from responder.errors import InvalidValue, NotCovered, StoreUnavailable, TooManyValues, Unauthenticated
 from responder.names import Name
@@ -107,7 +107,7 @@ async def test_group_commit(running: Control) -> None:
 
 async def test_batches_are_bounded(running: Control, monkeypatch: pytest.MonkeyPatch) -> None:
     """One transaction takes `MAX_BATCH` operations at most."""
-    monkeypatch.setattr(challenges, "MAX_BATCH", 10)
+    monkeypatch.setattr(queue, "MAX_BATCH", 10)
     _, token = await running.mint(HOST)
     running.store.gate.clear()
 
@@ -165,7 +165,7 @@ async def test_refusals_stay_alone(running: Control) -> None:
 
 async def test_queue_is_bounded(tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """When as many operations wait as may, the next one hears at once that the database has stopped."""
-    monkeypatch.setattr(challenges, "MAX_WAITING", 3)
+    monkeypatch.setattr(queue, "MAX_WAITING", 3)
     async with control(tmp_path, url) as running:
         _, token = await running.mint(HOST)
         running.store.gate.clear()

@@ -243,7 +243,7 @@ async def test_no_updates(process: Process, *, broken: bool) -> None:
             assert 200 == status
 
     events = [event["event"] for event in logged]
-    assert broken is ("no DNS updates until the next start" in events)
+    assert broken is ("DNS updates are disabled until the next start" in events)
 
 
 async def test_tls_from_files(process: Process, tmp_path: Path) -> None:
@@ -391,7 +391,7 @@ async def test_a_database_that_is_gone_at_a_restart(process: Process) -> None:
     assert {"dns_udp", "dns_tcp"} | conditions == {*checks}
     assert "failed: the service is waiting for its database" == checks["writing"]
     assert "responder_database_up 0.0" in metrics[1].splitlines()
-    assert ["it is not there any more: put it back, or restart the service for a new one"] == [
+    assert ["the database is missing: put it back, or restart the service to create a new one"] == [
         entry["reason"] for entry in logged if "waiting for the database" in entry["event"]
     ]
     assert not database.exists()

@@ -1,7 +1,7 @@
 """
-Confirmed propagation: a change is confirmed by every node that may be asked for it.
+Confirmed propagation: waiting until every node that may answer a query serves a change.
 
-A node that may answer queries has a live lease, so a node without one is not waited for: it knows that it may be stale.
+Only nodes with a live lease are waited for. A node without one knows that it may be stale.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from responder.nodes.membership import Membership
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Confirmation:
-    """Which nodes serve a change, by name: those that confirmed it, this one among them, and those that did not."""
+    """The names of the nodes that have confirmed a change, including this one, and of those that have not."""
 
     confirmed: tuple[str, ...]
     unconfirmed: tuple[str, ...] = ()
@@ -24,9 +24,9 @@ class Confirmation:
 
 async def confirm(membership: Membership, apex: Name, serial: int, *, deadline: float) -> Confirmation:
     """
-    Wait until every other live node serves *serial* of *apex*, for *deadline* seconds at most.
+    Wait until every other live node serves *serial* of the zone *apex*, for at most *deadline* seconds.
 
-    This node serves it already.
+    This node must serve it already.
     """
     with suppress(TimeoutError):
         async with asyncio.timeout(deadline):

@@ -1,8 +1,9 @@
 """
-The lease of this node, and what is known of the others.
+The lease of this node, and the reports of the others.
 
-A node writes what it serves together with each renewal, and reads about all others in the same transaction. Leases are
-compared in the database's clock; when its own has ended, the node knows by its monotonic clock, a margin earlier.
+Each renewal of the lease writes a report on what this node serves, and reads the reports of all nodes, in the same
+transaction. Leases are measured with the clock of the database. This node measures its own lease with its monotonic
+clock as well, and stops relying on it some time before its end.
 """
 
 from __future__ import annotations
@@ -22,26 +23,29 @@ from responder.names import Name
 from responder.store import Node, NodeReport, ServedZone, Store
 
 RENEW_INTERVAL = 1.0
-"""Seconds between renewals: several of them fit into a lease, so a slow one does not end it."""
+"""Seconds between renewals. Several of them fit into a lease, so that a slow one does not end it."""
 
 RETRY_INTERVAL = 0.5
 """Seconds until the next attempt after one that failed."""
 
 MARGIN = 1.0
-"""Seconds before its end at which a lease is no longer relied upon: clocks drift, and an answer takes its time."""
+"""Seconds before the end of a lease at which a node stops relying on it: clocks drift, and answers take time."""
 
 CLOCK_WARNING, CLOCK_ALARM = 1.0, 60.0
-"""Seconds between the clock of a node and the database's: expiry of values and serials follow the node's."""
+"""
+Seconds between the clocks of a node and of the database above which a warning or an error is logged. The clock of the
+node decides when values expire, and which serials are made.
+"""
 
 REPEAT = 600.0
-"""Seconds between two lines about the same difference between nodes."""
+"""Seconds between two log lines about the same difference between nodes."""
 
 _log = structlog.get_logger("nodes")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Myself:
-    """What does not change about this node while it runs; *lease* is how long it counts as live after a renewal."""
+    """What does not change about this node while it runs. *lease* is how long it is live after a renewal."""
 
     name: str
     instance: str
@@ -56,10 +60,10 @@ class Myself:
 @dataclass(eq=False)
 class Membership:
     """
-    The lease of the node *myself* in *store*, and all nodes as they were at the last look.
+    The lease of the node *myself* in *store*, and all nodes as they were when they were last read.
 
-    *share* lets the other nodes know that there is something new to read about this one. A node that *is_alone* on its
-    database has no others to report to. *lapses* counts how often the lease was taken without having been held.
+    *share* sends a hint to the other nodes that this node has written a new report. A node that *is_alone* is the only
+    one on its database. *lapses* counts how often the lease was taken after it had ended, or for the first time.
     """
 
     store: Store
@@ -79,41 +83,41 @@ class Membership:
     _differences: Seldom = field(default_factory=lambda: Seldom(REPEAT))
 
     def __post_init__(self) -> None:
-        self._outage = Outage(_log, "cannot renew the lease of this node", "the lease of this node is renewed again")
+        self._outage = Outage(_log, "cannot renew the lease of this node", "can renew the lease of this node again")
 
     @property
     def is_current(self) -> bool:
-        """Whether the lease is held: then no other node goes on without waiting for this one."""
+        """Whether this node has its lease; as long as it does, the other nodes wait for it."""
         return self.clock() < self._good_until
 
     @property
     def lease_left(self) -> float:
-        """Seconds for which the lease can be relied upon; negative if it cannot."""
+        """How many seconds this node can still rely on its lease; negative if it cannot."""
         return self._good_until - self.clock()
 
     def others(self, apex: Name) -> list[Node]:
-        """The other nodes with a live lease that serve the zone *apex*."""
+        """Return the other nodes with a live lease that serve the zone *apex*."""
         if self.is_alone:
             return []
         return [node for node in self.nodes if node.is_live and apex in node.zones and node.name != self.myself.name]
 
     def applied(self, serials: Mapping[Name, int]) -> None:
-        """Every nameserver of this node serves these *serials*: let the other nodes know soon."""
+        """Note that every nameserver of this node serves these *serials*, and report it to the other nodes soon."""
         self._serials |= serials
         if not self.is_alone:
             self._has_news = True
             self._wake.set()
 
     def look(self) -> None:
-        """Read about the other nodes now instead of at the next renewal: one of them has news."""
+        """Read the reports of the other nodes now instead of at the next renewal, because one of them is new."""
         self._wake.set()
 
     async def renew(self) -> None:
         """
-        Renew the lease once. Raises `NodeNameTaken`, `StoreUnavailable`.
+        Renew the lease once. Raises `NodeNameTaken` if another service has the name, or `StoreUnavailable`.
 
-        A node that is alone takes the lease at its start from any other: that was this service before it was killed,
-        and must not keep it from starting again.
+        A node that is alone on its database takes over a live lease at its start: it is the lease of this service from
+        before it was killed.
         """
         begun, has_news, self._has_news = self.clock(), self._has_news, False
         take_over = self.is_alone and not self._good_until
@@ -128,9 +132,9 @@ class Membership:
 
     async def join(self) -> None:
         """
-        Take the lease at the start. Raises `StoreUnavailable`, or `NodeNameTaken` if another service keeps it.
+        Take the lease at the start. Raises `StoreUnavailable`, or `NodeNameTaken` if another service keeps renewing it.
 
-        A service that was killed leaves its lease behind, so this waits until such a lease has ended.
+        If this service was killed before, its lease is still live, so this waits until that lease has ended.
         """
         give_up = self.clock() + 2 * self.myself.lease.total_seconds()
         while True:
@@ -144,7 +148,7 @@ class Membership:
             await asyncio.sleep(RETRY_INTERVAL)
 
     async def run(self) -> None:
-        """Renew until cancelled."""
+        """Renew the lease until cancelled."""
         due = 0.0
         while True:
             with suppress(TimeoutError):
@@ -166,14 +170,14 @@ class Membership:
                 self._outage.is_over()
 
     async def leave(self) -> None:
-        """End the lease: this node answers no more queries. What fails is left to the end of the lease."""
+        """End the lease, because this node answers no more queries. If that fails, the lease ends by itself later."""
         self._good_until = 0.0
         with suppress(ResponderError, TimeoutError):
             async with asyncio.timeout(RENEW_INTERVAL):
                 await self.store.end_lease(self.myself.name, self.myself.instance)
 
     async def wait_for(self, condition: Callable[[], bool]) -> None:
-        """Return when *condition* holds; it is asked again after each look at the other nodes."""
+        """Return when *condition* is true. It is evaluated each time the reports of the other nodes were read."""
         async with self._changed:
             await self._changed.wait_for(condition)
 
@@ -192,7 +196,7 @@ class Membership:
             schema_max=me.schema_max,
             clock=time.time(),
             zones={
-                # 0 until it is known what is served here, so that the other nodes wait for this one from its start on.
+                # The serial is 0 until it is known, so that the other nodes wait for this node from its start on.
                 apex: ServedZone(serial=self._serials.get(apex, 0), static=static)
                 for apex, static in me.statics.items()
             },
@@ -206,9 +210,9 @@ class Membership:
 
 def differences(nodes: Sequence[Node], name: str) -> list[tuple[str, str, bool]]:
     """
-    What should not differ between live nodes, and does, as the node *name* sees it.
+    Return the differences between the node *name* and the other live nodes that an administrator should fix.
 
-    Each is a kind, a text with the fix, and whether it is an alarm.
+    Each is a kind, the text to log, and whether it is an error.
     """
     live = {node.name: node for node in nodes if node.is_live}
     if (me := live.get(name)) is None:
@@ -216,10 +220,10 @@ def differences(nodes: Sequence[Node], name: str) -> list[tuple[str, str, bool]]
     found = []
     if abs(me.clock_ahead) > CLOCK_WARNING:
         alarm = abs(me.clock_ahead) > CLOCK_ALARM
-        found.append(("clock", "the clock of this node and that of the database differ: synchronize both", alarm))
+        found.append(("clock", "the clocks of this node and of the database differ: synchronize them", alarm))
     for other in live.values():
         for apex, zone in other.zones.items():
             if apex in me.zones and me.zones[apex].static != zone.static:
-                text = f"the node {other.name} has other settings or records for {apex}: use the same on every node"
+                text = f"the node {other.name} has other settings or records for {apex}: use the same ones on all nodes"
                 found.append((f"static {other.name} {apex}", text, False))
     return found

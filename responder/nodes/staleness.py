@@ -1,9 +1,9 @@
 """
-What a node does that may be stale: it compares itself with the other nameservers of the zone, by their serials.
+Whether this node may be stale: a node without a lease compares its serials with those of the zone's other nameservers.
 
-A node without a lease is not waited for by the others, so they may have gone on. If one of the other nameservers is
-ahead, or gives no serial to compare, this node does not vouch for its values any more. If none is ahead, it does: DNS
-goes on without the database.
+The other nodes do not wait for a node without a lease, so they may have newer values. If another nameserver has a newer
+serial, or does not answer with a serial, this node stops answering for challenge values. If no other nameserver is
+ahead, it keeps answering, so that DNS works without the database.
 """
 
 from __future__ import annotations
@@ -25,28 +25,28 @@ from responder.names import Name
 from responder.nodes.membership import Membership
 
 ASK_DEADLINE = 0.5
-"""Seconds for the answer of another nameserver: with it, a decision is there before others go on without this node."""
+"""Seconds to wait for the reply of another nameserver. It is short, so that a stale node stops answering in time."""
 
 INTERVAL = 0.5
-"""Seconds between looks at the lease, and between comparisons without one."""
+"""Seconds between checks of the lease, and between comparisons without a lease."""
 
 HALF = 1 << 31
-"""Half of the serials: of two that are so far apart, neither is ahead (RFC 1982, section 3.2)."""
+"""Half of the number of serials. Of two serials this far apart, neither is ahead (RFC 1982, section 3.2)."""
 
 _log = structlog.get_logger("nodes")
 
 Ask = Callable[[str, Name], Awaitable[int | None]]
-"""The serial that the server at an address gives for a zone, on the wire; None if it gives none."""
+"""Returns the serial of a zone on the server at an address, as on the wire; None if the server gives no serial."""
 
 
 @dataclass(eq=False)
 class Staleness:
     """
-    Decides for how long the nameservers of this node may answer for its values.
+    Decides how long the nameservers of this node may answer for challenge values.
 
-    *published* are the serials that they serve; *catch_up* publishes what was committed by now. *servers* are the
-    addresses of the other nameservers of each zone. *vouch* is called with the seconds for
-    which the nameservers may go on.
+    *published* returns the serials that they serve, and *catch_up* publishes the changes that are committed by now.
+    *servers* are the addresses of the other nameservers of each zone, and *ask* asks one of them. *vouch* is called
+    with the number of seconds for which the nameservers of this node may answer.
     """
 
     membership: Membership
@@ -59,7 +59,7 @@ class Staleness:
     _had_lease: bool = False
 
     async def run(self) -> None:
-        """Look and compare until cancelled."""
+        """Check the lease, or compare serials, until cancelled."""
         outage = Outage(
             _log,
             "this node may be stale: its nameservers answer SERVFAIL for challenge values",
@@ -74,7 +74,7 @@ class Staleness:
             await asyncio.sleep(INTERVAL)
 
     async def reason(self) -> str | None:
-        """Vouch for this node's values for a while, or return the reason why it may be stale."""
+        """Call `vouch` and return None, or return the reason why this node may be stale."""
         if self.membership.is_current:
             return await self._vouch_by_lease()
         if self._had_lease:
@@ -89,7 +89,10 @@ class Staleness:
         return None
 
     async def _vouch_by_lease(self) -> str | None:
-        """The others wait for this node: it lacks at most what was committed before it had its lease."""
+        """
+        Call `vouch` until the end of the lease. While it has the lease, the other nodes wait for this one, so it can
+        lack only changes from before; they are published first. Returns the reason if that fails.
+        """
         lapses = self.membership.lapses
         if lapses != self._lapses:
             try:
@@ -103,18 +106,18 @@ class Staleness:
         return None
 
     async def _compare(self, apex: Name, serial: int) -> list[str]:
-        """Why this node, with *serial* of *apex*, may be behind."""
+        """Return the reasons why this node, which serves *serial* of *apex*, may be behind."""
         addresses = self.servers.get(apex, ())
         serials = await asyncio.gather(*(self.ask(address, apex) for address in addresses))
         return [
-            f"the nameserver {address} of {apex} {'gives no serial' if theirs is None else 'is ahead'}"
+            f"the nameserver {address} of {apex} {'gives no serial' if theirs is None else 'has a newer serial'}"
             for address, theirs in zip(addresses, serials, strict=True)
             if theirs is None or not _is_at_least(serial, theirs)
         ]
 
 
 def asking(port: int) -> Ask:
-    """Asks for SOA records by UDP, at *port*."""
+    """Return a function that asks servers for their SOA record by UDP, at *port*."""
 
     async def ask(address: str, apex: Name) -> int | None:
         query = dns.message.make_query(apex.fqdn, dns.rdatatype.SOA, flags=0)
@@ -129,5 +132,5 @@ def asking(port: int) -> Ask:
 
 
 def _is_at_least(ours: int, theirs: int) -> bool:
-    """Whether *ours* is not behind *theirs*, as serials on the wire compare (RFC 1982)."""
+    """Return whether *ours* is not behind *theirs*; both are serials on the wire (RFC 1982)."""
     return (ours - theirs) % (1 << 32) < HALF

@@ -147,7 +147,7 @@ def test_files_that_broke(tmp_path: Path) -> None:
             == json.loads(asked(service, "/readyz"))["certificate"]
         )
         assert logged(service, "the certificate files cannot be used; going on with what there was")
-        assert logged(service, "no DNS updates until the next start")
+        assert logged(service, "DNS updates are disabled until the next start")
     finally:
         service.stop()
 
