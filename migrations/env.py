@@ -1,7 +1,7 @@
 """
-How Alembic reaches the database: through a connection that `responder.store.migration` hands over.
+Connects Alembic with the database, through a connection that `responder.store.migration` passes.
 
-The transaction around the migrations, and the lock that lets two processes start at once, are the caller's.
+The caller begins the transaction around the migrations, and takes the lock that keeps other processes out.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from responder.store.schema import metadata
 context.configure(
     connection=context.config.attributes["connection"],
     target_metadata=metadata,
-    # SQLite cannot alter much: tables are copied instead.
+    # SQLite can alter only a few things, so tables are copied instead.
     render_as_batch=True,
     transactional_ddl=True,
 )

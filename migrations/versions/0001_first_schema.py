@@ -8,7 +8,7 @@ from alembic import op
 revision = "0001"
 down_revision: str | None = None
 
-# Plain types on purpose: a migration must not change when the program's own types do.
+# Plain types, because a migration must not change when the types of the program change.
 _ID = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 
 

@@ -1,4 +1,4 @@
-"""Keys that every process of every node derives its own from."""
+"""Random keys that all processes of all nodes share."""
 
 from __future__ import annotations
 

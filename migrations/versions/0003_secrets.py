@@ -1,7 +1,7 @@
 """
-Secrets in a table of their own: a token that is rotated has two of them for a while.
+Secrets get their own table, because a token that is rotated has two of them for a while.
 
-One that was taken over from another server starts with the hash that this server kept of it.
+A secret that was taken over from another server starts with the bcrypt hash that the other server has stored.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """The newest secret of each token stays. One that nobody has shown yet has no digest, and cannot."""
+    """Keep the newest secret of each token that has a digest. Tokens without any digest are deleted."""
     with op.batch_alter_table("tokens") as tokens:
         tokens.add_column(sa.Column("digest", sa.LargeBinary(32)))
     op.execute(

@@ -1,4 +1,4 @@
-"""The service's own certificates, and the ACME accounts they come from."""
+"""The service's own certificates, and the keys of its ACME accounts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which process is obtaining a certificate, so that it can prolong its lease and no other's."""
+"""Which process has the lease for obtaining a certificate, so that no other process can renew that lease."""
 
 from __future__ import annotations
 

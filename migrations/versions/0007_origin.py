@@ -1,4 +1,4 @@
-"""When the database was created, and what distinguishes it from any other in the same place."""
+"""When the database was created, and a unique id of it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ down_revision: str | None = "0006"
 
 
 def upgrade() -> None:
-    """A database that is older than this step keeps no time of its creation."""
+    """Create the row. For a database that is older than this step, the time of its creation is unknown."""
     origin = op.create_table(
         "origin",
         sa.Column("id", sa.String(36), nullable=False),

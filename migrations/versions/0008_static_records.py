@@ -1,4 +1,4 @@
-"""Which static records go with the serial of a zone."""
+"""Which static records belong to the serial of a zone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One row to write to, as a proof that the database takes changes."""
+"""One row, which is written to prove that the database can be changed."""
 
 from __future__ import annotations
 
