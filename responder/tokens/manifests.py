@@ -62,7 +62,7 @@ class ServiceAccount:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Webhook:
+class WebhookConfig:
     """`responder webhook` calls the API at *url*, trusting the CAs of *ca_bundle* (PEM) if given."""
 
     url: str
@@ -84,7 +84,7 @@ class Webhook:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AcmeDns:
+class AcmeDnsConfig:
     """cert-manager's own acme-dns client calls `/update` at *url*: the token's id is the user, the token the key."""
 
     url: str
@@ -114,7 +114,7 @@ class TsigKey:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rfc2136:
+class Rfc2136Config:
     """cert-manager sends DNS updates, signed with *key*, to *nameservers*: a host and port for each apex."""
 
     nameservers: Mapping[Name, str]
@@ -139,7 +139,7 @@ class Rfc2136:
         }
 
 
-Solver = Webhook | AcmeDns | Rfc2136
+SolverConfig = WebhookConfig | AcmeDnsConfig | Rfc2136Config
 """
 `secret` returns the data of the Secret. `solvers` returns the entries of the Issuer's solvers: the hosts of each entry,
 and its part of `dns01`. It gets the name of the Secret.
@@ -155,7 +155,7 @@ class ExternalAccount:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class ManifestPlan:
     """
     What to render. *name* is the name of the Issuer and the Certificate, and the names of their Secrets begin with it.
 
@@ -165,7 +165,7 @@ class Plan:
     """
 
     hosts: tuple[Host, ...]
-    solver: Solver
+    solver: SolverConfig
     name: str
     server: str
     server_ca: str | None = None
@@ -190,19 +190,19 @@ class Plan:
         return self.cluster_namespace or self.namespace
 
 
-def objects(plan: Plan) -> list[Object]:
+def objects(plan: ManifestPlan) -> list[Object]:
     """The objects of *plan*. Each one comes after those that it needs."""
     namespace = plan.secret_namespace
     everything = [credentials.secret(plan.secret_name, plan.solver.secret(plan.hosts), namespace=namespace)]
     if plan.external_account is not None:
         hmac = {"hmac": plan.external_account.hmac}
         everything.append(credentials.secret(f"{plan.name}-eab", hmac, namespace=namespace))
-    if isinstance(plan.solver, Webhook):
+    if isinstance(plan.solver, WebhookConfig):
         everything += _permission(plan, plan.solver)
     return [*everything, _issuer(plan), _certificate(plan)]
 
 
-def _permission(plan: Plan, webhook: Webhook) -> list[Object]:
+def _permission(plan: ManifestPlan, webhook: WebhookConfig) -> list[Object]:
     """The RBAC objects that let the webhook read this Secret and, for a pinned token, list all Challenges."""
     rules: list[Object] = [
         {"apiGroups": [""], "resources": ["secrets"], "resourceNames": [plan.secret_name], "verbs": ["get"]}
@@ -220,14 +220,14 @@ def _permission(plan: Plan, webhook: Webhook) -> list[Object]:
     ]
 
 
-def _issuer(plan: Plan) -> Object:
+def _issuer(plan: ManifestPlan) -> Object:
     acme: Object = {"server": plan.server}
     if plan.server_ca is not None:
         acme["caBundle"] = base64.b64encode(plan.server_ca.encode()).decode()
     if plan.email is not None:
         acme["email"] = plan.email
     acme["privateKeySecretRef"] = {"name": plan.account_secret}
-    if isinstance(plan.solver, Webhook) and plan.solver.pinned:
+    if isinstance(plan.solver, WebhookConfig) and plan.solver.pinned:
         acme["disableAccountKeyGeneration"] = True
     if plan.external_account is not None:
         reference = {"name": f"{plan.name}-eab", "key": "hmac"}
@@ -245,7 +245,7 @@ def _issuer(plan: Plan) -> Object:
     }
 
 
-def _selector(plan: Plan, hosts: Iterable[Host]) -> dict[str, list[str]]:
+def _selector(plan: ManifestPlan, hosts: Iterable[Host]) -> dict[str, list[str]]:
     """The selector. Both kinds match a hostname and its wildcard, as a token does; a zone matches names below, too."""
     hostnames = dict.fromkeys(str(host.grant.hostname) for host in hosts)
     match plan.select:
@@ -257,7 +257,7 @@ def _selector(plan: Plan, hosts: Iterable[Host]) -> dict[str, list[str]]:
             assert_never(plan.select)
 
 
-def _certificate(plan: Plan) -> Object:
+def _certificate(plan: ManifestPlan) -> Object:
     kind = "Issuer" if plan.cluster_namespace is None else "ClusterIssuer"
     return {
         "apiVersion": "cert-manager.io/v1",

@@ -23,7 +23,7 @@ from responder.errors import ResponderError
 from responder.names import Name
 from responder.tokens import manifests
 from responder.tokens.credentials import MAX_OBJECT_NAME
-from responder.tokens.manifests import Host, Plan, Rfc2136, TsigKey
+from responder.tokens.manifests import Host, ManifestPlan, Rfc2136Config, TsigKey
 from responder.tokens.token import Grant
 from tests.support import kubectl, schemas
 from tests.support.service import connect, new_database, write_configuration
@@ -319,7 +319,7 @@ def test_rfc2136_of_two_zones() -> None:
         for text, apex in (("a.example.com", apexes[0]), ("b.example.net", apexes[1]), ("c.example.com", apexes[0]))
     )
 
-    rendered = manifests.objects(plan(hosts, Rfc2136(nameservers=servers, key=TsigKey(name="a", secret="b"))))
+    rendered = manifests.objects(plan(hosts, Rfc2136Config(nameservers=servers, key=TsigKey(name="a", secret="b"))))
 
     assert [
         ("ns1.acme.example.com:53", ["a.example.com", "*.a.example.com", "c.example.com", "*.c.example.com"]),
@@ -576,8 +576,8 @@ def test_wrong_usage(run: Run, arguments: tuple[str, ...], expected: str) -> Non
 def test_secrets_stay_out_of_tracebacks() -> None:
     """What is shown of a plan for debugging has no secret in it."""
     solvers = (
-        Rfc2136(nameservers={}, key=TsigKey(name="a", secret="rsp_hidden")),
-        manifests.Webhook(
+        Rfc2136Config(nameservers={}, key=TsigKey(name="a", secret="rsp_hidden")),
+        manifests.WebhookConfig(
             url=API, token="rsp_hidden", service_account=manifests.ServiceAccount(namespace="a", name="b")
         ),
     )
@@ -628,8 +628,8 @@ def test_schema_of_cert_manager(run: Run, minted: dict[str, Any], tmp_path: Path
             schemas.check_crd(each)
 
 
-def plan(hosts: tuple[Host, ...], solver: manifests.Solver) -> Plan:
-    return Plan(hosts=hosts, solver=solver, name="x", server=DIRECTORIES["letsencrypt"])
+def plan(hosts: tuple[Host, ...], solver: manifests.SolverConfig) -> ManifestPlan:
+    return ManifestPlan(hosts=hosts, solver=solver, name="x", server=DIRECTORIES["letsencrypt"])
 
 
 def self_signed() -> tuple[str, str]:

@@ -17,15 +17,15 @@ from responder.names import Name
 from responder.tokens import credentials, manifests
 from responder.tokens.credentials import Credential
 from responder.tokens.manifests import (
-    AcmeDns,
+    AcmeDnsConfig,
     ExternalAccount,
     Host,
-    Plan,
-    Rfc2136,
+    ManifestPlan,
+    Rfc2136Config,
     ServiceAccount,
-    Solver,
+    SolverConfig,
     TsigKey,
-    Webhook,
+    WebhookConfig,
 )
 from responder.tokens.network import is_loopback, is_service
 from responder.tokens.secret import digest
@@ -75,7 +75,7 @@ async def find(store: Store, hostnames: Sequence[Name], credential: Given) -> Fo
 
 def make_plan(
     settings: Settings, options: ManifestOptions, wanted: Mapping[Name, Sequence[bool]], found: Found, credential: Given
-) -> Plan:
+) -> ManifestPlan:
     """Raises `InvalidRequest` or `NotServed`."""
     grants = {grant.hostname: grant for grant in found.token.grants}
     for hostname in wanted:
@@ -89,7 +89,7 @@ def make_plan(
     external = None if kid is None else ExternalAccount(kid=kid)
     if kid is not None and key_file is not None:
         external = ExternalAccount(kid=kid, hmac=read_text(key_file, "--eab-key-file"))
-    return Plan(
+    return ManifestPlan(
         hosts=tuple(hosts),
         solver=_solver(settings, options, found, credential),
         name=options.name or credentials.object_name(hosts[0].grant.hostname),
@@ -103,7 +103,7 @@ def make_plan(
     )
 
 
-def warnings(plan: Plan) -> Iterator[str]:
+def warnings(plan: ManifestPlan) -> Iterator[str]:
     """The risks of the manifest."""
     if plan.cluster_namespace is not None:
         names = ", ".join(dict.fromkeys(str(host.grant.hostname) for host in plan.hosts))
@@ -111,11 +111,11 @@ def warnings(plan: Plan) -> Iterator[str]:
             f"all namespaces can use a ClusterIssuer: a user who may create a Certificate or an Ingress in any of them "
             f"can get certificates and private keys for {names}"
         )
-    if isinstance(plan.solver, AcmeDns) and _is_in_the_clear(plan.solver.url):
+    if isinstance(plan.solver, AcmeDnsConfig) and _is_in_the_clear(plan.solver.url):
         yield f"cert-manager will send the token unencrypted to {plan.solver.url}: use an https URL"
 
 
-def comment(plan: Plan) -> Iterator[str]:
+def comment(plan: ManifestPlan) -> Iterator[str]:
     """What the user of the manifest still has to do."""
     names = dict.fromkeys(host.name for host in plan.hosts)
     yield f"Objects for cert-manager: a certificate for {', '.join(names)}."
@@ -127,7 +127,7 @@ def comment(plan: Plan) -> Iterator[str]:
         yield f"Replace each {manifests.PLACEHOLDER} below; the text after it states what to put there."
     else:
         yield "It contains a secret: pipe it to kubectl instead of storing it in a file."
-    if isinstance(plan.solver, Webhook) and plan.solver.pinned:
+    if isinstance(plan.solver, WebhookConfig) and plan.solver.pinned:
         yield f"The token is pinned to an ACME account: put its key into the Secret {plan.account_secret}, as tls.key,"
         yield "and let the webhook read Challenges."
 
@@ -155,7 +155,7 @@ def _uncovered(token: Token, hostnames: Iterable[Name]) -> list[str]:
     return [str(hostname) for hostname in hostnames if hostname not in covered]
 
 
-def _solver(settings: Settings, options: ManifestOptions, found: Found, credential: Given) -> Solver:
+def _solver(settings: Settings, options: ManifestOptions, found: Found, credential: Given) -> SolverConfig:
     if options.solver is Kind.ACME_DNS and not found.certain:
         raise InvalidRequest(
             ["several tokens cover the hostnames, and each is another acme-dns account: choose one with --token-file"]
@@ -173,7 +173,7 @@ def _solver(settings: Settings, options: ManifestOptions, found: Found, credenti
     token = credential if isinstance(credential, str) else manifests.NO_TOKEN
     match options.solver:
         case Kind.WEBHOOK:
-            return Webhook(
+            return WebhookConfig(
                 url=url,
                 token=token,
                 ca_bundle=_certificates(options.ca_file, "--ca-file"),
@@ -183,12 +183,12 @@ def _solver(settings: Settings, options: ManifestOptions, found: Found, credenti
                 pinned=pinned,
             )
         case Kind.ACME_DNS:
-            return AcmeDns(url=url, credential=Credential(token=found.token, secret=token, url=url))
+            return AcmeDnsConfig(url=url, credential=Credential(token=found.token, secret=token, url=url))
         case Kind.RFC2136:
             servers = {zone.name: options.nameserver or f"{next(iter(zone.nameservers))}:53" for zone in settings.zones}
             name = tsig_key_name(found.token) if found.certain else manifests.NO_KEY_NAME
             unknown = TsigKey(name=name, secret=manifests.NO_KEY_SECRET)
-            return Rfc2136(nameservers=servers, key=credential if isinstance(credential, TsigKey) else unknown)
+            return Rfc2136Config(nameservers=servers, key=credential if isinstance(credential, TsigKey) else unknown)
         case _:
             assert_never(options.solver)
 
