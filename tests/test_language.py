@@ -61,11 +61,6 @@ responder/certificate/own.py
 responder/certificate/remote.py
 responder/certificate/renewal.py
 responder/certificate/session.py
-responder/config/__init__.py
-responder/config/api.py
-responder/config/fields.py
-responder/config/settings.py
-responder/config/sources.py
 responder/nameserver/__main__.py
 responder/nameserver/server.py
 responder/nameserver/tcp.py

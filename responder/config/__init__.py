@@ -1,8 +1,8 @@
 """
-The settings: read once at the start, checked as a whole, then frozen.
+The settings: they are read once at the start, checked as a whole, and then frozen.
 
-`settings` and `api` say what can be set, `fields` how single values are written, `sources` reads them from file and
-environment.
+`settings` and `api` define them, `fields` defines how single values are written, and `sources` reads them from the file
+and the environment.
 """
 
 from responder.config.api import AcmeSettings, ApiSettings, RegistrationSettings, parse_contact, parse_directory

@@ -1,4 +1,4 @@
-"""What can be set of the API: where it listens, how its TLS is made, and how much is taken from whom."""
+"""The settings of the API: where it listens, how it gets its certificate, and how much each client may do."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ DIRECTORIES = {
 """Short names of CAs, and the URLs of their directories."""
 
 CAA_IDENTITIES = dict.fromkeys(DIRECTORIES.values(), "letsencrypt.org; validationmethods=dns-01")
-"""What a CAA says to let these CAs issue (RFC 8659, section 4.2; RFC 8657, section 4)."""
+"""The value of a CAA record that allows these CAs to issue (RFC 8659, section 4.2; RFC 8657, section 4)."""
 
 
 CAA_WARNING = (
-    "api.acme.caa: is not set, so CAA lets no CA issue for api.hostname: if this CA looks at CAA, write what its "
-    "directory has as caaIdentities"
+    "api.acme.caa: is not set, so the CAA records allow no CA to issue for api.hostname: write one of the "
+    "caaIdentities in the directory of this CA"
 )
 
 
@@ -43,7 +43,9 @@ def parse_directory(text: str) -> str:
     """The URL of the ACME directory that *text* is, or is the short name of. Raises `Invalid`."""
     url = DIRECTORIES.get(text, text)
     if not re.fullmatch(r"https://[!-~]+", url):
-        raise Invalid(f'"{text}" is no CA: write {", ".join(DIRECTORIES)}, or the https:// URL of its ACME directory')
+        raise Invalid(
+            f'"{text}" is not a CA: write {", ".join(DIRECTORIES)}, or the https:// URL of its ACME directory'
+        )
     return url
 
 
@@ -61,7 +63,7 @@ def _parse_caa(text: str) -> str:
 
 
 class AcmeSettings(Section):
-    """The CA that the API's own certificate comes from. *directory* is a URL, whatever it was written as."""
+    """The CA of the API's own certificate. *directory* is always a URL, also if the file has its short name."""
 
     directory: Annotated[str, read_by(parse_directory)] = DIRECTORIES["letsencrypt"]
     contact: Annotated[str, read_by(parse_contact)] = ""
@@ -74,17 +76,17 @@ class AcmeSettings(Section):
     @classmethod
     def _check_eab(cls, path: str, info: ValidationInfo) -> str:
         if bool(path) != bool(info.data.get("eab_kid", path)):
-            raise ValueError("goes with api.acme.eab_kid: the CA gave you both, write both")
+            raise ValueError("needs api.acme.eab_kid, and vice versa: write both, as the CA shows them")
         return path
 
 
 class ApiLimitSettings(Section):
     """
-    How many requests are taken, in the notation of the `limits` library.
+    How many requests are accepted, in the notation of the `limits` library.
 
-    *per_token*, which counts DNS updates, too, and *per_address* keep a client that runs in circles from starving the
-    others; *failures*, of unknown credentials from one address and of refusals of one token, keeps guessers and clients
-    with a dead token from filling the log and the audit.
+    *per_token*, which also counts DNS updates, and *per_address* protect other clients from one that repeats requests.
+    *failures* limits unknown credentials from one address and refusals of one token, so that clients that guess, or use
+    a revoked token, do not fill the log and the audit.
     """
 
     per_token: Rate = "60000/minute"  # noqa: S105  # a rate
@@ -94,8 +96,8 @@ class ApiLimitSettings(Section):
 
 class RegistrationSettings(Section):
     """
-    Whether acme-dns's `/register` hands out accounts to whoever asks, from which networks (none named: any), how many
-    to one address, and how many to all together: accounts stay, and addresses are cheap to those who have a botnet.
+    Whether `/register` of acme-dns gives accounts to any client, from which networks (by default, all), and how many to
+    one address and to all together. The total is limited because accounts stay, and a botnet has many addresses.
     """
 
     enabled: bool = False
@@ -106,11 +108,11 @@ class RegistrationSettings(Section):
 
 class ApiSettings(Section):
     """
-    Where the API is served, at which URL its clients reach it ("" if nobody says), and how its TLS is made. *hsts* is
-    in seconds.
+    Where the API listens, its URL for clients ("" if it is not set), and how it gets its certificate. *hsts* is in
+    seconds.
 
-    The addresses that *trusted_proxies* report in *forwarded_header* are believed, and those of no other client. With
-    *proxy_protocol*, each of their connections begins with a header of the PROXY protocol, and others are refused.
+    Only *trusted_proxies* may report the addresses of clients, in *forwarded_header*. With *proxy_protocol*, each of
+    their connections begins with a header of the PROXY protocol, and other connections are refused.
     """
 
     listen: Annotated[tuple[ApiEndpoint, ...], NOT_EMPTY] = (Endpoint("0.0.0.0", 443),)
@@ -132,7 +134,7 @@ class ApiSettings(Section):
     @classmethod
     def _check_hostname(cls, hostname: Name | None, info: ValidationInfo) -> Name | None:
         if hostname is None and info.data.get("tls") == "acme":
-            raise ValueError('is missing: with api.tls = "acme", write the name that clients reach the API at')
+            raise ValueError('is missing: with api.tls = "acme", write the name by which clients reach the API')
         return hostname
 
     @field_validator("certificate_file", "private_key_file")
@@ -142,14 +144,14 @@ class ApiSettings(Section):
         if not path and tls == "files":
             raise ValueError('is missing: with api.tls = "files", write the path of the file in PEM')
         if path and tls in ("off", "acme"):
-            raise ValueError('is for api.tls = "files": set that, or remove this')
+            raise ValueError('needs api.tls = "files": set that, or remove this setting')
         return path
 
     @field_validator("hsts")
     @classmethod
     def _check_hsts(cls, seconds: int, info: ValidationInfo) -> int:
         if seconds and info.data.get("tls") == "off":
-            raise ValueError("is for an API that speaks TLS itself: set api.tls, or have the proxy in front send it")
+            raise ValueError("needs TLS in the API itself: set api.tls, or let the proxy send the header")
         return seconds
 
     @field_validator("proxy_protocol")
@@ -161,18 +163,18 @@ class ApiSettings(Section):
 
     @property
     def caa_identity(self) -> str:
-        """The CA that the CAA of the API's own host names; "" if it is not known."""
+        """The CA in the CAA record of the API's own host; "" if it is unknown."""
         return self.acme.caa or CAA_IDENTITIES.get(self.acme.directory, "")
 
     def caa_records(self) -> str:
-        """The CAA records of the API's own host, as zone text; none if it needs none, or the CA is not known."""
+        """The CAA records of the API's own host, as zone text; "" if it needs no records, or the CA is unknown."""
         if self.tls != "acme" or self.hostname is None or not self.caa_identity:
             return ""
         owner = self.hostname.fqdn
         return f'{owner} CAA 0 issue "{self.caa_identity}"\n{owner} CAA 0 issuewild ";"\n'
 
     def warnings(self) -> list[str]:
-        """What is allowed, but may not work."""
+        """Settings that are valid, but may not work."""
         if self.tls == "acme" and not self.caa_records():
             return [CAA_WARNING]
         return []

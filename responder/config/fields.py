@@ -1,7 +1,7 @@
 """
-How single settings are written: endpoints, durations, names, addresses, and the words for what is wrong with them.
+The types of single settings, such as endpoints, durations, names and addresses, and the errors about them.
 
-`settings` and `api` put them together; nothing here knows which setting it is.
+`settings` and `api` use them; nothing here knows which setting a value belongs to.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ class Endpoint:
     @classmethod
     def parse(cls, text: str, *, example: int = 53) -> Self:
         """
-        Read `192.0.2.1:53` or `[2001:db8::1]:53`; *example* is the port to propose where one is missing.
+        Read `192.0.2.1:53` or `[2001:db8::1]:53`; *example* is the port that errors propose if it is missing.
 
-        Raises `Invalid`, also for names of hosts: a name server must not need one to start.
+        Raises `Invalid`, also for names of hosts, because a nameserver must not need DNS to start.
         """
         if "%" in text:  # RFC 4007, section 11; to Python, such a zone may be any text, a port included
             raise Invalid(
-                f'"{text}" names an interface after "%", which is not supported: write an address without one, '
-                f'such as "[::]:{example}", which takes what comes to link-local addresses, too'
+                f'"{text}" has an interface after "%", which is not supported: write an address without it, '
+                f'such as "[::]:{example}", which includes link-local addresses'
             )
         if (address := _address(text.strip("[]"))) is not None:
             raise Invalid(f'"{text}" has no port: write "{cls(str(address), example)}"')
@@ -61,7 +61,7 @@ class Endpoint:
 
     @property
     def reachable(self) -> Endpoint:
-        """Where this machine itself reaches what listens here."""
+        """The endpoint by which this machine itself reaches what listens here."""
         return Endpoint({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host), self.port)
 
     def __str__(self) -> str:
@@ -77,11 +77,11 @@ def parse_duration(text: str) -> int:
 
 
 def parse_base_url(text: str) -> str:
-    """A URL that paths such as `/update` can be put behind, without a slash at its end. Raises `Invalid`."""
+    """The base URL of an API, without a slash at its end. Raises `Invalid`."""
     try:
         parts = urlsplit(text)
         port = parts.port
-    except ValueError:  # brackets without an IPv6 address, or a port that is none
+    except ValueError:  # brackets without an IPv6 address, or an invalid port
         parts, port = urlsplit(""), 0
     plain = re.fullmatch(r"[!-~]+", text) and not set(text) & set('@?#"\\<>')
     if not plain or parts.scheme not in ("https", "http") or not parts.hostname or port == 0:
@@ -90,7 +90,7 @@ def parse_base_url(text: str) -> str:
 
 
 class Faults(ValueError):
-    """What a validator raises that has found several faults, or some in the key *within* what it validates."""
+    """Raised by a validator for several faults, or for faults in the key *within* the value that it validates."""
 
     def __init__(self, faults: tuple[str, ...], within: tuple[str, ...] = ()) -> None:
         super().__init__("; ".join(faults))
@@ -99,7 +99,7 @@ class Faults(ValueError):
 
 
 def read_by(parse: Callable[[str], object], *kinds: type, expected: str = "text in quotes") -> PlainValidator:
-    """Reads text by *parse*, whose `Invalid` says what is wrong with it; values of *kinds* are good as they are."""
+    """Parse text with *parse*, whose `Invalid` explains the fault. Values of *kinds* are valid as they are."""
 
     def validate(value: object) -> object:
         if isinstance(value, kinds) and not isinstance(value, bool):
@@ -136,11 +136,11 @@ def _parse_network(text: str) -> Network:
 
 
 def _parse_listen_url(text: str) -> str:
-    """Empty: the same database; "off": none; otherwise a URL of PostgreSQL."""
+    """A URL of PostgreSQL; "" for the same database; "off" for none."""
     if text in ("", "off"):
         return text
     if not text.startswith("postgresql+asyncpg://"):
-        raise Invalid(f'is not a URL of PostgreSQL: write it as "{POSTGRESQL_URL}", or "off" for no listening')
+        raise Invalid(f'is not a URL of PostgreSQL: write it as "{POSTGRESQL_URL}", or "off" to disable it')
     return _parse_url(text)
 
 
@@ -179,13 +179,13 @@ def _parse_rate(text: str) -> str:
         rates = limits.parse_many(text)
     except ValueError:
         rates = []
-    if len(rates) != 1 or rates[0].amount < 1:  # 0 would lock everybody out, and of several only the first would count
-        raise Invalid(f'"{text[:40]}" is no rate: write one like "100/minute"')
+    if len(rates) != 1 or rates[0].amount < 1:  # 0 rejects all clients, and of several only the first counts
+        raise Invalid(f'"{text[:40]}" is not a rate: write one like "100/minute"')
     return text
 
 
 def _parse_url(text: str) -> str:
-    """A database that the store knows. Faults do not quote the URL, which may hold a password."""
+    """The URL of a supported database. Errors do not quote it, because it may hold a password."""
     scheme, _, rest = text.partition("://")
     if scheme == "sqlite+aiosqlite":
         if not re.fullmatch(r"/[^?]*[^/?].*", rest) or ":memory:" in rest:
@@ -194,14 +194,14 @@ def _parse_url(text: str) -> str:
             raise Invalid('has a "?" after the path, but SQLite takes no options here: remove it and what follows')
     elif scheme == "postgresql+asyncpg":
         if not re.fullmatch(r"([^?]*@)?(\[[^]]*\]|[^]:/?@]*)(:[0-9]+)?/[^/?]+(\?.*)?", rest):
-            raise Invalid(f'names no database: write "{POSTGRESQL_URL}", with %XX for what is special in the password')
+            raise Invalid(f'names no database: write "{POSTGRESQL_URL}", with %XX for special characters in it')
     else:
-        raise Invalid(f'is for no database that is supported: write "{SQLITE_URL}" or "{POSTGRESQL_URL}"')
+        raise Invalid(f'is not a URL of a supported database: write "{SQLITE_URL}" or "{POSTGRESQL_URL}"')
     return text
 
 
 def _parse_host(text: str) -> Name | None:
-    """The name of a host, or nothing."""
+    """The name of a host; None for ""."""
     if not text:
         return None
     name = Name.parse(text)

@@ -1,9 +1,9 @@
 """
-The configuration of the last start that worked, which a service keeps: a start whose configuration cannot be used goes
-on with that one, as if there had been no restart.
+A service stores the configuration of its last successful start. If the configuration cannot be used at a later start,
+the service uses the stored one, as if it had not been restarted.
 
-It is kept in the directory that a service manager gives for such things (STATE_DIRECTORY in systemd.exec(5)); without
-one, nothing is kept. The URL of the database in the environment is not kept, because its password belongs in no file.
+It is stored in STATE_DIRECTORY (see systemd.exec(5)); without that variable, nothing is stored. The URL of the database
+in the environment is not stored, because its password must not be in a file.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _SECRET = f"{PREFIX}DATABASE__URL"
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """The file at *place*, if there is a place for it, and the variable that is not in it."""
+    """The file at *place*, or None, and the variable that is not stored in it."""
 
     place: Path | None
     _secret: Mapping[str, str] = field(repr=False)
@@ -47,7 +47,7 @@ class Kept:
             return None
 
     def write(self, sources: Sources) -> None:
-        """Keep *sources* for the next start. Raises `OSError`."""
+        """Store *sources* for the next start. Raises `OSError`."""
         if self.place is None or sources == self.read():
             return
         variables = {name: value for name, value in sources.variables.items() if name != _SECRET}

@@ -1,7 +1,7 @@
 """
-What can be set: the sections, their keys and defaults, and what makes a value or a combination of them a fault.
+The settings: their sections, keys and defaults, and which values and combinations of values are invalid.
 
-Nothing here knows where the values come from (see `sources`), or what they do in the modules that take them.
+Nothing here knows where the values come from (see `sources`), or how other modules use them.
 """
 
 from __future__ import annotations
@@ -47,16 +47,16 @@ from responder.tokens.hostname import parse_hostname, zone_of
 from responder.tokens.serving import Serving
 
 SOA_REFRESH, SOA_RETRY, SOA_EXPIRE = 14_400, 3_600, 1_209_600
-"""Seconds. They concern secondaries only; Zonemaster finds nothing to say about these."""
+"""Seconds, for secondaries only. Zonemaster accepts these values without a remark."""
 
 STATIC_TTL = 3_600
-"""Seconds: the TTL of static records that have none of their own, unless it is set."""
+"""Seconds: the default TTL of static records."""
 
 Algorithm = Literal["hmac-sha256", "hmac-sha384", "hmac-sha512", "hmac-sha224", "hmac-sha1", "hmac-md5"]
-"""How a DNS update may be signed (RFC 8945, section 6), the last three only if somebody asks for them."""
+"""How a DNS update may be signed (RFC 8945, section 6), the last three only if they are set."""
 
 KEY_FILE = "tsig.key"
-"""What the key file is called beside an SQLite database."""
+"""Name of the key file in the directory of an SQLite database."""
 
 
 class ZoneSettings(Section):
@@ -101,13 +101,13 @@ class ZoneSettings(Section):
         ns, *glue = _nameserver_rrsets(self.name, self.nameservers, self.static_ttl)
         records = parse_records(self.records, self.name, default_ttl=self.static_ttl)
         if not any((rrset.owner, rrset.type) == (self.name, RRType.CAA) for rrset in records):
-            # RFC 8659: nobody who gains a TXT in the zone shall get certificates for names in it.
+            # RFC 8659: who can set a TXT record in the zone must not get certificates for names in it.
             records += parse_records('@ CAA 0 issue ";"', self.name, default_ttl=self.static_ttl)
         return Static(apex=self.name, rrsets=(soa, ns, *glue, *records), txt_ttl=self.txt_ttl)
 
 
 class RateLimitSettings(Section):
-    """How many UDP replies a client network gets in a second. 0 replies: no limit."""
+    """How many UDP replies a client network gets in a second; 0 means no limit."""
 
     replies_per_second: Annotated[Count, Field(ge=0, le=1_000_000)] = 500
     slip: Annotated[Count, Field(ge=0, le=100)] = 2
@@ -115,7 +115,7 @@ class RateLimitSettings(Section):
 
 
 class UpdateSettings(Section):
-    """Whether DNS updates are taken (RFC 2136), what their keys are made from, and which algorithms sign them."""
+    """Whether DNS updates are accepted (RFC 2136), the file for their keys, and the algorithms of their signatures."""
 
     enabled: bool = True
     key_file: str = ""
@@ -123,7 +123,7 @@ class UpdateSettings(Section):
 
 
 class DnsSettings(Section):
-    """Where DNS is answered, UDP and TCP, by how many nameserver processes, and what they tell of themselves."""
+    """Where DNS is served, by how many nameserver processes, and what these report about themselves."""
 
     listen: Annotated[tuple[DnsEndpoint, ...], NOT_EMPTY] = (Endpoint("0.0.0.0", 53), Endpoint("::", 53))
     free_bind: bool = False
@@ -140,14 +140,14 @@ class DnsSettings(Section):
 
 
 class AdminSettings(Section):
-    """Where health and metrics are served: to the machine itself, or to a network that is trusted."""
+    """Where health and metrics are served: to this machine, or to a trusted network."""
 
     listen: tuple[AdminEndpoint, ...] = (Endpoint("127.0.0.1", 8_054),)
     free_bind: bool = False
 
 
 class DatabaseSettings(Section):
-    """Where the state is kept; the URL may hold a password."""
+    """Where the state is stored; the URL may hold a password."""
 
     url: DatabaseUrl = Field(SQLITE_URL, repr=False)
     listen_url: ListenUrl = Field("", repr=False)
@@ -155,13 +155,13 @@ class DatabaseSettings(Section):
 
     @property
     def path(self) -> Path | None:
-        """The file that it is; None if it is no file."""
+        """The file of an SQLite database; None for PostgreSQL."""
         scheme, _, rest = self.url.partition("://")
         return Path(rest[1:]) if scheme == "sqlite+aiosqlite" else None
 
     @property
     def shown_url(self) -> str:
-        """The URL, fit for other people's eyes."""
+        """The URL without its password, for output."""
         return _masked(self.url)
 
 
@@ -192,7 +192,7 @@ class PropagationSettings(Section):
 
 
 class ValuesSettings(Section):
-    """How long a challenge value stays if nobody cleans it up: by default, and at most if asked for. In seconds."""
+    """Seconds after which a challenge value expires: by default, and the most that a client may request."""
 
     lifetime: Annotated[Seconds, Field(ge=1)] = 86_400
     max_lifetime: Annotated[Seconds, Field(ge=1)] = Field(604_800, validate_default=True)
@@ -201,7 +201,7 @@ class ValuesSettings(Section):
     @classmethod
     def _check_order(cls, max_lifetime: int, info: ValidationInfo) -> int:
         if max_lifetime < info.data.get("lifetime", 0):
-            raise ValueError("is shorter than values.lifetime: raise it, or lower the other")
+            raise ValueError("is less than values.lifetime: raise it, or lower values.lifetime")
         return max_lifetime
 
 
@@ -213,7 +213,7 @@ class LogSettings(Section):
 
 
 class Settings(Section):
-    """Everything that can be set. `load` reads it; its JSON form reads back as the same."""
+    """All settings. `load` reads them; their JSON form can be read again."""
 
     zones: Annotated[tuple[ZoneSettings, ...], NOT_EMPTY]
     dns: DnsSettings = DnsSettings()
@@ -236,7 +236,7 @@ class Settings(Section):
 
     @cached_property
     def statics(self) -> tuple[Static, ...]:
-        """The records of all zones, and the CAA that lets the API's own host have a certificate."""
+        """The records of all zones, with the CAA record that allows a certificate for the API's own host."""
         return tuple(_allow_api(zone.static, self.api) for zone in self.zones)
 
     @cached_property
@@ -246,7 +246,7 @@ class Settings(Section):
 
     @cached_property
     def serving(self) -> Serving:
-        """Which zones are served, and where no value can be."""
+        """Which zones are served, and the names that cannot have values."""
         rrsets = [rrset for static in self.statics for rrset in static.rrsets]
         return Serving(
             apexes=frozenset(static.apex for static in self.statics),
@@ -254,7 +254,7 @@ class Settings(Section):
         )
 
     def effective(self) -> dict[str, object]:
-        """What is in force, fit for JSON and for other people's eyes: the database's password is masked."""
+        """The values in force, for JSON, with the password of the database masked."""
         dump: dict[str, Any] = self.model_dump(mode="json")
         for key in ("url", "listen_url"):
             dump["database"][key] = _masked(dump["database"][key])
@@ -262,15 +262,15 @@ class Settings(Section):
 
     @property
     def tsig_key_file(self) -> Path | None:
-        """The file that keys of DNS updates are made from (see `keyfile`); None if nothing says where it is."""
+        """The file that keys of DNS updates are made from (see `keyfile`); None if it is not set."""
         if self.dns.update.key_file:
             return Path(self.dns.update.key_file)
         return self.database.path.with_name(KEY_FILE) if self.database.path is not None else None
 
     def warnings(self) -> list[str]:
-        """What is allowed, but leaves something out or will not work on the Internet."""
+        """Settings that are valid, but disable something or do not work on the internet."""
         warnings = [
-            f"zones[{index}].nameservers: {address} of {name} is not a public address: no CA will ever ask there"
+            f"zones[{index}].nameservers: {address} of {name} is not a public address: CAs cannot reach it"
             for index, zone in enumerate(self.zones)
             for name, addresses in zone.nameservers.items()
             for address in addresses
@@ -278,8 +278,8 @@ class Settings(Section):
         ]
         if self.dns.update.enabled and self.tsig_key_file is None:
             warnings.append(
-                "dns.update: there are no DNS updates, for nothing says where their key is: name a file in "
-                "dns.update.key_file (on every node the same one), or set dns.update.enabled = false"
+                "dns.update: DNS updates are disabled: no key file is configured: name one in dns.update.key_file "
+                "(the same on every node), or set dns.update.enabled = false"
             )
         return warnings + self.api.warnings()
 
@@ -290,8 +290,8 @@ def _masked(url: str) -> str:
 
 
 def _host_faults(hostname: Name, zones: tuple[ZoneSettings, ...]) -> Iterator[str]:
-    """What keeps *hostname* from getting a certificate through our own zones, with a CAA of its own."""
-    # At the top of a zone, its CAA would speak for every name in it.
+    """Why *hostname* cannot get a certificate through our own zones, with a CAA record of its own."""
+    # At the apex of a zone, its CAA would apply to all names in the zone.
     apex = zone_of(hostname, (zone.name for zone in zones))
     if apex in (None, hostname):
         yield f'"{hostname}" must be a name below a zone of ours, such as "api.{zones[0].name}"'
@@ -306,7 +306,7 @@ def _host_faults(hostname: Name, zones: tuple[ZoneSettings, ...]) -> Iterator[st
 
 
 def _allow_api(static: Static, api: ApiSettings) -> Static:
-    """*static*, with a CAA for the API's own host if its records have none: the zone's says that nobody may issue."""
+    """*static*, with a CAA for the API's own host if it has none: the CAA of the zone forbids issuance."""
     caa = api.caa_records()
     if not caa or api.hostname is None or not api.hostname.is_within(static.apex):
         return static
@@ -316,14 +316,14 @@ def _allow_api(static: Static, api: ApiSettings) -> Static:
 
 
 def _records(text: str, data: Mapping[str, Any]) -> tuple[RRset, ...]:
-    """The records of a zone of which *data* is valid so far. Raises `InvalidZone`."""
+    """The records of a zone; *data* is its valid settings so far. Raises `InvalidZone`."""
     if "name" not in data:
         return ()
     return parse_records(text, data["name"], default_ttl=data.get("static_ttl", STATIC_TTL))
 
 
 def _nameserver_rrsets(apex: Name, nameservers: Mapping[Name, tuple[Address, ...]], ttl: int) -> Iterator[RRset]:
-    """What the nameservers of a zone make: its NS records, then their addresses."""
+    """The records from the nameservers of a zone: NS records, then addresses."""
     yield RRset(apex, RRType.NS, ttl, tuple(name.wire for name in nameservers))
     for name, addresses in nameservers.items():
         for version, rrtype in ((4, RRType.A), (6, RRType.AAAA)):
@@ -341,7 +341,7 @@ def _nameserver_faults(nameservers: Mapping[Name, tuple[Address, ...]], apex: Na
         if name.is_within(apex) and not addresses:
             yield f'"{name}" is inside the zone and has no address: write "{name}" = ["ITS PUBLIC ADDRESS"]'
         if not name.is_within(apex) and addresses:
-            yield f'"{name}" is outside the zone, where its addresses are not ours to give: write "{name}" = []'
+            yield f'"{name}" is outside the zone, so its addresses cannot be set here: write "{name}" = []'
     for rrset in _nameserver_rrsets(apex, nameservers, STATIC_TTL):
         if rrset.octets > MAX_RRSET:
             what = f'{len(rrset.rdatas)} {RRType(rrset.type).name} records of "{rrset.owner}"'

@@ -1,7 +1,7 @@
 """
-Where the settings come from: one TOML file and the environment, which wins.
+Reads the settings from one TOML file and from the environment, which overrides the file.
 
-Every fault, of the file, of the variables and of the values, is found and reported at once.
+All faults of the file, of the variables and of the values are reported together.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ from responder.files import namedfile
 from responder.names import Name
 
 PREFIX = "RESPONDER_"
-"""Starts the name of every environment variable of ours."""
+"""The names of all our environment variables begin with this."""
 
 OTHER_VARIABLES = frozenset({f"{PREFIX}CONFIG", f"{PREFIX}REQUIRE_ALL"})
-"""Variables of ours that are no settings: where the file is, and whether tests may be skipped."""
+"""Our variables that are not settings: the path of the file, and whether tests may be skipped."""
 
 PLACES = (Path("responder.toml"), Path("/etc/responder/responder.toml"))
-"""Where the file is looked for if neither the command line nor the environment names one."""
+"""The paths to try if neither the command line nor the environment names a file."""
 
 MAX_FILE = 16 << 20
-"""Octets of a configuration: ten thousands of static records take a tenth."""
+"""Octets of a configuration. Tens of thousands of static records take a tenth of this."""
 
 EXAMPLE = "config/responder.example.toml"
 
 
 def load(path: Path | None, environ: Mapping[str, str]) -> Settings:
     """
-    Read the settings from the file at *path*, or else where `RESPONDER_CONFIG` or `PLACES` say, and from *environ*.
+    Read the settings from the file at *path*, else at `RESPONDER_CONFIG`, else in `PLACES`, and from *environ*.
 
     Raises `InvalidConfiguration` with everything that is wrong with them.
     """
@@ -86,7 +86,7 @@ def _named_file(path: Path | None, environ: Mapping[str, str]) -> Path | None:
 
 
 def _find_file(environ: Mapping[str, str]) -> Path | None:
-    """The first of `PLACES` that there is; None if there is none, and the environment alone has to do."""
+    """The first of `PLACES` that exists; None if there is no file, and the environment has the zones."""
     found = next((place for place in PLACES if not _is_missing(place)), None)
     if found is None and f"{PREFIX}ZONES" not in environ:
         places = " or ".join(map(str, PLACES))
@@ -100,15 +100,15 @@ def _is_missing(place: Path) -> bool:
     except FileNotFoundError:
         return True
     except OSError:
-        return False  # there, but not for us: reading it will say why
+        return False  # it exists, and reading it will raise the reason
     return False
 
 
 def _read_file(path: Path | None, environ: Mapping[str, str]) -> tuple[Path | None, str]:
     """
-    The file to read, and its text; none, where the environment alone has to do.
+    The file to read, and its text; None and "" if the environment alone has the settings.
 
-    One in the working directory, which may be anybody's, has to be ours or be named.
+    A file in the working directory, which may belong to another user, has to be ours unless it is named.
     """
     named = _named_file(path, environ)
     path = named or _find_file(environ)
@@ -129,7 +129,7 @@ def _parse(path: str, text: str) -> dict[str, Any]:
 
 
 def _merge(file: dict[str, Any], variables: dict[str, Any]) -> dict[str, Any]:
-    """*file* with the keys of *variables* put over its own, section by section, however deep."""
+    """*file*, with its keys replaced by those of *variables*, in all nested sections."""
     merged = dict(file)
     for key, value in variables.items():
         both = isinstance(value, dict) and isinstance(file.get(key), dict)
@@ -138,7 +138,7 @@ def _merge(file: dict[str, Any], variables: dict[str, Any]) -> dict[str, Any]:
 
 
 class _Variables(EnvSettingsSource):
-    """The settings in our variables of *environ*, in the shape of the file; *faults* has those that set nothing."""
+    """The settings in our variables of *environ*, in the shape of the file; *faults* has the unknown variables."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         names = [*_names(Settings, PREFIX)]
@@ -157,7 +157,7 @@ class _Variables(EnvSettingsSource):
         try:
             return super().decode_complex_value(field_name, field, value)
         except ValueError:
-            return value  # no JSON: text is not what the field takes, which its validation says
+            return value  # it is not JSON, so the validation of the field rejects it
 
 
 def _section(place: tuple[int | str, ...]) -> type[BaseModel]:
@@ -181,11 +181,11 @@ def _names(section: type[BaseModel], prefix: str) -> Iterator[str]:
 _SERVICE_LINK = re.compile(
     rf"{PREFIX}(?!\w*__)(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
 )
-"""What Kubernetes puts into every container once a Service is called "responder" or "responder-dns"; `__` is ours."""
+"""Variables that Kubernetes sets if a Service is named "responder" or "responder-dns". Ours have `__`."""
 
 
 def _nearest_variable(name: str, known: Sequence[str]) -> str | None:
-    """The variable that was probably meant: what all names begin with makes none of them alike."""
+    """The variable that was probably meant. The common prefix is ignored, because it makes all names similar."""
     # A list or table is one variable, in JSON, and not one for each of its elements.
     above = [other for other in known if name.startswith(f"{other}__")]
     if above and not any(other.startswith(f"{above[-1]}__") for other in known):
@@ -203,7 +203,7 @@ def _suggestion(near: str | None) -> str:
 
 
 def _describe(details: ErrorDetails, environ: Mapping[str, str]) -> Iterator[str]:
-    """The faults that one error of pydantic stands for, in our words."""
+    """The faults that one error of pydantic stands for, as text."""
     error = details.get("ctx", {}).get("error")
     within = error.within if isinstance(error, Faults) else ()
     where = _path((*details["loc"], *within))
@@ -217,7 +217,7 @@ def _describe(details: ErrorDetails, environ: Mapping[str, str]) -> Iterator[str
 
 
 def _path(loc: tuple[int | str, ...]) -> str:
-    """Where something stands, as `zones[0].nameservers."ns1.example.com"[0]`."""
+    """The place of a setting, such as `zones[0].nameservers."ns1.example.com"[0]`."""
     parts = (part for part in loc if part != "[key]")
     text = "".join(
         f"[{part}]" if isinstance(part, int) else f".{part}" if part.isidentifier() else f'."{part}"' for part in parts
@@ -248,7 +248,7 @@ def _text(details: ErrorDetails) -> str:
 
 
 def _overlapping_zones(raw: Mapping[str, Any]) -> list[str]:
-    """Zones that are the same or one inside another, even where the rest of them is faulty."""
+    """Zones that are equal or inside one another, also if their other settings are invalid."""
     zones = raw.get("zones")
     names = []
     for index, zone in enumerate(zones if isinstance(zones, list | tuple) else ()):
@@ -257,14 +257,14 @@ def _overlapping_zones(raw: Mapping[str, Any]) -> list[str]:
         except (Invalid, TypeError, KeyError, AttributeError):
             continue  # reported where the field is validated
     return [
-        f"zones[{second}].name: {inner} overlaps {outer} of zones[{first}]: one of them must go"
+        f"zones[{second}].name: {inner} overlaps {outer} of zones[{first}]: remove one of them"
         for (first, outer), (second, inner) in combinations(names, 2)
         if inner.is_within(outer) or outer.is_within(inner)
     ]
 
 
 def _repeated_nameservers(raw: Mapping[str, Any]) -> list[str]:
-    """Nameservers that are in one table twice, spelled differently: the addresses of one of them would be lost."""
+    """Nameservers that are in a table twice, spelled differently: the addresses of one of them would be lost."""
     faults = []
     zones = raw.get("zones")
     for index, zone in enumerate(zones if isinstance(zones, list | tuple) else ()):
@@ -284,7 +284,7 @@ def _repeated_nameservers(raw: Mapping[str, Any]) -> list[str]:
 
 
 def _repeated_endpoints(raw: Mapping[str, Any]) -> list[str]:
-    """Addresses that would be listened on twice, defaults included; port 0 is a new port each time."""
+    """Addresses that occur twice in the settings or defaults; port 0 is another port each time."""
     faults = []
     first: dict[Endpoint, str] = {}
     for section in ("dns", "api", "admin"):

@@ -659,7 +659,7 @@ async def test_health(served: Served) -> None:
 
 def test_the_settings_have_a_rate() -> None:
     """What is no rate is a fault that shows one."""
-    with pytest.raises(ValueError, match='is no rate: write one like "100/minute"'):
+    with pytest.raises(ValueError, match='is not a rate: write one like "100/minute"'):
         RegistrationSettings(limit="often")
     assert "5/hour" == RegistrationSettings(limit="5/hour").limit
 

@@ -319,7 +319,7 @@ def test_variables_of_kubernetes(file: Path) -> None:
         (ZONE + '[api]\ntls = "on"', "api.tls: must be 'off', 'files' or 'acme'"),
         (
             ZONE + '[api]\ntls = "acme"',
-            'api.hostname: is missing: with api.tls = "acme", write the name that clients reach the API at',
+            'api.hostname: is missing: with api.tls = "acme", write the name by which clients reach the API',
         ),
         (
             ZONE + '[api]\ntls = "acme"\nhostname = "api.example.com"',
@@ -341,7 +341,7 @@ def test_variables_of_kubernetes(file: Path) -> None:
         ),
         (
             ZONE + '[api]\ncertificate_file = "/tls.crt"',
-            'api.certificate_file: is for api.tls = "files": set that, or remove this',
+            'api.certificate_file: needs api.tls = "files": set that, or remove this setting',
         ),
         (
             ZONE + "[api]\nproxy_protocol = true",
@@ -353,20 +353,20 @@ def test_variables_of_kubernetes(file: Path) -> None:
         ),
         (
             ZONE + "[api]\nhsts = 600",
-            "api.hsts: is for an API that speaks TLS itself: set api.tls, or have the proxy in front send it",
+            "api.hsts: needs TLS in the API itself: set api.tls, or let the proxy send the header",
         ),
         (
             ZONE + '[api.acme]\ndirectory = "letsencrpt"',
             (
-                'api.acme.directory: "letsencrpt" is no CA: write letsencrypt, letsencrypt-staging, or the '
-                "https:// URL of its ACME directory"
+                'api.acme.directory: "letsencrpt" is not a CA: write letsencrypt, letsencrypt-staging, or '
+                "the https:// URL of its ACME directory"
             ),
         ),
         (
             ZONE + '[api.acme]\ndirectory = "http://ca.example/dir"',
             (
-                'api.acme.directory: "http://ca.example/dir" is no CA: write letsencrypt, letsencrypt-staging, or the '
-                "https:// URL of its ACME directory"
+                'api.acme.directory: "http://ca.example/dir" is not a CA: write letsencrypt, letsencrypt-staging, or '
+                "the https:// URL of its ACME directory"
             ),
         ),
         (
@@ -375,11 +375,11 @@ def test_variables_of_kubernetes(file: Path) -> None:
         ),
         (
             ZONE + '[api.acme]\neab_kid = "x"',
-            "api.acme.eab_hmac_key_file: goes with api.acme.eab_kid: the CA gave you both, write both",
+            "api.acme.eab_hmac_key_file: needs api.acme.eab_kid, and vice versa: write both, as the CA shows them",
         ),
         (
             ZONE + '[api.acme]\neab_hmac_key_file = "/x"',
-            "api.acme.eab_hmac_key_file: goes with api.acme.eab_kid: the CA gave you both, write both",
+            "api.acme.eab_hmac_key_file: needs api.acme.eab_kid, and vice versa: write both, as the CA shows them",
         ),
         (
             ZONE + "[api.acme]\ncaa = '0 issue \"ca.example.net\"'",
@@ -406,7 +406,7 @@ def test_variables_of_kubernetes(file: Path) -> None:
         (ZONE + "[values]\nlifetime = 1.5", 'values.lifetime: must be seconds, or text like "24h"'),
         (
             ZONE + '[values]\nlifetime = "8d"',
-            "values.max_lifetime: is shorter than values.lifetime: raise it, or lower the other",
+            "values.max_lifetime: is less than values.lifetime: raise it, or lower values.lifetime",
         ),
         (
             ZONE + "[database]\nauto_upgrade = 2",
@@ -422,11 +422,11 @@ def test_variables_of_kubernetes(file: Path) -> None:
         ),
         (
             ZONE + ZONE,
-            "zones[1].name: acme.example.com overlaps acme.example.com of zones[0]: one of them must go",
+            "zones[1].name: acme.example.com overlaps acme.example.com of zones[0]: remove one of them",
         ),
         (
             ZONE + ZONE.replace("acme.", "x.acme."),
-            "zones[1].name: x.acme.example.com overlaps acme.example.com of zones[0]: one of them must go",
+            "zones[1].name: x.acme.example.com overlaps acme.example.com of zones[0]: remove one of them",
         ),
     ],
 )
@@ -496,7 +496,7 @@ def test_fault(file: Path, text: str, fault: str) -> None:
         (
             'nameservers = { "ns.example" = ["192.0.2.1"] }',
             (
-                'nameservers: "ns.example" is outside the zone, where its addresses are not ours to give: '
+                'nameservers: "ns.example" is outside the zone, so its addresses cannot be set here: '
                 'write "ns.example" = []'
             ),
         ),
@@ -546,7 +546,7 @@ def test_all_faults_at_once(file: Path) -> None:
         "RESPONDER_LOG (log): must be a table",
         "typo: there is no such setting: see config/responder.example.toml",
         "RESPONDER_DNS__X: there is no such setting: see config/responder.example.toml",
-        "zones[1].name: x.acme.example.com overlaps acme.example.com of zones[0]: one of them must go",
+        "zones[1].name: x.acme.example.com overlaps acme.example.com of zones[0]: remove one of them",
         'dns.listen[2]: "192.0.2.1:53" is dns.listen[1] already: change or remove one',
     )
 
@@ -591,8 +591,8 @@ def test_endpoint(text: str, endpoint: Endpoint, printed: str) -> None:
             (
                 text,
                 (
-                    f'"{text}" names an interface after "%", which is not supported: write an address without one, '
-                    'such as "[::]:53", which takes what comes to link-local addresses, too'
+                    f'"{text}" has an interface after "%", which is not supported: write an address without it, '
+                    'such as "[::]:53", which includes link-local addresses'
                 ),
             )
             for text in ("[fe80::1%eth0]:53", "fe80::1%eth0", "fe80::1%eth0:53")
@@ -660,14 +660,14 @@ def test_database_url(file: Path, url: str) -> None:
         (
             "sqlite:///x",
             (
-                'is for no database that is supported: write "sqlite+aiosqlite:////var/lib/responder/responder.db" '
+                'is not a URL of a supported database: write "sqlite+aiosqlite:////var/lib/responder/responder.db" '
                 'or "postgresql+asyncpg://USER:PASSWORD@HOST/DATABASE"'
             ),
         ),
         (
             "postgres://u:SECRET@h/d",
             (
-                'is for no database that is supported: write "sqlite+aiosqlite:////var/lib/responder/responder.db" '
+                'is not a URL of a supported database: write "sqlite+aiosqlite:////var/lib/responder/responder.db" '
                 'or "postgresql+asyncpg://USER:PASSWORD@HOST/DATABASE"'
             ),
         ),
@@ -695,7 +695,7 @@ def test_database_url(file: Path, url: str) -> None:
                 url,
                 (
                     'names no database: write "postgresql+asyncpg://USER:PASSWORD@HOST/DATABASE", '
-                    "with %XX for what is special in the password"
+                    "with %XX for special characters in it"
                 ),
             )
             for url in (
@@ -716,7 +716,7 @@ def test_database_url_refuses(file: Path, url: str, fault: str) -> None:
 @pytest.mark.parametrize("rate", ["0/minute", "10/minute;5/second", "-5/minute", "1/fortnight", ""])
 def test_rates_that_are_none(file: Path, rate: str) -> None:
     """Nought would lock everybody out, and of several rates only the first would count."""
-    fault = f'api.limits.per_token: "{rate}" is no rate: write one like "100/minute"'
+    fault = f'api.limits.per_token: "{rate}" is not a rate: write one like "100/minute"'
     assert faults(file, f'{ZONE}[api.limits]\nper_token = "{rate}"') == (fault,)
 
 
@@ -879,7 +879,7 @@ def test_warnings(file: Path) -> None:
     settings = read(file, ZONE.replace('["192.0.2.1"]', json.dumps(addresses)))
 
     assert settings.warnings() == [
-        f"zones[0].nameservers: {address} of ns1.acme.example.com is not a public address: no CA will ever ask there"
+        f"zones[0].nameservers: {address} of ns1.acme.example.com is not a public address: CAs cannot reach it"
         for address in ("127.0.0.1", "10.0.0.1", "192.0.2.1", "224.0.0.1", "fd00::1", "2001:db8::1")
     ]
 
@@ -939,8 +939,8 @@ def test_warning_of_no_key_file(file: Path) -> None:
     """That there are no updates for want of a key file is said, unless nobody wants any."""
     database = {"RESPONDER_DATABASE__URL": "postgresql+asyncpg://u@h/d"}
     warning = (
-        "dns.update: there are no DNS updates, for nothing says where their key is: name a file in "
-        "dns.update.key_file (on every node the same one), or set dns.update.enabled = false"
+        "dns.update: DNS updates are disabled: no key file is configured: name one in dns.update.key_file "
+        "(the same on every node), or set dns.update.enabled = false"
     )
 
     assert warning in read(file, ZONE, **database).warnings()

@@ -556,7 +556,7 @@ def test_files_of_another_kind(run: Run, minted: dict[str, Any]) -> None:
         (("--url", "https://responder.example.com:x"), "is not a URL"),
         (
             ("--url", API, "--server", "buypass"),
-            "is no CA: write letsencrypt, letsencrypt-staging, or the https:// URL",
+            "is not a CA: write letsencrypt, letsencrypt-staging, or the https:// URL",
         ),
         (("--url", API, "--namespace", "a.b"), "is not a valid name of a namespace"),
         (("--url", API, "--namespace", "a" * 64), "is not a valid name of a namespace"),
