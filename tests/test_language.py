@@ -49,8 +49,6 @@ TEXTS = sorted(
 """The files whose text a user, an administrator or a reader of the code meets."""
 
 KNOWN = """
-docs/design.md
-docs/performance.md
 responder/certificate/accountkey.py
 responder/certificate/authority.py
 responder/certificate/faults.py
