@@ -53,7 +53,12 @@ MAX_CNAME_CHAIN = 8
 NO_ANSWERS: Mapping[bytes, Answer] = {}
 """The answers of a name without records. One object for all of them, so that a million granted names need no more."""
 
-UNASKED: Mapping[bytes, Answer] = {}
+
+class _Unasked(dict[bytes, Answer]):
+    """The type of `UNASKED`, so that it is not just another empty dictionary. A query finds nothing in it."""
+
+
+UNASKED: Mapping[bytes, Answer] = _Unasked()
 """Stands for the answers of a name with records after each change, until the first query has them compiled."""
 
 
