@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 from urllib.parse import urlsplit
 
 import limits
@@ -98,8 +98,13 @@ class Faults(ValueError):
         self.within = within
 
 
-def read_by(parse: Callable[[str], object], *kinds: type, expected: str = "text in quotes") -> PlainValidator:
-    """Parse text with *parse*, whose `Invalid` explains the fault. Values of *kinds* are valid as they are."""
+def read_by(
+    parse: Callable[[str], object], *kinds: type, expected: str = "text in quotes", written: Any = str
+) -> PlainValidator:
+    """
+    Parse text with *parse*, whose `Invalid` explains the fault. Values of *kinds* are valid as they are; *written* is
+    what the JSON schema has.
+    """
 
     def validate(value: object) -> object:
         if isinstance(value, kinds) and not isinstance(value, bool):
@@ -111,7 +116,7 @@ def read_by(parse: Callable[[str], object], *kinds: type, expected: str = "text 
         except Invalid as fault:
             raise ValueError(str(fault)) from None
 
-    return PlainValidator(validate)
+    return PlainValidator(validate, json_schema_input_type=written)
 
 
 def _address(text: str) -> Address | None:
@@ -231,8 +236,10 @@ Rate = Annotated[str, read_by(_parse_rate)]
 DatabaseUrl = Annotated[str, read_by(_parse_url)]
 ListenUrl = Annotated[str, read_by(_parse_listen_url)]
 BaseUrl = Annotated[str, read_by(lambda text: parse_base_url(text) if text else text)]
-Count = Annotated[int, read_by(_parse_count, int, expected="a number")]
-Seconds = Annotated[int, read_by(parse_duration, int, expected='seconds, or text like "24h"')]
+_Number = int | Annotated[str, Field(pattern="^[0-9]{1,9}$")]
+_Time = int | Annotated[str, Field(pattern="^[0-9]{1,9}[smhdw]?$")]
+Count = Annotated[int, read_by(_parse_count, int, expected="a number", written=_Number)]
+Seconds = Annotated[int, read_by(parse_duration, int, expected='seconds, or text like "24h"', written=_Time)]
 Ttl = Annotated[Seconds, Field(ge=1, le=86_400)]
 DnsEndpoint = Annotated[Endpoint, read_by(Endpoint.parse, Endpoint), AsText]
 ApiEndpoint = Annotated[Endpoint, read_by(partial(Endpoint.parse, example=443), Endpoint), AsText]

@@ -62,14 +62,11 @@ def test_schema_knows_the_settings() -> None:
 def test_lint(helm: str, chart: str) -> None:
     """Helm finds nothing to say against a chart."""
     values = charts.MANIFESTS / f"{chart}.values.yaml"
-    arguments = ["--values", str(values)] if values.exists() else []
-    done = subprocess.run(
-        [helm, "lint", "--strict", "--quiet", str(charts.CHARTS / chart), *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert (0, "", "") == (done.returncode, done.stdout.strip(), done.stderr)
+    lint = [helm, "lint", "--strict", "--quiet", str(charts.CHARTS / chart)]
+    for arguments in ([], ["--values", str(values)] if values.exists() else []):
+        done = subprocess.run([*lint, *arguments], capture_output=True, text=True, check=False)
+        assert (0, "") == (done.returncode, done.stdout.strip())
+        assert done.stderr == "" or (not arguments and "config.zones: add at least one zone" in done.stderr)
 
 
 @pytest.mark.parametrize("chart", charts.NAMES)
@@ -155,11 +152,16 @@ def test_release_that_no_service_can_be_named_after(helm: str, chart: str, relea
         ("responder", {"replica": 2}),
         ("responder", {"image": {"tga": "1"}}),
         ("responder", {"config": {"zone": []}}),
-        ("responder", {"config": {"zones": []}}),
         ("responder", {"config": {"dns": {"proceses": 2}}}),
         ("responder", {"config": {"dns": {"listen": ["0.0.0.0:53"]}}}),
         ("responder", {"config": {"database": {"url": "postgresql+asyncpg://a:secret@b/c"}}}),
-        ("responder", {"config": {"api": {"tls": False}}}),
+        ("responder", {"config": {"dns": {"processes": "two"}}}),
+        ("responder", {"config": {"values": {"lifetime": "soon"}}}),
+        ("responder", {"config": {"api": {"tls": True}}}),
+        ("responder", {"podSecurityContext": {"runAsUser": 0}}),
+        ("responder", {"podSecurityContext": {"runAsNonRoot": False}}),
+        (WEBHOOK, {"podLabels": {"a": 1}}),
+        (WEBHOOK, {"dnsPolicy": "Any"}),
         ("responder", {"config": {"zones": [{"name": "a.example", "hostmaster": "a@example", "nameserver": {}}]}}),
         ("responder", {"service": {"type": "loadBalancer"}}),
         ("responder", {"persistence": {"size": 1}}),
@@ -219,9 +221,57 @@ def test_what_does_not_go_together(helm: str) -> None:
     ):
         with pytest.raises(RuntimeError, match=expected):
             charts.template(chart, "--set", arguments, helm=helm)
+    with pytest.raises(RuntimeError, match=r"config\.zones: add at least one zone"):
+        charts.template("responder", "--set-json", "config.zones=[]", helm=helm)
+
+
+def test_off_without_quotes(helm: str, tmp_path: Path) -> None:
+    """YAML takes `off` for false; it means "off", for the settings and for what the chart makes of them."""
+    path = tmp_path / "values.yaml"
+    path.write_text("config: {api: {tls: off}, database: {listen_url: off}}")
+    quoted = tmp_path / "quoted.yaml"
+    quoted.write_text('config: {api: {tls: "off"}, database: {listen_url: "off"}}')
+
+    objects = rendered(helm, "responder", "--values", str(path))
+
+    assert rendered(helm, "responder", "--values", str(quoted)) == objects
+    settings = tomllib.loads(one(objects, "ConfigMap")["data"]["responder.toml"])
+    assert ("off", "off") == (settings["api"]["tls"], settings["database"]["listen_url"])
 
 
 # Pods
+
+
+@pytest.mark.parametrize("chart", charts.NAMES)
+def test_policies_of_a_cluster(helm: str, chart: str, tmp_path: Path) -> None:
+    """A cluster may assign users itself, and may want the network of the node, labels, annotations and variables."""
+    users = "podSecurityContext.runAsUser=null,podSecurityContext.runAsGroup=null,podSecurityContext.fsGroup=null"
+    more = tmp_path / "values.yaml"
+    more.write_text(
+        '{"podLabels":{"team":"1","app.kubernetes.io/name":"mine"},"annotations":{"a":"1"},"podAnnotations":{"b":"2"},'
+        '"env":[{"name":"A","value":"1"}],"tolerations":[{"operator":"Exists"}],"nodeSelector":{"c":"3"},'
+        '"hostNetwork":true}'
+    )
+    objects = rendered(helm, chart, "--set", users, "--values", str(more))
+    for each in objects:
+        schemas.check(each)
+    (workload,) = (each for each in objects if each["kind"] in ("Deployment", "StatefulSet"))
+    (pod,) = pods(objects)
+    labels = workload["spec"]["template"]["metadata"]["labels"]
+    assert not {"runAsUser", "runAsGroup", "fsGroup"} & set(pod["securityContext"])
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert (True, "ClusterFirstWithHostNet") == (pod["hostNetwork"], pod["dnsPolicy"])
+    assert ("1", chart) == (labels["team"], labels["app.kubernetes.io/name"])
+    assert "1" == workload["metadata"]["annotations"]["a"]
+    assert "2" == workload["spec"]["template"]["metadata"]["annotations"]["b"]
+    assert {"name": "A", "value": "1"} in pod["containers"][0]["env"]
+    (pod,) = pods(rendered(helm, chart, "--set", "podSecurityContext.runAsUser=7,dnsPolicy=Default"))
+    assert (7, 65053, "Default") == (
+        pod["securityContext"]["runAsUser"],
+        pod["securityContext"]["fsGroup"],
+        pod["dnsPolicy"],
+    )
+    assert "hostNetwork" not in pod
 
 
 @pytest.mark.parametrize(("chart", "arguments"), VARIANTS)

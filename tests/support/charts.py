@@ -37,6 +37,9 @@ KUBE_VERSION = "1.36.0"
 OURS = {"DnsSettings": "listen", "ApiSettings": "listen", "AdminSettings": "listen", "DatabaseSettings": "url"}
 """The settings that the chart decides."""
 
+OFF = {"ApiSettings": "tls", "DatabaseSettings": "listen_url"}
+"""The settings that may be "off": YAML takes that for false where it is not in quotes."""
+
 HEADING = "# Made by `make manifests` from charts/{chart}: change that, not this.\n"
 
 Object = dict[str, Any]
@@ -109,7 +112,8 @@ def values_schema() -> str:
     definitions = {"Settings": settings, **settings.pop("$defs")}
     for model, key in OURS.items():
         del definitions[model]["properties"][key]
-    definitions["Settings"]["properties"]["zones"]["minItems"] = 1
+    for model, key in OFF.items():
+        definitions[model]["properties"][key] = {"anyOf": [definitions[model]["properties"][key], {"enum": [False]}]}
     schema["definitions"] = {name: _bare(each) for name, each in sorted(definitions.items())}
     return json.dumps(schema, indent=2) + "\n"
 

@@ -23,7 +23,8 @@ app.kubernetes.io/part-of: responder
 {{- end }}
 
 {{- define "responder.tls" -}}
-{{ dig "api" "tls" "off" .Values.config }}
+{{- $tls := dig "api" "tls" "off" .Values.config }}
+{{- kindIs "bool" $tls | ternary "off" $tls }}
 {{- end }}
 
 {{- /* The list of listenAddresses with the port .port, as the settings have it. */ -}}
@@ -46,6 +47,13 @@ app.kubernetes.io/part-of: responder
 {{- end }}
 {{- end }}
 
+{{- /* The word off, which YAML takes for the Boolean false where it is not in quotes. Changes the map. */ -}}
+{{- define "responder.quoteOff" -}}
+{{- range $section, $key := dict "api" "tls" "database" "listen_url" }}
+{{- if kindIs "bool" (dig $section $key "" $) }}{{ $_ := set (index $ $section) $key "off" }}{{ end }}
+{{- end }}
+{{- end }}
+
 {{- /* responder.toml: the settings from config, and those that the chart decides. */ -}}
 {{- define "responder.toml" -}}
 {{- $config := deepCopy .Values.config }}
@@ -54,10 +62,14 @@ app.kubernetes.io/part-of: responder
 {{- $_ := set $config $section (merge (dict "listen" $listen) (index $config $section | default dict)) }}
 {{- end }}
 {{- include "responder.wholeNumbers" $config }}
+{{- include "responder.quoteOff" $config }}
 {{- toToml $config }}
 {{- end }}
 
 {{- define "responder.check" -}}
+{{- if not .Values.config.zones }}
+{{- fail "config.zones: add at least one zone; values.yaml has an example" }}
+{{- end }}
 {{- if and (gt (int .Values.replicas) 1) (not .Values.postgresql.secretName) }}
 {{- fail "replicas: more than one needs PostgreSQL: name the Secret with its URL in postgresql.secretName" }}
 {{- end }}
