@@ -49,16 +49,6 @@ TEXTS = sorted(
 """The files whose text a user, an administrator or a reader of the code meets."""
 
 KNOWN = """
-responder/certificate/accountkey.py
-responder/certificate/authority.py
-responder/certificate/faults.py
-responder/certificate/files.py
-responder/certificate/network.py
-responder/certificate/order.py
-responder/certificate/own.py
-responder/certificate/remote.py
-responder/certificate/renewal.py
-responder/certificate/session.py
 responder/nameserver/__main__.py
 responder/nameserver/server.py
 responder/nameserver/tcp.py

@@ -1,6 +1,6 @@
 """
-The key of an ACME account, as the clients of this world keep it in files: PEM (lego, cert-manager, acme.sh,
-dehydrated, Caddy) or a JWK (certbot's `private_key.json`). Nothing here speaks to a CA.
+The key of an ACME account in the file formats of ACME clients: PEM (lego, cert-manager, acme.sh, dehydrated, Caddy) or
+a JWK (certbot's `private_key.json`). Nothing here connects to a CA.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ from responder.errors import Invalid
 from responder.files import namedfile
 
 MAX_KEY_FILE = 16 << 10
-"""Octets of a key file: an RSA key of 16384 bits takes less, and nobody has a larger one."""
+"""Octets of a key file: an RSA key of 16384 bits is shorter, and larger keys are not in use."""
 
 Key = JWKRSA | JWKEC
 
-# What cryptography and josepy raise for a key that is none; josepy does not check what a JWK lacks, or its types.
+# What cryptography and josepy raise for an invalid key; josepy does not check for missing members of a JWK, or for
+# their types.
 _FAULTS = (Error, UnsupportedAlgorithm, ValueError, TypeError, KeyError, AttributeError)
 
 
@@ -37,7 +38,7 @@ def thumbprint(path: Path) -> str:
 
 
 def read(path: Path) -> Key:
-    """The RSA or EC key in the file at *path*, private or public. Raises `Invalid`, saying what is there instead."""
+    """The RSA or EC key in the file at *path*, private or public. Raises `Invalid`, with what the file has instead."""
     content = namedfile.read(path, MAX_KEY_FILE, pipes=True)
     try:
         return parse(content)
@@ -49,14 +50,14 @@ def parse(content: bytes) -> Key:
     """The RSA or EC key in a file's *content*, private or public. Raises `Invalid`."""
     try:
         key = _from_jwk(content) if content.lstrip().startswith(b"{") else _from_pem(content)
-        key.thumbprint()  # josepy takes keys on curves that no JWK has a name for
+        key.thumbprint()  # josepy accepts keys on curves that have no name in a JWK
     except _FAULTS:
         raise Invalid("the key in it is damaged, or neither RSA nor EC on a NIST curve") from None
     return key
 
 
 def is_private(key: Key) -> bool:
-    """Whether one can sign with it."""
+    """Whether the key can sign."""
     return hasattr(key.key, "private_numbers")
 
 
@@ -66,7 +67,7 @@ def _from_jwk(content: bytes) -> Key:
     except (ValueError, RecursionError):
         raise Invalid("it looks like JSON, but is not: name the file of the account key") from None
     if "kty" not in members:
-        raise Invalid("it is JSON, but no JWK: the one of certbot is called private_key.json")
+        raise Invalid("it is JSON, but not a JWK: the file of certbot is named private_key.json")
     key = JWK.from_json(members)
     if not isinstance(key, JWKRSA | JWKEC):
         raise Invalid("it is a JWK, but neither RSA nor EC: name the file of the account key")
@@ -79,8 +80,10 @@ def _from_pem(content: bytes) -> Key:
     elif b" PRIVATE KEY-----" in content:
         try:
             key = serialization.load_pem_private_key(content, None)
-        except TypeError:  # says cryptography when a password is missing
-            raise Invalid("the key is encrypted: take its passphrase off, into a file for you alone") from None
+        except TypeError:  # cryptography raises this if a password is missing
+            raise Invalid(
+                "the key is encrypted: write it without passphrase to a file that only you can read"
+            ) from None
     elif b"-----BEGIN " in content:
         raise Invalid("it is PEM, but holds no key: name the file of the account key")
     else:
@@ -88,4 +91,4 @@ def _from_pem(content: bytes) -> Key:
     for kind in (JWKRSA, JWKEC):
         if isinstance(key, kind.cryptography_key_types):
             return kind(key=key)
-    raise Invalid("the key is neither RSA nor EC: no other kinds are read here")
+    raise Invalid("the key is neither RSA nor EC: other kinds are not supported")

@@ -1,8 +1,8 @@
 """
-A CA, for asynchronous callers: each step of RFC 8555 as a coroutine that ends in time, with faults of ours only.
+A CA, for asynchronous callers: each step of RFC 8555 is a coroutine with a deadline, and raises errors of ours only.
 
-The library blocks, so every step runs on a thread of its own. A thread cannot be cancelled; whoever stops waiting
-leaves it behind, and as a daemon it keeps no process from ending.
+The library blocks, so each step runs on a thread of its own. A thread cannot be cancelled: a caller that stops waiting
+leaves it behind. It is a daemon thread, so it does not keep the process from ending.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ from responder.files import namedfile
 T = TypeVar("T")
 
 MAX_BINDING_FILE = 4 << 10
-"""Octets of a file with an HMAC key: twice as many as any has."""
+"""Octets of a file with an HMAC key, twice as many as such files have."""
 
 STEP_DEADLINE = 60.0
 """Seconds for one step, refused nonces included."""
 
 CONCLUSION_DEADLINE = 180.0
-"""Seconds for the CA to make up its mind about one authorization or order."""
+"""Seconds for the CA to decide on one authorization or order."""
 
 MIN_PAUSE, MAX_PAUSE = 1.0, 30.0
-"""Seconds between two looks whether it has, whatever Retry-After says."""
+"""Seconds between two queries for its decision; Retry-After counts only within these bounds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +71,8 @@ class Binding:
 
 
 @dataclass(frozen=True, slots=True)
-class Account:
-    """An account with the CA. *terms* is the URL of what its owner agreed to, if the CA has such."""
+class AcmeAccount:
+    """An account with the CA. *terms* is the URL of the terms that its owner agreed to, if the CA has terms."""
 
     url: str
     is_new: bool
@@ -81,7 +81,7 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class Challenge:
-    """What a CA asks for to believe in *hostname*: *value*, in the DNS. *acme_token* is what the value is made of."""
+    """What a CA wants to see to validate *hostname*: *value*, in DNS. The value is made from *acme_token*."""
 
     hostname: str
     value: str
@@ -93,13 +93,13 @@ class Authority:
     """The CA whose directory is at *url*, and our account with it."""
 
     def __init__(self, url: str, key: Key, *, ca_file: str = "") -> None:
-        """Raises `Invalid` for a *ca_file* that is none."""
+        """Raises `Invalid` for an invalid *ca_file*."""
         self._url = url
         self._key = key
         self._network = AcmeNetwork(key, ca_file)
         self._session: Session | None = None
 
-    async def log_in(self, *, contact: str = "", binding: Binding | None = None) -> Account:
+    async def log_in(self, *, contact: str = "", binding: Binding | None = None) -> AcmeAccount:
         """
         Find the account that belongs to the key, or make it.
 
@@ -108,7 +108,7 @@ class Authority:
         url = await self._step(Session.find_account)
         terms = printable(await self._step(lambda session: session.terms or ""))
         if url is not None:
-            return Account(printable(url), is_new=False, terms=terms)
+            return AcmeAccount(printable(url), is_new=False, terms=terms)
         if binding is None and await self._step(lambda session: session.wants_binding):
             raise Invalid(
                 f"the CA {self._url} wants an external account binding: give it the key identifier and the HMAC key "
@@ -116,21 +116,23 @@ class Authority:
             )
         bound = (binding.kid, binding.hmac_key) if binding is not None else None
         made = await self._step(lambda session: session.make_account(contact, bound))
-        return Account(printable(made), is_new=True, terms=terms)
+        return AcmeAccount(printable(made), is_new=True, terms=terms)
 
     async def caa_identities(self) -> tuple[str, ...]:
-        """What a CAA record may say to let this CA issue."""
+        """The domains that allow this CA in a CAA record."""
         return await self._step(lambda session: session.caa_identities)
 
     async def place(self, names: Sequence[str], *, replaces: x509.Certificate | None = None) -> Order:
-        """Order a certificate for *names*, which may have `*.` before them; tell of the one that it *replaces*."""
+        """
+        Order a certificate for *names*, which may begin with `*.`; *replaces* is the certificate that it replaces.
+        """
         identifier = certificate_id(replaces) if replaces is not None else None
         return await self._step(
             lambda session: session.place(names, identifier if session.renewal_info is not None else None)
         )
 
     async def challenge(self, authorization_url: str) -> Challenge | None:
-        """What is to be done for an authorization; None if it is valid already. Raises `CertificateRefused`."""
+        """The challenge of an authorization; None if it is valid already. Raises `CertificateRefused`."""
         asked = await self._step(lambda session: session.authorization(authorization_url))
         if asked.status == STATUS_VALID:
             return None
@@ -140,7 +142,7 @@ class Authority:
         return Challenge(asked.hostname, value, acme_token, asked)
 
     async def answer(self, challenge: Challenge) -> None:
-        """Tell the CA that the value is there, and wait until it has seen it. Raises `CertificateRefused`."""
+        """Ask the CA to validate the value, and wait until it has. Raises `CertificateRefused`."""
         asked = challenge.authorization
         await self._step(lambda session: session.answer(asked))
         async for _ in self._pauses(f"has not validated {asked.hostname}"):
@@ -151,7 +153,7 @@ class Authority:
                 error = seen.challenge.error if seen.challenge is not None else None
                 raise CertificateRefused(_verdict(f"{self._url} ({asked.hostname})", error), hostname=asked.hostname)
 
-    async def finalise(self, order: Order, csr_pem: bytes) -> bytes:
+    async def finalize(self, order: Order, csr_pem: bytes) -> bytes:
         """The chain that the CA issues for the request, in PEM. Raises `CertificateRefused`."""
         asked = False
         async for _ in self._pauses("has not issued the certificate"):
@@ -159,14 +161,14 @@ class Authority:
             if state.status == STATUS_VALID and state.certificate:
                 return await self._step(partial(Session.certificate, url=str(state.certificate)))
             if state.status == STATUS_READY and not asked:
-                await self._step(lambda session: session.finalise(order.finalise_url, csr_pem))
+                await self._step(lambda session: session.finalize(order.finalize_url, csr_pem))
                 asked = True
             elif state.status not in (STATUS_PENDING, STATUS_READY, STATUS_PROCESSING, STATUS_VALID):
                 raise CertificateRefused(_verdict(self._url, state.error))
         raise AssertionError  # the pauses end by raising
 
     async def window(self, certificate: x509.Certificate) -> tuple[datetime, datetime] | None:
-        """When the CA suggests to renew, first and last moment (RFC 9773); None if it has nothing to say about that."""
+        """When the CA suggests to renew, first and last moment (RFC 9773); None if it suggests nothing."""
         identifier = certificate_id(certificate)
         if identifier is None or await self._step(lambda session: session.renewal_info) is None:
             return None
@@ -174,11 +176,11 @@ class Authority:
 
     @property
     def retry_after(self) -> float | None:
-        """In how many seconds the CA said to come again, in its last reply."""
+        """The Retry-After of the last reply of the CA, in seconds."""
         return self._network.retry_after
 
     async def _pauses(self, what: str) -> AsyncIterator[None]:
-        """Looks whether the CA has come to an end, with pauses between them as it likes them."""
+        """Yields when it is time to ask for the decision of the CA, with the pauses that the CA asks for."""
         loop = asyncio.get_running_loop()
         until = loop.time() + CONCLUSION_DEADLINE
         while loop.time() < until:
@@ -199,15 +201,17 @@ class Authority:
             async with asyncio.timeout(STEP_DEADLINE):
                 return await _in_thread(run)
         except TimeoutError:
-            raise AuthorityUnavailable(f"the CA {self._url} does not answer in time: try again later") from None
+            raise AuthorityUnavailable(f"the CA {self._url} does not respond in time: try again later") from None
 
 
 def _verdict(authority: str, problem: Error | None) -> str:
-    return f"the CA {authority} says: {describe(problem)}" if problem is not None else f"the CA {authority} says no"
+    return f"the CA {authority} reports: {describe(problem)}" if problem is not None else f"the CA {authority} refused"
 
 
 def certificate_id(certificate: x509.Certificate) -> str | None:
-    """What renewal information knows a certificate by (RFC 9773, section 4.1); None if it names no key of its CA."""
+    """
+    The identifier of a certificate for renewal information (RFC 9773, section 4.1); None without a key identifier.
+    """
     try:
         extension = certificate.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier)
     except (x509.ExtensionNotFound, ValueError):
@@ -224,7 +228,7 @@ async def _in_thread(work: Callable[[], T]) -> T:
     done: asyncio.Future[T] = loop.create_future()
 
     def settle(result: T | None, fault: Exception | None) -> None:
-        if done.done():  # nobody waits any more
+        if done.done():  # the caller has stopped waiting
             return
         if fault is not None:
             done.set_exception(fault)
@@ -238,7 +242,7 @@ async def _in_thread(work: Callable[[], T]) -> T:
             outcome = (None, fault)
         try:
             loop.call_soon_threadsafe(settle, *outcome)
-        except RuntimeError:  # the loop has ended, and with it whoever waited
+        except RuntimeError:  # the loop has ended, and the caller with it
             return
 
     threading.Thread(target=run, name="acme", daemon=True).start()

@@ -1,4 +1,4 @@
-"""What goes wrong with a CA, in one line for the person who has to mend it."""
+"""Describes the errors of a CA in one line, with how to fix them."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from responder.errors import AuthorityUnavailable, CertificateRefused
 from responder.tls import distrust
 
 MAX_TEXT = 2_000
-"""Characters of what a CA says that are passed on: all that an honest one has to say."""
+"""Characters of the text of a CA that are shown. Honest CAs send less."""
 
 PASSING = {"badNonce", "serverInternal"}
-"""Problems that pass by themselves, whatever was asked for (RFC 8555, section 6.7)."""
+"""Problems that are temporary for all requests (RFC 8555, section 6.7)."""
 
 
 @contextmanager
@@ -28,22 +28,22 @@ def explaining(authority: str, network: AcmeNetwork) -> Iterator[None]:
     """
     Turn what the libraries raise into `CertificateRefused` and `AuthorityUnavailable`.
 
-    *authority* names the CA; *network* knows when it wants us to come again.
+    *authority* names the CA; *network* knows its Retry-After.
     """
     try:
         yield
     except messages.Error as problem:
-        text = f"the CA {authority} says: {describe(problem)}"
+        text = f"the CA {authority} reports: {describe(problem)}"
         kind = AuthorityUnavailable if problem.code in PASSING else CertificateRefused
         raise kind(text, retry_after=network.retry_after) from None
     except (errors.Error, requests.RequestException, HTTPError, OSError) as fault:
         raise AuthorityUnavailable(f"the CA {authority}: {_why(fault)}", retry_after=network.retry_after) from fault
     except (DeserializationError, ValueError, KeyError, TypeError, AttributeError) as fault:
-        # The library takes for granted that what a CA sends has the right members of the right types.
+        # The library assumes that responses have the right members of the right types.
         raise AuthorityUnavailable(f"the CA {authority}: {_NO_CA}", retry_after=network.retry_after) from fault
 
 
-_NO_CA = "it answers, but not as an ACME CA does: check that the URL is that of its ACME directory"
+_NO_CA = "it responds, but not like an ACME CA: check that the URL is that of its ACME directory"
 
 
 def describe(problem: messages.Error) -> str:
@@ -59,10 +59,10 @@ def printable(text: str) -> str:
 
 
 def _describe_one(problem: messages.Error) -> str:
-    said = ": ".join(str(part) for part in (problem.typ, problem.title, problem.detail) if part)
+    text = ": ".join(str(part) for part in (problem.typ, problem.title, problem.detail) if part)
     if problem.identifier is not None:
-        said = f"{problem.identifier.value}: {said}"
-    return printable(said)
+        text = f"{problem.identifier.value}: {text}"
+    return printable(text)
 
 
 def _why(fault: Exception) -> str:
@@ -72,9 +72,9 @@ def _why(fault: Exception) -> str:
             root = "for a private CA, give the file of its root (api.acme.ca_file, --server-ca-file)"
             return f"its HTTPS certificate {distrust.describe(cause, name='check the URL', issuer=root)}"
     if any(isinstance(cause, ssl.SSLError) for cause in causes):
-        return "it does not speak TLS at that port as it should: check the URL"
+        return "it does not speak TLS at that port: check the URL"
     if any(isinstance(cause, requests.Timeout | TimeoutError) for cause in causes):
-        return "it does not answer in time: try again later, and check that this machine may reach it"
+        return "it does not respond in time: try again later, and check that this machine can reach it"
     if any(isinstance(cause, socket.gaierror) for cause in causes):
         return "the name in its URL cannot be resolved: check the URL, and the resolver of this machine"
     if isinstance(fault, errors.ClientError) and fault.args and isinstance(fault.args[0], requests.Response):
@@ -82,18 +82,20 @@ def _why(fault: Exception) -> str:
     if isinstance(fault, errors.ClientError | requests.exceptions.InvalidJSONError):
         return _NO_CA
     reason = next((cause.strerror for cause in causes if isinstance(cause, OSError) and cause.strerror), None)
-    return f"it cannot be reached ({(reason or type(fault).__name__).lower()}): check the URL, and that it is up"
+    return (
+        f"it cannot be reached ({(reason or type(fault).__name__).lower()}): check the URL, and whether it is running"
+    )
 
 
 def _unexpected(response: requests.Response) -> str:
-    """A reply that is no problem document, such as a gateway's page."""
+    """A response that is not a problem document, such as a page of a gateway."""
     kind = response.headers.get("Content-Type", "").partition(";")[0]
     shown = printable(kind[:80]) or "an unnamed kind of content"
-    return f"it answers with status {response.status_code} and {shown}, not as an ACME CA: check the URL, or try later"
+    return f"it responds with status {response.status_code} and {shown}, not like an ACME CA: check the URL, or wait"
 
 
 def _causes(fault: BaseException) -> Iterator[BaseException]:
-    """A fault, and whatever it came from: libraries wrap what the system says in layers of their own."""
+    """A fault and all its causes: libraries wrap errors of the system in exceptions of their own."""
     seen: set[int] = set()
     waiting: list[object] = [fault]
     while waiting:

@@ -1,4 +1,4 @@
-"""The API's certificate from files that somebody else renews: read at the start, and again when they change."""
+"""The certificate of the API from files that another program renews: they are read at the start, and after changes."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ LOOK_INTERVAL = 2.0
 """Seconds between two looks at the files."""
 
 MAX_FILE = 1 << 20
-"""Octets of a file: far more than any chain has."""
+"""Octets of a file: far more than a chain has."""
 
 _log = structlog.get_logger("certificate")
 
 
 class Files:
-    """Hands the pair in the files that *api* names to *use*, which raises `Invalid` for what TLS cannot use."""
+    """Passes the key pair in the files of *api* to *use*, which raises `Invalid` if TLS cannot use it."""
 
     def __init__(self, api: ApiSettings, use: Callable[[KeyPair], None]) -> None:
         self._certificate, self._key = Path(api.certificate_file), Path(api.private_key_file)
         self._use = use
-        self._settled: object = None  # the state that was acted upon
+        self._settled: object = None  # the state of the files that were used or reported
         self._broken: object = None
 
     def read(self) -> KeyPair:
@@ -41,11 +41,11 @@ class Files:
             raise Invalid(f"{fault}: see api.certificate_file and api.private_key_file") from None
 
     async def load(self) -> None:
-        """Use what is there now; if that is broken, say so and use nothing."""
+        """Use the files as they are; if they are invalid, log that and use nothing."""
         await self._look(patient=False)
 
     async def run(self) -> None:
-        """Use what comes to be there, until cancelled. What is broken is reported once, and the old pair stays."""
+        """Use changed files, until cancelled. Invalid files are logged once, and the old pair stays."""
         while True:
             await asyncio.sleep(LOOK_INTERVAL)
             await self._look(patient=True)
@@ -58,7 +58,7 @@ class Files:
             pair = await asyncio.to_thread(self.read)
             self._use(pair)
         except Invalid as fault:
-            # Two files are not replaced at once, so what does not fit together gets a second look.
+            # Two files are not replaced at the same time, so a pair that does not match is read once more.
             if state == self._broken or not patient:
                 _log.error("the certificate files cannot be used; going on with what there was", reason=str(fault))
                 self._settled = state
@@ -76,7 +76,7 @@ def _read(path: Path, setting: str) -> bytes:
 
 
 def _state(path: Path) -> object:
-    """What changes when the file does, or what it is a link to."""
+    """A value that changes when the file does, or the file that it links to."""
     try:
         found = path.stat()
     except OSError as fault:

@@ -1,5 +1,5 @@
 """
-HTTP to a CA: the library's own, with bounds. What goes wrong with it is told in words by `faults`.
+HTTP to a CA, with limits added to that of the library. `faults` describes its errors.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ TIMEOUT = 20
 """Seconds that a CA may be silent."""
 
 MAX_BODY = 1 << 20
-"""Octets of a reply: a chain of certificates has some thousands."""
+"""Octets of a reply: a chain of certificates has a few thousand."""
 
 MAX_CA_FILE = 4 << 20
-"""Octets of a file of roots: those that a Debian trusts take a twentieth."""
+"""Octets of a file of roots: the roots of Debian take a twentieth."""
 
 MAX_REDIRECTS = 3
 
@@ -45,9 +45,9 @@ NONCE_ATTEMPTS = 5
 
 class AcmeNetwork(ClientNetwork):
     """
-    A session of signed requests. *retry_after* is what the last reply said, in seconds, if it did.
+    A session of signed requests. *retry_after* is that of the last reply, in seconds, or None.
 
-    *ca_file* has the root of a private CA's own HTTPS certificate. Raises `Invalid` if it does not.
+    *ca_file* has the root for the HTTPS certificate of a private CA. Raises `Invalid` if the file is invalid.
     """
 
     def __init__(self, key: Key, ca_file: str) -> None:
@@ -57,7 +57,7 @@ class AcmeNetwork(ClientNetwork):
             self.verify_ssl = ca_file  # type: ignore[assignment]  # which requests takes as well
         self.retry_after: float | None = None
         self.session.max_redirects = MAX_REDIRECTS
-        self.session.headers["Accept-Encoding"] = "identity"  # nothing here is worth a bomb
+        self.session.headers["Accept-Encoding"] = "identity"  # compressed replies could expand without limit
         for scheme in ("http://", "https://"):
             self.session.mount(scheme, _BoundedAdapter())
 
@@ -68,7 +68,7 @@ class AcmeNetwork(ClientNetwork):
             except Error as problem:
                 if problem.code != "badNonce":
                     raise
-                self._nonces.clear()  # they are of the same age
+                self._nonces.clear()  # the others are as old
         return self._post_once(*args, **kwargs)
 
     def _send_request(self, method: str, url: str, *args: Any, **kwargs: Any) -> requests.Response:
@@ -79,7 +79,7 @@ class AcmeNetwork(ClientNetwork):
 
 
 class _BoundedAdapter(HTTPAdapter):
-    """Reads so much of a reply and no more."""
+    """Reads at most `MAX_BODY` octets of a reply."""
 
     def build_response(self, req: requests.PreparedRequest, resp: Any) -> requests.Response:
         body = resp.read(MAX_BODY + 1)
@@ -102,7 +102,7 @@ def _algorithm(key: Key) -> Any:
 
 
 def check_roots(ca_file: str) -> None:
-    """See that the file has the root of a CA's own HTTPS certificate. Raises `Invalid`."""
+    """Check that the file has certificates in PEM. Raises `Invalid`."""
     try:
         namedfile.read(Path(ca_file), MAX_CA_FILE)
         ssl.create_default_context(cafile=ca_file)

@@ -1,7 +1,7 @@
 """
-One certificate from one CA: order, publish what it asks for, have it look, and take everything back again.
+Obtains one certificate from one CA: it orders, presents the values, lets the CA validate them, and cleans them up.
 
-Who publishes is the caller's: the control process asks `challenges`, a command asks the HTTP API.
+The caller decides how values are presented: the control process uses `challenges`, a command the HTTP API.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from responder.errors import Invalid, ResponderError
 from responder.tls.keypair import KeyPair, key_pem, new_key
 
 Progress = Callable[[str], None]
-"""Told of each step that is done, in words for a person."""
+"""Called after each step, with a text for the user."""
 
 _log = structlog.get_logger("certificate")
 
 
 class Solver(Protocol):
-    """Puts challenge values into the DNS, and takes them out."""
+    """Presents challenge values, and cleans them up."""
 
     async def present(self, challenge: Challenge) -> str:
         """Publish the value; returns where, once it is being served. Raises `ResponderError`."""
 
     async def cleanup(self, challenge: Challenge) -> None:
-        """Take the value back, wherever it is by now. Raises `ResponderError`."""
+        """Remove the value. Raises `ResponderError`."""
 
 
 async def obtain(
@@ -47,9 +47,9 @@ async def obtain(
     """
     Obtain a certificate for *names*, with an account that is logged in; None if a *dry_run* stopped before the end.
 
-    The CA's resolver may remember for *absence_ttl* seconds that there was no value, so that is how long it is given.
-    Whatever happens, cancellation included, every value that was presented is cleaned up. Raises `CertificateRefused`,
-    `AuthorityUnavailable`, and what the *solver* raises.
+    The resolver of the CA may cache for *absence_ttl* seconds that there was no value, so validation starts that much
+    later. Every value that was presented is cleaned up, also after an error or cancellation. Raises
+    `CertificateRefused`, `AuthorityUnavailable`, and what the *solver* raises.
     """
     key = key_pem(new_key())
     order = await authority.place(names, replaces=replaces)
@@ -57,35 +57,35 @@ async def obtain(
     asked = [await authority.challenge(url) for url in order.authorizations]
     challenges = [challenge for challenge in asked if challenge is not None]
     if len(challenges) < len(asked):
-        progress(f"the CA still believes in {len(asked) - len(challenges)} of them from before")
+        progress(f"the CA has already validated {len(asked) - len(challenges)} of them")
     await _prove(authority, challenges, solver, progress, absence_ttl)
     if dry_run:
-        progress("stopping here: nothing was issued")
+        progress("dry run: no certificate was requested")
         return None
-    chain = await authority.finalise(order, make_csr(key, list(names)))
+    chain = await authority.finalize(order, make_csr(key, list(names)))
     return _accepted(chain, key)
 
 
 async def _prove(
     authority: Authority, challenges: Sequence[Challenge], solver: Solver, progress: Progress, absence_ttl: float
 ) -> None:
-    """Have the CA see every value. All are published before it looks: several may share one name."""
+    """Let the CA validate all values. They are all presented first, because several may share one name."""
     presented: list[Challenge] = []
     try:
         for challenge in challenges:
-            presented.append(challenge)  # first: it may be there even if we never hear of it
+            presented.append(challenge)  # first: it may be served even if the call fails
             where = await solver.present(challenge)
             progress(f"{challenge.hostname}: the value is being served at {where}")
         await asyncio.sleep(absence_ttl if challenges else 0.0)
         for challenge in challenges:
             await authority.answer(challenge)
-            progress(f"{challenge.hostname}: the CA has seen it")
+            progress(f"{challenge.hostname}: the CA has validated it")
     finally:
         await asyncio.shield(asyncio.gather(*(_withdraw(challenge, solver) for challenge in presented)))
 
 
 async def _withdraw(challenge: Challenge, solver: Solver) -> None:
-    """What cannot be cleaned up goes by itself after a while, and must not hide how the order ended."""
+    """Clean up. A value that cannot be cleaned up expires, and the failure must not hide the result of the order."""
     try:
         await solver.cleanup(challenge)
     except ResponderError as fault:
@@ -96,4 +96,4 @@ def _accepted(chain: bytes, key: bytes) -> KeyPair:
     try:
         return KeyPair.parse(chain, key)
     except Invalid as fault:
-        raise Invalid(f"what the CA issued is not what was asked for: {fault}") from None
+        raise Invalid(f"the CA issued another certificate than requested: {fault}") from None

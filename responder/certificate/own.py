@@ -1,6 +1,6 @@
 """
-The API's own certificate, from a CA: obtained through our own zone by present and cleanup, as everybody does, and
-renewed in time. All its state is in the store, so several nodes share one certificate, and one of them renews it.
+The API's own certificate from a CA: it is obtained through our own zone with present and cleanup, as by all clients,
+and renewed in time. All its state is in the store, so several nodes share one certificate, and one of them renews it.
 """
 
 from __future__ import annotations
@@ -36,39 +36,39 @@ OBTAIN_DEADLINE = 300.0
 """Seconds for obtaining a certificate, from the first request to the last."""
 
 LEASE = timedelta(seconds=20)
-"""How long no other process tries after the last sign of life of the one that is obtaining a certificate."""
+"""How long other processes wait after the last heartbeat of the process that is obtaining a certificate."""
 
 SIGN_INTERVAL = 5.0
-"""Seconds between two signs of life: the lease ends when several have failed."""
+"""Seconds between two heartbeats: the lease ends when several have failed."""
 
 LOOK_AGAIN = 5.0
 """Seconds between two looks while another process is obtaining a certificate: it may have been killed."""
 
 RESTART_PAUSE = timedelta(seconds=20)
-"""After an attempt that failed, if the process was started since: its settings may have been mended."""
+"""After an attempt that failed, if the process was started since: its settings may have been fixed."""
 
 LOCKED_PAUSE = timedelta(days=3)
 """After which a certificate may be replaced whose private key was encrypted with another key file. Should several nodes
 have different ones by mistake, they stay below the five equal certificates a week that Let's Encrypt issues."""
 
 ASK_AGAIN = timedelta(hours=6)
-"""Between two looks at renewal information, if the CA says nothing else (RFC 9773, section 4.3.3)."""
+"""Between two looks at renewal information, unless the CA asks for another pause (RFC 9773, section 4.3.3)."""
 
 MIN_ASK_AGAIN, MAX_ASK_AGAIN = timedelta(minutes=1), timedelta(days=1)
-"""Between two looks, whatever the CA says (RFC 9773, section 4.3.2)."""
+"""Bounds of the pause that the CA asks for (RFC 9773, section 4.3.2)."""
 
 DESCRIPTION = "the API's own certificate (api.tls)"
-"""Of the token that the challenge name exists by. It has no secret: nobody can present with it but this process."""
+"""Description of the token of the challenge name. It has no secret, so only this process can use it."""
 
 CLIENT = "api.tls"
-"""Who presents, as the audit has it."""
+"""The client in the audit."""
 
 _log = structlog.get_logger("certificate")
 
 
 class OwnCertificateKeeper:
     """
-    Keeps the certificate of `api.hostname`. Hands each one to *use*, which raises `Invalid` for what TLS cannot use.
+    Keeps the certificate of `api.hostname`. Passes each one to *use*, which raises `Invalid` if TLS cannot use it.
     """
 
     def __init__(
@@ -81,13 +81,14 @@ class OwnCertificateKeeper:
         clock: Callable[[], datetime],
     ) -> None:
         hostname = settings.api.hostname
-        assert hostname is not None  # noqa: S101  # the settings see to that
+        assert hostname is not None  # noqa: S101  # the settings ensure that
         self._hostname = hostname
         self._acme = settings.api.acme
         self._caa = _served_caa(settings)
         apex = zone_of(hostname, settings.serving.apexes)
         zone = next(zone for zone in settings.zones if zone.name == apex)
-        # An attempt that a restart cut off is made again at once. Resolvers count whole seconds, and the last one, too.
+        # An attempt that a restart interrupted is repeated at once. Resolvers count whole seconds, the last one
+        # included.
         self._absence_ttl = zone.negative_ttl + 1
         self._grant = Grant(hostname=hostname, challenge_name=challenge_name(hostname, zone.name), apex=zone.name)
         self._store = store
@@ -107,11 +108,11 @@ class OwnCertificateKeeper:
         try:
             await self._token()
         except ResponderError as fault:
-            _log.error("the challenge name of api.hostname cannot be had", reason=str(fault))
+            _log.error("the challenge name of api.hostname is not available", reason=str(fault))
 
     async def run(self) -> None:
-        """Renew in time, until cancelled. What goes wrong is logged, and tried again."""
-        outage = Outage(_log, "going on with the certificate that there is", "the certificate is looked after again")
+        """Renew in time, until cancelled. Errors are logged, and the attempt is repeated."""
+        outage = Outage(_log, "cannot renew the certificate; using the old one", "the certificate is renewed again")
         while True:
             seconds = LOOK_INTERVAL
             try:
@@ -120,11 +121,11 @@ class OwnCertificateKeeper:
             except ResponderError as fault:
                 outage.goes_on(str(fault))
             except Exception as fault:  # noqa: BLE001  # the edge of a task
-                outage.goes_on(f"a fault of ours: {type(fault).__name__}", exc_info=fault)
+                outage.goes_on(f"unexpected error: {type(fault).__name__}", exc_info=fault)
             await asyncio.sleep(seconds)
 
     async def _look(self) -> float:
-        """Do what is due; returns in how many seconds to look again."""
+        """Do what is due. Returns the seconds until the next call."""
         if self._obtained is not None:
             await self._keep(self._obtained)
         known = await self._store.certificates.find(self._hostname)
@@ -162,7 +163,7 @@ class OwnCertificateKeeper:
 
     async def _attempt(self, known: OwnCertificate) -> None:
         self._has_tried = True
-        signs = asyncio.create_task(self._give_signs())
+        heartbeats = asyncio.create_task(self._send_heartbeats())
         try:
             async with asyncio.timeout(OBTAIN_DEADLINE):
                 self._obtained = await self._obtain(known)
@@ -176,13 +177,13 @@ class OwnCertificateKeeper:
         else:
             await self._keep(self._obtained)
         finally:
-            signs.cancel()
+            heartbeats.cancel()
 
-    async def _give_signs(self) -> None:
-        """Have other processes wait for as long as this one lives."""
+    async def _send_heartbeats(self) -> None:
+        """Renew the lease, so that other processes wait."""
         while True:
             await asyncio.sleep(SIGN_INTERVAL)
-            with suppress(StoreUnavailable):  # the lease outlasts that for a while
+            with suppress(StoreUnavailable):  # the lease lasts a while longer
                 await self._store.certificates.go_on(self._hostname, holder=self._holder, lease=LEASE)
 
     async def _obtain(self, known: OwnCertificate) -> KeyPair:
@@ -191,7 +192,7 @@ class OwnCertificateKeeper:
         authority = await self._authority()
         account = await authority.log_in(contact=self._acme.contact, binding=self._binding())
         if account.is_new:
-            _log.info("made an account, and agreed to the CA's terms", account=account.url, terms=account.terms)
+            _log.info("made an ACME account, and agreed to the CA's terms", account=account.url, terms=account.terms)
         await self._check_caa(authority)
         replaced = known.pair.leaf if known.pair is not None and known.directory == self._acme.directory else None
         solver = _LocalSolver(self._challenges, token, self._grant)
@@ -201,22 +202,22 @@ class OwnCertificateKeeper:
         return pair
 
     async def _check_caa(self, authority: Authority) -> None:
-        """Warn if what we serve as CAA is not what the CA says that it looks for."""
+        """Warn if our CAA records do not allow the CA, according to its directory."""
         identities = await authority.caa_identities()
         if identities and self._caa is not None and not self._caa.startswith(identities):
-            _log.warning("CAA does not let this CA issue: set api.acme.caa to one of these", identities=identities)
+            _log.warning("CAA does not allow this CA to issue: set api.acme.caa to one of these", identities=identities)
 
     async def _keep(self, pair: KeyPair) -> None:
-        """Write it down, then use it."""
+        """Store it, then use it."""
         await self._store.certificates.keep(self._hostname, self._acme.directory, pair)
         self._obtained = None
         self._take(pair)
 
     async def _note_failure(self, known: OwnCertificate, fault: ResponderError) -> None:
         failures = known.failures + 1
-        wait = renewal.pause(failures, fault, random.random())  # noqa: S311  # for being spread out, that is enough
+        wait = renewal.pause(failures, fault, random.random())  # noqa: S311  # random enough to spread attempts
         _log.error(
-            "cannot obtain a certificate; going on with the one that there is",
+            "cannot obtain a certificate; using the existing one",
             reason=str(fault),
             failures=failures,
             again_in=f"{wait.total_seconds():.0f} s",
@@ -250,7 +251,7 @@ class OwnCertificateKeeper:
             if authority.retry_after is not None:
                 wait = timedelta(seconds=authority.retry_after)
         except ResponderError as fault:
-            _log.warning("the CA does not tell when to renew; two thirds of the lifetime it is", reason=str(fault))
+            _log.warning("no renewal information; renewing at 2/3 of the lifetime", reason=str(fault))
             self._window = None
         self._ask_at = now + min(max(wait, MIN_ASK_AGAIN), MAX_ASK_AGAIN)
 
@@ -275,7 +276,7 @@ class OwnCertificateKeeper:
             if token.revoked_at is None:
                 if self._grant in token.grants:
                     return token
-                await self._store.revoke(token_id, at=self._clock())  # it holds the name in a zone that was renamed
+                await self._store.revoke(token_id, at=self._clock())  # its name is in a zone that was renamed
         raise AssertionError  # there are always more numbers
 
     async def _mint(self, token_id: UUID) -> Token:
@@ -285,7 +286,7 @@ class OwnCertificateKeeper:
             return await self._store.mint(new)
         except NameTaken as fault:
             taken = fault.args[0].partition(":")[0]
-            raise NameTaken(f"{taken}: choose another api.hostname, or revoke that one's tokens") from None
+            raise NameTaken(f"{taken}: choose another api.hostname, or revoke the tokens of that hostname") from None
         except StoreUnavailable:
             return await self._store.token(token_id)  # if another node was quicker
 
@@ -304,7 +305,7 @@ _NAMESPACE = UUID("0b9ce3d4-5e0a-4c55-9d0e-6f2d6a8f7c11")
 
 
 def _served_caa(settings: Settings) -> str | None:
-    """What the CAA of the API's host says by our own doing; None if the administrator has written another."""
+    """The CAA that we add for the API's host; None if the administrator has configured another."""
     hostname, made = settings.api.hostname, settings.api.caa_identity
     rrsets = [rrset for static in settings.statics for rrset in static.rrsets]
     has_caa = any((rrset.owner, rrset.type) == (hostname, RRType.CAA) for rrset in rrsets)
@@ -312,7 +313,7 @@ def _served_caa(settings: Settings) -> str | None:
 
 
 class _LocalSolver:
-    """Presents and cleans up in this very process."""
+    """Presents and cleans up within this process."""
 
     def __init__(self, challenges: Challenges, token: Token, grant: Grant) -> None:
         self._challenges = challenges

@@ -1,4 +1,4 @@
-"""Challenge values by way of the service's own HTTP API, as any ACME client presents them."""
+"""Presents challenge values through the HTTP API of the service, as ACME clients do."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from responder.tls import distrust
 from responder.tokens.secret import Secret
 
 REQUEST_TIMEOUT = 30.0
-"""Seconds for one request: a present waits a few for its nameservers, at most."""
+"""Seconds for one request: a present waits a few of them for nameservers."""
 
 MAX_REPLY = 64 << 10
 """Octets of a reply that are read."""
 
 ATTEMPTS = 3
-"""Times that a request is sent if the service cannot do it now; all of them may be repeated."""
+"""Attempts for a request while the service is unavailable. All requests may be repeated."""
 
 PAUSE = 2.0
 """Seconds between them."""
@@ -39,7 +39,7 @@ class RemoteSolver:
         self._lifetime = lifetime
 
     async def check(self) -> None:
-        """See that the API is there, and knows the token. Raises `Unavailable` or `Refused`."""
+        """Check that the API responds, and accepts the token. Raises `Unavailable` or `Refused`."""
         await self._request("GET", "/v1/token")
 
     async def present(self, challenge: Challenge) -> str:
@@ -50,7 +50,7 @@ class RemoteSolver:
         await self._request("POST", "/cleanup", _body(challenge))
 
     async def _request(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-        """What the API answers. Raises `Refused` or `Unavailable`, with what it says."""
+        """The response of the API. Raises `Refused` or `Unavailable`, with its text."""
         for attempt in range(ATTEMPTS):
             try:
                 async with self._session.request(method, self._url + path, json=body) as response:
@@ -64,7 +64,7 @@ class RemoteSolver:
             if attempt < ATTEMPTS - 1:
                 await asyncio.sleep(PAUSE)
         kind = Refused if status < 500 else Unavailable
-        raise kind(f"the API at {self._url} says: {reply.get('detail') or f'status {status}'}")
+        raise kind(f"the API at {self._url} reports: {reply.get('detail') or f'status {status}'}")
 
 
 @asynccontextmanager
@@ -72,9 +72,9 @@ async def solving(
     url: str, secret: Secret, *, lifetime: int, trust_anybody: bool = False
 ) -> AsyncIterator[RemoteSolver]:
     """
-    A solver at the API at *url*; its values live for so many seconds at most.
+    A solver that uses the API at *url*; its values expire after *lifetime* seconds.
 
-    *trust_anybody* is for an API on this very machine, whose certificate names the host that others know it by.
+    *trust_anybody* is for an API on this machine, whose certificate is for the host name that other clients use.
     """
     timeout = aiohttp.ClientTimeout(REQUEST_TIMEOUT)
     connector = aiohttp.TCPConnector(ssl=not trust_anybody)
@@ -108,17 +108,15 @@ def _why(fault: Exception) -> str:
         fault = fault.certificate_error
     match fault:
         case TimeoutError():
-            return "it does not answer in time"
+            return "it does not respond in time"
         case ssl.SSLCertVerificationError():
-            issuer = (
-                "have the API show a certificate of a public CA (api.tls), or add its issuer to those of the system"
-            )
+            issuer = "use a certificate of a public CA (api.tls), or add its issuer to the CAs of this machine"
             return f"its certificate {distrust.describe(fault, name='check --url', issuer=issuer)}"
         case aiohttp.ClientSSLError():
             return "it does not speak TLS there: check --url"
         case aiohttp.ClientConnectorError():
-            number = fault.os_error.errno  # its text is asyncio's, and tells the address once more
+            number = fault.os_error.errno  # its text is asyncio's, and repeats the address
             reason = os.strerror(number) if number else "it cannot be reached"
             return f"{reason.lower()}: check that the service runs, and --url"
         case _:
-            return "it does not answer as the API does: check --url"
+            return "it does not respond like the API: check --url"

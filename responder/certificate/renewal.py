@@ -1,4 +1,4 @@
-"""When a certificate is due to be renewed, and when to try again if that fails. Pure: no clock, no dice, no network."""
+"""When to renew a certificate, and when to try again after a failure. Pure: no clock, no random numbers, no network."""
 
 from __future__ import annotations
 
@@ -9,42 +9,42 @@ from responder.errors import CertificateRefused, ResponderError
 from responder.tls.keypair import KeyPair
 
 FRACTION = 2 / 3
-"""Of its lifetime, when a certificate is due if its CA does not say: there is a month left of three."""
+"""Part of the lifetime after which a certificate is due without renewal information: of three months, one is left."""
 
 SPREAD = 1 / 30
-"""Of its lifetime, by which it is due earlier: not all that began together are to come back together."""
+"""Part of the lifetime by which it may be due earlier, so that renewals do not all happen at the same time."""
 
 MIN_LIFETIME = timedelta(seconds=30)
-"""That any certificate is taken to have."""
+"""The least lifetime to assume."""
 
 MAX_REST = timedelta(hours=1)
-"""Between two certificates, if the first seems to be due at once."""
+"""The least time between two certificates, if the first seems to be due at once."""
 
 LAST_TENTH = 9 / 10
-"""Of its lifetime, when it is due whatever its CA suggests."""
+"""Part of the lifetime after which it is due, even if its CA suggests a later time."""
 
 FIRST_PAUSE = timedelta(seconds=15)
-"""After a first attempt that failed because the CA could not be used: nothing was asked of it."""
+"""Pause after a first attempt that failed because the CA was unavailable, which no limit of the CA counts."""
 
 FIRST_PAUSE_REFUSED = timedelta(minutes=5)
-"""After a first attempt that the CA refused: CAs count those (Let's Encrypt takes five in an hour)."""
+"""Pause after a first attempt that the CA refused: CAs count those (Let's Encrypt takes five in an hour)."""
 
 MAX_PAUSE = timedelta(hours=6)
 """Between two attempts, unless the CA asks for more."""
 
 MAX_RETRY_AFTER = timedelta(days=1)
-"""As long as a CA may put us off: it may be mistaken, and certificates end."""
+"""The longest pause that a CA may ask for: it may be wrong, and certificates expire."""
 
 PAUSE_SPREAD = 0.25
-"""Of a pause, by which it is longer: not all that failed together are to come back together."""
+"""Part of a pause by which it may be longer, so that attempts do not all happen at the same time."""
 
 
 def due(pair: KeyPair, window: tuple[datetime, datetime] | None, *, obtained_at: datetime | None) -> datetime:
     """
     When *pair* is to be renewed: within the *window* that its CA suggests (RFC 9773, section 4.2), if it does.
 
-    The same for everybody who asks, however often: the point within it is drawn from the certificate itself. A pair
-    that was only just *obtained_at* stays a while, whatever its dates: clocks may be wrong, the CA's or ours.
+    The result is the same on all nodes and in all calls: the point in the window is derived from the certificate. A
+    pair that was just *obtained_at* stays a while in any case, because the clock of the CA or our own may be wrong.
     """
     lifetime = max(pair.not_after - pair.not_before, MIN_LIFETIME)
     if window is None:
@@ -65,7 +65,7 @@ def pause(failures: int, fault: ResponderError, draw: float) -> timedelta:
 
 
 def _draw(pair: KeyPair) -> float:
-    """A number from 0 to 1 that a certificate has for good."""
+    """A number from 0 to 1 that is derived from the certificate."""
     serial = pair.leaf.serial_number
     digest = hashlib.sha256(serial.to_bytes(serial.bit_length() // 8 + 1, "big")).digest()
     return float(int.from_bytes(digest[:8], "big") / 2**64)

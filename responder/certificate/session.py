@@ -1,7 +1,7 @@
 """
-A session with a CA, one request at a time and each of them blocking: `authority` runs it beside the event loop.
+A session with a CA. Requests block, and are sent one at a time: `authority` runs them outside the event loop.
 
-All that is here the library leaves out: orders that replace a certificate, and looks at one thing without sleeping.
+It adds to the library orders that replace a certificate, and queries of one object without sleeping.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ class Session(ClientV2):
         """Fetch the directory at *url*."""
         directory = cls.get_directory(url, network)
         for resource in ("newNonce", "newAccount", "newOrder"):
-            directory[resource]  # KeyError: no directory of a CA
+            directory[resource]  # KeyError: this is not the directory of a CA
         return cls(directory, network)
 
     @property
     def terms(self) -> str | None:
-        """Where the CA's terms of service are."""
+        """The URL of the terms of service of the CA."""
         found = self._meta("terms_of_service")
         return None if found is None else str(found)
 
     @property
     def caa_identities(self) -> tuple[str, ...]:
-        """What a CAA record may say to let this CA issue (RFC 8555, section 7.1.1)."""
+        """The domains that allow this CA in a CAA record (RFC 8555, section 7.1.1)."""
         return tuple(map(str, self._meta("caa_identities") or ()))
 
     @property
@@ -49,7 +49,7 @@ class Session(ClientV2):
 
     @property
     def renewal_info(self) -> str | None:
-        """Where renewal information is (RFC 9773, section 4.1)."""
+        """The URL of renewal information (RFC 9773, section 4.1)."""
         return str(self.directory["renewalInfo"]) if hasattr(self.directory, "renewalInfo") else None
 
     def find_account(self) -> str | None:
@@ -76,19 +76,19 @@ class Session(ClientV2):
                     email=contact or None, terms_of_service_agreed=True, external_account_binding=bound
                 )
             )
-        except errors.ConflictError as found:  # somebody else with the same key was quicker
+        except errors.ConflictError as found:  # another process with the same key was faster
             account = messages.RegistrationResource(body=messages.Registration(), uri=found.location)
             self.net.account = account
         return str(account.uri)
 
     def place(self, names: Sequence[str], replaces: str | None) -> Order:
-        """Order a certificate for *names*, in the place of the one with the identifier *replaces* (RFC 9773, 5)."""
+        """Order a certificate for *names*, which replaces the one with the identifier *replaces* (RFC 9773, 5)."""
         identifiers = [messages.Identifier(typ=messages.IDENTIFIER_FQDN, value=name) for name in names]
         try:
             response = self._post(
                 self.directory["newOrder"], _NewOrder(identifiers=identifiers, replaces=replaces or "")
             )
-        except errors.ConflictError:  # RFC 9773, section 7.4: somebody replaced it already
+        except errors.ConflictError:  # RFC 9773, section 7.4: it was replaced already
             if replaces is None:
                 raise
             return self.place(names, None)
@@ -101,12 +101,12 @@ class Session(ClientV2):
         return Authorization(url, printable(str(body.identifier.value)), body.status, next(offered, None))
 
     def answer(self, authorization: Authorization) -> None:
-        """Tell the CA to go and look."""
+        """Ask the CA to validate the challenge."""
         challenge = authorization.challenge
         if challenge is not None:
             self.answer_challenge(challenge, challenge.response(self.net.key))
 
-    def finalise(self, url: str, csr_pem: bytes) -> None:
+    def finalize(self, url: str, csr_pem: bytes) -> None:
         order = messages.Order(finalize=url)
         self.begin_finalization(messages.OrderResource(body=order, uri=url, csr_pem=csr_pem, authorizations=[]))
 
@@ -119,7 +119,7 @@ class Session(ClientV2):
         return self._post_as_get(url).text.encode()
 
     def window(self, certificate_id: str) -> tuple[datetime, datetime]:
-        """When the CA would like a certificate to be renewed: the first moment and the last."""
+        """When the CA suggests to renew a certificate: the first and the last moment."""
         response = self.net.get(f"{str(self.renewal_info).rstrip('/')}/{certificate_id}")
         window = messages.RenewalInfo.from_json(response.json()).suggested_window
         if window.start > window.end:
@@ -132,16 +132,16 @@ class Session(ClientV2):
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """The URLs of an order: itself, where it is finalised, its authorizations."""
+    """The URLs of an order: itself, where it is finalized, its authorizations."""
 
     url: str
-    finalise_url: str
+    finalize_url: str
     authorizations: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Authorization:
-    """Whether the CA believes in *hostname*, and the dns-01 challenge that would make it, if it offers that."""
+    """The status of *hostname* at the CA, and its dns-01 challenge, if the CA offers one."""
 
     url: str
     hostname: str

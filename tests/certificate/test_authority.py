@@ -24,7 +24,7 @@ from tests.support.processes import eventually
 
 NONCE = {"Replay-Nonce": "bm9uY2U"}
 KEY = accountkey.parse(key_pem(new_key()))
-NO_CA = "it answers, but not as an ACME CA does: check that the URL is that of its ACME directory"
+NO_CA = "it responds, but not like an ACME CA: check that the URL is that of its ACME directory"
 
 Step = Callable[[Authority], Any]
 
@@ -210,7 +210,7 @@ async def test_authorizations(script: Script) -> None:
         assert f"the CA {url}/dir offers no dns-01 challenge for some.example.com" == str(refused)
 
 
-async def test_answer_and_finalise(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_answer_and_finalize(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
     """The CA is asked until it has made up its mind, with the pauses that it wants, within reason and time."""
     url = script.front.url
     token = base64.urlsafe_b64encode(b"x" * 32).rstrip(b"=").decode()
@@ -232,11 +232,11 @@ async def test_answer_and_finalise(script: Script, monkeypatch: pytest.MonkeyPat
 
     script.say("/authz", authorization("invalid", failed))
     refused = await fault(ca.answer(challenge))
-    assert f"the CA {url}/dir (some.example.com) says: {failed['type']}: {failed['detail']}" == str(refused)
+    assert f"the CA {url}/dir (some.example.com) reports: {failed['type']}: {failed['detail']}" == str(refused)
     assert isinstance(refused, CertificateRefused)
     assert "some.example.com" == refused.hostname
     script.say("/authz", authorization("invalid"))
-    assert str(await fault(ca.answer(challenge))).endswith("(some.example.com) says no")
+    assert str(await fault(ca.answer(challenge))).endswith("(some.example.com) refused")
     monkeypatch.setattr(authority, "CONCLUSION_DEADLINE", 0.2)
     script.say("/authz", authorization("pending"))
     late = await fault(ca.answer(challenge))
@@ -244,8 +244,8 @@ async def test_answer_and_finalise(script: Script, monkeypatch: pytest.MonkeyPat
     assert "has not validated some.example.com within 0.2 seconds: try again later" in str(late)
 
 
-async def test_finalise(script: Script) -> None:
-    """An order is finalised once it is ready, and its certificate fetched once that is there."""
+async def test_finalize(script: Script) -> None:
+    """An order is finalized once it is ready, and its certificate fetched once that is there."""
     url, csr = script.front.url, _csr()
     pair = key_pair("some.example.com")
     states = ("pending", "ready", "processing", "processing")
@@ -263,14 +263,14 @@ async def test_finalise(script: Script) -> None:
     ca = script.authority
     order = await ca.place(["some.example.com"])
 
-    assert pair.chain == await ca.finalise(order, csr)
+    assert pair.chain == await ca.finalize(order, csr)
     assert 1 == script.front.asked("/final")
 
     error = {"type": "urn:ietf:params:acme:error:caa", "detail": "CAA record for api.example.com prevents issuance"}
     script.say("/order", done({"status": "invalid", "finalize": "x", "error": error}))
-    assert f"the CA {url}/dir says: {error['type']}: {error['detail']}" == str(await fault(ca.finalise(order, csr)))
+    assert f"the CA {url}/dir reports: {error['type']}: {error['detail']}" == str(await fault(ca.finalize(order, csr)))
     script.say("/order", done({"status": "invalid", "finalize": "x"}))
-    assert str(await fault(ca.finalise(order, csr))).endswith("/dir says no")
+    assert str(await fault(ca.finalize(order, csr))).endswith("/dir refused")
 
 
 def _csr() -> bytes:
@@ -326,17 +326,17 @@ async def test_window(script: Script) -> None:
 @pytest.mark.parametrize(
     ("answer", "text"),
     [
-        (HTML, "it answers with status 502 and text/html, not as an ACME CA: check the URL, or try later"),
+        (HTML, "it responds with status 502 and text/html, not like an ACME CA: check the URL, or wait"),
         (HTML_OK, NO_CA),
         (Answer(200, {"hello": "world"}), NO_CA),
         (Answer(200, [1]), NO_CA),
         (Answer(200, b"\xff\xfe"), NO_CA),
         (Answer(204, b""), NO_CA),
         (Answer(200, {"newNonce": 5, "newAccount": None, "newOrder": []}), None),
-        (Answer(404, b"", {}), "it answers with status 404 and an unnamed kind of content, not as an ACME CA"),
+        (Answer(404, b"", {}), "it responds with status 404 and an unnamed kind of content, not like an ACME CA"),
         (Answer(301, b"", {"Location": "/dir"}), "it cannot be reached (toomanyredirects): check the URL"),
         (Answer(200, b"x" * (network.MAX_BODY + 1)), "it cannot be reached (contentdecodingerror): check the URL"),
-        (Answer(500, {"type": 7, "detail": ["x"]}), "says: 7: ('x',)"),
+        (Answer(500, {"type": 7, "detail": ["x"]}), "reports: 7: ('x',)"),
     ],
     ids=range(11),
 )
@@ -386,7 +386,7 @@ async def test_problems_in_full(script: Script) -> None:
     assert isinstance(refused, CertificateRefused)
     assert 120 == refused.retry_after
     assert str(refused) == (
-        f"the CA {script.front.directory_url} says: "
+        f"the CA {script.front.directory_url} reports: "
         "urn:ietf:params:acme:error:rateLimited: No: too many   [31mcertificates; "
         "0.example.com: urn:ietf:params:acme:error:rejectedIdentifier: policy forbids number 0; "
         "1.example.com: urn:ietf:params:acme:error:rejectedIdentifier: policy forbids number 1"
@@ -427,10 +427,10 @@ async def test_slow_authority(script: Script, monkeypatch: pytest.MonkeyPatch) -
 
     url = script.front.directory_url
     assert (
-        f"the CA {url}: it does not answer in time: try again later, and check that this machine may reach it"
+        f"the CA {url}: it does not respond in time: try again later, and check that this machine can reach it"
         == str(silent)
     )
-    assert f"the CA {url} does not answer in time: try again later" == str(late)
+    assert f"the CA {url} does not respond in time: try again later" == str(late)
 
 
 async def test_cancellation_does_not_wait(script: Script) -> None:

@@ -30,7 +30,7 @@ class Ca:
         self.foreign = False
 
     async def place(self, names: list[str], *, replaces: x509.Certificate | None) -> Order:
-        return Order("order", "finalise", tuple(names))
+        return Order("order", "finalize", tuple(names))
 
     async def challenge(self, url: str) -> Challenge | None:
         if url == "old.example.com":
@@ -44,7 +44,7 @@ class Ca:
             raise self.refusal
         self.answered.append(challenge.value)
 
-    async def finalise(self, order: Order, csr_pem: bytes) -> bytes:
+    async def finalize(self, order: Order, csr_pem: bytes) -> bytes:
         csr = x509.load_pem_x509_csr(csr_pem)
         names = csr.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         assert set(NAMES) == set(names.get_values_for_type(x509.DNSName))
@@ -104,9 +104,9 @@ async def test_obtain() -> None:
     assert set() == dns.values
     assert steps == [
         "ordered a certificate for some.example.com, *.some.example.com, old.example.com",
-        "the CA still believes in 1 of them from before",
+        "the CA has already validated 1 of them",
         *["some.example.com: the value is being served at _acme-challenge.somewhere"] * 2,
-        *["some.example.com: the CA has seen it"] * 2,
+        *["some.example.com: the CA has validated it"] * 2,
     ]
 
 
@@ -163,5 +163,5 @@ async def test_foreign_certificate() -> None:
     ca, dns = Ca(), Dns()
     ca.foreign = True
 
-    with pytest.raises(Invalid, match=r"^what the CA issued is not what was asked for: the private key"):
+    with pytest.raises(Invalid, match=r"^the CA issued another certificate than requested: the private key"):
         await run(ca, dns)

@@ -15,7 +15,7 @@ import pytest
 import structlog
 
 from responder.certificate import own
-from responder.certificate.authority import Account, Authority, Challenge
+from responder.certificate.authority import AcmeAccount, Authority, Challenge
 from responder.certificate.own import OwnCertificateKeeper
 from responder.config import Settings
 from responder.errors import AuthorityUnavailable, CertificateRefused, Invalid, ResponderError, StoreUnavailable
@@ -94,8 +94,8 @@ async def host(running: Control, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
     ca = Ca()
     ca.gate.set()
 
-    async def log_in(_: Authority, **__: Any) -> Account:
-        return Account("https://ca.example/account", is_new=not ca.obtained, terms="https://ca.example/terms")
+    async def log_in(_: Authority, **__: Any) -> AcmeAccount:
+        return AcmeAccount("https://ca.example/account", is_new=not ca.obtained, terms="https://ca.example/terms")
 
     async def caa_identities(_: Authority) -> tuple[str, ...]:
         return ca.identities
@@ -195,7 +195,7 @@ async def test_renewal_information(host: Host) -> None:
     host.ca.window = AuthorityUnavailable("the CA https://ca.example/dir: it cannot be reached")
     host.pass_time(own.ASK_AGAIN)
     await host.look(keeper)
-    assert 1 == len(host.logged("the CA does not tell when to renew"))
+    assert 1 == len(host.logged("no renewal information; renewing at 2/3"))
     host.ca.window = now + DAY, now + DAY
     host.pass_time(own.ASK_AGAIN)
     await host.look(keeper)
@@ -418,9 +418,9 @@ async def test_run(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     await asyncio.gather(running, return_exceptions=True)
 
     first, second = host.logged("going on with")
-    assert ("the disk is full", "a fault of ours: RuntimeError") == (first["reason"], second["reason"])
+    assert ("the disk is full", "unexpected error: RuntimeError") == (first["reason"], second["reason"])
     assert second["exc_info"] is not None
-    assert 1 == len(host.logged("looked after again"))
+    assert 1 == len(host.logged("the certificate is renewed again"))
 
 
 async def test_certificate_that_tls_refuses(host: Host) -> None:
@@ -476,8 +476,8 @@ async def test_name_that_is_taken(host: Host) -> None:
     await keeper.load()
     await host.look(keeper)
 
-    (entry,) = host.logged("the challenge name of api.hostname cannot be had")
-    mend = "choose another api.hostname, or revoke that one's tokens"
+    (entry,) = host.logged("the challenge name of api.hostname is not available")
+    mend = "choose another api.hostname, or revoke the tokens of that hostname"
     assert f"_acme-challenge.{HOST} already belongs to api.example.com: {mend}" == entry["reason"]
     assert entry["reason"] == host.logged("cannot obtain a certificate")[0]["reason"]
 
@@ -500,7 +500,9 @@ async def test_caa(host: Host, caa: str, identities: tuple[str, ...], warned: bo
 
     await host.look()
 
-    assert [identities] * warned == [entry["identities"] for entry in host.logged("CAA does not let this CA issue")]
+    assert [identities] * warned == [
+        entry["identities"] for entry in host.logged("CAA does not allow this CA to issue")
+    ]
 
 
 @pytest.mark.parametrize(

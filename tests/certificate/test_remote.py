@@ -83,8 +83,8 @@ async def test_refusals(running: Control) -> None:
         unknown, uncovered = await fault(endpoint), await fault(endpoint, secret)
 
     assert isinstance(unknown, Refused)
-    assert str(unknown).startswith(f"the API at {endpoint} says: this token is unknown")
-    assert "says: this token does not cover _acme-challenge.some.example.com: it covers other" in str(uncovered)
+    assert str(unknown).startswith(f"the API at {endpoint} reports: this token is unknown")
+    assert "reports: this token does not cover _acme-challenge.some.example.com: it covers other" in str(uncovered)
 
 
 async def test_api_that_cannot_do_it_now(running: Control, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,7 +96,7 @@ async def test_api_that_cannot_do_it_now(running: Control, monkeypatch: pytest.M
             away = await fault(endpoint, secret)
 
     assert isinstance(away, Unavailable)
-    assert f"the API at {endpoint} says: the service cannot do this now: try again later, which is safe" == str(away)
+    assert f"the API at {endpoint} reports: the service cannot do this now: try again later, which is safe" == str(away)
 
     answers = [503, 502, 200]
 
@@ -126,9 +126,9 @@ async def test_what_is_no_api(monkeypatch: pytest.MonkeyPatch) -> None:
         late = await fault(f"http://127.0.0.1:{silent.getsockname()[1]}")
     down = await fault(endpoint)
 
-    assert f"the API at {endpoint} says: status 404" == str(other)
+    assert f"the API at {endpoint} reports: status 404" == str(other)
     assert "cannot be used: it does not speak TLS there: check --url" in str(garbled)
-    assert "cannot be used: it does not answer in time" in str(late)
+    assert "cannot be used: it does not respond in time" in str(late)
     assert f"the API at {endpoint} cannot be used: connection refused: check that the service runs, and --url" == str(
         down
     )
@@ -143,4 +143,4 @@ async def test_tls(running: Control) -> None:
         async with solving(endpoint, secret, lifetime=60, trust_anybody=True) as solver:
             await solver.check()
 
-    assert "its certificate is not trusted here (self-signed certificate): have the API show" in str(distrusted)
+    assert "its certificate is not trusted here (self-signed certificate): use a certificate" in str(distrusted)

@@ -176,7 +176,7 @@ def test_before_and_after_the_first_certificate(shared: Stack) -> None:
     assert not shared.is_trusted()
     refused = "it is self-signed, because no certificate has been issued yet"
     assert [refused] == [event["reason"] for event in shared.logged("clients reject the API's certificate")]
-    assert "status 502 and text/html, not as an ACME CA" in failure["reason"]
+    assert "status 502 and text/html, not like an ACME CA" in failure["reason"]
     wait_until(lambda: exists(shared.service.dns, CHALLENGE_NAME), "the challenge name exists")
 
     shared.wait_until_well()
@@ -185,7 +185,7 @@ def test_before_and_after_the_first_certificate(shared: Stack) -> None:
     assert {'0 issue "ca.example.net"', '0 issuewild ";"'} == caa
     assert exists(shared.service.dns, CHALLENGE_NAME)
     assert set() == values(shared.service.dns, CHALLENGE_NAME)
-    assert 1 == len(shared.logged("made an account, and agreed to the CA's terms"))
+    assert 1 == len(shared.logged("made an ACME account, and agreed to the CA's terms"))
 
 
 def test_nothing_is_lost_in_a_renewal(shared: Stack) -> None:
@@ -217,7 +217,7 @@ def test_nothing_is_lost_in_a_renewal(shared: Stack) -> None:
     after = shared.shown()
     assert before.not_valid_after_utc > after.not_valid_before_utc
     assert shared.is_trusted()
-    assert 1 == len(shared.logged("made an account"))
+    assert 1 == len(shared.logged("made an ACME account"))
 
 
 async def _keep_asking(port: int, context: ssl.SSLContext, over: asyncio.Event, client: str) -> int:

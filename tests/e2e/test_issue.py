@@ -124,8 +124,8 @@ def test_dry_run(service: Responder, front: Front, tmp_path: Path) -> None:
     run = service.attempt("issue", "yours.example.com", *ca(front), "--out", str(out), "--dry-run")
 
     assert (0, "hostnames         yours.example.com\n") == (run.returncode, run.stdout), run.stderr
-    assert "yours.example.com: the CA has seen it" in run.stderr
-    assert "nothing was issued" in run.stderr
+    assert "yours.example.com: the CA has validated it" in run.stderr
+    assert "no certificate was requested" in run.stderr
     assert 0 == front.asked("/finalize-order/")
     assert [] == list(out.iterdir())
     assert_nothing_left(service)
@@ -161,7 +161,7 @@ def test_hostname_without_a_cname(service: Responder, nervous_authority: Authori
     said = fault(service, "nowhere.example.com", *ca(nervous_authority)).splitlines()
 
     assert said[0].startswith(
-        f"the CA {nervous_authority.directory_url} (nowhere.example.com) says: urn:ietf:params:acme"
+        f"the CA {nervous_authority.directory_url} (nowhere.example.com) reports: urn:ietf:params:acme"
     )
     assert said[1:] == [
         "Check that the DNS has this record:",
@@ -191,19 +191,18 @@ def test_authority_that_is_no_help(service: Responder, front: Front) -> None:
     down = fault(service, "some.example.com", "--server", f"https://127.0.0.1:{free_port()}/dir")
     nowhere = fault(service, "some.example.com", "--server", "https://ca.invalid/dir")
 
-    not_acme = "it answers, but not as an ACME CA does: check that the URL is that of its ACME directory"
+    not_acme = "it responds, but not like an ACME CA: check that the URL is that of its ACME directory"
     assert (
-        f"the CA {name}: it answers with status 502 and text/html, not as an ACME CA: check the URL, or try later"
-        == ill
+        f"the CA {name}: it responds with status 502 and text/html, not like an ACME CA: check the URL, or wait" == ill
     )
     assert f"the CA {name}: {not_acme}" == none
     assert refusing == (
-        f"the CA {name} says: urn:ietf:params:acme:error:rateLimited: too many [31m of them; "
+        f"the CA {name} reports: urn:ietf:params:acme:error:rateLimited: too many [31m of them; "
         "some.example.com: urn:ietf:params:acme:error:rateLimited: five already"
     )
     assert f"the CA {name}: its HTTPS certificate is not trusted here (" in distrusted
     assert "): for a private CA, give the file of its root" in distrusted
-    assert "it cannot be reached (connection refused): check the URL, and that it is up" in down
+    assert "it cannot be reached (connection refused): check the URL, and whether it is running" in down
     assert "the name in its URL cannot be resolved: check the URL, and the resolver of this machine" in nowhere
     assert_nothing_left(service)
 
