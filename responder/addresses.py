@@ -16,6 +16,11 @@ Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
 
+def host_text(host: str) -> str:
+    """*host* as it is in a URL or before a port: an IPv6 address is in brackets."""
+    return f"[{host}]" if ":" in host else host
+
+
 def parse_address(text: str) -> Address:
     """
     Parse the address of a client. An IPv4-mapped IPv6 address becomes an IPv4 address (RFC 4291, section 2.5.5.2).

@@ -18,7 +18,7 @@ import limits
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator
 
 from responder.addresses import Address as Address
-from responder.addresses import Network
+from responder.addresses import Network, host_text
 from responder.dns.zonetext import rname
 from responder.errors import Invalid
 from responder.names import Name
@@ -65,7 +65,7 @@ class Endpoint:
         return Endpoint({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host), self.port)
 
     def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return f"{host_text(self.host)}:{self.port}"
 
 
 def parse_duration(text: str) -> int:

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 
 from cryptography import x509
 
+from responder.addresses import host_text
 from responder.config import ApiSettings
 from responder.doctor.report import LOG, Check, Finding, Mark, cross, note, tick
 from responder.doctor.visit import HttpServer, Shown, Visit, visit
@@ -35,9 +36,8 @@ class Api:
         local = settings.listen[0].reachable
         host = str(settings.hostname) if settings.hostname is not None else local.host
         scheme, usual = ("http", 80) if settings.tls == "off" else ("https", 443)
-        authority = f"[{host}]" if ":" in host else host
         port = "" if local.port == usual else f":{local.port}"
-        return cls(HttpServer(settings.url or f"{scheme}://{authority}{port}"), settings.tls)
+        return cls(HttpServer(settings.url or f"{scheme}://{host_text(host)}{port}"), settings.tls)
 
 
 async def examine(walk: Walk, api: Api) -> list[Finding]:

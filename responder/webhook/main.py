@@ -13,6 +13,7 @@ from pathlib import Path
 import dns.asyncresolver
 import structlog
 
+from responder.addresses import host_text
 from responder.connections import Runner
 from responder.errors import CannotStart, ResponderError
 from responder.logs import Outage
@@ -146,4 +147,4 @@ def _bind(host: str, port: int) -> socket.socket:
 
 def _name(sock: socket.socket) -> str:
     host, port = sock.getsockname()[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return f"{host_text(host)}:{port}"

@@ -417,7 +417,7 @@ async def test_run(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
 
-    first, second = host.logged("going on with")
+    first, second = host.logged("using the old one")
     assert ("the disk is full", "unexpected error: RuntimeError") == (first["reason"], second["reason"])
     assert second["exc_info"] is not None
     assert 1 == len(host.logged("the certificate is renewed again"))
