@@ -48,6 +48,10 @@ class Endpoint:
                 f'such as "[::]:{example}", which includes link-local addresses'
             )
         if (address := _address(text.strip("[]"))) is not None:
+            host, _, port = text.rpartition(":")
+            if ":" in host and _address(host) is not None and port.isdecimal():
+                both = f'"{cls(host, int(port))}" or "{cls(text, example)}"'
+                raise Invalid(f'"{text}" is ambiguous: write IPv6 addresses in brackets, as in {both}')
             raise Invalid(f'"{text}" has no port: write "{cls(str(address), example)}"')
         host, _, port = text.rpartition(":")
         if ":" in host and not re.fullmatch(r"\[.*\]", host):
@@ -161,11 +165,30 @@ def _parse_identifier(text: str) -> str:
     return text
 
 
+_ZONE_LABEL = re.compile(rb"[a-z0-9_-]+")
+_HOST_LABEL = re.compile(rb"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
+"""RFC 1123, section 2.1."""
+
+
+def is_host(name: Name) -> bool:
+    """Whether *name* can be that of a host on the Internet: more than one label, and no address."""
+    labels = name.labels
+    return len(labels) > 1 and all(map(_HOST_LABEL.fullmatch, labels)) and not labels[-1].isdigit()
+
+
+def without_url(text: str) -> Name:
+    """The host in *text*, which may be a URL, or have a port or a path."""
+    host = text.partition("://")[2] or text
+    return Name.parse(re.split("[:/]", host, maxsplit=1)[0] or ".")
+
+
 def _parse_apex(text: str) -> Name:
     name = Name.parse(text)
-    if not name.labels or name.labels[0] == b"*":
-        raise Invalid(f'"{text}" cannot be a zone here: write the name that the zone above delegates to this server')
-    return name
+    if name.labels and all(map(_ZONE_LABEL.fullmatch, name.labels)) and not name.labels[-1].isdigit():
+        return name
+    if is_host(meant := without_url(text)):
+        raise Invalid(f'"{text}" is not the name of a zone: write "{meant}"')
+    raise Invalid(f'"{text}" cannot be a zone here: write the name that the zone above delegates to this server')
 
 
 def _parse_count(text: str) -> int:
@@ -210,9 +233,10 @@ def _parse_host(text: str) -> Name | None:
     if not text:
         return None
     name = Name.parse(text)
-    if not name.labels or b"*" in name.labels:
-        raise Invalid(f'"{text}" is not the name of a host')
-    return name
+    if name.labels and all(map(_HOST_LABEL.fullmatch, name.labels)):
+        return name
+    example = meant if is_host(meant := without_url(text)) else "responder.example.com"
+    raise Invalid(f'"{text}" is not the name of a host: write it like "{example}"')
 
 
 def _check_not_empty(items: tuple[object, ...]) -> tuple[object, ...]:

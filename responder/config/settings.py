@@ -38,7 +38,8 @@ from responder.config.fields import (
     Section,
     Ttl,
 )
-from responder.dns.rrset import MAX_RRSET, RRset, RRType
+from responder.config.nameservers import clashes, nameserver_faults, nameserver_rrsets
+from responder.dns.rrset import RRset, RRType
 from responder.dns.zone import Static
 from responder.dns.zonetext import parse_records, rname, soa_rdata
 from responder.errors import InvalidHostname, InvalidZone
@@ -87,7 +88,7 @@ class ZoneSettings(Section):
     ) -> Mapping[Name, tuple[Address, ...]]:
         if "name" in info.data:
             records = _records(info.data.get("records", ""), info.data)
-            faults = (*_nameserver_faults(nameservers, info.data["name"]), *_clashes(nameservers, records))
+            faults = (*nameserver_faults(nameservers, info.data["name"]), *clashes(nameservers, records))
             if faults:
                 raise Faults(faults)
         return nameservers
@@ -98,7 +99,7 @@ class ZoneSettings(Section):
         mname = next(iter(self.nameservers))
         times = SOA_REFRESH, SOA_RETRY, SOA_EXPIRE, self.negative_ttl
         soa = RRset(self.name, RRType.SOA, self.soa_ttl, (soa_rdata(mname, rname(self.hostmaster), 0, *times),))
-        ns, *glue = _nameserver_rrsets(self.name, self.nameservers, self.static_ttl)
+        ns, *glue = nameserver_rrsets(self.name, self.nameservers, self.static_ttl)
         records = parse_records(self.records, self.name, default_ttl=self.static_ttl)
         if not any((rrset.owner, rrset.type) == (self.name, RRType.CAA) for rrset in records):
             # RFC 8659: who can set a TXT record in the zone must not get certificates for names in it.
@@ -320,38 +321,3 @@ def _records(text: str, data: Mapping[str, Any]) -> tuple[RRset, ...]:
     if "name" not in data:
         return ()
     return parse_records(text, data["name"], default_ttl=data.get("static_ttl", STATIC_TTL))
-
-
-def _nameserver_rrsets(apex: Name, nameservers: Mapping[Name, tuple[Address, ...]], ttl: int) -> Iterator[RRset]:
-    """The records from the nameservers of a zone: NS records, then addresses."""
-    yield RRset(apex, RRType.NS, ttl, tuple(name.wire for name in nameservers))
-    for name, addresses in nameservers.items():
-        for version, rrtype in ((4, RRType.A), (6, RRType.AAAA)):
-            rdatas = dict.fromkeys(address.packed for address in addresses if address.version == version)
-            if rdatas:
-                yield RRset(name, rrtype, ttl, tuple(rdatas))
-
-
-def _nameserver_faults(nameservers: Mapping[Name, tuple[Address, ...]], apex: Name) -> Iterator[str]:
-    if not nameservers:
-        yield f'there is no nameserver: write "ns1.{apex}" = ["ITS PUBLIC ADDRESS"]'
-    for name, addresses in nameservers.items():
-        if b"*" in name.labels:
-            yield f'"{name}" is not the name of a host'
-        if name.is_within(apex) and not addresses:
-            yield f'"{name}" is inside the zone and has no address: write "{name}" = ["ITS PUBLIC ADDRESS"]'
-        if not name.is_within(apex) and addresses:
-            yield f'"{name}" is outside the zone, so its addresses cannot be set here: write "{name}" = []'
-    for rrset in _nameserver_rrsets(apex, nameservers, STATIC_TTL):
-        if rrset.octets > MAX_RRSET:
-            what = f'{len(rrset.rdatas)} {RRType(rrset.type).name} records of "{rrset.owner}"'
-            yield f"no reply can hold the {what}: remove some of them"
-
-
-def _clashes(nameservers: Mapping[Name, tuple[Address, ...]], records: tuple[RRset, ...]) -> Iterator[str]:
-    for owner, rrtype in ((rrset.owner, rrset.type) for rrset in records if rrset.owner in nameservers):
-        if rrtype in (RRType.A, RRType.AAAA):
-            name = RRType(rrtype).name
-            yield f'"{owner}" gets its addresses from [zones.nameservers]: remove its {name} from records'
-        if rrtype == RRType.CNAME:
-            yield f'"{owner}" has a CNAME in records, but no nameserver may (RFC 2181, section 10.3): remove it'

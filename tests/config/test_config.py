@@ -334,7 +334,14 @@ def test_variables_of_kubernetes(file: Path) -> None:
             + '[api]\ntls = "acme"\nhostname = "api.acme.example.com"',
             'api.hostname: "api.acme.example.com" is a CNAME in the records of its zone: give it addresses instead',
         ),
-        (ZONE + '[api]\nhostname = "*.example.com"', 'api.hostname: "*.example.com" is not the name of a host'),
+        (
+            ZONE + '[api]\nhostname = "*.example.com"',
+            'api.hostname: "*.example.com" is not the name of a host: write it like "responder.example.com"',
+        ),
+        (
+            ZONE + '[api]\nhostname = "https://api.example.com/"',
+            'api.hostname: "https://api.example.com/" is not the name of a host: write it like "api.example.com"',
+        ),
         (
             ZONE + '[api]\ntls = "files"\ncertificate_file = "/tls.crt"',
             'api.private_key_file: is missing: with api.tls = "files", write the path of the file in PEM',
@@ -581,6 +588,10 @@ def test_endpoint(text: str, endpoint: Endpoint, printed: str) -> None:
     [
         ("0.0.0.0", '"0.0.0.0" has no port: write "0.0.0.0:53"'),
         ("::1", '"::1" has no port: write "[::1]:53"'),
+        (
+            "::1:53",
+            '"::1:53" is ambiguous: write IPv6 addresses in brackets, as in "[::1]:53" or "[::1:53]:53"',
+        ),
         ("fe80:::53", '"fe80:::53" is ambiguous: write IPv6 addresses in brackets, as in "[::1]:53"'),
         ("localhost:53", '"localhost:53" does not start with an IP address: write one, as in "127.0.0.1:53"'),
         (":53", '":53" does not start with an IP address: write one, as in "127.0.0.1:53"'),
@@ -739,10 +750,41 @@ def test_nameserver_that_is_there_twice(file: Path) -> None:
     assert fault in faults(file, "", RESPONDER_ZONES=zones)
 
 
-def test_nameserver_that_is_a_wildcard(file: Path) -> None:
-    """There are no wildcards here, so that it would be the name of nobody."""
-    zone = ZONE + '"*.acme.example.com" = ["192.0.2.1"]\n'
-    assert faults(file, zone) == ('zones[0].nameservers: "*.acme.example.com" is not the name of a host',)
+@pytest.mark.parametrize(
+    ("name", "fault"),
+    [
+        ("ns1", 'has one label only, and names here are written whole: write "ns1.acme.example.com"'),
+        ("192.0.2.1", 'is an address, and a nameserver needs a name: write "ns1.acme.example.com" = ["192.0.2.1"]'),
+        ("2001:db8::1", 'is an address, and a nameserver needs a name: write "ns1.acme.example.com" = ["2001:db8::1"]'),
+        (
+            "localhost",
+            'is another machine for everyone else: write "ns1.acme.example.com" = ["ITS PUBLIC ADDRESS"]',
+        ),
+        ("https://ns1.example.com/", 'is not the name of a host: write "ns1.example.com"'),
+        ("ns1.example.com:53", 'is not the name of a host: write "ns1.example.com"'),
+        *(
+            (name, 'is not the name of a host, which has only letters, digits and hyphens: write it like "ns1.{apex}"')
+            for name in ("*.acme.example.com", "ns_1.example.com", "-ns.example.com", "_ns")
+        ),
+    ],
+)
+def test_nameserver_that_is_not_a_host(file: Path, name: str, fault: str) -> None:
+    """A name that no host can have is refused, with the name that was probably meant."""
+    assert faults(file, f'{ZONE}"{name}" = []\n') == (
+        f'zones[0].nameservers: "{name}" {fault.format(apex="acme.example.com")}',
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "fault"),
+    [
+        ("https://acme.example.com", 'is not the name of a zone: write "acme.example.com"'),
+        ("192.0.2.1", "cannot be a zone here: write the name that the zone above delegates to this server"),
+    ],
+)
+def test_zone_that_is_no_name(file: Path, name: str, fault: str) -> None:
+    """A URL or an address in place of the zone's name is refused."""
+    assert f'zones[0].name: "{name}" {fault}' in faults(file, ZONE.replace('"acme.example.com"', f'"{name}"', 1))
 
 
 def test_nameservers_that_no_reply_can_hold(file: Path) -> None:
