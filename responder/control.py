@@ -59,6 +59,9 @@ OPEN_AGAIN = 1.0
 DRAIN = 2.0
 """Seconds that open requests have to finish when the process stops."""
 
+GRACE = 1.0
+"""Seconds in which clients that keep their connections learn that another process goes on, with their next answers."""
+
 _log = structlog.get_logger("control")
 
 
@@ -71,16 +74,20 @@ async def main(orders: dict[str, Any], lifeline: Lifeline, stop: asyncio.Event) 
     sockets = {
         purpose: [socket.socket(fileno=number) for number in numbers] for purpose, numbers in orders["sockets"].items()
     }
+    turn = _Turn(stop)
     try:
         async with AsyncExitStack() as stack:
             for sock in chain(*sockets.values()):
                 stack.callback(sock.close)
-            feed = await _attend_nameservers(settings, lifeline, orders["nameservers"], stack)
+            feed = await _attend_nameservers(settings, lifeline, orders, turn, stack)
+            if orders["waits"]:
+                lifeline.prepared()
+                await _first_of(turn.has_come, stop)
             store = await _open_in_time(settings, orders, sockets["admin"], feed, lifeline, stop)
             if store is None:
                 return
             feed.stores.append(store)
-            writer = await _start(settings, store, feed, sockets, orders, stack)
+            writer, api = await _start(settings, store, feed, sockets, orders, turn, stack)
             lifeline.ready()
             metrics.RESTARTS.labels("control").inc(orders["restarts"])
             _log.info(
@@ -91,11 +98,39 @@ async def main(orders: dict[str, Any], lifeline: Lifeline, stop: asyncio.Event) 
             )
             stopping = asyncio.create_task(stop.wait())
             await asyncio.wait([writer, stopping], return_when=asyncio.FIRST_COMPLETED)
+            if turn.is_over and not writer.done():
+                await api.retire(GRACE)
             if writer.done():
                 writer.result()  # it ends only by an exception: raise it, and the supervisor starts this process again
     except ResponderError as error:
         _log.critical("the control process cannot go on", reason=str(error))
         raise SystemExit(1) from None
+
+
+@dataclass(slots=True)
+class _Turn:
+    """
+    When this process is the one that works: there may be one before it, and one after it, in a reload. *stop* ends it.
+    """
+
+    stop: asyncio.Event
+    has_come: asyncio.Event = field(default_factory=asyncio.Event)
+    is_over: bool = False
+
+    def end(self) -> None:
+        """Let another process go on, for the same instance of the service."""
+        self.is_over = True
+        self.stop.set()
+
+
+async def _first_of(*events: asyncio.Event) -> None:
+    """Return when one of *events* is set."""
+    waiting = [asyncio.create_task(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in waiting:
+            task.cancel()
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,13 +156,14 @@ class _Feed:
 
 
 async def _attend_nameservers(
-    settings: Settings, lifeline: Lifeline, outlived: Sequence[int], stack: AsyncExitStack
+    settings: Settings, lifeline: Lifeline, orders: dict[str, Any], turn: _Turn, stack: AsyncExitStack
 ) -> _Feed:
     """Serve the nameservers, before the store is open. The store is closed last, because a snapshot may be read."""
     publisher = Publisher(
         settings.statics,
         nameservers=settings.dns.processes,
-        outlived=outlived,
+        outlived=orders["nameservers"],
+        elders=orders["elders"],
         kill=lifeline.ask_to_kill,
         lost=metrics.RESTARTS.labels("nameserver").inc,
         counted=lambda counted: metrics.count(*counted),
@@ -136,7 +172,7 @@ async def _attend_nameservers(
     if feed.signatures is None:
         publisher.take_packets_with(fail)
     stack.push_async_callback(feed.stop)
-    await stack.enter_async_context(_running(_attend(lifeline, publisher)))
+    await stack.enter_async_context(_running(_attend(lifeline, publisher, turn)))
     return feed
 
 
@@ -162,7 +198,7 @@ async def _open_in_time(
     The *admin* listeners answer meanwhile, so that probes do not end the service while it waits. When this process is
     started again, a missing database is not created: the nameservers would lose the values that they still serve.
     """
-    again, nameservers = orders["restarts"] > 0, len(orders["nameservers"])
+    again, nameservers = orders["again"] or orders["restarts"] > 0, len(orders["nameservers"])
     if not again and settings.database.path is not None:
         return await _open(settings, must_exist=False)
     meanwhile = "DNS goes on with what is in memory" if again else "DNS is not answered before"
@@ -201,9 +237,10 @@ async def _start(
     feed: _Feed,
     sockets: dict[str, list[socket.socket]],
     orders: dict[str, Any],
+    turn: _Turn,
     stack: AsyncExitStack,
-) -> asyncio.Task[None]:
-    """Start all other parts, and push on *stack* what stops them. Returns the task of the writer."""
+) -> tuple[asyncio.Task[None], Runner]:
+    """Start all other parts, and push on *stack* what stops them. Returns the task of the writer, and the API."""
     origin = await _report_database(settings, store)
     if settings.database.path is not None:  # the only node; other nodes could be too old to decrypt the keys
         with contextlib.suppress(StoreUnavailable):
@@ -233,7 +270,7 @@ async def _start(
         clock=_now,
     )
     limits = Limits(settings.api)
-    stack.push_async_callback(nodes.leave, publisher)
+    stack.push_async_callback(_leave, nodes, publisher, turn)
     await stack.enter_async_context(_running(nodes.run(listen_url(settings), challenges.look)))
     writer = await stack.enter_async_context(_running(challenges.run()))
     if not nodes.membership.is_alone:
@@ -271,11 +308,11 @@ async def _start(
         "certificate": lambda: "ok" if tls is None else tls.refusal(now=_now()) or "ok",
     }
     await _listen(_admin(settings, store, publisher.lag, conditions), sockets["admin"], None, stack)
-    return writer
+    return writer, runner
 
 
-async def _attend(lifeline: Lifeline, publisher: Publisher) -> None:
-    """Pass the messages of the supervisor on to *publisher*: a nameserver has connected, answers queries, or died."""
+async def _attend(lifeline: Lifeline, publisher: Publisher, turn: _Turn) -> None:
+    """Take the messages of the supervisor: of nameservers that connect, answer queries, or die, and whose *turn* it is."""
     while True:
         message = await lifeline.hear()
         if message.word is Word.FEED:
@@ -284,6 +321,10 @@ async def _attend(lifeline: Lifeline, publisher: Publisher) -> None:
             publisher.answers(message.number)
         elif message.word is Word.DIED:
             publisher.bury(message.number)
+        elif message.word is Word.TAKE_OVER:
+            turn.has_come.set()
+        elif message.word is Word.RETIRE:
+            turn.end()
 
 
 async def _report_database(settings: Settings, store: Store) -> Origin:
@@ -301,6 +342,12 @@ async def _report_database(settings: Settings, store: Store) -> Origin:
     if (condition := origin.condition(_now())) != "ok":
         _log.warning("the database is new", reason=condition, database=settings.database.shown_url)
     return origin
+
+
+async def _leave(nodes: Nodes, publisher: Publisher, turn: _Turn) -> None:
+    """End the lease, but not in a reload: the nameservers continue, and the next process renews the lease."""
+    if not turn.is_over:
+        await nodes.leave(publisher)
 
 
 def _admin(

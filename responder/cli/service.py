@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from http.client import HTTPException
@@ -19,7 +20,9 @@ from responder.cli.running import ask
 from responder.config import ApiSettings, DatabaseSettings, Endpoint, Kept, Settings, Sources
 from responder.errors import InvalidConfiguration, ResponderError, StoreUnavailable, Unavailable, faults_of
 from responder.files.keyfile import NEW_KEY_FILE, read_key
-from responder.process import supervisor
+from responder.process import plan
+from responder.process.candidate import OPTION
+from responder.process.plan import Plan, cannot_bind
 
 _log = structlog.get_logger("serve")
 
@@ -28,18 +31,23 @@ _log = structlog.get_logger("serve")
 @click.option(
     "--ready", is_flag=True, help="Do not run the service: report whether the service that is running is ready."
 )
+@click.option(OPTION, "answer_to", type=int, hidden=True)
 @click.pass_obj
-def serve(context: Context, ready: bool) -> None:  # noqa: FBT001  # an option's name
-    """Run the service until SIGTERM."""
+def serve(context: Context, ready: bool, answer_to: int | None) -> None:  # noqa: FBT001  # an option's name
+    """Run the service until SIGTERM. SIGHUP has it take over a changed configuration, or another version."""
     if ready:
         _ask_whether_ready(_settings_in_force(context).admin.listen)
         return
+    if answer_to is not None:
+        from responder.cli.candidacy import stand
+
+        raise SystemExit(stand(context.config, answer_to))
     logs.configure(level="info", format="auto")  # until the configuration is read
     with failures_logged():
-        supervisor.become(_choose(context.config))
+        plan.become(_choose(context.config))
 
 
-def _choose(path: Path | None) -> supervisor.Plan:
+def _choose(path: Path | None) -> Plan:
     """
     The plan of the configuration. If that cannot be used, it is the plan of the last configuration that worked, so a
     service does not stop after a typing error. Raises the first fault if neither works.
@@ -49,28 +57,28 @@ def _choose(path: Path | None) -> supervisor.Plan:
     sources: Sources | None = None
     try:
         sources = Sources.read(path, os.environ)
-        plan, is_complete = _prepare(sources.load(), has_run=sources == last, patient=last in (None, sources))
+        chosen, is_complete = _prepare(sources.load(), has_run=sources == last, patient=last in (None, sources))
     except ResponderError as fault:
         if last is None or last == sources:
             raise
         return _fall_back(last, fault)
     if is_complete:
-        _keep(kept, sources)
-    return plan
+        keep(kept, sources)
+    return chosen
 
 
-def _fall_back(last: Sources, fault: ResponderError) -> supervisor.Plan:
+def _fall_back(last: Sources, fault: ResponderError) -> Plan:
     """The plan of *last*, because of *fault*, which is raised if *last* does not work either."""
     try:
-        plan, _ = _prepare(last.load(), has_run=True, patient=False)
+        chosen, _ = _prepare(last.load(), has_run=True, patient=False)
     except ResponderError:
         raise fault from None
     for reason in faults_of(fault):
         _log.error("the configuration cannot be used; going on with that of the last start", reason=reason)
-    return replace(plan, faults=[*faults_of(fault)])
+    return replace(chosen, faults=[*faults_of(fault)])
 
 
-def _keep(kept: Kept, sources: Sources) -> None:
+def keep(kept: Kept, sources: Sources) -> None:
     try:
         kept.write(sources)
     except OSError as fault:
@@ -78,7 +86,7 @@ def _keep(kept: Kept, sources: Sources) -> None:
             _log.warning("cannot store the configuration for the next start", reason=fault.strerror)
 
 
-def _prepare(settings: Settings, *, has_run: bool, patient: bool) -> tuple[supervisor.Plan, bool]:
+def _prepare(settings: Settings, *, has_run: bool, patient: bool) -> tuple[Plan, bool]:
     """
     What to run, and whether the database is there. It checks the sockets, then the database, then the key file, before
     anything is made or started, so that each fault is reported clearly. Raises what commands raise.
@@ -87,25 +95,36 @@ def _prepare(settings: Settings, *, has_run: bool, patient: bool) -> tuple[super
     starts without a database server that is unavailable, and waits for it.
     """
     logs.configure(level=settings.log.level, format=settings.log.format)
-    if settings.api.tls == "files" and not has_run:
+    if not has_run:
         check_pair(settings.api)
-    plan = _plan(settings)
-    if faults := supervisor.cannot_bind(plan):
+    wanted = plan_of(settings)
+    if faults := cannot_bind(wanted):
         raise InvalidConfiguration(faults)
     is_there = _prepare_database(settings.database, patient=patient)
-    key_file = _key_file(settings)
-    if key_file is not None and not has_run:
-        read_key(key_file, on_new=lambda: _log.warning("the key file is new", path=str(key_file), reason=NEW_KEY_FILE))
+    if not has_run:
+        prepare_key_file(settings)
+    warn(settings)
+    return wanted, is_there
+
+
+def prepare_key_file(settings: Settings) -> None:
+    """See that the key file can be used, if one is needed; a new one is made. Raises `CannotStart`."""
+    if (path := _key_file(settings)) is not None:
+        read_key(path, on_new=lambda: _log.warning("the key file is new", path=str(path), reason=NEW_KEY_FILE))
+
+
+def warn(settings: Settings) -> None:
+    """Log what is valid, and will not work on the Internet."""
     for warning in settings.warnings():
         _log.warning("the configuration may not do what you expect", reason=warning)
-    return plan, is_there
 
 
-def _plan(settings: Settings) -> supervisor.Plan:
+def plan_of(settings: Settings) -> Plan:
+    """What a supervisor is to run with these *settings*."""
     dump = settings.model_dump(mode="json")
     dump["dns"]["update"]["enabled"] = _key_file(settings) is not None
     free = {"dns": settings.dns.free_bind, "api": settings.api.free_bind, "admin": settings.admin.free_bind}
-    return supervisor.Plan(
+    return Plan(
         dns=[(endpoint.host, endpoint.port) for endpoint in settings.dns.listen],
         api=[(endpoint.host, endpoint.port) for endpoint in settings.api.listen],
         admin=[(endpoint.host, endpoint.port) for endpoint in settings.admin.listen],
@@ -114,7 +133,20 @@ def _plan(settings: Settings) -> supervisor.Plan:
         settings=dump,
         free=[section for section, is_free in free.items() if is_free],
         faults=[],
+        command=_command(),
     )
+
+
+def _command() -> list[str]:
+    """
+    What runs this command again, by the path by which it was called: a link may lead to another version by then. A
+    script names the Python that it is for by itself.
+    """
+    script = Path(sys.argv[0])
+    called = [sys.executable, *sys.orig_argv[1:]]
+    if script.name != "__main__.py" and os.access(script, os.X_OK):
+        called = [str(script.absolute()), *sys.argv[1:]]
+    return called[: called.index(OPTION)] if OPTION in called else called
 
 
 def _key_file(settings: Settings) -> Path | None:
@@ -160,7 +192,9 @@ def _ask_whether_ready(listen: Sequence[Endpoint]) -> None:
 
 
 def check_pair(api: ApiSettings) -> None:
-    """Check that TLS can use the key pair in the files that *api* names. Raises `Invalid`."""
+    """Check that TLS can use the key pair in the files that *api* names, if it names any. Raises `Invalid`."""
+    if api.tls != "files":
+        return
     from responder.api.tls import ServerTls
     from responder.certificate.files import Files
 

@@ -53,6 +53,7 @@ class Connection(web.RequestHandler):
         "_closings",
         "_fallback",
         "_is_busy",
+        "_is_last",
         "_is_patient",
         "_place",
         "_until_read",
@@ -76,6 +77,7 @@ class Connection(web.RequestHandler):
         self._until_request: asyncio.TimerHandle | None = None
         self._until_read: asyncio.TimerHandle | None = None
         self._is_busy = False
+        self._is_last = False
         self._is_patient = True
 
     @property
@@ -116,6 +118,10 @@ class Connection(web.RequestHandler):
             self.close()
         else:
             self.force_close()
+
+    def close_after_answer(self) -> None:
+        """Have the next answer be the last one, which `Connection: close` shows its client."""
+        self._is_last = True
 
     def wait_no_more(self) -> None:
         """From now on, do not wait for the client to read, but close: a process that stops has no time for that."""
@@ -159,6 +165,8 @@ class Connection(web.RequestHandler):
             self._fallback.note(request, resp)
             if keep_alive is False:
                 resp.force_close()
+        if self._is_last:
+            resp.force_close()
         resp.headers["Server"] = "responder"  # without the versions that aiohttp would add
         return await super().finish_response(request, resp, start_time)
 

@@ -79,11 +79,20 @@ class Listener:
         self._socket.listen(BACKLOG)
         self._loop.add_reader(self._socket, self._accept)
 
-    async def stop(self) -> None:
-        """Close the socket and end handshakes, so that no client waits in the queue."""
+    @property
+    def is_connecting(self) -> bool:
+        """Whether a connection was accepted that is not with its protocol yet."""
+        return bool(self._connecting)
+
+    def pause(self) -> None:
+        """Accept nothing more, and leave clients in the queue of the socket: another process has that, too."""
         if self._pause is not None:
             self._pause.cancel()
         self._loop.remove_reader(self._socket)
+
+    async def stop(self) -> None:
+        """Accept nothing more, give up handshakes, and close the socket, so that no client waits in its queue."""
+        self.pause()
         self._socket.close()
         for task in self._connecting:
             task.cancel()

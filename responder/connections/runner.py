@@ -4,10 +4,11 @@ Running an aiohttp application on sockets, with limits on the number of connecti
 
 from __future__ import annotations
 
+import asyncio
 import resource
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import cast
 
 from aiohttp import web
@@ -26,6 +27,10 @@ MAX_CONNECTIONS = 1000
 
 RESERVED_DESCRIPTORS = 256
 """File descriptors that are kept for the rest of the process and for the listeners."""
+
+
+LOOK = 0.01
+"""Seconds between looks whether connections are closed."""
 
 
 def most_connections() -> int:
@@ -49,6 +54,7 @@ class Runner(web.AppRunner):
         self._keepalive = keepalive
         self._closings = Closings(name)
         self._listeners: list[Listener] = []
+        self._is_retiring = False
         metrics.CONNECTIONS.labels(name).set_function(lambda: len(self.places))
 
     async def listen(
@@ -68,6 +74,36 @@ class Runner(web.AppRunner):
         self._listeners.append(listener)
         listener.start()
 
+    async def retire(self, seconds: float) -> None:
+        """
+        Have another process take new connections: each one of now is closed with its next answer.
+
+        For *seconds* at most, clients that keep their connections idle may ask once more. Then nothing more is
+        accepted, and what was accepted last gets half of that time for its request. Call `cleanup` afterwards.
+        """
+        self._is_retiring = True
+        old = self._connections()
+        for connection in old:
+            connection.close_after_answer()
+        await self._closed(lambda: [each for each in old if each.transport is not None], seconds)
+        for listener in self._listeners:
+            listener.pause()
+        await self._closed(
+            lambda: [
+                *(each for each in self._connections() if each not in old),
+                *(1 for listener in self._listeners if listener.is_connecting),
+            ],
+            seconds / 2,
+        )
+
+    async def _closed(self, still_open: Callable[[], Sequence[object]], seconds: float) -> None:
+        """Wait until none are open, for *seconds* at most."""
+        now = asyncio.get_running_loop().time
+        until = now() + seconds
+        await asyncio.sleep(LOOK)
+        while still_open() and now() < until:  # noqa: ASYNC110  # it is over soon, and happens once
+            await asyncio.sleep(LOOK)
+
     def close_when_idle(self) -> None:
         """Close every connection after its request is finished."""
         for connection in self._connections():
@@ -86,7 +122,7 @@ class Runner(web.AppRunner):
 
     def _serve(self, place: Place, address: str) -> Connection:
         assert self.server is not None  # noqa: S101  # it was set up
-        return Connection(
+        connection = Connection(
             self.server,
             place,
             address,
@@ -96,3 +132,6 @@ class Runner(web.AppRunner):
             access_log=None,
             auto_decompress=False,  # no client compresses a hundred octets, and a bomb would cost us
         )
+        if self._is_retiring:
+            connection.close_after_answer()
+        return connection

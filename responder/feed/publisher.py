@@ -103,13 +103,15 @@ class Publisher:
         *,
         nameservers: int,
         outlived: Iterable[int] = (),
+        elders: Iterable[int] = (),
         kill: Callable[[int], None],
         lost: Callable[[], object] = lambda: None,
         counted: Callable[[Count], object] = lambda _: None,
     ) -> None:
         """
         *nameservers* is the number of them that are to answer queries. *outlived* are the process ids of nameservers
-        that were running before, and may answer from old data. Without a *snapshot*, nameservers wait for `read_from`.
+        that were running before, and may answer from old data. So may *elders*, which end by themselves: changes wait
+        for that, without a deadline. Without a *snapshot*, nameservers wait for `read_from`.
 
         *kill* has the supervisor kill a process; call `bury` when it is dead. *lost* is called after each death, and
         *counted* with each number that a nameserver has counted.
@@ -131,6 +133,7 @@ class Publisher:
         self._answering: set[int] = set()  # process ids
         self._tasks: set[asyncio.Task[None]] = set()
         self._outlived = set(outlived)  # those that have not connected again
+        self._elders = set(elders)
         self._gathered = asyncio.Event()
         self._gathering: asyncio.TimerHandle | None = None
         self._progress = asyncio.Event()  # set when another nameserver may be answering
@@ -260,7 +263,7 @@ class Publisher:
     def _gather(self) -> None:
         """Hold changes back until all nameservers that were running before have connected again, or are dead."""
         if not self._outlived:
-            self._gathered.set()
+            self._look_whether_gathered()
             return
         self._gathering = asyncio.get_running_loop().call_later(GATHER_DEADLINE, self._end_gathering)
 
@@ -274,10 +277,14 @@ class Publisher:
     def _is_back(self, pid: int) -> None:
         """Do not wait for this nameserver any more: it has connected again, or is dead."""
         self._outlived.discard(pid)
-        if not self._outlived:
+        self._elders.discard(pid)
+        self._look_whether_gathered()
+
+    def _look_whether_gathered(self) -> None:
+        if not self._outlived and self._gathering is not None:
+            self._gathering.cancel()
+        if not self._outlived and not self._elders:
             self._gathered.set()
-            if self._gathering is not None:
-                self._gathering.cancel()
 
     async def _attend(self, peer: Peer, reader: asyncio.StreamReader) -> None:
         """Take the messages of the nameserver until it ends, or sends an invalid one."""

@@ -21,6 +21,9 @@ from responder.process.prctl import set_name
 COOKIE_REFRESH = 60.0
 """Seconds after which a remembered cookie is checked anew: a cookie in a reply is at most that old."""
 
+DRAIN = 1.0
+"""Seconds that clients over TCP get when other processes answer: for the query that they send, or for one more."""
+
 SPARE, ANSWERING = "responder-spare", "responder-dns"
 """What the process is called, so that a list of processes shows which one does what."""
 
@@ -35,7 +38,8 @@ async def serve(server: Nameserver, sockets: Sockets, feeds: Feeds, lifeline: Li
 
     All *sockets* are bound, listening, non-blocking. Packets wait in the kernel while no process reads them.
     """
-    orders, loaded = _Orders(lifeline, feeds), asyncio.Event()
+    lifeline.prepared()
+    orders, loaded, listeners = _Orders(lifeline, feeds), asyncio.Event(), list[asyncio.Server]()
 
     def install(zones: Zones) -> None:
         server.install(zones)
@@ -44,17 +48,35 @@ async def serve(server: Nameserver, sockets: Sockets, feeds: Feeds, lifeline: Li
     following = asyncio.create_task(
         follow(feeds, install, server.rekey, server.relay, server.exchange.take_counts, server.vouch)
     )
-    answering = asyncio.create_task(_answer(server, sockets, orders, loaded))
-    tasks = [following, answering, asyncio.create_task(orders.listen()), asyncio.create_task(stop.wait())]
+    answering = asyncio.create_task(_answer(server, sockets, orders, loaded, listeners))
+    ends = [asyncio.create_task(stop.wait()), asyncio.create_task(_retire(server, orders, listeners))]
+    tasks = [following, answering, asyncio.create_task(orders.listen()), *ends]
     done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     for task in tasks:
         task.cancel()
     await asyncio.wait(tasks)
     for task in done:
-        task.result()  # only the last one ever ends: that another one did is a fault, and belongs in the log
+        task.result()  # only the last two ever end: that another one did is a fault, and belongs in the log
 
 
-async def _answer(server: Nameserver, sockets: Sockets, orders: _Orders, loaded: asyncio.Event) -> None:
+async def _retire(server: Nameserver, orders: _Orders, listeners: Sequence[asyncio.Server]) -> None:
+    """
+    Once others answer at our place, too, take no more connections, and give those that there are some time. UDP goes on
+    until the end: whoever reads a packet answers it.
+    """
+    await orders.retired.wait()
+    for listener in listeners:
+        listener.close()
+    await server.connections.drain(DRAIN)
+
+
+async def _answer(
+    server: Nameserver,
+    sockets: Sockets,
+    orders: _Orders,
+    loaded: asyncio.Event,
+    listeners: list[asyncio.Server],
+) -> None:
     """Be a spare, then answer until cancelled."""
     await loaded.wait()  # before that there is nothing to answer from, not even REFUSED
     set_name(SPARE)
@@ -63,7 +85,7 @@ async def _answer(server: Nameserver, sockets: Sockets, orders: _Orders, loaded:
     loop, connections = asyncio.get_running_loop(), server.connections
     for sock in sockets[f"udp {place}"]:
         udp.watch(server.reply, server.pass_on, sock)
-    listeners = [await tcp.listen(server.reply, server.pass_on, sock, connections) for sock in sockets["tcp"]]
+    listeners += [await tcp.listen(server.reply, server.pass_on, sock, connections) for sock in sockets["tcp"]]
     set_name(ANSWERING)
     orders.lifeline.ready(place)
     try:
@@ -84,11 +106,12 @@ async def _refresh_cookies(exchange: Exchange) -> None:
 
 @dataclass(slots=True)
 class _Orders:
-    """What the supervisor sends us: feeds, and our place."""
+    """What the supervisor sends us: feeds, our place, and that others have it now."""
 
     lifeline: Lifeline
     feeds: Feeds
     place: asyncio.Future[int] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    retired: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def listen(self) -> None:
         """Take it as it comes, for ever."""
@@ -98,3 +121,5 @@ class _Orders:
                 self.feeds.put(socket.socket(fileno=message.descriptor))
             elif message.word is Word.SERVE:
                 self.place.set_result(message.number)
+            elif message.word is Word.RETIRE:
+                self.retired.set()

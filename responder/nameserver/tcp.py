@@ -42,6 +42,9 @@ BACKLOG = 256
 MAX_UNSENT = 256 << 10
 """Octets of replies waiting for a client that does not read them; at this many it is cut off."""
 
+LOOK = 0.01
+"""Seconds between looks whether connections are closed."""
+
 _RESET = struct.pack("ii", 1, 0)
 
 
@@ -66,6 +69,7 @@ class Connections:
         self._by_idleness: OrderedDict[TCPConnection, None] = OrderedDict()  # the first is idle for longest
         self._by_client: dict[str, OrderedDict[TCPConnection, None]] = {}  # likewise
         self._waiting: deque[TCPConnection] = deque()
+        self.is_draining = False  # whether no query is waited for any more that was not begun
 
     def admit(self, connection: TCPConnection) -> None:
         """Take *connection* in. The one idle for longest may have to go: of all, or of its client if that has many."""
@@ -95,6 +99,17 @@ class Connections:
         if not self._waiting:
             asyncio.get_running_loop().call_soon(self._take_turns)
         self._waiting.append(connection)
+
+    async def drain(self, seconds: float) -> None:
+        """Close each one once its next query is answered, and wait for that for *seconds* at most."""
+        self.is_draining = True
+        now = asyncio.get_running_loop().time
+        until = now() + seconds
+        await asyncio.sleep(LOOK)  # for those that were just accepted
+        while self._by_idleness and now() < until:  # noqa: ASYNC110  # it is over soon, and happens once
+            await asyncio.sleep(LOOK)
+        for connection in [*self._by_idleness]:
+            connection.hang_up()
 
     def close(self) -> None:
         """End them all."""
@@ -172,8 +187,11 @@ class TCPConnection(asyncio.BufferedProtocol):
             return True
         if self._buffer:
             self._expect(FIRST_MESSAGE)
+        elif self._connections.is_draining and not self._elsewhere:
+            self._transport.close()
+            return False
         else:
-            self._wait(IDLE, self._hang_up)
+            self._wait(IDLE, self.hang_up)
         self._transport.resume_reading()
         return False
 
@@ -232,7 +250,7 @@ class TCPConnection(asyncio.BufferedProtocol):
             self._timer.cancel()
         self._timer = asyncio.get_running_loop().call_later(seconds, then)
 
-    def _hang_up(self) -> None:
+    def hang_up(self) -> None:
         """Close an idle connection: not by a reset, which is an error to the client, unless it has answers unread."""
         assert self._transport is not None  # noqa: S101
         unsent = fcntl.ioctl(self._transport.get_extra_info("socket"), termios.TIOCOUTQ, bytes(4))  # SIOCOUTQ, tcp(7)

@@ -71,6 +71,10 @@ class Lifeline:
         """Report that something outside is waited for before the work can begin."""
         self._send(Message(Word.WAITING))
 
+    def prepared(self) -> None:
+        """Report that the process has started, and can go on once it is its turn."""
+        self._send(Message(Word.PREPARED))
+
     def ask_to_kill(self, pid: int) -> None:
         """Have the supervisor kill a nameserver. It reports the death; until then, it may be asked again."""
         self._send(Message(Word.KILL, pid))

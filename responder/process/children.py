@@ -12,14 +12,15 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import structlog
 
 from responder.logs import REMINDER, Seldom
+from responder.process.adopted import Adopted, Process
 from responder.process.lifeline import Message, Word, pair, receive_text, send, send_orders
 from responder.process.users import User
 
@@ -31,6 +32,9 @@ MAX_DELAY = 5.0
 
 SILENCE = 30.0
 """Seconds without a message after which a child hangs, and is killed. It sends one every second."""
+
+RETIRE_AGAIN = 5.0
+"""Seconds for a child that was asked to end by an earlier program of the supervisor."""
 
 HEARD_AT_ONCE = 1000
 """Messages of a child that are read in one go: a child that never stops sending must not occupy the supervisor."""
@@ -44,6 +48,20 @@ KEPT_FOR_NAMESERVERS = (
 _log = structlog.get_logger("supervisor")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heirloom:
+    """A child that is handed over to the next program of the supervisor; *lifeline* is a descriptor."""
+
+    name: str
+    pid: int
+    lifeline: int
+    is_ready: bool
+    place: int
+    answers_at: int
+    age: int
+    is_retiring: bool
+
+
 @dataclass(slots=True)
 class Child:
     """A child process: how to start it, and how it fared."""
@@ -55,7 +73,9 @@ class Child:
     bare: bool = False
     user: User | None = None
     """Whom it runs as, if not as the supervisor."""
-    process: subprocess.Popen[bytes] | None = None
+    process: Process | None = None
+    is_prepared: bool = False
+    """Whether it reported that it has started, and can go on once it is its turn."""
     is_ready: bool = False
     was_ready: bool = False
     is_waiting: bool = False
@@ -68,6 +88,9 @@ class Child:
     """Where it is to answer queries, if it is a nameserver; 0 is nowhere."""
     answers_at: int = 0
     """Where it reports that it does."""
+    age: int = 0
+    """How many programs of the supervisor have begun since it was started; what has an age only has to retire."""
+    _retire_by: float | None = None
     _lifeline: socket.socket | None = None
     _started: float = 0.0
     _heard: float = 0.0
@@ -78,18 +101,14 @@ class Child:
         """Its process id; 0 if it does not run."""
         return self.process.pid if self.process is not None else 0
 
-    def start(self, nameservers: Sequence[int] = ()) -> None:
+    def start(self, **orders: Any) -> None:
         """
         Start it, with nothing open but its sockets and its lifeline; later, if the system has no process to give.
 
-        Its orders name the *nameservers* that are running, by process id.
+        *orders* are for this life of it.
         """
         self._started, self.due = time.monotonic(), None
-        orders = self.orders | {
-            "sockets": self.sockets,
-            "nameservers": list(nameservers),
-            "restarts": self.restarts,
-        }
+        orders = {**self.orders, "sockets": self.sockets, "restarts": self.restarts, **orders}
         try:
             self._lifeline, theirs = pair()
             with theirs:
@@ -112,6 +131,49 @@ class Child:
             process_group=0,  # a terminal's Ctrl-C is for the supervisor, which stops all in the right order
         )
 
+    @classmethod
+    def adopt(cls, heirloom: Heirloom) -> Self:
+        """A child that the program before this one started."""
+        child = cls(heirloom.name, "", {}, {}, process=Adopted(heirloom.pid), due=None)
+        child.is_ready = child.was_ready = heirloom.is_ready
+        child.place, child.answers_at, child.age = heirloom.place, heirloom.answers_at, heirloom.age + 1
+        child._lifeline = socket.socket(fileno=heirloom.lifeline)
+        child._lifeline.set_inheritable(False)
+        child._heard = now = time.monotonic()
+        child._retire_by = now + RETIRE_AGAIN if heirloom.is_retiring else None
+        return child
+
+    def bequeath(self) -> Heirloom | None:
+        """What the next program needs to know of it, with its lifeline left open for that; None if it does not run."""
+        if self.process is None or self._lifeline is None:
+            return None
+        self._lifeline.set_inheritable(True)
+        return Heirloom(
+            name=self.name,
+            pid=self.pid,
+            lifeline=self._lifeline.fileno(),
+            is_ready=self.is_ready,
+            place=self.place,
+            answers_at=self.answers_at,
+            age=self.age,
+            is_retiring=self.is_retiring,
+        )
+
+    def retire(self, seconds: float) -> None:
+        """Have others do its work from now on, and give it some *seconds* to end. After that it is killed."""
+        now = time.monotonic()
+        if self._retire_by is None:
+            self._retire_by = now + seconds
+            self.notify(Message(Word.RETIRE))
+        elif now >= self._retire_by:
+            _log.error("a process does not stop; killing it", process=self.name)
+            self._retire_by = now + seconds
+            self.signal(signal.SIGKILL)
+
+    @property
+    def is_retiring(self) -> bool:
+        return self._retire_by is not None
+
     def bury(self) -> None:
         """Note that it died, whether it ever was ready, and when it may be started again."""
         self.listen()
@@ -124,7 +186,7 @@ class Child:
         self._delay = min(max(2 * self._delay, 0.1), MAX_DELAY) if short else 0.0
         self.due = time.monotonic() + self._delay
         self.restarts += 1
-        self.is_ready = self.is_waiting = False
+        self.is_prepared = self.is_ready = self.is_waiting = False
         self.place = self.answers_at = 0
         self._lifeline = self.process = None
 
@@ -149,6 +211,8 @@ class Child:
                     wanted.append(message.number)
                 elif message.word is Word.WAITING:
                     self.is_waiting = True
+                elif message.word is Word.PREPARED:
+                    self.is_prepared = True
                 else:
                     self.is_ready, self.was_ready, self.is_waiting = True, True, False
                     self.answers_at = message.number if message.number == self.place else 0

@@ -31,6 +31,12 @@ class Word(StrEnum):
     """From the control process, again and again: it waits for something outside, and is not ready before."""
     KILL = auto()
     """From the control process: make an end of that nameserver."""
+    PREPARED = auto()
+    """From a child: it has started, and can go on once it is its turn."""
+    TAKE_OVER = auto()
+    """To a control process that waits for its turn: the one before it has ended."""
+    RETIRE = auto()
+    """To a child: others do its work from now on. It finishes what was begun, and ends."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import errno
 import itertools
+import os
 import socket
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from responder.process import systemd
 
@@ -25,6 +26,7 @@ _IP_FREEBIND = 15
 
 SocketAddress = tuple[str, int]
 """Host and port."""
+Bound = tuple[socket.SocketKind, SocketAddress]
 Sockets = dict[str, list[socket.socket]]
 
 
@@ -35,40 +37,55 @@ def bind_all(
     *,
     processes: int,
     free: Collection[str] = (),
+    offered: Iterable[socket.socket] | None = None,
 ) -> tuple[Sockets, list[str]]:
     """
-    Sockets by purpose ("udp" for each process in turn, "tcp", "api", "admin"), and what could not be bound.
+    Sockets by purpose ("udp 1" and so on for each process, "tcp", "api", "admin"), and what could not be bound.
 
     Those of a section in *free* ("dns", "api", "admin") may have addresses that this machine gets later.
 
-    One that systemd has bound is taken from it. All processes read from that one: only sockets of one user can share
-    a port, and systemd's are root's.
+    A socket *offered* that has the address is taken; without an offer, those of systemd are. If there are fewer of them
+    than processes, processes share them, because a new one would take a part of the packets before it is read; if there
+    are more, a process reads from several, because those that wait in a socket are lost when it is closed.
     """
-    sockets: Sockets = {"udp": [], "tcp": [], "api": [], "admin": []}
+    there_already = [*(systemd.inherited_sockets() if offered is None else offered)]
+    found = _by_address(there_already)
+    sockets: Sockets = {f"udp {place}": [] for place in range(1, processes + 1)}
+    sockets |= {"tcp": [], "api": [], "admin": []}
     faults: list[str] = []
-    inherited = systemd.inherited_sockets()
 
-    def bind(purpose: str, kind: socket.SocketKind, address: SocketAddress, *, shared: bool = False) -> None:
+    def bind(purpose: str, section: str, kind: socket.SocketKind, address: SocketAddress, place: int = 0) -> None:
         host, port = address  # a list, where it was read from JSON
-        section = "dns" if purpose in ("udp", "tcp") else purpose
-        if (there := inherited.get((kind, (host, port)))) is not None:
-            sockets[purpose].append(_prepared(there.dup()))
+        if there := found.get((kind, (host, port)), []):
+            ours = there[place::processes] if kind == socket.SOCK_DGRAM else there[:1]
+            sockets[purpose] += [_prepared(sock.dup()) for sock in ours or [there[place % len(there)]]]
             return
+        shared = kind == socket.SOCK_DGRAM and processes > 1
         try:
             sockets[purpose].append(_bind(kind, (host, port), shared=shared, free=section in free))
         except OSError as fault:
-            text = f"cannot listen on {'[' + host + ']' if ':' in host else host}:{port} ({purpose}, {section}.listen)"
-            faults.append(f"{text}: {fault.strerror}{_mend(fault, section)}")
+            text = f"cannot listen on {_text(host, port)} ({purpose.split()[0]}, {section}.listen)"
+            rivals = [other for other_kind, other in found if (other_kind, other[1]) == (kind, port)]
+            faults.append(f"{text}: {fault.strerror}{_fix(fault, section, rivals)}")
 
-    for _ in range(processes):
+    for place in range(processes):
         for address in dns:
-            bind("udp", socket.SOCK_DGRAM, address, shared=processes > 1)
-    for purpose, addresses in (("tcp", dns), ("api", api), ("admin", admin)):
+            bind(f"udp {place + 1}", "dns", socket.SOCK_DGRAM, address, place)
+    for purpose, section, addresses in (("tcp", "dns", dns), ("api", "api", api), ("admin", "admin", admin)):
         for address in addresses:
-            bind(purpose, socket.SOCK_STREAM, address)
-    for sock in inherited.values():
-        sock.detach()  # systemd's descriptors stay open: the next program in this process may want them, too
+            bind(purpose, section, socket.SOCK_STREAM, address)
+    for sock in there_already:
+        sock.detach()  # they stay open: the next program in this process may want them, too
     return sockets, list(dict.fromkeys(faults))
+
+
+def _by_address(sockets: Iterable[socket.socket]) -> dict[Bound, list[socket.socket]]:
+    """*sockets* by kind and address; of those that are one and the same, only the first."""
+    found: dict[Bound, dict[int, socket.socket]] = {}
+    for sock in sockets:
+        host, port = sock.getsockname()[:2]
+        found.setdefault((sock.type, (host, port)), {}).setdefault(os.fstat(sock.fileno()).st_ino, sock)
+    return {bound: [*same.values()] for bound, same in found.items()}
 
 
 def close_all(sockets: Sockets) -> None:
@@ -124,7 +141,14 @@ def _never_fragment(sock: socket.socket) -> None:
         sock.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _PMTUDISC_OMIT)
 
 
-def _mend(fault: OSError, section: str) -> str:
+def _text(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _fix(fault: OSError, section: str, rivals: Sequence[SocketAddress]) -> str:
+    """How to fix *fault*; *rivals* are the addresses at which this very service has that port."""
+    if fault.errno == errno.EADDRINUSE and rivals:
+        return f" (this service itself listens on {_text(*rivals[0])}: to change that, restart the service)"
     if fault.errno == errno.EADDRINUSE:
         return " (see who listens there with `ss -lntup`, and stop that, or choose another address)"
     if isinstance(fault, PermissionError):

@@ -12,7 +12,8 @@ SET_NAME = 15  # linux/prctl.h, as the next ones
 _SET_DUMPABLE = 4
 _SET_NO_NEW_PRIVS = 38
 _SET_SECCOMP, _FILTER = 22, 2
-_CAP_AMBIENT, _CLEAR_ALL = 47, 4
+_CAP_AMBIENT, _RAISE, _CLEAR_ALL = 47, 2, 4
+_MOST_CAPABILITIES = 64
 
 _prctl = ctypes.CDLL(None, use_errno=True).prctl
 _prctl.argtypes = [ctypes.c_int, *[ctypes.c_ulong] * 4]
@@ -32,6 +33,15 @@ def gain_no_privileges() -> None:
 def pass_on_no_capabilities() -> None:
     """Have programs that we run from now on get none of our capabilities, unless we are root (capabilities(7))."""
     _prctl(_CAP_AMBIENT, _CLEAR_ALL, 0, 0, 0)
+
+
+def pass_on_capabilities() -> None:
+    """
+    Have a program that we run next keep the capabilities that were passed on to us, those that are inheritable and
+    permitted: a new program of the supervisor needs what the old one has.
+    """
+    for number in range(_MOST_CAPABILITIES):  # the kernel refuses all others
+        _prctl(_CAP_AMBIENT, _RAISE, number, 0, 0)
 
 
 def hide_memory() -> None:

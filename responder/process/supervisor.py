@@ -2,13 +2,13 @@
 The first process: binds every socket, starts the others, restarts what dies, forwards signals. Nothing else.
 
 It outlives its children, so it keeps the sockets: what arrives while a child restarts waits in the kernel. To stay
-small it imports next to nothing; the command line reads the configuration and then becomes this program (`become`),
-handing over a plan in an anonymous file.
+small it imports next to nothing; the command line reads the configuration and then becomes this program, handing over a
+plan in an anonymous file (`plan`). In a reload, another version of this program takes its place (`reload`).
 """
 
 from __future__ import annotations
 
-import json
+import itertools
 import os
 import signal
 import socket
@@ -16,8 +16,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, NoReturn
 
 import structlog
 
@@ -26,9 +24,13 @@ from responder.logs import REMINDER, Seldom
 from responder.process import systemd
 from responder.process.children import Child, introduce
 from responder.process.lifeline import Message, Word
-from responder.process.listeners import SocketAddress, Sockets, bind_all, close_all
+from responder.process.listeners import Sockets, close_all
+from responder.process.parcel import read_memory_file
+from responder.process.plan import Plan
 from responder.process.prctl import hide_memory, pass_on_no_capabilities, set_name
+from responder.process.reload import Reload
 from responder.process.scheduling import pass_on_realtime
+from responder.process.succession import CONTROL, Elders, Estate
 from responder.process.users import User, for_nameservers
 
 STOP_CONTROL = 3.0
@@ -43,86 +45,49 @@ PATIENCE = 30
 LOOK_INTERVAL = 5.0
 """Seconds between looks at the children: whether they respond, and should the signal of a death be missed."""
 
+LOOK_INTERVAL_IN_RELOAD = 0.5
+"""The same while something has a deadline: a check, or a process that is to end."""
+
 _log = structlog.get_logger("supervisor")
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, signal.SIGIO)
 """What the supervisor waits for. SIGIO means that a child has reported something."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """
-    What to bind, how many nameservers answer, how many more stand by, and the settings that the control process gets
-    (they hold secrets: never printed). The addresses of a section in *free* may come later. *faults* are why the
-    configuration is not the one that these settings are from.
-    """
-
-    dns: list[SocketAddress]
-    api: list[SocketAddress]
-    admin: list[SocketAddress]
-    processes: int
-    spares: int
-    settings: dict[str, Any]
-    free: list[str]
-    faults: list[str]
-
-    def bind(self) -> tuple[Sockets, list[str]]:
-        """All sockets by purpose, and what could not be bound, one line each."""
-        return bind_all(self.dns, self.api, self.admin, processes=self.processes, free=self.free)
-
-
-def cannot_bind(plan: Plan) -> list[str]:
-    """Try all of *plan*, let go of it again, and return what could not be bound."""
-    sockets, faults = plan.bind()
-    close_all(sockets)
-    return faults
-
-
-def become(plan: Plan) -> NoReturn:
-    """Replace this process by a supervisor that carries out *plan*. Raises `OSError`, naming what cannot be run."""
-    number = os.memfd_create("plan", 0)  # stays open across the exec
-    with os.fdopen(number, "wb", closefd=False) as file:
-        file.write(json.dumps(asdict(plan)).encode())
-        file.seek(0)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    try:
-        os.execv(sys.executable, [sys.executable, "-P", "-m", "responder.process.supervisor", str(number)])  # noqa: S606
-    except OSError as fault:  # it does not name the file: a Python in somebody's home, for example
-        os.close(number)
-        raise OSError(fault.errno, fault.strerror, sys.executable) from None
-
-
 def main() -> int:
-    """Carry out the plan in the file descriptor that is named by the only argument."""
+    """
+    Carry out the plan in the file descriptor that is the first argument. A second one is what an earlier program in
+    this process hands over.
+    """
     hide_memory()  # the plan has secrets: the database's password, for example
-    with os.fdopen(int(sys.argv[1]), "rb") as file:
-        plan = Plan(**json.load(file))
+    plan = Plan(**read_memory_file(int(sys.argv[1])))
+    estate = Estate.read(int(sys.argv[2])) if len(sys.argv) > 2 else None
     logs.configure(**plan.settings["log"])
     set_name("responder")
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # our parent may have ignored it, and then we would too
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-    sockets, faults = plan.bind()
+    sockets, faults = plan.bind() if estate is None else (estate.by_purpose(plan.sockets), [])
     pass_on_no_capabilities()
     if plan.settings["dns"]["realtime"]:
         pass_on_realtime()
     try:
         for text in faults:
             _log.critical("cannot start", reason=text)
-        return 1 if faults else _supervisor(plan, sockets).run()
+        return 1 if faults else _supervisor(plan, sockets, estate).run()
     finally:
         close_all(sockets)
 
 
-def _supervisor(plan: Plan, sockets: Sockets) -> Supervisor:
-    """The supervisor of *plan*, none of whose children lives yet."""
+def _supervisor(plan: Plan, sockets: Sockets, estate: Estate | None = None) -> Supervisor:
+    """The supervisor of *plan*, none of whose own children lives yet."""
     control_sockets = {purpose: _numbers(sockets[purpose]) for purpose in ("api", "admin")}
-    # It is one instance, however often it is restarted.
-    orders = {"settings": plan.settings, "faults": plan.faults, "instance": os.urandom(8).hex()}
-    control = Child("control", "responder.control", control_sockets, orders)
+    # It is one instance, however often it is restarted or reloaded.
+    instance = os.urandom(8).hex() if estate is None else estate.instance
+    orders = {"settings": plan.settings, "faults": plan.faults, "instance": instance, "again": estate is not None}
+    control = Child(CONTROL, "responder.control", control_sockets, orders)
+    control.was_ready = estate is not None  # should it not come up, the service goes on nevertheless
     user = _user_of_nameservers(plan.settings["dns"]["user"])
-    share = len(sockets["udp"]) // plan.processes
-    places = {f"udp {n + 1}": _numbers(sockets["udp"][n * share : (n + 1) * share]) for n in range(plan.processes)}
+    places = {purpose: _numbers(group) for purpose, group in sockets.items() if purpose.startswith("udp ")}
     nameservers = [
         Child(
             f"nameserver {n + 1}",
@@ -134,8 +99,16 @@ def _supervisor(plan: Plan, sockets: Sockets) -> Supervisor:
         )
         for n in range(plan.processes + plan.spares)
     ]
-    status = "going on with the configuration of an earlier start: the new one has faults" if plan.faults else ""
-    return Supervisor(control, nameservers, places=plan.processes, status=status)
+    return Supervisor(
+        control,
+        nameservers,
+        places=plan.processes,
+        status="going on with the configuration of an earlier start: the new one has faults" if plan.faults else "",
+        elders=Elders([Child.adopt(heirloom) for heirloom in estate.children] if estate else []),
+        command=plan.command,
+        sockets=[*itertools.chain(*sockets.values())],
+        instance=instance,
+    )
 
 
 def _user_of_nameservers(wanted: str) -> User | None:
@@ -155,9 +128,23 @@ class Supervisor:
     Every nameserver begins as a spare: it loads and follows the feed, and reads no packet. A place is a set of sockets,
     and each of the *places* is given to one nameserver that has loaded. When that one is dead, so that it certainly
     reads no packet any more, a spare gets its place at once. *status* is for the service manager, once all is ready.
+
+    *elders* are to be replaced. *command* runs the program that replaces this one in a reload, and that gets the
+    *sockets*.
     """
 
-    def __init__(self, control: Child, nameservers: list[Child], *, places: int, status: str = "") -> None:
+    def __init__(
+        self,
+        control: Child,
+        nameservers: list[Child],
+        *,
+        places: int,
+        status: str = "",
+        elders: Elders | None = None,
+        command: Sequence[str] = (),
+        sockets: Sequence[socket.socket] = (),
+        instance: str = "",
+    ) -> None:
         self._control = control
         self._nameservers = nameservers
         self._children = [control, *nameservers]
@@ -165,6 +152,10 @@ class Supervisor:
         self._watchdog = systemd.watchdog_interval()
         self._status = status
         self._announced = self._has_waited = False
+        self._elders = elders or Elders()
+        self._is_reloading = bool(self._elders)
+        self._has_begun = False
+        self._reload = Reload(command, sockets, instance)
 
     def run(self) -> int:
         """Returns the exit status: 0 when it was asked to stop, 1 when the control process never came up."""
@@ -177,9 +168,13 @@ class Supervisor:
                 self._stop()
                 _log.info("stopped")
                 return 0
+            if received is not None and received.si_signo == signal.SIGHUP:
+                self._reload.begin()
             self._reap()
             self._listen()
             self._fill_places()
+            self._succeed()
+            self._reload.go_on([*self._children, *self._elders.children])
             if self._control.process is None and not self._control.was_ready:
                 _log.critical("the control process could not start; its last event has the reason")
                 self._stop()
@@ -201,7 +196,12 @@ class Supervisor:
             child.start()
             self._introduce(child)
             return
-        child.start([nameserver.pid for nameserver in living])
+        self._has_begun = not self._elders.controls
+        child.start(
+            nameservers=[nameserver.pid for nameserver in living],
+            elders=[nameserver.pid for nameserver in self._elders.nameservers],
+            waits=not self._has_begun,
+        )
         for nameserver in living:
             self._introduce(nameserver)
 
@@ -212,15 +212,29 @@ class Supervisor:
             if nameserver.answers_at:
                 self._control.notify(Message(Word.SERVE, nameserver.pid))
 
+    def _succeed(self) -> None:
+        """Have the elders retire as soon as others can do their work, and the control process begin after them."""
+        prepared = [nameserver for nameserver in self._nameservers if nameserver.is_prepared]
+        self._elders.retire(
+            control=self._control.is_prepared and len(prepared) >= len(self._places),
+            nameservers=self._control.is_ready and self._all_answer(),
+        )
+        if not self._elders.controls and not self._has_begun and self._control.process is not None:
+            self._has_begun = True
+            self._control.notify(Message(Word.TAKE_OVER))
+
     def _patience(self) -> float:
         """Seconds that may pass until there is something to do, if no signal comes."""
         due = [
             child.due - time.monotonic() for child in self._children if child.due is not None and self._is_wanted(child)
         ]
+        if self._reload.is_checking or any(child.is_retiring for child in self._elders.children):
+            due.append(LOOK_INTERVAL_IN_RELOAD)
         return max(0.0, min([*due, LOOK_INTERVAL, self._watchdog or LOOK_INTERVAL]))
 
     def _listen(self) -> None:
         """Read the reports of the children, do what the control process asks, and kill what is unresponsive."""
+        self._elders.listen()
         for child in self._children:
             was_answering = child.answers_at
             wanted = child.listen()
@@ -231,6 +245,7 @@ class Supervisor:
             if child.is_back():
                 child.is_missed, child.deaths = False, Seldom(REMINDER)
                 _log.warning("a process is running again", process=child.name)  # seen where its deaths are
+        for child in [*self._children, *self._elders.children]:
             if child.hangs():
                 _log.error("a process is unresponsive; killing it", process=child.name)
                 child.signal(signal.SIGKILL)
@@ -242,11 +257,13 @@ class Supervisor:
         """Have the service manager know once when all is ready, and meanwhile that it takes its time for a reason."""
         if self._announced:
             return
-        if self._control.is_ready and self._all_answer():
+        if self._control.is_ready and self._all_answer() and not self._elders:
             self._announced = True
             systemd.notify("READY=1")
-            if self._status or self._has_waited:
+            if self._status or self._has_waited or self._is_reloading:
                 systemd.notify(f"STATUS={self._status}")
+            if self._is_reloading:
+                _log.info("reloaded")
         elif self._control.is_waiting:
             self._has_waited = True
             systemd.notify(f"EXTEND_TIMEOUT_USEC={PATIENCE * 1_000_000}\nSTATUS=waiting for the database")
@@ -270,10 +287,15 @@ class Supervisor:
 
     def _reap(self) -> None:
         """Bury the dead; report the untimely ones."""
-        dead = [child for child in self._children if child.process is not None and child.process.poll() is not None]
-        for child in dead:
-            status, pid = child.process.returncode if child.process is not None else 0, child.pid
-            cause = f"killed by signal {-status}" if status < 0 else f"exited with status {status}"
+        for child, pid, code in self._elders.reap():
+            if child.name != CONTROL:
+                self._control.notify(Message(Word.DIED, pid))
+            if not child.is_retiring:
+                _log.error("a process died; its successor takes over", process=child.name, cause=_cause(code))
+        for child in self._children:
+            if child.process is None or (status := child.process.poll()) is None:
+                continue
+            pid, cause = child.pid, _cause(status)
             child.bury()
             if child is not self._control:
                 self._control.notify(Message(Word.DIED, pid))
@@ -292,7 +314,10 @@ class Supervisor:
 
     def _stop(self) -> None:
         """First the control process, whose callers wait for the nameservers; then those; by force what is left."""
-        for group, seconds in (([self._control], STOP_CONTROL), (self._nameservers, STOP_NAMESERVERS)):
+        self._reload.give_up()
+        controls = [self._control, *self._elders.controls]
+        nameservers = [*self._nameservers, *self._elders.nameservers]
+        for group, seconds in ((controls, STOP_CONTROL), (nameservers, STOP_NAMESERVERS)):
             for child in group:
                 child.signal(signal.SIGTERM)
             deadline = time.monotonic() + seconds
@@ -304,6 +329,10 @@ class Supervisor:
                         _log.error("a process does not stop; killing it", process=child.name)
                         child.process.kill()
                         child.process.wait()
+
+
+def _cause(status: int) -> str:
+    return f"killed by signal {-status}" if status < 0 else f"exited with status {status}"
 
 
 def _numbers(sockets: list[socket.socket]) -> list[int]:

@@ -13,19 +13,16 @@ import socket
 FIRST_DESCRIPTOR = 3
 """SD_LISTEN_FDS_START of sd_listen_fds(3)."""
 
-Bound = tuple[socket.SocketKind, tuple[str, int]]
 
-
-def inherited_sockets() -> dict[Bound, socket.socket]:
-    """The Internet sockets that systemd handed to this very process, by their kind and address."""
+def inherited_sockets() -> list[socket.socket]:
+    """The Internet sockets that systemd handed to this very process."""
     if os.environ.get("LISTEN_PID") != str(os.getpid()):
-        return {}
-    sockets = {}
+        return []
+    sockets = []
     for number in range(FIRST_DESCRIPTOR, FIRST_DESCRIPTOR + int(os.environ.get("LISTEN_FDS", "0"))):
         sock = socket.socket(fileno=number)
         if sock.family in (socket.AF_INET, socket.AF_INET6):
-            host, port = sock.getsockname()[:2]
-            sockets[sock.type, (host, port)] = sock
+            sockets.append(sock)
         else:
             sock.detach()
     return sockets

@@ -720,7 +720,7 @@ def test_serve_hands_over(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     def become(plan: Any) -> None:
         plans.append(plan)
 
-    monkeypatch.setattr("responder.process.supervisor.become", become)
+    monkeypatch.setattr("responder.process.plan.become", become)
 
     with structlog.testing.capture_logs() as logged:
         run("serve")
@@ -742,7 +742,7 @@ Starts = Callable[..., Any]
 def starts(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Starts:
     """Starts the service as a service manager that keeps its state; returns the plan that it would carry out."""
     plans: list[Any] = []
-    monkeypatch.setattr("responder.process.supervisor.become", plans.append)
+    monkeypatch.setattr("responder.process.plan.become", plans.append)
     monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path))
 
     def start(**variables: str) -> Any:
@@ -821,7 +821,7 @@ def test_serve_ready_with_a_faulty_configuration(run: Run, starts: Starts, monke
 def test_serve_and_the_key_file(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`serve` makes the key of updates, does not start with one that others can read, and needs none without them."""
     plans: list[Any] = []
-    monkeypatch.setattr("responder.process.supervisor.become", plans.append)
+    monkeypatch.setattr("responder.process.plan.become", plans.append)
     run("serve")
     key = tmp_path / "tsig.key"
     key.chmod(0o644)

@@ -24,7 +24,9 @@ def test_processes_share_clients_evenly() -> None:
         for _ in range(CLIENTS):
             with closing(socket.socket(type=socket.SOCK_DGRAM)) as client:
                 client.sendto(b"query", ("127.0.0.1", port))
-            received = [before + waiting(sock) for before, sock in zip(received, sockets["udp"], strict=True)]
+            received = [
+                before + waiting(*sockets[place]) for before, place in zip(received, ("udp 1", "udp 2"), strict=True)
+            ]
     finally:
         close_all(sockets)
 
@@ -52,7 +54,7 @@ def test_an_address_that_comes_later() -> None:
     """With free_bind, what listens on an address that is not there yet is reached as soon as it is."""
     with network(["2001:db8::1"]) as here:
         sockets, faults = here.run(lambda: bind_all([(LATER, 0)], [], [], processes=1))
-        assert ([], []) == (sockets["udp"], sockets["tcp"])
+        assert ([], []) == (sockets["udp 1"], sockets["tcp"])
         assert {True} == {"for an address that comes later, set dns.free_bind = true" in fault for fault in faults}
         sockets, faults = here.run(lambda: bind_all([(LATER, 5353)], [], [], processes=2, free=["dns"]))
         try:
@@ -62,7 +64,7 @@ def test_an_address_that_comes_later() -> None:
             here.add(LATER)
 
             assert here.run(lambda: is_here(LATER))
-            assert b"question" == here.run(lambda: _send(sockets["udp"]))
+            assert b"question" == here.run(lambda: _send([*sockets["udp 1"], *sockets["udp 2"]]))
             with here.run(lambda: socket.create_connection((LATER, 5353), PATIENCE)):
                 sockets["tcp"][0].setblocking(True)
                 sockets["tcp"][0].accept()[0].close()

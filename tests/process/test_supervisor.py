@@ -26,7 +26,8 @@ from responder import logs
 from responder.config.settings import DnsSettings
 from responder.process import children, listeners, supervisor
 from responder.process.children import KEPT_FOR_NAMESERVERS, Child
-from responder.process.supervisor import Plan, Supervisor
+from responder.process.plan import Plan, become
+from responder.process.supervisor import Supervisor
 from tests.e2e.programs import descendants
 from tests.support.places import ROOT
 from tests.support.ports import free_port
@@ -274,7 +275,7 @@ async def obey():
             note(f"serve {message.number}")
             lifeline.ready(message.number)
 obeying = asyncio.create_task(obey())
-note(f"runs: {orders['nameservers']}")
+note(f"runs: {orders.get('nameservers')}")
 """
     supervise(nursery.child("control", feed + LIVE), nursery.child("nameserver 1", feed + LIVE))
     (pid,) = wait_until_started(journal, "nameserver 1")
@@ -663,7 +664,7 @@ def test_python_that_cannot_be_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/nowhere/python3")
 
     with pytest.raises(FileNotFoundError) as caught:
-        supervisor.become(plan())
+        become(plan())
     assert "/nowhere/python3" == caught.value.filename
 
 
@@ -748,7 +749,7 @@ def test_every_place_has_its_own_udp_sockets() -> None:
     names = ["control", "nameserver 1", "nameserver 2", "nameserver 3", "nameserver 4"]
     assert names == [child.name for child in (control, *nameservers)]
     assert {"api", "admin"} == set(control.sockets)
-    hosts = {sock.fileno(): sock.getsockname()[0] for sock in sockets["udp"]}
+    hosts = {sock.fileno(): sock.getsockname()[0] for place in (1, 2, 3) for sock in sockets[f"udp {place}"]}
     (places,) = {tuple(map(tuple, child.sockets.values())) for child in nameservers}
     assert {"udp 1", "udp 2", "udp 3", "tcp"} == set(nameservers[0].sockets)
     assert [("127.0.0.1", "::1")] * 3 == [tuple(hosts[number] for number in place) for place in places[:3]]
@@ -797,7 +798,7 @@ def test_become_hands_over_the_plan(monkeypatch: pytest.MonkeyPatch) -> None:
             assert {"dns": [["127.0.0.1", 53]], "settings": {"password": "hush"}}.items() <= json.load(file).items()
 
     monkeypatch.setattr(os, "execv", execv)
-    supervisor.become(work)
+    become(work)
 
     assert ["-m", "responder.process.supervisor"] == executed[0][2:4]
     assert "hush" not in " ".join(executed[0])

@@ -63,7 +63,7 @@ def test_sockets_for_another_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sockets that were handed to whoever started us are not ours."""
     monkeypatch.setenv("LISTEN_FDS", "1")
     monkeypatch.setenv("LISTEN_PID", str(os.getpid() + 1))
-    assert {} == systemd.inherited_sockets()
+    assert [] == systemd.inherited_sockets()
 
 
 def test_inherited_sockets_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,12 +71,13 @@ def test_inherited_sockets_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as theirs:
         theirs.bind(("127.0.0.1", 0))
         address: tuple[str, int] = theirs.getsockname()
-        monkeypatch.setattr(systemd, "inherited_sockets", lambda: {(socket.SOCK_DGRAM, address): theirs.dup()})
+        monkeypatch.setattr(systemd, "inherited_sockets", lambda: [theirs.dup()])
         sockets, faults = bind_all([address], [("127.0.0.1", 0)], [], processes=2)
     try:
-        assert ([], 2, 1) == (faults, len(sockets["udp"]), len(sockets["tcp"]))
-        assert {address} == {sock.getsockname() for sock in sockets["udp"]}
-        assert not any(sock.getblocking() for sock in sockets["udp"])
+        udp = [*sockets["udp 1"], *sockets["udp 2"]]
+        assert ([], 2, 1) == (faults, len(udp), len(sockets["tcp"]))
+        assert {address} == {sock.getsockname() for sock in udp}
+        assert not any(sock.getblocking() for sock in udp)
     finally:
         close_all(sockets)
 

@@ -1,0 +1,86 @@
+"""
+SIGHUP: the program that is installed now takes the place of this one, in the same process, if it can go on from here.
+
+Until then nothing is given up, and whatever is wrong leaves everything as it is.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Iterable, Sequence
+
+import structlog
+
+from responder.process import systemd
+from responder.process.candidate import Answer, Candidate
+from responder.process.children import Child
+from responder.process.plan import execute
+from responder.process.prctl import pass_on_capabilities, pass_on_no_capabilities
+from responder.process.succession import Estate, bequeath, inheritable
+
+_log = structlog.get_logger("supervisor")
+
+
+class Reload:
+    """One reload after the other. *command* runs the new program, which is offered the *sockets* of the *instance*."""
+
+    def __init__(self, command: Sequence[str], sockets: Sequence[socket.socket], instance: str) -> None:
+        self._command = command
+        self._sockets = sockets
+        self._instance = instance
+        self._candidate: Candidate | None = None
+
+    @property
+    def is_checking(self) -> bool:
+        return self._candidate is not None
+
+    def begin(self) -> None:
+        """Have the new program check what it needs. A check that is under way may be of what was there before."""
+        self.give_up()
+        systemd.notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        _log.info("reloading: the program and the configuration that are there now are checked")
+        inherited = systemd.inherited_sockets()
+        try:
+            self._candidate = Candidate(self._command, [*self._sockets, *inherited])
+        except OSError as fault:
+            self._refuse([f"{self._command[0] if self._command else 'the program'}: {fault.strerror}"])
+        finally:
+            for sock in inherited:
+                sock.detach()
+
+    def go_on(self, children: Iterable[Child]) -> None:
+        """If the new program can go on with the *children*, become it; if it cannot, report that."""
+        if self._candidate is None or (answer := self._candidate.answer()) is None:
+            return
+        self._candidate = None
+        if answer.faults:
+            self._refuse(answer.faults)
+            return
+        self._become(answer, children)
+
+    def give_up(self) -> None:
+        """End a check that is under way."""
+        if self._candidate is not None:
+            self._candidate.give_up()
+            self._candidate = None
+
+    def _become(self, answer: Answer, children: Iterable[Child]) -> None:
+        """Returns only if the new program cannot be run."""
+        inheritable(answer.sockets, on=True)
+        estate = Estate(sockets=answer.sockets, instance=self._instance, children=bequeath(children))
+        pass_on_capabilities()
+        try:
+            execute([*answer.command], answer.plan, estate.write())
+        except OSError as fault:
+            pass_on_no_capabilities()
+            for number in answer.sockets:
+                os.close(number)
+            inheritable([heirloom.lifeline for heirloom in estate.children], on=False)
+            self._refuse([f"{fault.filename}: {fault.strerror}"])
+
+    def _refuse(self, faults: Sequence[str]) -> None:
+        for reason in faults:
+            _log.error("the reload was refused; the service goes on as before", reason=reason)
+        systemd.notify(f"READY=1\nSTATUS=the reload was refused; the service goes on as before: {faults[0]}")
