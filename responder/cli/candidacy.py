@@ -27,7 +27,7 @@ PROGRAMS = ("responder.control", "responder.nameserver.__main__", "responder.pro
 
 
 def stand(path: Path | None, descriptor: int) -> int:
-    """Answer through *descriptor* whether the service can go on from here; the exit status says the same."""
+    """Answer through *descriptor* whether the service can go on from here; the exit status has the same answer."""
     sock, offer = receive_offer(descriptor)
     with sock:
         if offer is None:
@@ -35,7 +35,7 @@ def stand(path: Path | None, descriptor: int) -> int:
             return 1
         os.dup2(offer.log, 2)
         os.close(offer.log)
-        logs.configure(level="info", format="auto")  # until the configuration says how
+        logs.configure(level="info", format="auto")  # until the configuration is read
         try:
             sources = Sources.read(path, os.environ)
             plan, sockets = _prepare(sources.load(), offer)

@@ -62,7 +62,7 @@ async def serve(server: Nameserver, sockets: Sockets, feeds: Feeds, lifeline: Li
 async def _retire(server: Nameserver, orders: _Orders, listeners: Sequence[asyncio.Server]) -> None:
     """
     Once others answer at our place, too, take no more connections, and give those that there are some time. UDP goes on
-    until the end: whoever reads a packet answers it.
+    until the end: the process that reads a packet answers it.
     """
     await orders.retired.wait()
     for listener in listeners:

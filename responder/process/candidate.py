@@ -103,7 +103,7 @@ class Candidate:
         return Answer(command=document["command"], plan=memory_file(document["plan"]), sockets=descriptors)
 
     def give_up(self) -> None:
-        """End it, whatever it is doing."""
+        """End it, even in the middle of its work."""
         self._process.kill()
         self._process.wait()
         self._close()

@@ -1,7 +1,7 @@
 """
 SIGHUP: the program that is installed now takes the place of this one, in the same process, if it can go on from here.
 
-Until then nothing is given up, and whatever is wrong leaves everything as it is.
+Until then nothing is given up, and a fault leaves everything as it is.
 """
 
 from __future__ import annotations

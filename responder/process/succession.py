@@ -20,10 +20,10 @@ from responder.process.children import Child, Heirloom
 from responder.process.lifeline import Message, Word
 from responder.process.parcel import memory_file, read_memory_file
 
-RETIRE_CONTROL = 8.0
+RETIRE_CONTROL = 15.0
 """Seconds that an old control process has: its clients get some to take note, and requests under way to finish."""
 
-RETIRE_NAMESERVER = 3.0
+RETIRE_NAMESERVER = 5.0
 """Seconds that an old nameserver has for its connections."""
 
 CONTROL = "control"

@@ -46,7 +46,7 @@ mount -t cgroup2 cgroup2 sys/fs/cgroup
 mount --rbind /dev dev
 mount -t tmpfs tmpfs run
 rm -rf etc/systemd/system etc/responder var/lib/responder var/lib/private/responder etc/fstab
-mkdir -p etc/systemd/system/responder.service.d etc/systemd/system/responder.socket.d etc/responder opt/responder/bin
+mkdir -p etc/systemd/system/responder.service.d etc/systemd/system/responder.socket.d etc/responder opt/responder/current/bin
 echo uninitialized > etc/machine-id
 ln -s /dev/null etc/systemd/system/systemd-networkd.service
 ln -s /dev/null etc/systemd/system/systemd-networkd-wait-online.service
@@ -60,8 +60,8 @@ END
 printf '[Unit]\\nDefaultDependencies=no\\n' | tee etc/systemd/system/responder.socket.d/test.conf \\
     > etc/systemd/system/responder.service.d/test.conf
 printf '[Service]\\nProtectHome=no\\n' >> etc/systemd/system/responder.service.d/test.conf
-printf '#!/bin/sh\\nexec %s -m responder "$@"\\n' "$python" > opt/responder/bin/responder
-chmod 755 opt/responder/bin/responder
+printf '#!/bin/sh\\nexec %s -m responder "$@"\\n' "$python" > opt/responder/current/bin/responder
+chmod 755 opt/responder/current/bin/responder
 mkdir old
 pivot_root . old
 cd /

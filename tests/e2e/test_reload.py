@@ -9,7 +9,11 @@ import asyncio
 import base64
 import json
 import os
+import shutil
 import signal
+import subprocess
+import sys
+import sysconfig
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -25,11 +29,12 @@ import dns.message
 import pytest
 
 from responder.nameserver.life import ANSWERING
+from tests.support.places import ROOT
 from tests.support.processes import PATIENCE
 
 from . import configuration
 from .dns_client import ask, serial, values
-from .programs import wait_until
+from .programs import Process, processes, wait_until
 from .service import ZONE, Responder, Token
 
 pytestmark = pytest.mark.e2e
@@ -69,8 +74,8 @@ def shown(service: Responder) -> str:
 
 
 def logged(service: Responder, event: str) -> list[dict[str, Any]]:
-    lines = [line for line in service.log().splitlines() if line.startswith("{")]
-    return [entry for entry in map(json.loads, lines) if entry["event"] == event]
+    """The events of that name; a line that is just being written is not one yet."""
+    return [json.loads(line) for line in service.log().split("\n")[:-1] if f'"event": "{event}"' in line]
 
 
 def hang_up(service: Responder) -> None:
@@ -243,3 +248,139 @@ async def test_what_cannot_go_on(service: Responder, tokens: list[Token]) -> Non
     assert children <= set(service.children())
     first = logged(service, REFUSED)[0]
     assert ("error", True) == (first["level"], first["reason"].startswith("dsn: there is no such setting"))
+
+
+def test_another_version(tmp_path: Path) -> None:
+    """
+    An upgrade is another version behind a link, and a reload. A version that cannot run is refused, the way back is the
+    same as the way there, and each version runs with its own Python.
+    """
+    install(tmp_path / "1")
+    install(tmp_path / "2")
+    install(tmp_path / "3", lacks="responder/feed/peer.py")
+    install(tmp_path / "4", lacks="responder/cli/commands.py")
+    current = tmp_path / "current"
+    service = Installed(tmp_path, configuration=with_address("192.0.2.7"))
+    try:
+        link(current, "1")
+        service.start()
+        assert {"1"} == versions(service)
+        for version in ("2", "1"):
+            link(current, version)
+            outcome(service, RELOADED)
+            wait_until(lambda: service.spare(), "there is a spare")
+            assert {version} == versions(service)
+        for version, reason in (("3", "ModuleNotFoundError"), ("4", "ModuleNotFoundError"), ("5", "No such file")):
+            link(current, version)
+            outcome(service, REFUSED)
+            assert reason in logged(service, REFUSED)[-1]["reason"]
+            assert {"1"} == versions(service)
+        assert "192.0.2.7" == shown(service)
+    finally:
+        service.stop()
+
+
+class Installed(Responder):
+    """The service as it is installed: the script of the version that a link leads to."""
+
+    def _command(self, *arguments: str) -> list[str]:
+        script = self.directory / "current" / "bin" / "responder"
+        return [str(script), "--config", str(self._configuration), *arguments]
+
+
+def install(directory: Path, lacks: str = "") -> None:
+    """A version in an environment of its own; what it needs besides, it has from that of the tests."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", directory], check=True)
+    (site,) = directory.glob("lib/*/site-packages")
+    shutil.copytree(ROOT / "responder", site / "responder", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "migrations", site / "responder" / "migrations")
+    (site / "others.pth").write_text(sysconfig.get_path("purelib"))
+    script = directory / "bin" / "responder"
+    script.write_text(f"#!{directory}/bin/python\nfrom responder.cli import main\nmain()\n")
+    script.chmod(0o755)
+    if lacks:
+        (site / lacks).unlink()
+
+
+def link(current: Path, version: str) -> None:
+    """Have *current* lead to a version, from one moment to the next."""
+    new = current.with_name("new")
+    new.symlink_to(version)
+    new.replace(current)
+
+
+def versions(service: Responder) -> set[str]:
+    """The versions that the supervisor and its children run."""
+    supervisor = next(process for process in processes() if process.pid == service.supervisor.pid)
+    commands = [process.command.split()[0] for process in (supervisor, *service.children())]
+    return {Path(command).parent.parent.name for command in commands}
+
+
+def test_twice_in_a_row(service: Responder) -> None:
+    """Of reloads that come together the last one counts: it has the configuration that was there when it came."""
+    supervisor = service.supervisor.pid
+    for number in range(8, 11):
+        service.configure(with_address(f"192.0.2.{number}"))
+        hang_up(service)
+
+    wait_until(lambda: shown(service) == "192.0.2.10", "the last configuration is in use", LONG)
+    wait_until(lambda: service.spare(), "there is a spare", LONG)
+    assert ([], supervisor) == (logged(service, REFUSED), service.supervisor.pid)
+
+
+def successors(service: Responder, before: set[Process], module: str) -> list[Process]:
+    return [each for each in set(service.children()) - before if f"responder.{module}" in each.command]
+
+
+@pytest.mark.parametrize("moment", ["check", "start"])
+def test_the_end_during_a_reload(service: Responder, moment: str) -> None:
+    """SIGTERM ends everything in an orderly way, the processes of before and those to come."""
+    before = set(service.children())
+    hang_up(service)
+    if moment == "start":
+        wait_until(lambda: successors(service, before, "control"), "the new control process is there", LONG)
+    else:
+        wait_until(lambda: successors(service, before, ""), "the check has begun", LONG)
+    children = service.children()
+
+    service.supervisor.terminate()
+
+    assert 0 == service.supervisor.wait()
+    assert not any(child.alive for child in children)
+    assert "stopped" in service.log().splitlines()[-1]
+
+
+@pytest.mark.parametrize("victim", ["old control", "new control", "old nameserver", "new nameserver"])
+def test_deaths_during_a_reload(service: Responder, victim: str) -> None:
+    """Whatever dies, the reload comes to its end, and everything that was acknowledged is served."""
+    token = service.mint("some.example.com")
+    assert 200 == service.present(token, "a" * 43).status
+    before = set(service.children())
+    old = {module: service.child(module) for module in ("control", "nameserver")}
+    age, module = victim.split()
+    service.configure(with_address("192.0.2.8"))
+    hang_up(service)
+    (new, *_) = wait_until(lambda: successors(service, before, module), f"there is a new {module}", LONG)
+
+    (old[module] if age == "old" else new).kill()
+
+    wait_until(lambda: logged(service, RELOADED), "the reload comes to its end", LONG)
+    assert "192.0.2.8" == shown(service)
+    assert {"a" * 43} == values(service.dns, token.challenge_name)
+    assert 200 == service.present(token, "b" * 43).status
+    assert {"a" * 43, "b" * 43} == values(service.dns, token.challenge_name)
+
+
+def test_without_its_database(service: Responder) -> None:
+    """A database that is away is the reason of a refusal, and no new one is made in its place."""
+    database = service.directory / "responder.db"
+    database.rename(service.directory / "away")
+    service.configure(with_address("192.0.2.8"))
+
+    outcome(service, REFUSED)
+
+    assert not database.exists()
+    assert "192.0.2.7" == shown(service)
+    (service.directory / "away").rename(database)
+    outcome(service, RELOADED)
+    assert "192.0.2.8" == shown(service)
