@@ -81,6 +81,7 @@ async def main(orders: dict[str, Any], lifeline: Lifeline, stop: asyncio.Event) 
                 stack.callback(sock.close)
             feed = await _attend_nameservers(settings, lifeline, orders, turn, stack)
             if orders["waits"]:
+                await _try(settings)
                 lifeline.prepared()
                 await _first_of(turn.has_come, stop)
             store = await _open_in_time(settings, orders, sockets["admin"], feed, lifeline, stop)
@@ -181,6 +182,15 @@ async def _open(settings: Settings, *, must_exist: bool) -> Store:
     if must_exist and await Store.check(database.url) is SchemaState.ABSENT:
         raise StoreUnavailable("the database is missing: put it back, or restart the service to create a new one")
     return await Store.open(database.url, auto_upgrade=database.auto_upgrade, sealer=_sealer(settings))
+
+
+async def _try(settings: Settings) -> None:
+    """
+    Open the database once, so that all that this takes is imported: then less has to be done when it is our turn. What
+    fails now is tried again then.
+    """
+    with contextlib.suppress(ResponderError):
+        await (await Store.open(settings.database.url)).close()
 
 
 async def _open_in_time(

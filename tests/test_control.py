@@ -113,7 +113,10 @@ def process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Process
                 "settings": settings.model_dump(mode="json"),
                 "sockets": numbers,
                 "nameservers": [],
+                "elders": [],
                 "restarts": 0,
+                "again": False,
+                "waits": False,
                 "faults": [],
                 "instance": "first",
             },
@@ -212,6 +215,33 @@ async def update(process: Process, secret: str) -> str:
     process.relay.pass_on(feed.Packet(signed, Transport.UDP, "192.0.2.7", b""), replies.append)
     await eventually(lambda: replies, "there is a reply")
     return rcode(replies[0])
+
+
+async def test_its_turn(process: Process) -> None:
+    """
+    In a reload the process has nothing to do with clients before its turn. When that is over it gives each connection
+    one more answer, which says that it is the last one, ends, and keeps its lease for the next process.
+    """
+    process.orders |= {"waits": True, "again": True}
+    running = asyncio.create_task(process.main())
+    await eventually(lambda: Word.PREPARED in process.heard, "it is prepared")
+    url = f"http://127.0.0.1:{process.ports['api']}/health"
+    async with aiohttp.ClientSession() as session:
+        asking = asyncio.create_task(session.get(url))
+        lifeline.send(process.supervisor, lifeline.Message(Word.TAKE_OVER))
+        first = await asking
+        await first.read()
+        assert "Connection" not in first.headers
+        await eventually(lambda: process.is_ready, "it is ready")
+        lifeline.send(process.supervisor, lifeline.Message(Word.RETIRE))
+        await eventually(process.stop.is_set, "its turn is over")
+
+        async with session.get(url) as last:
+            assert (200, "close") == (last.status, last.headers["Connection"])
+    await running
+    with connect(process.directory) as database:
+        ((lease_until,),) = database.execute("SELECT lease_until FROM nodes").fetchall()
+        assert lease_until > time.time() + control.LONE_LEASE / 2
 
 
 async def test_updates(process: Process) -> None:

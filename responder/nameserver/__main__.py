@@ -42,6 +42,7 @@ async def main(orders: dict[str, Any], lifeline: Lifeline, stop: asyncio.Event) 
     sockets = {
         purpose: [socket.socket(fileno=number) for number in numbers] for purpose, numbers in orders["sockets"].items()
     }
+    lifeline.prepared()
     await serve(server, sockets, feeds, lifeline, stop)
 
 

@@ -38,7 +38,6 @@ async def serve(server: Nameserver, sockets: Sockets, feeds: Feeds, lifeline: Li
 
     All *sockets* are bound, listening, non-blocking. Packets wait in the kernel while no process reads them.
     """
-    lifeline.prepared()
     orders, loaded, listeners = _Orders(lifeline, feeds), asyncio.Event(), list[asyncio.Server]()
 
     def install(zones: Zones) -> None:

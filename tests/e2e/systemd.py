@@ -46,7 +46,8 @@ mount -t cgroup2 cgroup2 sys/fs/cgroup
 mount --rbind /dev dev
 mount -t tmpfs tmpfs run
 rm -rf etc/systemd/system etc/responder var/lib/responder var/lib/private/responder etc/fstab
-mkdir -p etc/systemd/system/responder.service.d etc/systemd/system/responder.socket.d etc/responder opt/responder/current/bin
+mkdir -p etc/systemd/system/responder.service.d etc/systemd/system/responder.socket.d
+mkdir -p etc/responder opt/responder/current/bin
 echo uninitialized > etc/machine-id
 ln -s /dev/null etc/systemd/system/systemd-networkd.service
 ln -s /dev/null etc/systemd/system/systemd-networkd-wait-online.service

@@ -463,6 +463,23 @@ async def test_nameservers_before_the_store(start: Start, supervisor: Supervisor
         await follower.loaded()
 
 
+async def test_publish_waits_for_the_end_of_elders(start: Start, supervisor: Supervisor) -> None:
+    """A change is not live before nameservers of an earlier version are gone; they are not killed for being slow."""
+    supervisor.publishers.append(
+        Publisher([static()], Store().snapshot, nameservers=0, elders=[7, 8], kill=supervisor.kill)
+    )
+    publisher = supervisor.publishers[-1]
+    publishing = asyncio.create_task(publisher.publish([change(8, {ONE: (OTHER,)})]))
+
+    publisher.bury(7)
+    await asyncio.sleep(0)
+    assert not publishing.done()
+    publisher.bury(8)
+
+    await within(publishing)
+    assert [] == supervisor.killed
+
+
 async def test_publish_waits_for_everybody(start: Start, supervisor: Supervisor) -> None:
     """`publish` returns when the slowest nameserver has acknowledged the last change, and no sooner."""
     publisher = await start()

@@ -279,6 +279,24 @@ async def test_stop_hangs_up(service: Service) -> None:
     assert await client.is_cut_off()
 
 
+async def test_others_have_its_place(service: Service) -> None:
+    """
+    A nameserver whose place others have, too, closes each connection behind its next answer, one that had none yet
+    included, and an idle one after a while; it answers over UDP meanwhile, and ends.
+    """
+    idle, new = await service.connect(), await service.connect()
+    await idle.ask()
+    lifeline.send(service.supervisor, Message(Word.RETIRE))
+    await eventually(lambda: service.server.connections.is_draining, "it is on its way to its end")
+
+    assert [SOA] == text((await new.ask()).answer)
+    assert b"" == await new.reader.read()
+    assert [SOA] == text((await service.receive(service.send(query()))).answer)
+    assert b"" == await idle.reader.read()
+    assert service.task is not None
+    await service.task
+
+
 async def test_a_spare_answers_nobody(loading: Service) -> None:
     """
     A spare has loaded and says so, but reads nothing: what comes in waits for whoever has the place. When it gets

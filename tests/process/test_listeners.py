@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import select
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import closing
+from itertools import chain
 
 from responder.process.listeners import bind_all, close_all, is_here
 from tests.support.networks import network
@@ -78,3 +80,37 @@ def _send(listeners: Sequence[socket.socket]) -> bytes:
         client.sendto(b"question", (LATER, 5353))
         (ready, *_), _, _ = select.select(listeners, [], [], PATIENCE)
         return bytes(ready.recv(100))
+
+
+def test_sockets_that_are_offered() -> None:
+    """
+    Each socket that is there is taken: by one process if there are more processes, by several if there are fewer, and
+    none twice. Another address of the same port is refused, because the service itself is in the way.
+    """
+    port = free_port()
+    first, _ = bind_all([("127.0.0.1", port)], [], [], processes=2)
+    try:
+        for processes, shares in ((3, [1, 1, 1]), (2, [1, 1]), (1, [2])):
+            offered = [sock.dup() for sock in chain(*first.values(), first["udp 1"])]
+            numbers = [sock.fileno() for sock in offered]
+            sockets, faults = bind_all([("127.0.0.1", port)], [], [], processes=processes, offered=offered)
+            places = [_identities(sockets[f"udp {place}"]) for place in range(1, processes + 1)]
+            assert ([], shares) == (faults, [len(place) for place in places])
+            assert _identities([*first["udp 1"], *first["udp 2"]]) == set().union(*places)
+            assert _identities(first["tcp"]) == _identities(sockets["tcp"])
+            close_all(sockets)
+
+            _, faults = bind_all([("0.0.0.0", port)], [], [], processes=1, offered=[])
+            assert {True} == {"Address already in use (see who listens" in fault for fault in faults}
+            offered = [socket.socket(fileno=number) for number in numbers]
+            _, faults = bind_all([("0.0.0.0", port)], [], [], processes=1, offered=offered)
+            itself = f"(this service itself listens on 127.0.0.1:{port}: to change that, restart the service)"
+            assert {True} == {fault.endswith(itself) for fault in faults}
+            for number in numbers:
+                os.close(number)
+    finally:
+        close_all(first)
+
+
+def _identities(sockets: Iterable[socket.socket]) -> set[int]:
+    return {os.fstat(sock.fileno()).st_ino for sock in sockets}

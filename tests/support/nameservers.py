@@ -150,8 +150,8 @@ def start(
 def wait_until_it_answers(supervisor: socket.socket, seconds: float) -> None:
     """Wait for what a nameserver tells its *supervisor*: that it could answer, and that it does."""
     supervisor.settimeout(seconds)
-    for place in (0, 1):
-        assert f"alive {place}".encode() == supervisor.recv(64)
+    for expected in ("prepared 0", "alive 0", "alive 1"):
+        assert expected.encode() == supervisor.recv(64)
 
 
 def _sockets() -> tuple[socket.socket, socket.socket]:
