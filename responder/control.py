@@ -30,6 +30,7 @@ from responder.feed.cookiekeys import renew_cookie_keys
 from responder.files.keyfile import NEW_KEY_FILE, read_key
 from responder.limits import Limits
 from responder.logs import Outage
+from responder.nodes import Nodes
 from responder.nodes.wiring import build_nodes, build_staleness, listen_url
 from responder.process.child import Lifeline, run
 from responder.process.lifeline import Word
@@ -190,7 +191,7 @@ async def _try(settings: Settings) -> None:
     fails now is tried again then.
     """
     with contextlib.suppress(ResponderError):
-        await (await Store.open(settings.database.url)).close()
+        await (await _open(settings, must_exist=True)).close()
 
 
 async def _open_in_time(
@@ -322,7 +323,7 @@ async def _start(
 
 
 async def _attend(lifeline: Lifeline, publisher: Publisher, turn: _Turn) -> None:
-    """Take the messages of the supervisor: of nameservers that connect, answer queries, or die, and whose *turn* it is."""
+    """Take the messages of the supervisor: a nameserver connects, answers queries or dies; the *turn* comes or ends."""
     while True:
         message = await lifeline.hear()
         if message.word is Word.FEED:
