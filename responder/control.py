@@ -9,7 +9,7 @@ import contextlib
 import socket
 import ssl
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -23,8 +23,8 @@ from responder.api import Away, Health, Probed, Runner, build_admin, build_api, 
 from responder.api.tls import ServerTls
 from responder.certificate.files import Files
 from responder.challenges import Challenges
-from responder.config import ApiSettings, DnsSettings, Endpoint, Settings
-from responder.errors import CannotStart, ResponderError, StoreUnavailable
+from responder.config import ApiSettings, DnsSettings, Endpoint, Settings, ZoneSettings
+from responder.errors import CannotExamine, CannotStart, ResponderError, StoreUnavailable
 from responder.feed import Publisher, fail
 from responder.feed.cookiekeys import renew_cookie_keys
 from responder.files.keyfile import NEW_KEY_FILE, read_key
@@ -442,11 +442,28 @@ async def _start_tls(
     else:
         from responder.certificate.own import OwnCertificateKeeper
 
-        keeper = OwnCertificateKeeper(store, challenges, settings, tls.use, clock=_now)
+        look = _look_at_delegation(settings.api.acme.resolver)
+        keeper = OwnCertificateKeeper(store, challenges, settings, tls.use, clock=_now, undelegated=look)
     await keeper.load()
     await stack.enter_async_context(_running(keeper.run()))
     await stack.enter_async_context(_running(tls.watch(_now)))
     return tls
+
+
+def _look_at_delegation(resolver: str) -> Callable[[ZoneSettings], Awaitable[str]] | None:
+    """What reports why a zone is certainly not delegated, according to *resolver*; None if nothing may be asked."""
+    if resolver == "none":
+        return None
+
+    async def look(zone: ZoneSettings) -> str:
+        from responder.doctor import system_resolvers, undelegated
+
+        try:
+            return await undelegated([resolver] if resolver else system_resolvers(), zone)
+        except CannotExamine:
+            return ""
+
+    return look
 
 
 @asynccontextmanager

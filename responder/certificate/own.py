@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import datetime, timedelta
 from itertools import count
@@ -20,10 +20,10 @@ from responder.certificate import accountkey, renewal
 from responder.certificate.authority import Authority, Binding, Challenge
 from responder.certificate.order import obtain
 from responder.challenges import Challenges
-from responder.config import Settings
+from responder.config import Settings, ZoneSettings
 from responder.dns.rrset import RRType
 from responder.errors import AuthorityUnavailable, Invalid, NameTaken, NotFound, ResponderError, StoreUnavailable
-from responder.logs import Outage
+from responder.logs import REMINDER, Outage, Seldom
 from responder.store import NewToken, OwnCertificate, Store
 from responder.tls.keypair import KeyPair, key_pem, new_key
 from responder.tokens.hostname import challenge_name, zone_of
@@ -31,6 +31,12 @@ from responder.tokens.token import Grant, Token
 
 LOOK_INTERVAL = 30.0
 """Seconds between two looks at the store: another node may have a new certificate."""
+
+DELEGATION_INTERVAL = 10.0
+"""Seconds between two looks at the delegation of the zone, while it is missing."""
+
+DELEGATION_PATIENCE = timedelta(hours=1)
+"""Time after which a certificate is ordered although the delegation seems to be missing: the CA may see another one."""
 
 OBTAIN_DEADLINE = 300.0
 """Seconds for obtaining a certificate, from the first request to the last."""
@@ -69,6 +75,8 @@ _log = structlog.get_logger("certificate")
 class OwnCertificateKeeper:
     """
     Keeps the certificate of `api.hostname`. Passes each one to *use*, which raises `Invalid` if TLS cannot use it.
+
+    *undelegated* returns why the zone is certainly not delegated, or "". The first certificate waits for that.
     """
 
     def __init__(
@@ -79,6 +87,7 @@ class OwnCertificateKeeper:
         use: Callable[[KeyPair], None],
         *,
         clock: Callable[[], datetime],
+        undelegated: Callable[[ZoneSettings], Awaitable[str]] | None = None,
     ) -> None:
         hostname = settings.api.hostname
         assert hostname is not None  # noqa: S101  # the settings ensure that
@@ -87,6 +96,10 @@ class OwnCertificateKeeper:
         self._caa = _served_caa(settings)
         apex = zone_of(hostname, settings.serving.apexes)
         zone = next(zone for zone in settings.zones if zone.name == apex)
+        self._zone = zone
+        self._undelegated = undelegated
+        self._seldom = Seldom(REMINDER)
+        self._undelegated_since: datetime | None = None
         # An attempt that a restart interrupted is repeated at once. Resolvers count whole seconds, the last one
         # included.
         self._absence_ttl = zone.negative_ttl + 1
@@ -135,10 +148,34 @@ class OwnCertificateKeeper:
         now = self._clock()
         if due > now:
             return min((due - now).total_seconds(), LOOK_INTERVAL)
+        if known.pair is None and not await self._is_delegated():
+            return DELEGATION_INTERVAL
         if not await self._store.certificates.begin(self._hostname, holder=self._holder, lease=LEASE, now=now):
             return LOOK_AGAIN
         await self._attempt(known)
         return 0.0
+
+    async def _is_delegated(self) -> bool:
+        """Whether the CA may find the challenge name. An order before that would fail, and delay the next one."""
+        reason = "" if self._undelegated is None else await self._undelegated(self._zone)
+        now = self._clock()
+        if not reason:
+            if self._undelegated_since is not None:
+                _log.info("the zone is delegated", zone=str(self._zone.name))
+            self._undelegated, self._undelegated_since = None, None
+            return True
+        self._undelegated_since = self._undelegated_since or now
+        if now - self._undelegated_since >= DELEGATION_PATIENCE:
+            self._undelegated = None
+            return True
+        if (more := self._seldom.due("undelegated")) is not None:
+            _log.warning(
+                "waiting for the delegation of the zone before a certificate is obtained; `responder zone delegation` "
+                "prints the records for the parent zone",
+                reason=reason,
+                more=more,
+            )
+        return False
 
     def _check_lock(self, known: OwnCertificate) -> None:
         """Raise `Invalid` for a certificate that this node cannot use and should not replace."""

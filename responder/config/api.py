@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from ipaddress import ip_address
 from typing import Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
@@ -62,8 +63,21 @@ def _parse_caa(text: str) -> str:
     return text
 
 
+def _parse_resolver(text: str) -> str:
+    """The address of a resolver, "none", or "" for those of the machine. Raises `Invalid`."""
+    if text in ("", "none"):
+        return text
+    try:
+        return str(ip_address(text))
+    except ValueError:
+        raise Invalid(f'"{text}" is not the IP address of a resolver: write one, or "none"') from None
+
+
 class AcmeSettings(Section):
-    """The CA of the API's own certificate. *directory* is always a URL, also if the file has its short name."""
+    """
+    The CA of the API's own certificate. *directory* is always a URL, also if the file has its short name. *resolver* is
+    asked whether the zone is delegated: "" means those of the machine, and "none" that the delegation is not looked at.
+    """
 
     directory: Annotated[str, read_by(parse_directory)] = DIRECTORIES["letsencrypt"]
     contact: Annotated[str, read_by(parse_contact)] = ""
@@ -71,6 +85,7 @@ class AcmeSettings(Section):
     eab_hmac_key_file: str = Field("", validate_default=True)
     ca_file: str = ""
     caa: Annotated[str, read_by(_parse_caa)] = ""
+    resolver: Annotated[str, read_by(_parse_resolver)] = ""
 
     @field_validator("eab_hmac_key_file")
     @classmethod

@@ -18,6 +18,7 @@ presents a test value, checks that it is served, and cleans it up. The command l
 
 from responder.doctor.api import Api
 from responder.doctor.caa import Policy
+from responder.doctor.delegation import undelegated
 from responder.doctor.examination import Case, Patient, examine
 from responder.doctor.report import Check, Finding, Fix, Mark, Section
 from responder.doctor.service import Service
@@ -36,4 +37,5 @@ __all__ = [
     "Service",
     "examine",
     "system_resolvers",
+    "undelegated",
 ]

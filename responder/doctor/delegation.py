@@ -16,10 +16,23 @@ from dns.rdtypes.ANY.DS import DS
 from dns.rdtypes.ANY.NS import NS
 
 from responder.config import ZoneSettings
-from responder.doctor.questions import Address, Failure, QueryResult, Reply, Server, from_dnspython
+from responder.doctor.questions import (
+    DNS_PORT,
+    Address,
+    Asker,
+    Failure,
+    QueryResult,
+    Reply,
+    Server,
+    from_dnspython,
+)
 from responder.doctor.report import Check, Finding, Fix, catch_up, cross, dig, note, tick, witnesses
 from responder.doctor.walk import Walk
+from responder.errors import CannotExamine
 from responder.names import Name
+
+DEADLINE = 30.0
+"""Seconds for `undelegated`."""
 
 K = TypeVar("K", bound=Hashable)
 
@@ -53,6 +66,28 @@ async def examine(walk: Walk, zone: ZoneSettings) -> list[Finding]:
     findings += _judge_glue(parent, [view for view in views if view.refers], zone)
     findings.append(_judge_ds(parent, views, zone))
     return findings
+
+
+async def undelegated(resolvers: Sequence[str], zone: ZoneSettings, *, port: int = DNS_PORT) -> str:
+    """
+    Why no resolver can find *zone* now, according to the servers of its parent; "" if that is not certain.
+
+    The servers are queried themselves, because a resolver would keep the answer that there is no delegation, often for
+    an hour. Uses the first of *resolvers* that replies. All servers use *port*.
+    """
+    asker = Asker(lambda _: None)
+    try:
+        async with asyncio.timeout(DEADLINE):
+            walk = await Walk.start(asker, [Server("", address, port) for address in resolvers], port)
+            parent = await walk.zone_of(zone.name.parent)
+            servers = await walk.servers_of(parent) if parent else ()
+            answers = await asyncio.gather(*(_view(walk, server, zone) for server in servers))
+    except (CannotExamine, TimeoutError):
+        return ""
+    views = [answer for answer in answers if isinstance(answer, _View)]
+    if not views or any(view.nameservers & frozenset(zone.nameservers) for view in views):
+        return ""
+    return f"no server of {parent} delegates {zone.name} to {_join(zone.nameservers)}"
 
 
 async def _view(walk: Walk, server: Server, zone: ZoneSettings) -> _View | QueryResult:

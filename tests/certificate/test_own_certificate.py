@@ -17,7 +17,7 @@ import structlog
 from responder.certificate import own
 from responder.certificate.authority import AcmeAccount, Authority, Challenge
 from responder.certificate.own import OwnCertificateKeeper
-from responder.config import Settings
+from responder.config import Settings, ZoneSettings
 from responder.errors import AuthorityUnavailable, CertificateRefused, Invalid, ResponderError, StoreUnavailable
 from responder.names import Name
 from responder.store import Sealer
@@ -56,6 +56,8 @@ class Host:
     logs: list[structlog.typing.EventDict]
     used: list[KeyPair] = field(default_factory=list)
     refuses: Invalid | None = None
+    undelegated: str = ""
+    looks: int = 0
     settings: dict[str, Any] = field(default_factory=dict)
 
     def keeper(self) -> OwnCertificateKeeper:
@@ -67,8 +69,18 @@ class Host:
         api = {"tls": "acme", "hostname": HOST, "acme": {"directory": DIRECTORY} | self.settings}
         settings = Settings.model_validate({"zones": [zone], "api": api})
         return OwnCertificateKeeper(
-            self.control.store, self.control.challenges, settings, self._use, clock=self.control.clock
+            self.control.store,
+            self.control.challenges,
+            settings,
+            self._use,
+            clock=self.control.clock,
+            undelegated=self._look_at_delegation,
         )
+
+    async def _look_at_delegation(self, zone: ZoneSettings) -> str:
+        assert zone.name == APEX
+        self.looks += 1
+        return self.undelegated
 
     def _use(self, pair: KeyPair) -> None:
         if self.refuses is not None:
@@ -148,6 +160,42 @@ async def test_first_certificate(host: Host) -> None:
     assert ([HOST], None) == (host.ca.obtained[0]["names"], host.ca.obtained[0]["replaces"])
     (entry,) = host.logged("agreed to the CA's terms")
     assert "https://ca.example/terms" == entry["terms"]
+
+
+async def test_no_order_before_the_delegation(host: Host) -> None:
+    """Until the zone is delegated nothing is asked of the CA; the log has a line now and then, and one at the end."""
+    keeper = host.keeper()
+    host.ca.pair = host.certificate()
+    host.undelegated = "no server of example.com delegates acme.example.com to ns1.acme.example.com"
+    for _ in range(5):
+        assert own.DELEGATION_INTERVAL == await host.look(keeper)
+    assert [] == host.ca.obtained
+    (line,) = host.logged("waiting for the delegation")
+    assert ("warning", host.undelegated) == (line["log_level"], line["reason"])
+
+    host.undelegated = ""
+    assert 0.0 == await host.look(keeper)
+
+    assert [host.ca.pair] == host.used
+    assert 1 == len(host.logged("the zone is delegated"))
+    assert [] == host.logged("cannot obtain")
+    looks = host.looks
+    host.pass_time(61 * DAY)
+    host.undelegated = "it is gone again"
+    host.ca.pair = host.certificate()
+    assert 0.0 == await host.look(keeper)
+    assert (2, looks) == (len(host.ca.obtained), host.looks)
+
+
+async def test_a_delegation_that_only_others_see(host: Host) -> None:
+    """After an hour a certificate is ordered nevertheless: the resolver of this machine may see another world."""
+    keeper = host.keeper()
+    host.ca.pair = host.certificate()
+    host.undelegated = "no server of example.com delegates acme.example.com"
+    await host.look(keeper)
+    host.pass_time(own.DELEGATION_PATIENCE)
+    assert 0.0 == await host.look(keeper)
+    assert [host.ca.pair] == host.used
 
 
 async def test_restart(host: Host) -> None:

@@ -7,6 +7,7 @@ What it says of real servers, and of everything that goes wrong with those, is i
 from __future__ import annotations
 
 import errno
+import functools
 import socket
 import subprocess
 from collections.abc import AsyncIterator, Sequence
@@ -34,11 +35,13 @@ from responder.doctor import (
     Mark,
     Patient,
     Policy,
+    delegation,
     examine,
     hostname,
     probe,
     questions,
     system_resolvers,
+    undelegated,
     walk,
 )
 from responder.doctor import nameservers as probing
@@ -104,12 +107,17 @@ class Clinic:
         """Let the resolver know everything that is right, and *text*."""
         await self.world.add(RESOLVER, PARENT + CNAME + ZONE + DELEGATION + text, recursive=True, bend=bend)
 
+    @property
+    def settings(self) -> ZoneSettings:
+        """Those of the zone."""
+        return ZoneSettings.model_validate(
+            {"name": APEX, "hostmaster": "hostmaster@example.com", "nameservers": self.zone}
+        )
+
     async def examine(self, *hostnames: str, policy: Policy | None = None, serial: int = 7) -> list[Finding]:
         """What the doctor finds."""
         apex = Name.parse(APEX)
-        zone = ZoneSettings.model_validate(
-            {"name": APEX, "hostmaster": "hostmaster@example.com", "nameservers": self.zone}
-        )
+        zone = self.settings
         grants = [
             Grant(hostname=name, challenge_name=challenge_name(name, apex), apex=apex)
             for name in map(Name.parse, hostnames)
@@ -240,6 +248,42 @@ async def test_parent_silent(clinic: Clinic) -> None:
     findings = await clinic.examine()
 
     assert {"delegation": f"no server of example.com replies, so resolvers cannot find {APEX}"} == crosses(findings)
+
+
+OTHERS = f"{APEX}. NS ns.other.example.\n"
+
+
+@pytest.mark.parametrize(
+    ("texts", "is_certain"),
+    [
+        (("",), True),
+        ((OTHERS,), True),
+        ((DELEGATION,), False),
+        ((DELEGATION, ""), False),
+        ((DELEGATION, OTHERS), False),
+    ],
+)
+async def test_undelegated(clinic: Clinic, texts: Sequence[str], *, is_certain: bool) -> None:
+    """A zone is certainly not delegated if no server of its parent names one of its nameservers."""
+    await clinic.parents(*texts)
+    await clinic.resolver()
+
+    found = await undelegated([RESOLVER], clinic.settings, port=clinic.world.port)
+
+    missing = f"no server of example.com delegates {APEX} to ns1.{APEX}, ns2.{APEX}"
+    assert (missing if is_certain else "") == found
+
+
+async def test_nothing_is_certain_without_an_answer(clinic: Clinic, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither without a resolver, nor without a server of the parent that answers, nor in no time."""
+    ask = functools.partial(undelegated, [RESOLVER], clinic.settings, port=clinic.world.port)
+    assert "" == await ask()
+    await clinic.resolver()
+    assert "" == await ask()
+    await clinic.parents("", bends=(failing(dns.rcode.REFUSED), failing(dns.rcode.SERVFAIL)))
+    assert "" == await ask()
+    monkeypatch.setattr(delegation, "DEADLINE", 0.0)
+    assert "" == await ask()
 
 
 async def test_one_parent_server_out_of_order(clinic: Clinic) -> None:

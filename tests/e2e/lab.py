@@ -12,7 +12,7 @@ import json
 import random
 import socket
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -108,6 +108,25 @@ def internet(directory: Path, *, records: Sequence[str] = (), ns2_answers: bool 
         usual = [*delegation, *cnames, f"www A {addresses.ns1}"]
         lab = Lab(addresses, service, challenge_names, anchor="", hints=Path())
         yield stack.enter_context(below_parents(lab, _below(directory, "knot"), addresses.parents, [*usual, *records]))
+
+
+@contextmanager
+def bare_internet(directory: Path) -> Iterator[tuple[Lab, Callable[[Sequence[str]], None]]]:
+    """
+    The parents alone, without a delegation. The second part starts them again with more records in `example.com`.
+    """
+    _require_port_53()
+    addresses = _free_addresses()
+    with ExitStack() as stack:
+        parents = stack.enter_context(ExitStack())
+        nobody = Lab(addresses, Responder(_below(directory, "nobody")), {}, anchor="", hints=Path())
+        lab = parents.enter_context(below_parents(nobody, _below(directory, "knot"), addresses.parents, []))
+
+        def delegate(records: Sequence[str]) -> None:
+            parents.close()
+            parents.enter_context(below_parents(nobody, _below(directory, "later"), addresses.parents, records))
+
+        yield lab, delegate
 
 
 def _configuration(addresses: Addresses, *, ns2_answers: bool) -> str:

@@ -26,6 +26,7 @@ from tests.support.processes import PATIENCE
 
 from . import configuration
 from .dns_client import ask, exists, values
+from .lab import bare_internet, strict_resolver
 from .pebble import Authority, build_with_renewal_information, issuing
 from .programs import wait_until
 from .service import ZONE, Responder
@@ -55,6 +56,7 @@ directory = "{directory}"
 ca_file = "{ca_file}"
 contact = "hostmaster@example.com"
 caa = "ca.example.net"
+resolver = "{resolver}"
 {more}
 """
 
@@ -126,8 +128,12 @@ def stack(
     before: Callable[[Front], None] = lambda _: None,
     negative_ttl: int = 1,
     program: Path | None = None,
+    looking_at: str = "none",
 ) -> Iterator[Stack]:
-    """A service that was started after *before* was done to its CA; *more* is added to its settings."""
+    """
+    A service that was started after *before* was done to its CA; *more* is added to its settings. Its
+    own look at the delegation is with the resolver *looking_at*.
+    """
     for name in ("service", "unbound", "pebble"):
         (directory / name).mkdir()
     dns = free_port()
@@ -144,7 +150,13 @@ def stack(
         fronting(directory, behind=authority.directory_url, behind_ca_file=authority.tls) as front,
     ):
         before(front)
-        tls = _TLS.format(host=HOST, directory=front.directory_url, ca_file=front.ca_file, more=more(directory))
+        tls = _TLS.format(
+            host=HOST,
+            directory=front.directory_url,
+            ca_file=front.ca_file,
+            resolver=looking_at,
+            more=more(directory),
+        )
         configured = _configured(tls, negative_ttl=negative_ttl)
         service = Responder(directory / "service", dns=dns, configuration=configured)
         try:
@@ -402,3 +414,24 @@ def test_files(tmp_path: Path) -> None:
 def _shown(service: Responder) -> x509.Certificate:
     pem = ssl.get_server_certificate(("127.0.0.1", service.api), timeout=PATIENCE)
     return x509.load_pem_x509_certificate(pem.encode())
+
+
+def test_no_order_before_the_delegation(tmp_path: Path) -> None:
+    """
+    A service that starts before its zone is delegated waits for that, with a line in the log, and asks nothing of the
+    CA; then it obtains the certificate at the first attempt.
+    """
+    for name in ("resolver", "stack"):
+        (tmp_path / name).mkdir()
+    with (
+        bare_internet(tmp_path) as (lab, delegate),
+        strict_resolver(lab, tmp_path / "resolver") as resolver,
+        stack(tmp_path / "stack", looking_at=resolver.address) as running,
+    ):
+        (line,) = wait_until(lambda: running.logged("waiting for the delegation"), "it looks")
+        assert f"no server of example.com delegates {ZONE} to ns1.{ZONE}" == line["reason"]
+        delegate([f"acme NS ns1.{ZONE}.", f"ns1.acme A {lab.addresses.ns1}"])
+        wait_until(running.is_trusted, "there is a certificate of the CA")
+        assert [] == running.logged("cannot obtain a certificate")
+        assert 1 == len(running.logged("obtaining a certificate"))
+        assert 1 == len(running.logged("the zone is delegated"))
