@@ -23,6 +23,7 @@ from responder.dns.zone import Change
 from responder.errors import (
     Refused,
     ResponderError,
+    StoreMoved,
     Unavailable,
     Unconfirmed,
     WrongAccount,
@@ -32,6 +33,7 @@ from responder.logs import Outage
 from responder.names import Name
 from responder.nodes import Confirmation, Nodes
 from responder.queue import PATIENCE, Queue, Waiting, within
+from responder.recent import Recent
 from responder.refusals import Refusals
 from responder.store import (
     AuditAction,
@@ -47,6 +49,11 @@ from responder.store import (
 from responder.tokens.serving import Serving
 from responder.tokens.token import Grant, Token
 from responder.tokens.values import parse_value
+
+MAX_LOGGED = 100
+"""Lost values in one line of the log. Of the others, the line has the number."""
+
+_EARLIER = "the database is in an earlier state than what is served: try again"
 
 _log = structlog.get_logger("challenges")
 
@@ -106,6 +113,8 @@ class Challenges:
         self._look_due = 0.0
         self._confirming: set[asyncio.Task[None]] = set()
         self._refusals = Refusals()
+        self._recent = Recent()
+        self._has_moved = False
         self._published = dict(published)
         self._turn = asyncio.Lock()  # held while changes are published, so that they are in the order of their serials
         self._prove_due = 0.0
@@ -220,9 +229,11 @@ class Challenges:
         sweep_due = check_due = 0.0
         pace, loop = self._pace, asyncio.get_running_loop()
         while True:
-            batch = await self._queue.take(timeout=pace.follow)
+            batch = [] if self._has_moved else await self._queue.take(timeout=pace.follow)
             try:
                 async with self._turn:
+                    if self._has_moved:
+                        await self._resume()
                     if batch and await self._commit(batch):
                         self._note_proof()
                     if loop.time() >= sweep_due:
@@ -240,7 +251,10 @@ class Challenges:
             except Unavailable as fault:
                 self._prove_due = 0.0
                 self._outage.goes_on(str(fault))
-                await asyncio.sleep(pace.follow)
+                if isinstance(fault, StoreMoved) and not self._has_moved:
+                    self._has_moved = True
+                else:
+                    await asyncio.sleep(pace.follow)
 
     def _note_proof(self) -> None:
         """Note that the database has stored a change. Only this ends an outage of writing; a read does not."""
@@ -318,12 +332,16 @@ class Challenges:
 
     async def _publish(self, changes: Sequence[Change]) -> None:
         """Publish committed changes, together with all changes that others have committed before them."""
+        if any(change.previous < self._published.get(change.apex, 0) for change in changes):
+            raise StoreMoved(_EARLIER)
         complete = [change if self._is_next(change) else await self._catch_up(change.apex) for change in changes]
         await self._announce([change for change in complete if change is not None])
 
     async def _follow(self) -> None:
         """Publish what others have committed."""
         serials = await self._store.serials()
+        if any(serial < self._published.get(apex, 0) for apex, serial in serials.items()):
+            raise StoreMoved(_EARLIER)
         behind = [apex for apex, serial in serials.items() if serial != self._published.get(apex)]
         await self._announce([change for apex in behind if (change := await self._catch_up(apex)) is not None])
         if not self._has_settled:  # nameservers of an earlier control process may have been behind until now
@@ -345,15 +363,36 @@ class Challenges:
             await self._store.compare_statics(self._nodes.statics)
         if change is None:
             # Read before the reload, so that changes during the reload are published after it.
-            serials = await self._store.serials()
-            await self._publisher.reload()
-            self._published |= serials
-            self._nodes.applied(self._published)
+            await self._reload(await self._store.serials())
         return change
+
+    async def _resume(self) -> None:
+        """Go on with a database that may have gone back: with higher serials, and with what is in it."""
+        self._nodes.applied(dict.fromkeys(self._published, 0))  # those that count are of the database as it was
+        await self._reload(await self._store.resume(self._published, now=self._clock()))
+        await self._report_lost()
+        self._has_moved = False
+
+    async def _reload(self, serials: Mapping[Name, int]) -> None:
+        """Publish all that is in the database, at least as of *serials*."""
+        await self._publisher.reload()
+        self._published |= serials
+        self._nodes.applied(self._published)
+
+    async def _report_lost(self) -> None:
+        """Name what this node served and the database has not."""
+        if lost := await self._store.missing(self._recent.states):
+            _log.error(
+                "the database has lost values that were served: it is in an earlier state than before",
+                values=[f"{name} {value}" for name, value in lost[:MAX_LOGGED]],
+                more=max(0, len(lost) - MAX_LOGGED),
+            )
+        self._recent.forget()
 
     async def _announce(self, changes: Sequence[Change]) -> None:
         with metrics.PUBLISH.time() if changes else contextlib.nullcontext():
             await self._publisher.publish(changes)
+        self._recent.note(changes)
         for change in changes:
             self._published[change.apex] = change.serial
         if changes:

@@ -89,7 +89,7 @@ async def main(orders: dict[str, Any], lifeline: Lifeline, stop: asyncio.Event) 
             if store is None:
                 return
             feed.stores.append(store)
-            writer, api = await _start(settings, store, feed, sockets, orders, turn, stack)
+            essential, api = await _start(settings, store, feed, sockets, orders, turn, stack)
             lifeline.ready()
             metrics.RESTARTS.labels("control").inc(orders["restarts"])
             _log.info(
@@ -99,11 +99,12 @@ async def main(orders: dict[str, Any], lifeline: Lifeline, stop: asyncio.Event) 
                 api=[str(e) for e in settings.api.listen],
             )
             stopping = asyncio.create_task(stop.wait())
-            await asyncio.wait([writer, stopping], return_when=asyncio.FIRST_COMPLETED)
-            if turn.is_over and not writer.done():
+            await asyncio.wait([*essential, stopping], return_when=asyncio.FIRST_COMPLETED)
+            if turn.is_over and not any(task.done() for task in essential):
                 await api.retire(GRACE)
-            if writer.done():
-                writer.result()  # it ends only by an exception: raise it, and the supervisor starts this process again
+            for task in essential:
+                if task.done():
+                    task.result()  # it ends only by an exception: raise it, so that the supervisor starts a new process
     except ResponderError as error:
         _log.critical("the control process cannot go on", reason=str(error))
         raise SystemExit(1) from None
@@ -231,6 +232,8 @@ async def _open_in_time(
                 conditions = {
                     "writing": Away.condition,
                     "database": Away.condition,
+                    "nodes": Away.condition,
+                    "clock": Away.condition,
                     "sandbox": feed.publisher.sandbox,
                     "configuration": lambda: _configuration(orders["faults"]),
                     "certificate": Away.condition,
@@ -250,8 +253,13 @@ async def _start(
     orders: dict[str, Any],
     turn: _Turn,
     stack: AsyncExitStack,
-) -> tuple[asyncio.Task[None], Runner]:
-    """Start all other parts, and push on *stack* what stops them. Returns the task of the writer, and the API."""
+) -> tuple[list[asyncio.Task[None]], Runner]:
+    """
+    Start all other parts, and push on *stack* what stops them.
+
+    Returns the API, and the essential tasks: the writer, the one that renews the lease, and the one that detects a
+    stale node.
+    """
     origin = await _report_database(settings, store)
     if settings.database.path is not None:  # the only node; other nodes could be too old to decrypt the keys
         with contextlib.suppress(StoreUnavailable):
@@ -282,8 +290,8 @@ async def _start(
     )
     limits = Limits(settings.api)
     stack.push_async_callback(_leave, nodes, publisher, turn)
-    await stack.enter_async_context(_running(nodes.run(listen_url(settings), challenges.look)))
-    writer = await stack.enter_async_context(_running(challenges.run()))
+    essential = [await stack.enter_async_context(_running(nodes.run(listen_url(settings), challenges.look)))]
+    essential.append(await stack.enter_async_context(_running(challenges.run())))
     if not nodes.membership.is_alone:
         staleness = build_staleness(
             settings,
@@ -292,7 +300,7 @@ async def _start(
             catch_up=challenges.follow,
             vouch=publisher.vouch,
         )
-        await stack.enter_async_context(_running(staleness.run()))
+        essential.append(await stack.enter_async_context(_running(staleness.run())))
     await stack.enter_async_context(_running(store.keep_pruned(_now)))
     if feed.signatures is not None:
         apexes = [static.apex for static in statics]
@@ -314,12 +322,14 @@ async def _start(
     conditions = {
         "writing": lambda: challenges.condition,
         "database": lambda: origin.condition(_now()),
+        "nodes": lambda: nodes.membership.condition,
+        "clock": lambda: nodes.membership.clock_condition,
         "sandbox": publisher.sandbox,
         "configuration": lambda: _configuration(orders["faults"]),
         "certificate": lambda: "ok" if tls is None else tls.refusal(now=_now()) or "ok",
     }
     await _listen(_admin(settings, store, publisher.lag, conditions), sockets["admin"], None, stack)
-    return writer, runner
+    return essential, runner
 
 
 async def _attend(lifeline: Lifeline, publisher: Publisher, turn: _Turn) -> None:

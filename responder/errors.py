@@ -29,6 +29,7 @@ Every exception this project raises on purpose, and how tables of them are read.
     ├── NotFound                  the token, value, zone or node does not exist
     └── Unavailable               the fault is on our side, and the client can try again
         ├── StoreUnavailable        the database does not answer, or cannot be used
+        │   └── StoreMoved              the database has gone back: a standby took over, or an older copy was restored
         ├── StoreOutdated           the database schema is not the one that this version needs
         ├── Unserved                the change is stored, but not served yet
         │   └── Unconfirmed             not every live node has confirmed the change yet
@@ -197,6 +198,14 @@ class Unavailable(ResponderError):
 
 class StoreUnavailable(Unavailable):
     """The database does not answer, or cannot be used."""
+
+
+class StoreMoved(StoreUnavailable):
+    """
+    The database may lack what it had before: a standby server has taken over, or an older copy was restored.
+
+    It can be used again when what is published follows it (see `Store.resume`).
+    """
 
 
 class StoreOutdated(Unavailable):

@@ -69,6 +69,18 @@ EVENTS = Counter(
     ["event"],
     registry=REGISTRY,
 )
+LEASE = Gauge(
+    "responder_node_lease_seconds",
+    "Seconds until the lease of each node ends, as of the last look; negative if it has ended",
+    ["node"],
+    registry=REGISTRY,
+)
+SERIAL = Gauge("responder_node_serial", "Serial that each node serves of a zone", ["node", "zone"], registry=REGISTRY)
+CLOCK = Gauge(
+    "responder_clock_ahead_seconds",
+    "Seconds by which the clock of this node is ahead of the database's; negative if it is behind",
+    registry=REGISTRY,
+)
 DATABASE = Gauge("responder_database_up", "1 if the database answers, otherwise 0", registry=REGISTRY)
 CONDITION = Gauge(
     "responder_condition_ok",

@@ -51,6 +51,7 @@ class Waiting:
             return
         if isinstance(result, ResponderError):
             self.outcome.set_exception(result)
+            self.outcome.exception()  # mark it as retrieved: a caller that has hung up does not do that
         else:
             self.outcome.set_result(result)
 

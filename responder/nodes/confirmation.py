@@ -1,7 +1,8 @@
 """
 Confirmed propagation: waiting until every node that may answer a query serves a change.
 
-Only nodes with a live lease are waited for. A node without one knows that it may be stale.
+A node without a live lease knows that it may be stale. It is waited for only until it must have noticed that other
+nodes are ahead of it.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ async def confirm(membership: Membership, apex: Name, serial: int, *, deadline: 
         async with asyncio.timeout(deadline):
             await membership.wait_for(lambda: not _behind(membership, apex, serial))
     behind = _behind(membership, apex, serial)
-    live = [node.name for node in membership.others(apex)]
+    live = [node.name for node in membership.others(apex) if node.is_live]
     confirmed = sorted({membership.myself.name, *live} - {*behind})
     return Confirmation(confirmed=tuple(confirmed), unconfirmed=tuple(behind))
 

@@ -17,6 +17,7 @@ from datetime import timedelta
 
 import structlog
 
+from responder import metrics
 from responder.errors import NodeNameTaken, ResponderError
 from responder.logs import Outage, Seldom
 from responder.names import Name
@@ -30,6 +31,15 @@ RETRY_INTERVAL = 0.5
 
 MARGIN = 1.0
 """Seconds before the end of a lease at which a node stops relying on it: clocks drift, and answers take time."""
+
+LOOK_INTERVAL = 0.2
+"""Seconds between looks at the other nodes while a change waits for them, should their hints be lost."""
+
+VOUCHED = 1.5
+"""Seconds for which a node without a lease answers for its values after it began to ask, and found no other ahead."""
+
+SILENT = VOUCHED + 0.1
+"""Seconds after which it does not any more, since a change is served elsewhere; clocks need not agree to the last."""
 
 CLOCK_WARNING, CLOCK_ALARM = 1.0, 60.0
 """
@@ -64,6 +74,7 @@ class Membership:
 
     *share* sends a hint to the other nodes that this node has written a new report. A node that *is_alone* is the only
     one on its database. *lapses* counts how often the lease was taken after it had ended, or for the first time.
+    *clock_ahead* is by how many seconds, at least, the clock of this node is ahead of the clock of the database.
     """
 
     store: Store
@@ -74,7 +85,9 @@ class Membership:
     clock: Callable[[], float] = time.monotonic
     nodes: Sequence[Node] = ()
     _serials: dict[Name, int] = field(default_factory=dict)
+    _ahead: dict[tuple[str, str, Name], tuple[int, float]] = field(default_factory=dict)
     lapses: int = 0
+    clock_ahead: float = 0.0
     _has_news: bool = False
     _good_until: float = 0.0
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
@@ -96,14 +109,20 @@ class Membership:
         return self._good_until - self.clock()
 
     def others(self, apex: Name) -> list[Node]:
-        """Return the other nodes with a live lease that serve the zone *apex*."""
+        """
+        Return the other nodes that may answer queries for values of the zone *apex*.
+
+        They have a live lease, or may not have noticed yet that other nodes are ahead of them.
+        """
         if self.is_alone:
             return []
-        return [node for node in self.nodes if node.is_live and apex in node.zones and node.name != self.myself.name]
+        others = [node for node in self.nodes if apex in node.zones and node.name != self.myself.name]
+        return [node for node in others if node.is_live or not self._is_silent(node, apex)]
 
     def applied(self, serials: Mapping[Name, int]) -> None:
         """Note that every nameserver of this node serves these *serials*, and report it to the other nodes soon."""
         self._serials |= serials
+        self._note_ahead()
         if not self.is_alone:
             self._has_news = True
             self._wake.set()
@@ -125,6 +144,7 @@ class Membership:
         if begun >= self._good_until:
             self.lapses += 1
         self._good_until = begun + self.myself.lease.total_seconds() - MARGIN
+        self._compare_clocks(took=self.clock() - begun)
         if has_news:
             self.share()
         self._report_differences()
@@ -178,10 +198,44 @@ class Membership:
 
     async def wait_for(self, condition: Callable[[], bool]) -> None:
         """Return when *condition* is true. It is evaluated each time the reports of the other nodes were read."""
-        async with self._changed:
-            await self._changed.wait_for(condition)
+        while not condition():
+            try:
+                async with asyncio.timeout(LOOK_INTERVAL), self._changed:
+                    await self._changed.wait()
+            except TimeoutError:
+                self.look()
+
+    def _is_silent(self, node: Node, apex: Name) -> bool:
+        """
+        Return whether a node without a lease has had the time to notice that this node is ahead of it.
+
+        Until then it may answer queries for values, because it has found no node that is ahead (see `staleness`).
+        """
+        serial, since = self._ahead.get((node.name, node.instance, apex), (None, 0.0))
+        return serial == node.zones[apex].serial and self.clock() - since >= SILENT
+
+    def _note_ahead(self) -> None:
+        """Note since when this node has been ahead of each other node whose serial has not changed since then."""
+        before, self._ahead = self._ahead, {}
+        for node in self.nodes:
+            for apex, zone in node.zones.items():
+                if zone.serial < self._serials.get(apex, 0):
+                    key, now = (node.name, node.instance, apex), (zone.serial, self.clock())
+                    known = before.get(key, now)
+                    self._ahead[key] = known if known[0] == zone.serial else now
+
+    def _measure(self) -> None:
+        metrics.CLOCK.set(self.clock_ahead)
+        metrics.LEASE.clear()
+        metrics.SERIAL.clear()
+        for node in self.nodes:
+            metrics.LEASE.labels(node.name).set(node.lease_left)
+            for apex, zone in node.zones.items():
+                metrics.SERIAL.labels(node.name, str(apex)).set(zone.serial)
 
     async def _notify(self) -> None:
+        self._note_ahead()
+        self._measure()
         async with self._changed:
             self._changed.notify_all()
 
@@ -202,28 +256,39 @@ class Membership:
             },
         )
 
+    def _compare_clocks(self, took: float) -> None:
+        """Note how far the clocks are apart. The database looked at its own at some time while this *took* place."""
+        ahead = next((node.clock_ahead for node in self.nodes if node.name == self.myself.name), 0.0)
+        self.clock_ahead = max(ahead, 0.0) or min(ahead + took, 0.0)
+
+    @property
+    def clock_condition(self) -> str:
+        """What there is to report of the clock of this node, with the fix; "ok" if it agrees with the database's."""
+        for limit, name in ((CLOCK_ALARM, "a minute"), (CLOCK_WARNING, "a second")):
+            if abs(self.clock_ahead) > limit:
+                return f"the clocks of this node and of the database differ by more than {name}: synchronize both"
+        return "ok"
+
+    @property
+    def condition(self) -> str:
+        """What differs between the live nodes and should not, with the fix; "ok" if nothing does."""
+        return "; ".join(differences(self.nodes, self.myself.name)) or "ok"
+
     def _report_differences(self) -> None:
-        for kind, text, log in differences(self.nodes, self.myself.name):
-            if (more := self._differences.due(kind)) is not None:
-                (_log.error if log else _log.warning)(text, more=more)
+        alarm = abs(self.clock_ahead) > CLOCK_ALARM
+        for text in (self.clock_condition, *differences(self.nodes, self.myself.name)):
+            if text != "ok" and (more := self._differences.due(text)) is not None:
+                (_log.error if alarm and text == self.clock_condition else _log.warning)(text, more=more)
 
 
-def differences(nodes: Sequence[Node], name: str) -> list[tuple[str, str, bool]]:
-    """
-    Return the differences between the node *name* and the other live nodes that an administrator should fix.
-
-    Each is a kind, the text to log, and whether it is an error.
-    """
+def differences(nodes: Sequence[Node], name: str) -> list[str]:
+    """Return the differences between the node *name* and the other live nodes, each with the fix."""
     live = {node.name: node for node in nodes if node.is_live}
     if (me := live.get(name)) is None:
         return []
-    found = []
-    if abs(me.clock_ahead) > CLOCK_WARNING:
-        alarm = abs(me.clock_ahead) > CLOCK_ALARM
-        found.append(("clock", "the clocks of this node and of the database differ: synchronize them", alarm))
-    for other in live.values():
-        for apex, zone in other.zones.items():
-            if apex in me.zones and me.zones[apex].static != zone.static:
-                text = f"the node {other.name} has other settings or records for {apex}: use the same ones on all nodes"
-                found.append((f"static {other.name} {apex}", text, False))
-    return found
+    return [
+        f"the node {other.name} has other settings or records for {apex}: use the same ones on all nodes"
+        for other in live.values()
+        for apex, zone in other.zones.items()
+        if apex in me.zones and me.zones[apex].static != zone.static
+    ]

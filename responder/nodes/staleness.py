@@ -22,13 +22,16 @@ import structlog
 from responder.errors import ResponderError
 from responder.logs import Outage
 from responder.names import Name
-from responder.nodes.membership import Membership
+from responder.nodes.membership import VOUCHED, Membership
 
 ASK_DEADLINE = 0.5
 """Seconds to wait for the reply of another nameserver. It is short, so that a stale node stops answering in time."""
 
 INTERVAL = 0.5
 """Seconds between checks of the lease, and between comparisons without a lease."""
+
+SOON = 1.0
+"""Seconds before the end of a lease at which comparisons begin, so that there is no time without an answer between."""
 
 HALF = 1 << 31
 """Half of the number of serials. Of two serials this far apart, neither is ahead (RFC 1982, section 3.2)."""
@@ -76,17 +79,26 @@ class Staleness:
     async def reason(self) -> str | None:
         """Call `vouch` and return None, or return the reason why this node may be stale."""
         if self.membership.is_current:
-            return await self._vouch_by_lease()
+            reason = await self._vouch_by_lease()
+            if reason is None and self.membership.lease_left <= SOON:
+                await self._vouch_by_comparison()
+            return reason
         if self._had_lease:
             self._had_lease = False
             _log.warning("the lease of this node has ended: comparing with the other nameservers")
-        published = self.published()
+        reasons = await self._vouch_by_comparison()
+        if reasons:
+            self.vouch(0.0)
+        return min(reasons, default=None)
+
+    async def _vouch_by_comparison(self) -> list[str]:
+        """Vouch if no other is ahead; or else the reasons why this node may be behind."""
+        begun, published = self.membership.clock(), self.published()
         found = await asyncio.gather(*(self._compare(apex, serial) for apex, serial in published.items()))
         reasons = [reason for each in found for reason in each]
-        if reasons:
-            return min(reasons)
-        self.vouch(ASK_DEADLINE + 2 * INTERVAL)
-        return None
+        if not reasons:
+            self.vouch(begun + VOUCHED - self.membership.clock())
+        return reasons
 
     async def _vouch_by_lease(self) -> str | None:
         """

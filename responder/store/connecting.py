@@ -14,8 +14,18 @@ from sqlalchemy import URL
 HOST_TIMEOUT = 1.5
 """Seconds for each of several servers: a primary answers in milliseconds, and presents wait while it is searched."""
 
-_NEXT = (OSError, TimeoutError, asyncpg.PostgresConnectionError, asyncpg.CannotConnectNowError)
+_NEXT = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.TargetServerAttributeNotMatched,
+)
 """After one of these exceptions, the next server is tried."""
+
+
+class NoPrimary(ConnectionError):
+    """A server answers, and does not take changes."""
 
 
 class Connector:
@@ -34,24 +44,25 @@ class Connector:
 
     async def connect(self, **_: Any) -> asyncpg.Connection:
         """
-        Return a new connection. Raises the exception of asyncpg for the last server that was tried.
+        Return a new connection.
+
+        Raises `NoPrimary` if a server answers, but none of them is the primary; otherwise the exception of asyncpg for
+        the last server.
 
         SQLAlchemy passes arguments from the URL, which this object has already.
         """
-        for place in tuple(self._places):
+        faults: list[Exception] = []
+        for place in self._places:
             try:
                 connection = await asyncpg.connect(**{**self._options, **place, "timeout": self._timeout})
-            except _NEXT:
-                if place is self._last:
-                    raise
+            except _NEXT as fault:
+                faults.append(fault)
             else:
                 self._prefer(place)
                 return connection
-        raise AssertionError("there is always a last server")
-
-    @property
-    def _last(self) -> dict[str, Any]:
-        return self._places[-1]
+        if any(isinstance(fault, asyncpg.TargetServerAttributeNotMatched) for fault in faults):
+            raise NoPrimary("no server takes changes")
+        raise faults[-1]
 
     def _prefer(self, place: dict[str, Any]) -> None:
         self._places = [place, *(each for each in self._places if each is not place)]

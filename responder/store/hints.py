@@ -32,7 +32,7 @@ DEADLINE = 2.0
 RECONNECT = (0.2, 5.0)
 """Seconds until a lost connection is made again: at first and at most."""
 
-_FAULTS = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
+_FAULTS = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 
 _OURS = "SELECT count(*) FROM nodes WHERE name = $1 AND instance = $2"
 

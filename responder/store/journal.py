@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import groupby, islice
 from typing import Any, TypeVar
@@ -102,6 +102,29 @@ def advance_names(
 ) -> list[Change]:
     """Do the same as `advance` for names whose new state is already in the tables."""
     return advance(connection, locked, _states(connection, names), now=now)
+
+
+def resume(connection: Connection, published: Mapping[Name, int], *, now: datetime) -> list[Change]:
+    """
+    Raise the serial of each zone above the one that was *published* from an earlier state of this database, so that
+    serials never go back. The apex is journaled, so other nodes notice it.
+    """
+    locked = lock_zones(connection)
+    above = {
+        zone_id: replace(zone, serial=max(zone.serial, published[zone.apex]))
+        for zone_id, zone in locked.items()
+        if zone.apex in published
+    }
+    return advance(connection, locked | above, {zone_id: {zone.apex: None} for zone_id, zone in above.items()}, now=now)
+
+
+def missing(connection: Connection, states: Mapping[Name, State]) -> list[tuple[Name, str]]:
+    """The values in *states* that their names do not hold, in order."""
+    held = {name: state for names in _states(connection, states).values() for name, state in names.items()}
+    return sorted(
+        ((name, value) for name, values in states.items() for value in set(values or ()) - set(held.get(name) or ())),
+        key=lambda pair: (str(pair[0]), pair[1]),
+    )
 
 
 def register(connection: Connection, digests: Mapping[Name, str | None], *, now: datetime) -> None:

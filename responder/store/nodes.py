@@ -131,9 +131,8 @@ def every(connection: Connection) -> list[Node]:
 
 
 def end_lease(connection: Connection, name: str, instance: str) -> None:
-    connection.execute(
-        nodes.update().where(nodes.c.name == name, nodes.c.instance == instance).values(lease_until=database_clock())
-    )
+    mine = (nodes.c.name == name, nodes.c.instance == instance)
+    connection.execute(nodes.update().where(*mine).values(lease_until=database_clock(), zones={}))
 
 
 def forget(connection: Connection, name: str) -> None:

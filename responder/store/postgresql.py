@@ -17,6 +17,7 @@ from weakref import WeakSet
 from asyncpg import (  # type: ignore[import-untyped]
     ClientConfigurationError,
     InterfaceError,
+    InternalClientError,
     PostgresError,
     connect,
 )
@@ -26,7 +27,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from responder.errors import Invalid, StoreUnavailable
-from responder.store.connecting import Connector
+from responder.store.connecting import Connector, NoPrimary
 from responder.store.database import Database, Work
 from responder.store.hints import Hint, Hints
 from responder.tls import distrust
@@ -98,7 +99,9 @@ class PostgreSQL(Database):
         self._setting = setting
         self._url = url.set(drivername="postgresql+asyncpg")
         _check(self._url, setting)
-        self._where = f"{url.database or url.username} on {url.host or url.query.get('host') or 'localhost'}"
+        hosts = url.query.get("host") or "localhost"
+        where = url.host or (hosts if isinstance(hosts, str) else ", ".join(hosts))
+        self._where = f"{url.database or url.username} on {where}"
         self._unconfirmed: WeakSet[Any] = WeakSet()
         arguments = _connect_args(url, command_timeout=STATEMENT_TIMEOUT)
         self._connector = Connector(self._url, arguments, timeout=CONNECT_TIMEOUT)
@@ -111,7 +114,7 @@ class PostgreSQL(Database):
             hide_parameters=True,
             connect_args=_connect_args(url, async_creator_fn=self._connect),
         )
-        event.listen(self._engine.sync_engine, "handle_error", _leave_demoted)
+        event.listen(self._engine.sync_engine, "handle_error", _leave_server)
         # All statements of one reader must see the same state.
         self._reading = self._engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
         self._writing = _writing(self._engine)
@@ -194,7 +197,7 @@ class PostgreSQL(Database):
         """Turn exceptions of the driver and the operating system into `StoreUnavailable` with a text for people."""
         try:
             yield
-        except (SQLAlchemyError, PostgresError, InterfaceError, OSError) as error:
+        except (SQLAlchemyError, PostgresError, InterfaceError, InternalClientError, OSError) as error:
             reason = _explain(error).format(setting=self._setting)
             raise StoreUnavailable(f"cannot use the database {self._where}: {reason}") from error
 
@@ -212,10 +215,14 @@ _DEMOTED = ("25006", "57P0", "08")
 """SQLSTATEs, or their beginnings, of a server that is no longer the primary server, or is stopping."""
 
 
-def _leave_demoted(context: ExceptionContext) -> None:
-    """Close all connections of the pool if their server is no longer the primary; it would still answer reads."""
+def _leave_server(context: ExceptionContext) -> None:
+    """
+    Close all connections of the pool if their server is no longer the primary, or does not answer in time.
+
+    The former still answers reads; with the latter, each connection would cost its own timeout.
+    """
     state = str(getattr(context.original_exception, "sqlstate", None) or "")
-    if state.startswith(_DEMOTED):
+    if state.startswith(_DEMOTED) or isinstance(context.original_exception, TimeoutError):
         context.is_disconnect = True
 
 
@@ -291,11 +298,17 @@ def _explain(error: Exception) -> str:
         return "it does not answer in time: check PostgreSQL and the network"
     if isinstance(cause.__cause__, ClientConfigurationError):  # SQLAlchemy has wrapped it in an exception of its own
         return "asyncpg cannot use an option in {setting}: see the parameters of its connect()"
+    if isinstance(cause, OSError):
+        return _explain_network(cause)
+    return f"the connection failed ({type(cause).__name__}): check that PostgreSQL runs, and {{setting}}"
+
+
+def _explain_network(cause: OSError) -> str:
     if isinstance(cause, ssl.SSLCertVerificationError):
         root = "name the file of its issuer in PGSSLROOTCERT, or write it to ~/.postgresql/root.crt"
         return f"its certificate {distrust.describe(cause, name='fix the host in {setting}', issuer=root)}"
     if isinstance(cause, ConnectionError) and "SSL" in str(cause):
         return "it does not accept TLS: set ssl = on there, or remove ssl=... from {setting}"
-    if isinstance(cause, OSError):
-        return "nothing answers there: check that PostgreSQL runs, and {setting}"
-    return f"the connection failed ({type(cause).__name__}): check that PostgreSQL runs, and {{setting}}"
+    if isinstance(cause, NoPrimary):
+        return "it answers, but it is not a primary server: start the primary server, or promote a standby"
+    return "nothing answers there: check that PostgreSQL runs, and {setting}"

@@ -8,6 +8,7 @@ modules of this package is its transaction.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Self
 from uuid import UUID
@@ -258,11 +259,11 @@ class Store:
         `NotServed` if the name is in no zone of *serving*, `NotAChallenge`, `TooManyValues`, `PrerequisiteFailed`.
         Batches may have some thousands of operations.
         """
-        return await self._database.write(values.apply, batch, serving=serving, now=now)
+        return await self._database.write(self._here(values.apply), batch, serving=serving, now=now)
 
     async def expire(self, *, now: datetime) -> list[Change]:
         """Remove some of the expired values. Call it again until it returns an empty list."""
-        return await self._database.write(values.expire, now=now)
+        return await self._database.write(self._here(values.expire), now=now)
 
     async def prune(self, *, now: datetime) -> None:
         """Delete old rows of the audit and the journal, and rows above their limits, if pruning is due."""
@@ -304,11 +305,33 @@ class Store:
         """
         Return the serial of every zone: a cheap way to see whether anything changed.
 
-        Raises `StoreUnavailable` if this is not the database that the first call has found.
+        Raises `StoreUnavailable` if this is not the database that the first call has found, and `StoreMoved` after a
+        standby server has become the primary, until `resume`.
         """
         if self._origin is None:
             self._origin = await self.origin()
         return await self._database.read(self._here(journal.serials))
+
+    async def resume(self, published: Mapping[Name, int], *, now: datetime) -> dict[Name, int]:
+        """
+        Go on with the database as it is now, which may be an earlier state of it than the one that was *published*.
+
+        The serial of each zone is raised above its published one. Returns the serials; all of it is to be read anew.
+        """
+        found = await self.origin()
+        if self._origin is not None:
+            found = replace(self._origin, timeline=max(found.timeline, self._origin.timeline))
+        before, self._origin = self._origin, found
+        try:
+            changes = await self._database.write(self._here(journal.resume), published, now=now)
+        except BaseException:
+            self._origin = before
+            raise
+        return {change.apex: change.serial for change in changes}
+
+    async def missing(self, states: Mapping[Name, tuple[str, ...] | None]) -> list[tuple[Name, str]]:
+        """Those of the values in *states* that their names do not hold."""
+        return await self._database.read(journal.missing, states)
 
     async def changes_since(self, apex: Name, serial: int) -> Change | None:
         """
@@ -378,7 +401,7 @@ class Store:
         Return *work* with a check that this is the database that the first call of `serials` found.
 
         It is for what a service relies on: tokens, serials and leases. Another database in the same place raises
-        `StoreUnavailable`.
+        `StoreUnavailable`, another primary server of the same one `StoreMoved`.
         """
 
         def check_and_work(connection: Connection, /, *args: P.args, **kwargs: P.kwargs) -> T:

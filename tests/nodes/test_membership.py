@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -13,9 +14,10 @@ import asyncpg  # type: ignore[import-untyped]
 import pytest
 import structlog
 
+from responder import metrics
 from responder.nodes import Confirmation, Membership
 from responder.nodes.confirmation import confirm
-from responder.nodes.membership import Myself
+from responder.nodes.membership import SILENT, Myself
 from responder.store import Hint, Store
 from tests.support.postgres import PostgresServer, postgres_server
 from tests.support.processes import eventually
@@ -140,8 +142,49 @@ async def test_a_node_whose_lease_ended_is_not_waited_for(url: str) -> None:
             each.membership.applied({APEX: 7})
         await eventually(lambda: len(first.membership.others(APEX)) == 2, "a knows of both")
         await second.stop()
+        for task in third.tasks:
+            task.cancel()
         await third.membership.leave()
+        first.membership.applied({APEX: 8})
         assert Confirmation(confirmed=("a",), unconfirmed=()) == await confirm(first.membership, APEX, 8, deadline=LONG)
+
+
+async def test_a_node_that_may_not_have_noticed_yet(url: str) -> None:
+    """
+    A node whose lease has ended without its leaving may answer from what it has, until it can have noticed that this
+    one is ahead: it is waited for until then.
+    """
+    async with node(url, "a") as first, node(url, "b", lease=0.5) as second:
+        for each in (first, second):
+            each.membership.applied({APEX: 7})
+        await eventually(lambda: first.membership.others(APEX), "a knows of b")
+        await second.stop()
+        await eventually(lambda: not first.membership.nodes[1].is_live, "its lease has ended")
+        now = first.membership.clock()
+        first.membership.clock = lambda: now
+        first.membership.applied({APEX: 8})
+        waiting = asyncio.create_task(confirm(first.membership, APEX, 8, deadline=LONG))
+        first.membership.clock = lambda: now + SILENT - 0.1
+        assert ["b"] == [other.name for other in first.membership.others(APEX)]
+        assert not waiting.done()
+        first.membership.clock = lambda: now + SILENT + 0.1
+        assert Confirmation(confirmed=("a",)) == await waiting
+        first.membership.applied({APEX: 9})
+        assert Confirmation(confirmed=("a",)) == await confirm(first.membership, APEX, 9, deadline=LONG)
+
+
+@pytest.mark.parametrize(
+    ("ahead", "condition"), [(0.0, "ok"), (-5.0, "more than a second"), (300.0, "more than a minute")]
+)
+async def test_clocks_that_differ(url: str, monkeypatch: pytest.MonkeyPatch, *, ahead: float, condition: str) -> None:
+    """What differs between the clock of a node and the database's is reported, and measured."""
+    clock = time.time
+    monkeypatch.setattr(time, "time", lambda: clock() + ahead)
+    async with node(url, "a") as first:
+        first.membership._compare_clocks(took=0.0)  # so that a busy machine does not count as a clock
+        assert condition in first.membership.clock_condition
+        samples = {sample.name: sample.value for family in metrics.REGISTRY.collect() for sample in family.samples}
+        assert abs(samples["responder_clock_ahead_seconds"] - ahead) < LONG
 
 
 async def test_the_lease_is_known_to_be_lost(url: str) -> None:

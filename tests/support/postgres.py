@@ -31,10 +31,10 @@ CREATE SCHEMA public;
 class PostgresServer:
     """A running server; *directory* holds its data and its socket."""
 
-    def __init__(self, binaries: Path, directory: Path) -> None:
+    def __init__(self, binaries: Path, directory: Path, port: int = 5432) -> None:
         self._binaries = binaries
         self._directory = directory
-        self._login = ("-h", str(directory), "-U", "postgres")
+        self._login = ("-h", str(directory), "-p", str(port), "-U", "postgres")
         self._empty: list[str] = []
 
     @property
@@ -101,26 +101,37 @@ class PostgresServer:
         return (done.stdout or b"").decode()
 
 
-@contextmanager
-def new_server(*settings: str) -> Iterator[PostgresServer]:
-    """A server with these *settings*, gone at the end; skips by name without Debian's package."""
+def binaries() -> Path:
+    """Where the programs of Debian's package are; skips by name without it."""
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-    if not found:
-        lacking("PostgreSQL is not installed (apt-get install postgresql)")
+    return found[-1].parent if found else lacking("PostgreSQL is not installed (apt-get install postgresql)")
+
+
+@contextmanager
+def place() -> Iterator[Path]:
+    """A directory for a server, gone at the end."""
     # Not pytest's own directory: the server's user may not enter it, and a socket's path must be short.
     directory = Path(tempfile.mkdtemp(prefix="responder-postgres-"))
     if os.geteuid() == 0:
         shutil.chown(directory, "postgres", "postgres")
-    server = PostgresServer(found[-1].parent, directory)
     try:
+        yield directory
+    finally:
+        shutil.rmtree(directory)
+
+
+@contextmanager
+def new_server(*settings: str) -> Iterator[PostgresServer]:
+    """A server with these *settings*, gone at the end; skips by name without Debian's package."""
+    programs = binaries()
+    with place() as directory:
+        server = PostgresServer(programs, directory)
         server.initialize()
         server.start(*settings)
         try:
             yield server
         finally:
             server.stop()
-    finally:
-        shutil.rmtree(directory)
 
 
 @pytest.fixture(scope="session")
