@@ -82,11 +82,13 @@ class Cluster:
         hosts = "&".join(f"host=127.0.0.1:{each.port}" for each in (self.primary, self.standby))
         return f"postgresql+asyncpg://postgres@/{database}?{hosts}&target_session_attrs=primary"
 
+    def has_standby(self) -> bool:
+        """Whether the standby follows the primary."""
+        return self.primary.execute("SELECT state FROM pg_stat_replication") == "streaming"
+
     def wait_for_standby(self) -> None:
         """Return when the standby follows the primary."""
-        wait_until(
-            lambda: self.primary.execute("SELECT state FROM pg_stat_replication") == "streaming", "the standby follows"
-        )
+        wait_until(self.has_standby, "the standby follows")
 
     def replicate(self, *, synchronously: bool) -> None:
         """Whether a commit is acknowledged by the primary only when the standby has it."""

@@ -110,10 +110,12 @@ def shared(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 
 @pytest.fixture
-def world(shared: World) -> World:
-    """Two nodes, both of which are well."""
+def world(shared: World) -> Iterator[World]:
+    """Two nodes, both of which are well, and a cluster with a standby."""
     shared.wait_until_live()
-    return shared
+    yield shared
+    if not shared.cluster.has_standby():
+        shared.cluster.replace_standby()
 
 
 def test_the_database_is_killed_and_restarts(world: World) -> None:
@@ -121,7 +123,7 @@ def test_the_database_is_killed_and_restarts(world: World) -> None:
         world.cluster.primary.kill()
         world.cluster.primary.start()
         working.wait_for(30)
-    world.cluster.wait_for_standby()
+        world.cluster.wait_for_standby()
 
 
 def test_all_connections_are_cut(world: World) -> None:
@@ -238,7 +240,6 @@ def test_the_standby_takes_over(world: World, *, hangs: bool) -> None:
             cluster.primary.kill()
         cluster.take_over()
         working.wait_for(30)
-    cluster.replace_standby()
 
 
 def test_the_standby_that_takes_over_is_behind(world: World) -> None:
@@ -252,7 +253,6 @@ def test_the_standby_that_takes_over_is_behind(world: World) -> None:
         cluster.take_over()
         working.wait_for(20)
         assert min(serial(node.dns, ZONE) for node in nodes) > before
-    cluster.replace_standby()
 
 
 def test_a_pooler_in_transaction_mode(cluster: Cluster, tmp_path: Path) -> None:
