@@ -20,7 +20,7 @@ from responder.nameserver.life import serve
 from responder.nameserver.sandbox import enter
 from responder.nameserver.server import Nameserver, keep_collections_short
 from responder.process.child import Lifeline, run
-from responder.process.scheduling import take_short_turns, wait_for_nobody
+from responder.process.scheduling import take_realtime_priority, take_short_turns
 
 _log = structlog.get_logger("nameserver")
 
@@ -50,7 +50,7 @@ def _go_first(dns: dict[str, Any]) -> None:
     """A query takes next to no time, and somebody waits for it."""
     if dns["realtime"]:
         try:
-            wait_for_nobody(dns["processes"])
+            take_realtime_priority(dns["processes"])
         except OSError as error:
             _log.warning("no real-time priority (dns.realtime): going on without", reason=error.strerror or str(error))
         else:

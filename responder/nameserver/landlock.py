@@ -1,8 +1,8 @@
 """
-Landlock: takes from a process the files it has no business with, its way out, and its reach for others (landlock(7)).
+Landlock: denies a process access to files, to new TCP connections, and to other processes (landlock(7)).
 
-There is no maintained package for it, and it is three system calls. What the kernel does not know is left out; on one
-without Landlock nothing happens.
+There is no maintained package for it, and it needs three system calls only. Rights that the kernel does not know are
+left out. A kernel without Landlock changes nothing.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 def enter() -> int:
     """
-    Leave this process, for good: reading Python's own files, and the sockets that it has.
+    Restrict this process for good: it can read the files of Python, and use the sockets that it has.
 
     Returns the version of Landlock that was used, 0 if the kernel has none. It takes `gain_no_privileges` first. Call
     it while there is one thread.
@@ -60,9 +60,9 @@ def enter() -> int:
 
 def _where_python_is() -> Iterable[str]:
     """
-    Modules are read when they are first needed, which may be late.
+    The directories with the modules of Python, which are read when they are first needed.
 
-    Of a checkout, which a development install has on its path, that is the package alone: beside it may be a database.
+    In a checkout, as in a development install, only the package is included: a database may be next to it.
     """
     package = Path(responder.__file__).parent
     places = {Path(path) for path in (*sys.path, sys.prefix, sys.base_prefix) if path}

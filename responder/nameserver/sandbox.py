@@ -1,5 +1,5 @@
 """
-What a nameserver process gives up before it reads its first packet, so that an attacker who takes it over has nothing.
+What a nameserver process gives up before it reads its first packet, so that an attacker who takes it over gains little.
 """
 
 from __future__ import annotations

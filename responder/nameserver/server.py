@@ -1,7 +1,7 @@
 """
-From a packet to its answer: through `exchange`, with an edge that keeps the faults of one packet from all others.
+Answers packets by `exchange`. If one packet causes an exception, no other packet is affected.
 
-Between a packet and its answer nothing is awaited.
+Nothing is awaited between a packet and its reply.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from responder.logs import Seldom
 from responder.nameserver.tcp import Connections
 
 FAULT_INTERVAL = 10.0
-"""Seconds between two reports of faults of one kind. Whoever finds a packet that brings one out sends it again."""
+"""Seconds between two log lines about exceptions of one type: a client that causes one can repeat it."""
 
 MAX_DRAFT = TCP_CEILING - SIGNATURE
-"""Octets of a reply that can still be signed."""
+"""Octets of the longest reply that can still be signed."""
 
 _OLDEST = len(gc.get_threshold()) - 1
 """The generation that is only collected together with all others."""
@@ -34,7 +34,7 @@ _log = structlog.get_logger("nameserver")
 
 @dataclass(slots=True)
 class Nameserver:
-    """The exchange that answers, and the edge that keeps its faults from costing more than one packet."""
+    """The exchange that answers, and what contains its exceptions."""
 
     exchange: Exchange = field(default_factory=Exchange)
     relay: Relay = field(default_factory=Relay)
@@ -43,22 +43,22 @@ class Nameserver:
     _faults: Seldom = field(default_factory=lambda: Seldom(FAULT_INTERVAL))
 
     def install(self, zones: Zones) -> None:
-        """Serve *zones* from the next packet on."""
+        """Answer from *zones*, beginning with the next packet."""
         self.exchange.serve(zones)
 
     def rekey(self, keys: tuple[bytes, ...]) -> None:
-        """Make and check cookies with *keys*; none: give no cookies."""
+        """Make and check cookies with *keys*. Without keys, do not send cookies."""
         self.exchange.cookies = Cookies(keys, time.time) if keys else None
         self.exchange.forget_cookies()
 
     def vouch(self, until: float) -> None:
-        """Answer for values and grants *until* then, by the monotonic clock. By default, there is no end."""
+        """Answer for values and grants *until* that instant of the monotonic clock. By default there is no limit."""
         self._vouched_until = until
         self.exchange.doubt(is_doubtful=time.monotonic() >= until)
 
     def reply(self, packet: bytes, transport: Transport, client: str) -> bytes | Elsewhere | None:
-        """Never raises: a packet that brings out a fault of ours gets SERVFAIL, and costs nobody else an answer."""
-        # Looked at here and not by a timer: a process that was stopped for a while answers before its timers run.
+        """Never raises: a packet that causes an exception gets SERVFAIL, and no other packet is affected."""
+        # Checked here and not by a timer: a process that was stopped for a while answers before its timers run.
         if self._vouched_until is not None and time.monotonic() >= self._vouched_until:
             self.exchange.doubt(is_doubtful=True)
         try:
@@ -91,14 +91,19 @@ class Nameserver:
 
     def _report(self, fault: Exception, packet: bytes) -> None:
         if (unreported := self._faults.due(type(fault).__name__)) is not None:
-            _log.error("a packet brought out a fault", packet=packet[:512].hex(), more=unreported, exc_info=fault)
+            _log.error(
+                "unhandled exception while answering a packet",
+                packet=packet[:512].hex(),
+                more=unreported,
+                exc_info=fault,
+            )
 
 
 def keep_collections_short() -> None:
     """
-    Have the garbage collector walk everything once and never again: what it finds alive is left to reference counts.
+    Have the garbage collector visit every object once and never again: reference counts free the objects later.
 
-    Tables and answers live as long as the process; to walk 300,000 answers takes 0.1 s, in which nobody gets one.
+    Tables and answers live as long as the process. Visiting 300,000 answers takes 0.1 s, in which no query is answered.
     """
 
     def spare(phase: str, info: dict[str, int]) -> None:

@@ -22,7 +22,7 @@ BATCH = 32
 """Queries waiting in TCP connections, all of them together, that are answered per turn of the event loop: 0.3 ms."""
 
 RECEIVE = 16 << 10
-"""Octets read from a TCP connection at a time. With a message begun, 64 KiB at most, it is all that one can occupy."""
+"""Octets read from a TCP connection at a time. A connection holds these and an incomplete message, 64 KiB at most."""
 
 FIRST_MESSAGE = 3.0
 """Seconds a new connection may take to send a whole query, and any connection to finish one it began."""
@@ -31,16 +31,16 @@ IDLE = 10.0
 """Seconds a connection may stay without a query (RFC 7766, section 6.2.3; Knot's choice)."""
 
 MAX_CONNECTIONS = 1000
-"""TCP connections in all; the one idle for longest makes room for a new one."""
+"""TCP connections in total. If there are more, the one that is idle for longest is closed."""
 
 MAX_CONNECTIONS_PER_CLIENT = 50
-"""TCP connections of one client (`client_of`), likewise. Resolvers need a handful."""
+"""TCP connections of one client (`client_of`), with the same rule. Resolvers need a few."""
 
 BACKLOG = 256
 """Connections that the kernel completes for us in advance. asyncio accepts as many in one go, room or not."""
 
 MAX_UNSENT = 256 << 10
-"""Octets of replies waiting for a client that does not read them; at this many it is cut off."""
+"""Octets of replies that a client has not read, at which its connection is closed."""
 
 LOOK = 0.01
 """Seconds between looks whether connections are closed."""
@@ -154,7 +154,7 @@ class TCPConnection(asyncio.BufferedProtocol):
         self._expect(FIRST_MESSAGE)
 
     def get_buffer(self, sizehint: int) -> bytearray:
-        """Where to put what comes next."""
+        """The buffer for the next octets."""
         return self._connections.received
 
     def buffer_updated(self, nbytes: int) -> None:
@@ -175,7 +175,7 @@ class TCPConnection(asyncio.BufferedProtocol):
         reply = self._respond(packet, Transport.TCP, self.address)
         del self._buffer[:end]
         if reply is None:
-            self.abort()  # garbage or a response: whoever sends those over TCP gets no second chance
+            self.abort()  # not a query: a client that sends this over TCP is disconnected
             return False
         self._connections.touch(self)
         if reply is ELSEWHERE:  # the queries behind it are answered meanwhile (RFC 7766, section 6.2.1.1)
@@ -196,7 +196,7 @@ class TCPConnection(asyncio.BufferedProtocol):
         return False
 
     def pause_writing(self) -> None:
-        """The client does not read its answers: more than enough of them wait already."""
+        """The client does not read its replies, and too many of them are waiting."""
         self.abort()
 
     def eof_received(self) -> bool:
@@ -230,19 +230,19 @@ class TCPConnection(asyncio.BufferedProtocol):
             self._transport.close()
 
     def _wait_for_turn(self) -> None:
-        """Take nothing more from the client, and no time either: it is we who are busy."""
+        """Read nothing more from the client, and stop its timer: this process is busy."""
         assert self._transport is not None and self._timer is not None  # noqa: S101, PT018
         self._transport.pause_reading()
         self._timer.cancel()
         self._connections.enqueue(self)
 
     def _end(self) -> int:
-        """Where in the buffer its first query ends; 0 if that is not all there."""
+        """Where the first query in the buffer ends; 0 if the query is incomplete."""
         end = 2 + int.from_bytes(self._buffer[:2], "big")
         return end if len(self._buffer) >= end else 0
 
     def _expect(self, seconds: float) -> None:
-        """Give the client that long for the rest of its query."""
+        """Give the client *seconds* for the rest of its query."""
         self._wait(seconds, self.abort)
 
     def _wait(self, seconds: float, then: Callable[[], None]) -> None:

@@ -1,9 +1,9 @@
 """
-What every child of the supervisor has in common: its lifeline, its signals, its event loop.
+What all children of the supervisor have in common: the lifeline, the signals, the event loop.
 
-The supervisor sends the child's orders on the lifeline (a JSON document in an anonymous file, so that no secret ever
-stands in an argument list or an environment). The child reports that it is ready and, from then on, that it lives. The
-end of the lifeline means that the supervisor is gone: then the child goes too.
+The supervisor sends the orders of the child on the lifeline, as a JSON document in an anonymous file, so that argument
+lists and environments contain no secret. The child reports when it is ready and, from then on, that it is alive. If the
+lifeline closes, the supervisor has ended, and the child ends at once.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from responder.process.lifeline import Message, Word, receive, receive_orders, s
 from responder.process.prctl import hide_memory
 
 BEAT = 1.0
-"""Seconds between two signs of life."""
+"""Seconds between two reports that the child is alive."""
 
 FAULT_INTERVAL = 10.0
-"""Seconds between two reports of faults of one kind."""
+"""Seconds between two log lines about faults of one kind."""
 
 _log = structlog.get_logger("process")
 
@@ -80,7 +80,7 @@ class Lifeline:
         self._send(Message(Word.KILL, pid))
 
     def _send(self, message: Message) -> None:
-        with contextlib.suppress(OSError):  # the supervisor is gone, or stopped for so long that it need not know
+        with contextlib.suppress(OSError):  # the supervisor is gone, or does not read
             send(self._socket, message)
 
     def _listen(self) -> None:
@@ -126,7 +126,7 @@ async def _run(
 
 
 class _Reporter:
-    """Logs what goes wrong in the event loop, such as a want of descriptors, without letting it fill the disk."""
+    """Logs faults of the event loop, such as a lack of descriptors, at a limited rate."""
 
     def __init__(self) -> None:
         self._seldom = Seldom(FAULT_INTERVAL)

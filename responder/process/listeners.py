@@ -1,7 +1,7 @@
 """
-The sockets of the service: bound here, or inherited from systemd, which keeps them while the service restarts.
+The sockets of the service: bound here, inherited from systemd, or taken over in a reload.
 
-Everything is bound before anything is started, and what cannot be had is reported together.
+All sockets are bound before any process is started, and all faults are reported together.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def close_all(sockets: Sockets) -> None:
 
 
 def is_here(host: str) -> bool:
-    """Whether this machine has the address now, or it is one that stands for all."""
+    """Whether this machine has the address now. The wildcard addresses count as present."""
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM) as sock:
         try:
             sock.bind((host, 0))
@@ -134,7 +134,7 @@ def _prepared(sock: socket.socket) -> socket.socket:
 
 
 def _never_fragment(sock: socket.socket) -> None:
-    """Ignore what forged ICMP says of the path: our replies fit every path as they are (RFC 9715)."""
+    """Ignore the path MTU, which ICMP messages can forge: all replies are short enough for any path (RFC 9715)."""
     if sock.family == socket.AF_INET6:
         sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, _PMTUDISC_OMIT)
     else:

@@ -1,10 +1,10 @@
 """
-How a process that works little at a time gets the processor soon, on a machine that is busy.
+How a process that does little work at a time gets the processor soon on a busy machine.
 
-A process that wakes up waits until the running one has had its turn, of a millisecond or several. One that asks the
-kernel for shorter turns than others take (sched_setattr(2), since Linux 6.12) goes first, and takes no more in all. It
-needs no privilege, unlike a better nice value or real-time priority. There is no package for it, and it is one system
-call.
+A process that wakes up waits until the time slice of the running process ends, after one or more milliseconds. A
+process that asks the kernel for shorter time slices (sched_setattr(2), since Linux 6.12) runs first, and gets no more
+time in total. It needs no privilege for that, unlike for a better nice value or real-time priority. There is no
+package for it, and it is one system call.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from contextlib import suppress
 _SCHED_SETATTR = {"x86_64": 314, "aarch64": 274, "riscv64": 274}
 
 _LOWEST = 1
-"""Of the real-time priorities (sched(7)); the threads of the kernel that need one have higher ones."""
+"""The lowest real-time priority (sched(7)); threads of the kernel have higher ones."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def take_short_turns(seconds: float) -> None:
     """
-    Have turns of *seconds* for this thread, and the threads that it starts. The kernel takes 0.1 ms to 0.1 s.
+    Set time slices of *seconds* for this thread and the threads that it starts. The kernel allows 0.1 ms to 0.1 s.
 
-    Nothing happens on other architectures and older kernels, where system calls are filtered, and to a process that
-    its administrator gave another policy than the ordinary one.
+    This does nothing on other architectures, on older kernels, where system calls are filtered, and in a process that
+    has another scheduling policy than the default.
     """
     number = _SCHED_SETATTR.get(os.uname().machine)
     if number is None or os.sched_getscheduler(0) != os.SCHED_OTHER:
@@ -40,17 +40,17 @@ def take_short_turns(seconds: float) -> None:
 
 
 def pass_on_realtime() -> None:
-    """Let processes that we start have that priority as other users, too, where we may have it ourselves."""
+    """Allow child processes that run as other users to have real-time priority, if this process may have it."""
     with suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_RTPRIO, (_LOWEST, _LOWEST))
 
 
-def wait_for_nobody(beside: int) -> None:
+def take_realtime_priority(beside: int) -> None:
     """
-    Have real-time priority (SCHED_RR, sched(7)), as one of *beside* processes that do.
+    Take real-time priority (SCHED_RR, sched(7)), as one of *beside* processes that do.
 
-    Raises `OSError` if the kernel does not grant it, or if all of them together could have every core we may use:
-    whatever else runs there would then get next to nothing.
+    Raises `OSError` if the kernel does not allow it, or if these processes could occupy all cores of this process:
+    other programs would then get almost no time.
     """
     if beside >= len(os.sched_getaffinity(0)):
         raise OSError("that needs a core more than there are such processes")

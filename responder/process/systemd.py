@@ -1,7 +1,7 @@
 """
-What systemd and this service tell each other, if it was started by systemd: sockets, readiness, signs of life.
+The interface to systemd: the sockets that it hands over, and notifications of readiness and of the watchdog.
 
-See sd_listen_fds(3) and sd_notify(3). Under anything else nothing here does anything.
+See sd_listen_fds(3) and sd_notify(3). If systemd did not start the service, these functions do nothing.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def inherited_sockets() -> list[socket.socket]:
 
 
 def notify(state: str) -> None:
-    """Tell systemd *state*, such as READY=1. A service must not fail because nobody listens."""
+    """Notify systemd of *state*, such as READY=1. Errors are ignored, because the service can run without systemd."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address:
         return
@@ -38,7 +38,7 @@ def notify(state: str) -> None:
 
 
 def watchdog_interval() -> float | None:
-    """Seconds between two signs of life (WATCHDOG=1) that satisfy systemd with time to spare; None if it wants none."""
+    """Seconds between two watchdog notifications (WATCHDOG=1), a third of the limit; None if systemd expects none."""
     if os.environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
         return None
     microseconds = int(os.environ.get("WATCHDOG_USEC", "0"))

@@ -711,7 +711,7 @@ async def test_a_fault_costs_one_answer(
         assert [SOA] == text((await client.ask()).answer)
         assert [SOA] == text((await service.ask()).answer)
 
-    assert ["a packet brought out a fault"] == [event["event"] for event in logged]
+    assert ["unhandled exception while answering a packet"] == [event["event"] for event in logged]
 
 
 async def test_values_from_the_feed(service: Service) -> None:
@@ -917,7 +917,7 @@ def test_a_fault_in_a_draft(monkeypatch: pytest.MonkeyPatch, logged: list[struct
     server.pass_on(update(), Transport.UDP, CLIENT, replies.append)
 
     assert [reply_to(update(), dns.rcode.SERVFAIL)] * 2 == replies
-    assert ["a packet brought out a fault"] == [event["event"] for event in logged]
+    assert ["unhandled exception while answering a packet"] == [event["event"] for event in logged]
     assert ("replies", ("none", "SERVFAIL"), 2) in server.exchange.take_counts()
 
 

@@ -86,7 +86,7 @@ def test_real_time_priority() -> None:
     """The lowest there is, for somebody who may have it."""
     if os.geteuid() != 0:
         pytest.skip("real-time priority takes root")
-    code = "scheduling.wait_for_nobody(len(os.sched_getaffinity(0)) - 1)\n" + SHOW_POLICY
+    code = "scheduling.take_realtime_priority(len(os.sched_getaffinity(0)) - 1)\n" + SHOW_POLICY
 
     assert f"{os.SCHED_RR} 1" == run(code).strip()
 
@@ -101,7 +101,7 @@ def test_real_time_priority() -> None:
 )
 def test_no_real_time_priority(code: str, reason: str) -> None:
     """Without the right to it (what root was is given up first), or where nobody else would get a core."""
-    code += "\ntry: scheduling.wait_for_nobody(beside)\nexcept OSError as error: print(error)\n" + SHOW_POLICY
+    code += "\ntry: scheduling.take_realtime_priority(beside)\nexcept OSError as error: print(error)\n" + SHOW_POLICY
 
     refusal, policy = run(code).splitlines()
 
