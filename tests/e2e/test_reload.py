@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import sysconfig
@@ -236,18 +237,21 @@ async def test_what_cannot_go_on(service: Responder, tokens: list[Token]) -> Non
     """A faulty configuration, or an address that somebody else has, changes nothing, and the log has the reason."""
     children = set(service.children())
     faulty = with_address("192.0.2.8").replace("[dns]", "[dsn]", 1)
-    taken = with_address("192.0.2.8").replace('"127.0.0.1:{api}"', f'"127.0.0.1:{service.admin}", "127.0.0.1:{{api}}"')
+    listen = '"127.0.0.1:{api}"'
 
-    async with under_strain(service, tokens) as strain:
-        for text in (faulty, taken.replace('["127.0.0.1:{admin}"]', "[]")):
-            service.configure(text)
-            await asyncio.to_thread(outcome, service, REFUSED)
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        taken = with_address("192.0.2.8").replace(listen, f'{listen}, "127.0.0.1:{other.getsockname()[1]}"')
+        async with under_strain(service, tokens) as strain:
+            for text in (faulty, taken):
+                service.configure(text)
+                await asyncio.to_thread(outcome, service, REFUSED)
 
     assert_nothing_was_lost(service, tokens, strain)
     assert "192.0.2.7" == shown(service)
     assert children <= set(service.children())
     first = logged(service, REFUSED)[0]
     assert ("error", True) == (first["level"], first["reason"].startswith("dsn: there is no such setting"))
+    assert "Address already in use" in logged(service, REFUSED)[-1]["reason"]
 
 
 def test_another_version(tmp_path: Path) -> None:
