@@ -16,7 +16,7 @@ from weakref import WeakValueDictionary
 import structlog
 
 from responder import metrics
-from responder.challenges import Challenges
+from responder.challenges import UPDATE_PATIENCE, Challenges, within
 from responder.dns.rrset import CLASS_IN, RRType
 from responder.dns.wire import Query, Rcode
 from responder.errors import (
@@ -35,7 +35,6 @@ from responder.feed import Deliver, Packet
 from responder.limits import Limits
 from responder.logs import Seldom
 from responder.names import Name
-from responder.queue import UPDATE_PATIENCE, within
 from responder.store import AuditAction, Cleanup, Outcome, Present, Step, Store
 from responder.tokens.token import Token
 from responder.update.message import read

@@ -7,8 +7,8 @@ from uuid import UUID
 
 import pytest
 
-from responder import refusals
-from responder.refusals import Refusals
+from responder.challenges import refusals
+from responder.challenges.refusals import Refusals
 from responder.store import AuditAction, AuditEvent, AuditResult
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)

@@ -19,6 +19,9 @@ from datetime import datetime, timedelta
 import structlog
 
 from responder import metrics
+from responder.challenges.queue import PATIENCE, Queue, Waiting, within
+from responder.challenges.recent import Recent
+from responder.challenges.refusals import Refusals
 from responder.dns.zone import Change
 from responder.errors import (
     Refused,
@@ -32,9 +35,6 @@ from responder.feed import Publisher
 from responder.logs import Outage
 from responder.names import Name
 from responder.nodes import Confirmation, Nodes
-from responder.queue import PATIENCE, Queue, Waiting, within
-from responder.recent import Recent
-from responder.refusals import Refusals
 from responder.store import (
     AuditAction,
     AuditEvent,

@@ -15,8 +15,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from responder import queue
-from responder.challenges import Challenges, Pace
+from responder.challenges import Challenges, Pace, queue
 from responder.errors import InvalidValue, NotCovered, StoreUnavailable, TooManyValues, Unauthenticated
 from responder.names import Name
 from responder.store import MAX_VALUES, AuditAction, AuditEvent, AuditResult, Outcome, Present
