@@ -100,6 +100,8 @@ def _prepare(settings: Settings, *, has_run: bool, patient: bool) -> tuple[Plan,
     wanted = plan_of(settings)
     if faults := cannot_bind(wanted):
         raise InvalidConfiguration(faults)
+    for reason in wanted.left_over():
+        _log.warning("a port of the socket unit is not in use", reason=reason)
     is_there = _prepare_database(settings.database, patient=patient)
     if not has_run:
         prepare_key_file(settings)

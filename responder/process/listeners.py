@@ -11,6 +11,7 @@ import itertools
 import os
 import socket
 from collections.abc import Collection, Iterable, Sequence
+from pathlib import Path
 
 from responder.process import systemd
 
@@ -26,6 +27,13 @@ _IP_FREEBIND = 15
 
 SocketAddress = tuple[str, int]
 """Host and port."""
+
+RESTART_UNITS = "systemctl daemon-reload && systemctl restart responder.socket responder"
+
+_MEETING_RESOLVED = [("0.0.0.0", 53), ("127.0.0.53", 53)]
+_UDP_SOCKETS, _RESOLVED_STUB = "/proc/thread-self/net/udp", "3500007F:0035"
+"""The UDP sockets of this network, and how 127.0.0.53:53 is written there (proc(5))."""
+
 Bound = tuple[socket.SocketKind, SocketAddress]
 Sockets = dict[str, list[socket.socket]]
 
@@ -66,7 +74,9 @@ def bind_all(
         except OSError as fault:
             text = f"cannot listen on {_text(host, port)} ({purpose.split()[0]}, {section}.listen)"
             rivals = [other for other_kind, other in found if (other_kind, other[1]) == (kind, port)]
-            faults.append(f"{text}: {fault.strerror}{_fix(fault, section, rivals)}")
+            rivals = [other for other in rivals if (":" in other[0]) == (":" in host)]
+            fix = _fix_unit(fault, (kind, (host, port)), rivals) if found and offered is None else ""
+            faults.append(f"{text}: {fault.strerror}{fix or _fix(fault, section, (host, port), rivals)}")
 
     for place in range(processes):
         for address in dns:
@@ -86,6 +96,19 @@ def _by_address(sockets: Iterable[socket.socket]) -> dict[Bound, list[socket.soc
         host, port = sock.getsockname()[:2]
         found.setdefault((sock.type, (host, port)), {}).setdefault(os.fstat(sock.fileno()).st_ino, sock)
     return {bound: [*same.values()] for bound, same in found.items()}
+
+
+def left_over(addresses: Collection[Bound]) -> list[str]:
+    """What the socket unit has open that is not among *addresses*: clients would wait there, and nothing reads it."""
+    inherited = systemd.inherited_sockets()
+    unread = [bound for bound in _by_address(inherited) if bound not in addresses]
+    for sock in inherited:
+        sock.detach()
+    return [
+        f"the socket unit has {_line(*bound)}, but no listen setting has that address, so nothing answers there: "
+        f"remove the line, or add the address; then run `{RESTART_UNITS}`"
+        for bound in unread
+    ]
 
 
 def close_all(sockets: Sockets) -> None:
@@ -141,14 +164,43 @@ def _never_fragment(sock: socket.socket) -> None:
         sock.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _PMTUDISC_OMIT)
 
 
+def _line(kind: socket.SocketKind, address: SocketAddress) -> str:
+    """As systemd.socket(5) has it."""
+    return f"{'ListenStream' if kind == socket.SOCK_STREAM else 'ListenDatagram'}={_text(*address)}"
+
+
+def _fix_unit(fault: OSError, bound: Bound, rivals: Sequence[SocketAddress]) -> str:
+    """How to fix *fault* where systemd has bound other sockets; "" if that has nothing to do with it."""
+    if fault.errno == errno.EADDRINUSE and rivals:
+        there = _line(bound[0], rivals[0])
+        return f" (the socket unit has {there} instead of {_line(*bound)}: change it, and run `{RESTART_UNITS}`)"
+    if isinstance(fault, PermissionError):
+        return f" (the socket unit has no {_line(*bound)}: add it, and run `{RESTART_UNITS}`)"
+    return ""
+
+
+def _has_resolved_stub() -> bool:
+    """Whether systemd-resolved's stub listens here (systemd-resolved.service(8))."""
+    try:
+        table = Path(_UDP_SOCKETS).read_text("ascii").splitlines()
+    except OSError:
+        return False
+    return any(line.split()[1:2] == [_RESOLVED_STUB] for line in table)
+
+
 def _text(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _fix(fault: OSError, section: str, rivals: Sequence[SocketAddress]) -> str:
+def _fix(fault: OSError, section: str, address: SocketAddress, rivals: Sequence[SocketAddress]) -> str:
     """How to fix *fault*; *rivals* are the addresses at which this very service has that port."""
     if fault.errno == errno.EADDRINUSE and rivals:
         return f" (this service itself listens on {_text(*rivals[0])}: to change that, restart the service)"
+    if fault.errno == errno.EADDRINUSE and address in _MEETING_RESOLVED and _has_resolved_stub():
+        return (
+            " (systemd-resolved listens on 127.0.0.53:53: write the public addresses of this machine into "
+            f"{section}.listen instead of 0.0.0.0, or set DNSStubListener=no in /etc/systemd/resolved.conf)"
+        )
     if fault.errno == errno.EADDRINUSE:
         return " (see who listens there with `ss -lntup`, and stop that, or choose another address)"
     if isinstance(fault, PermissionError):

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any, NoReturn
 
-from responder.process.listeners import SocketAddress, Sockets, bind_all, close_all
+from responder.process.listeners import SocketAddress, Sockets, bind_all, close_all, left_over
 from responder.process.parcel import memory_file
 
 MODULE = "responder.process.supervisor"
@@ -40,6 +40,11 @@ class Plan:
     def bind(self, offered: Iterable[socket.socket] | None = None) -> tuple[Sockets, list[str]]:
         """All sockets by purpose, those *offered* if they fit, and what could not be bound, one line each."""
         return bind_all(self.dns, self.api, self.admin, processes=self.processes, free=self.free, offered=offered)
+
+    def left_over(self) -> list[str]:
+        """What systemd has bound and this does not need, one line each."""
+        stream = {(socket.SOCK_STREAM, (host, port)) for host, port in (*self.dns, *self.api, *self.admin)}
+        return left_over(stream | {(socket.SOCK_DGRAM, (host, port)) for host, port in self.dns})
 
 
 def cannot_bind(plan: Plan) -> list[str]:

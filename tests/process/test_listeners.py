@@ -48,6 +48,25 @@ def waiting(sock: socket.socket) -> int:
         count += 1
 
 
+def test_the_stub_of_systemd_resolved() -> None:
+    """Where systemd-resolved has port 53, the fault names it, and what to do; another program is not taken for it."""
+    with network(["2001:db8::1"]) as here:
+        for host, is_named in (("127.0.0.53", True), ("127.0.0.1", False)):
+            stub = here.run(lambda: _bound_to(host))  # noqa: B023  # it is run at once
+            with stub:
+                sockets, faults = here.run(lambda: bind_all([("0.0.0.0", 53)], [], [], processes=1))
+                close_all(sockets)
+                (fault,) = faults
+                assert fault.startswith("cannot listen on 0.0.0.0:53 (udp, dns.listen): Address already in use")
+                assert is_named == ("DNSStubListener=no" in fault and "systemd-resolved" in fault)
+
+
+def _bound_to(host: str) -> socket.socket:
+    sock = socket.socket(type=socket.SOCK_DGRAM)
+    sock.bind((host, 53))
+    return sock
+
+
 LATER = "2001:db8::77"
 """An address that the machine gets after the start."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import subprocess
@@ -13,7 +14,7 @@ import dns.message
 import dns.query
 import pytest
 
-from responder.process import systemd
+from responder.process import listeners, systemd
 from responder.process.listeners import bind_all, close_all
 from responder.process.users import PREFERRED
 from tests.e2e.programs import require
@@ -21,6 +22,8 @@ from tests.support.places import ROOT
 from tests.support.ports import free_port
 from tests.support.processes import PATIENCE
 from tests.support.service import write_configuration
+
+bind = listeners._bind
 
 
 @pytest.fixture
@@ -80,6 +83,45 @@ def test_inherited_sockets_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
         assert not any(sock.getblocking() for sock in udp)
     finally:
         close_all(sockets)
+
+
+def test_a_socket_unit_that_differs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the unit lacks, has in another form, or has left over is named as the line in the unit."""
+    with socket.socket(type=socket.SOCK_DGRAM) as udp, socket.socket() as tcp:
+        udp.bind(("0.0.0.0", 0))
+        tcp.bind(("127.0.0.1", 0))
+        port, other = udp.getsockname()[1], tcp.getsockname()[1]
+        monkeypatch.setattr(systemd, "inherited_sockets", lambda: [udp.dup(), tcp.dup()])
+        monkeypatch.setattr(listeners, "_bind", refusing_privileged_ports)
+
+        sockets, faults = bind_all([("127.0.0.1", port)], [("127.0.0.1", 443)], [], processes=1)
+
+        close_all(sockets)
+        restart = "systemctl daemon-reload && systemctl restart responder.socket responder"
+        assert [
+            (
+                f"cannot listen on 127.0.0.1:{port} (udp, dns.listen): Address already in use (the socket unit has "
+                f"ListenDatagram=0.0.0.0:{port} instead of ListenDatagram=127.0.0.1:{port}: change it, and run "
+                f"`{restart}`)"
+            ),
+            (
+                "cannot listen on 127.0.0.1:443 (api, api.listen): Permission denied (the socket unit has no "
+                f"ListenStream=127.0.0.1:443: add it, and run `{restart}`)"
+            ),
+        ] == faults
+        used = {(socket.SOCK_DGRAM, ("0.0.0.0", port))}
+        (line,) = listeners.left_over(used)
+        assert line.startswith(f"the socket unit has ListenStream=127.0.0.1:{other}, but no listen setting has that")
+        assert [] == listeners.left_over(used | {(socket.SOCK_STREAM, ("127.0.0.1", other))})
+
+
+def refusing_privileged_ports(
+    kind: socket.SocketKind, address: tuple[str, int], *, shared: bool, free: bool
+) -> socket.socket:
+    """As the kernel does without a capability."""
+    if address[1] < 1024:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    return bind(kind, address, shared=shared, free=free)
 
 
 def test_the_unit_is_confined() -> None:
