@@ -103,3 +103,27 @@ def test_how_it_ends(machine: Machine) -> None:
     assert ("stopped", 6) == logged[-1]
     assert ("stopping the service", 6) in logged
     assert ("the configuration may not do what you expect", 4) in logged
+
+
+def test_reload(machine: Machine) -> None:
+    """
+    `systemctl reload` takes over the new configuration, with the same process, ports and capabilities. One with an
+    error is refused, and the status has the reason.
+    """
+    configure(machine, "192.0.2.7")
+    machine.run("systemctl", "start", "responder.socket", "responder")
+    pid = machine.property("responder", "MainPID")
+
+    configure(machine, "192.0.2.8")
+    machine.run("systemctl", "reload", "responder")
+    wait_until(lambda: "reloaded" in [event["event"] for event in machine.events()], "the reload is complete", 300)
+    wait_until(lambda: machine.state("responder") == "active", "systemd knows")
+    assert ("192.0.2.8", pid) == (address(machine), machine.property("responder", "MainPID"))
+    users = [event["user"] for event in machine.events() if event["event"] == "in the sandbox"]
+    assert 1 == len(set(users))
+
+    configure(machine, "192.0.2.9", typing_error=True)
+    machine.run("systemctl", "reload", "responder")
+    wait_until(lambda: TYPING_ERROR in machine.property("responder", "StatusText"), "the status has the reason")
+    wait_until(lambda: machine.state("responder") == "active", "systemd knows")
+    assert ("192.0.2.8", pid) == (address(machine), machine.property("responder", "MainPID"))
