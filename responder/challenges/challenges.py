@@ -369,13 +369,15 @@ class Challenges:
     async def _resume(self) -> None:
         """Go on with a database that may have gone back: with higher serials, and with what is in it."""
         self._nodes.applied(dict.fromkeys(self._published, 0))  # those that count are of the database as it was
-        await self._reload(await self._store.resume(self._published, now=self._clock()))
+        serials = await self._store.resume(self._published, now=self._clock())
         await self._report_lost()
+        await self._reload(serials)
         self._has_moved = False
 
     async def _reload(self, serials: Mapping[Name, int]) -> None:
         """Publish all that is in the database, at least as of *serials*."""
         await self._publisher.reload()
+        self._recent.forget()
         self._published |= serials
         self._nodes.applied(self._published)
 
@@ -387,7 +389,6 @@ class Challenges:
                 values=[f"{name} {value}" for name, value in lost[:MAX_LOGGED]],
                 more=max(0, len(lost) - MAX_LOGGED),
             )
-        self._recent.forget()
 
     async def _announce(self, changes: Sequence[Change]) -> None:
         with metrics.PUBLISH.time() if changes else contextlib.nullcontext():

@@ -17,6 +17,9 @@ from .service import ZONE, Responder, Token
 ADDRESSES = {"a": "127.0.81.1", "b": "127.0.81.2", "c": "127.0.81.3"}
 """Where the nameserver of each node is in the zone."""
 
+START = 180.0
+"""Seconds for the start of a node beside others, on a machine that is busy."""
+
 
 def responder(
     directory: Path,
@@ -67,11 +70,12 @@ def running_nodes(
         first, *others = nodes.values()
         for node in nodes.values():
             stack.callback(node.stop)
-        first.start()
+        first.begin_serving()
+        wait_until(first.ready, "the first node is ready", seconds=START)  # it has made the tables
         for node in others:
             node.begin_serving()
         for node in others:
-            node.wait_until_ready()
+            wait_until(node.ready, "the other nodes are ready", seconds=START)
         yield nodes
 
 
