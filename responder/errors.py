@@ -98,7 +98,11 @@ class InvalidZone(_Faults):
 
 
 class InvalidConfiguration(_Faults):
-    """The settings are malformed; *faults* names everything that is wrong with them."""
+    """The settings are malformed; *faults* names everything that is wrong with them. They are in *file*, if not ""."""
+
+    def __init__(self, faults: Iterable[str], file: str = "") -> None:
+        super().__init__(faults)
+        self.file = file
 
 
 class Refused(ResponderError):

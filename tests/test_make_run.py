@@ -78,5 +78,5 @@ def test_no_token(directory: Path) -> None:
     run = subprocess.run(RUN, cwd=directory, capture_output=True, text=True)
 
     assert (1, "") == (run.returncode, run.stdout)
-    assert run.stderr.startswith("responder: zones: must be [[zones]]")
+    assert run.stderr.startswith("responder: config/dev.toml: zones: must be [[zones]]")
     assert [] == list((directory / ".dev").iterdir())

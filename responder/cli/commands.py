@@ -12,7 +12,7 @@ from typing import NoReturn
 
 import click
 
-from responder.errors import ResponderError, faults_of
+from responder.errors import InvalidConfiguration, ResponderError, faults_of
 from responder.process.prctl import hide_memory
 
 COMMANDS = {
@@ -50,6 +50,14 @@ class _Commands(click.Group):
         command: click.Command = getattr(import_module(COMMANDS[cmd_name][0]), attribute)
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.exceptions.NoSuchCommand as error:  # click knows only commands that are imported
+            raise click.exceptions.NoSuchCommand(error.command_name, possibilities=COMMANDS, ctx=ctx) from None
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, summary) for name, (_, summary) in COMMANDS.items()])
@@ -59,7 +67,7 @@ class _Commands(click.Group):
 @click.version_option(package_name="acme-responder")
 @click.option(
     "--config",
-    type=click.Path(path_type=Path),
+    type=click.Path(path_type=Path, readable=False),
     help="Configuration file. Use - for stdin. Default: $RESPONDER_CONFIG, else ./responder.toml, "
     "else /etc/responder/responder.toml.",
 )
@@ -85,11 +93,17 @@ def main() -> NoReturn:
         _explained(error).show()
         raise SystemExit(error.exit_code) from None
     except ResponderError as error:
-        _fail(faults_of(error))
+        _fail(located(error))
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
         _fail([f"failed: {place}{error.strerror or type(error).__name__}"])
     raise SystemExit(0)
+
+
+def located(error: ResponderError) -> list[str]:
+    """The faults that *error* reports; those in the configuration file with its path, which those of variables lack."""
+    file = error.file if isinstance(error, InvalidConfiguration) else ""
+    return [f"{file}: {fault}" if file and not fault.startswith("RESPONDER_") else fault for fault in faults_of(error)]
 
 
 def _explained(error: click.ClickException) -> click.ClickException:

@@ -13,7 +13,7 @@ import click
 
 from responder.cli.context import OUTPUT, Context, print_json
 from responder.cli.service import check_pair
-from responder.config import Settings
+from responder.config import Settings, Sources
 from responder.errors import CannotStart, Invalid, InvalidConfiguration
 from responder.files.keyfile import read_key
 
@@ -28,17 +28,30 @@ def config() -> None:
 @click.pass_obj
 def check(context: Context, output: str) -> None:
     """Show all faults of the configuration, or the values in force. The files that it names are checked, too."""
-    settings = context.settings
-    if faults := [*_file_faults(settings)]:
-        raise InvalidConfiguration(faults)
+    try:
+        settings = _checked(context)
+    except InvalidConfiguration as error:
+        if output == "text":
+            raise
+        print_json({"valid": False, "file": error.file or None, "faults": list(error.faults)})
+        raise SystemExit(1) from None
     if output == "json":
-        print_json({"settings": settings.effective(), "warnings": settings.warnings()})
+        print_json({"valid": True, "settings": settings.effective(), "warnings": settings.warnings()})
         return
     for key, value in _flatten(settings.effective()):
         click.echo(f"{key} = {json.dumps(value)}")
     for warning in settings.warnings():
         click.echo(f"responder: warning: {warning}", err=True)
     click.echo("configuration is valid", err=True)
+
+
+def _checked(context: Context) -> Settings:
+    """The settings, with their files. Raises `InvalidConfiguration`."""
+    sources = Sources.read(context.config, os.environ)
+    settings = sources.load()
+    if faults := [*_file_faults(settings)]:
+        raise InvalidConfiguration(faults, sources.path)
+    return settings
 
 
 def _file_faults(settings: Settings) -> Iterator[str]:

@@ -23,7 +23,7 @@ import structlog
 
 from responder.cli.running import is_running
 from responder.config import Settings, load
-from responder.errors import ResponderError, StoreUnavailable, faults_of
+from responder.errors import InvalidConfiguration, ResponderError, StoreUnavailable, faults_of
 
 if TYPE_CHECKING:
     from responder.store import Store
@@ -130,8 +130,9 @@ def failures_logged() -> Iterator[None]:
     except ResponderError as error:
         if sys.stderr.isatty():
             raise
+        file = {"file": error.file} if isinstance(error, InvalidConfiguration) and error.file else {}
         for fault in faults_of(error):
-            _log.critical("cannot start", reason=fault)
+            _log.critical("cannot start", reason=fault, **file)
         raise SystemExit(1) from None
 
 

@@ -16,7 +16,7 @@ from responder.errors import Invalid, InvalidHostname, InvalidRequest
 from responder.files.namedfile import STDIN
 from responder.names import Name
 from responder.tokens.hostname import parse_hostname
-from responder.tokens.network import Network, parse_network
+from responder.tokens.network import Network, network_fault, parse_network
 
 T = TypeVar("T")
 
@@ -97,8 +97,8 @@ class NetworkArgument(click.ParamType[Network]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Network:
         try:
             return parse_network(value)
-        except ValueError as fault:
-            self.fail(f"{value!r} is not a network such as 192.0.2.0/24 or 2001:db8::/32: {fault}", param, ctx)
+        except ValueError:
+            self.fail(network_fault(str(value)), param, ctx)
 
 
 class Note(click.ParamType[str]):
@@ -114,7 +114,11 @@ class Note(click.ParamType[str]):
 
 
 class TokenId(click.ParamType[str]):
-    """The id of a token, or its first characters; `Store.token_id` finds the token."""
+    """
+    The id of a token, or its first characters; `Store.token_id` finds the token.
+
+    Text that cannot be an id raises `Invalid`: no token has it, so it is refused as an id that no token has.
+    """
 
     name = "id"
 
@@ -124,7 +128,10 @@ class TokenId(click.ParamType[str]):
             return str(UUID(text))
         except ValueError:
             if not re.fullmatch(rf"[0-9a-f-]{{{MIN_ID},36}}", text):
-                self.fail(f"{value!r} is not the id of a token, or at least its first {MIN_ID} characters", param, ctx)
+                raise Invalid(
+                    f"{value!r} is not the id of a token, or at least its first {MIN_ID} characters: see responder "
+                    "token list"
+                ) from None
             return text
 
 
@@ -180,8 +187,8 @@ def _parse_port(text: str) -> int:
 PORT = Parsed("port", _parse_port)
 """A port number."""
 
-FILE = click.Path(path_type=Path, allow_dash=True)
-"""A file to read; `-` is standard input."""
+FILE = click.Path(path_type=Path, allow_dash=True, readable=False)
+"""A file to read; `-` is standard input. Reading it raises what is wrong with it, as for a file that is missing."""
 
 BASE_URL = Parsed("url", parse_base_url)
 """The URL of an API."""

@@ -22,7 +22,7 @@ from responder.addresses import Network, host_text
 from responder.dns.zonetext import rname
 from responder.errors import Invalid
 from responder.names import Name
-from responder.tokens.network import parse_network
+from responder.tokens.network import network_fault, parse_network
 
 SQLITE_URL = "sqlite+aiosqlite:////var/lib/responder/responder.db"
 POSTGRESQL_URL = "postgresql+asyncpg://USER:PASSWORD@HOST/DATABASE"
@@ -141,7 +141,7 @@ def _parse_network(text: str) -> Network:
     try:
         return parse_network(text)
     except ValueError:
-        raise Invalid(f'"{text}" is not a network: write one like "192.0.2.0/24" or "2001:db8::/32"') from None
+        raise Invalid(network_fault(text)) from None
 
 
 def _parse_listen_url(text: str) -> str:

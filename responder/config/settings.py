@@ -297,9 +297,11 @@ def _host_faults(hostname: Name, zones: tuple[ZoneSettings, ...]) -> Iterator[st
     if apex in (None, hostname):
         yield f'"{hostname}" must be a name below a zone of ours, such as "api.{zones[0].name}"'
         return
-    rrsets = (rrset for zone in zones for rrset in zone.static.rrsets)
-    if any(rrset.type == RRType.CNAME and rrset.owner == hostname for rrset in rrsets):
+    types = {rrset.type for zone in zones for rrset in zone.static.rrsets if rrset.owner == hostname}
+    if RRType.CNAME in types:
         yield f'"{hostname}" is a CNAME in the records of its zone: give it addresses instead'
+    elif not types & {RRType.A, RRType.AAAA}:
+        yield f'"{hostname}" has no address in the records of its zone: add one to zones.records'
     try:
         parse_hostname(str(hostname))
     except InvalidHostname as fault:

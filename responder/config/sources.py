@@ -11,7 +11,6 @@ import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from itertools import combinations
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -19,11 +18,11 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, EnvSettingsSource
 
-from responder.config.fields import Endpoint, Faults
+from responder.config.fields import Faults
+from responder.config.rawfaults import faults_in, without_misplaced
 from responder.config.settings import Settings, ZoneSettings
 from responder.errors import Invalid, InvalidConfiguration
 from responder.files import namedfile
-from responder.names import Name
 
 PREFIX = "RESPONDER_"
 """The names of all our environment variables begin with this."""
@@ -67,15 +66,15 @@ class Sources:
     def load(self) -> Settings:
         """Raises `InvalidConfiguration` with everything that is wrong with them."""
         variables = _Variables(self.variables)
-        raw = _merge(_parse(self.path, self.text), variables())
-        faults = variables.faults + _overlapping_zones(raw) + _repeated_nameservers(raw) + _repeated_endpoints(raw)
+        raw, misplaced = without_misplaced(_merge(_parse(self.path, self.text), variables()))
+        faults = variables.faults + misplaced + faults_in(raw)
         try:
             settings = Settings.model_validate(raw)
         except ValidationError as error:
             described = (fault for details in error.errors() for fault in _describe(details, self.variables))
-            raise InvalidConfiguration([*described, *faults]) from None
+            raise InvalidConfiguration([*described, *faults], self.path) from None
         if faults:
-            raise InvalidConfiguration(faults)
+            raise InvalidConfiguration(faults, self.path)
         return settings
 
 
@@ -125,7 +124,7 @@ def _parse(path: str, text: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise InvalidConfiguration([f"{path}: is not TOML: {error}"]) from None
+        raise InvalidConfiguration([f"the file is not TOML: {error}"], path) from None
 
 
 def _merge(file: dict[str, Any], variables: dict[str, Any]) -> dict[str, Any]:
@@ -194,12 +193,33 @@ def _nearest_variable(name: str, known: Sequence[str]) -> str | None:
     return near and f"{PREFIX}{near}"
 
 
-def _nearest(word: str, known: Iterable[str]) -> str | None:
-    return next(iter(get_close_matches(word, known, n=1, cutoff=0.75)), None)
+def _nearest(word: str, known: Iterable[str], *, likeness: float = 0.75) -> str | None:
+    return next(iter(get_close_matches(word, known, n=1, cutoff=likeness)), None)
 
 
 def _suggestion(near: str | None) -> str:
     return f": did you mean {near}?" if near else f": see {EXAMPLE}"
+
+
+def _guess(place: tuple[int | str, ...]) -> str:
+    """What may be meant by the setting at *place*, which does not exist."""
+    *section, key = place
+    fields = _section(tuple(section)).model_fields
+    if near := _nearest(str(key), fields, likeness=0.6):  # "dsn" is "dns"
+        return _suggestion(near)
+    homes = [home for home, model in _sections(Settings) if key in model.model_fields]
+    return f": it is a setting of {homes[0]}: move it there" if len(homes) == 1 else _suggestion(None)
+
+
+def _sections(model: type[BaseModel], heading: str = "") -> Iterator[tuple[str, type[BaseModel]]]:
+    """The heading and the model of every section within *model*."""
+    if not heading:
+        yield "[[zones]]", ZoneSettings
+    for key, info in model.model_fields.items():
+        if isinstance(info.default, BaseModel):
+            within = f"{heading}{key}"
+            yield f"[{within}]", type(info.default)
+            yield from _sections(type(info.default), f"{within}.")
 
 
 def _describe(details: ErrorDetails, environ: Mapping[str, str]) -> Iterator[str]:
@@ -233,8 +253,7 @@ def _text(details: ErrorDetails) -> str:
         case "missing":
             return "is missing"
         case "extra_forbidden":
-            model = _section(details["loc"][:-1])
-            return f"there is no such setting{_suggestion(_nearest(str(details['loc'][-1]), model.model_fields))}"
+            return f"there is no such setting{_guess(details['loc'])}"
         case "tuple_type" if details["loc"] == ("zones",):
             return f"must be [[zones]] as in {EXAMPLE}; in the environment, a list in JSON"
         case "tuple_type":
@@ -245,58 +264,3 @@ def _text(details: ErrorDetails) -> str:
             return str(details["ctx"]["error"])
         case _:
             return details["msg"].replace("Input should be", "must be")
-
-
-def _overlapping_zones(raw: Mapping[str, Any]) -> list[str]:
-    """Zones that are equal or inside one another, also if their other settings are invalid."""
-    zones = raw.get("zones")
-    names = []
-    for index, zone in enumerate(zones if isinstance(zones, list | tuple) else ()):
-        try:
-            names.append((index, Name.parse(zone["name"])))
-        except (Invalid, TypeError, KeyError, AttributeError):
-            continue  # reported where the field is validated
-    return [
-        f"zones[{second}].name: {inner} overlaps {outer} of zones[{first}]: remove one of them"
-        for (first, outer), (second, inner) in combinations(names, 2)
-        if inner.is_within(outer) or outer.is_within(inner)
-    ]
-
-
-def _repeated_nameservers(raw: Mapping[str, Any]) -> list[str]:
-    """Nameservers that are in a table twice, spelled differently: the addresses of one of them would be lost."""
-    faults = []
-    zones = raw.get("zones")
-    for index, zone in enumerate(zones if isinstance(zones, list | tuple) else ()):
-        nameservers = zone.get("nameservers") if isinstance(zone, Mapping) else None
-        first: dict[Name, str] = {}
-        for text in nameservers if isinstance(nameservers, Mapping) else ():
-            try:
-                earlier = first.setdefault(Name.parse(text), text)
-            except Invalid:
-                continue  # reported where the field is validated
-            if earlier != text:
-                faults.append(
-                    f'zones[{index}].nameservers: "{earlier}" and "{text}" are the same name: '
-                    "write it once, with all its addresses"
-                )
-    return faults
-
-
-def _repeated_endpoints(raw: Mapping[str, Any]) -> list[str]:
-    """Addresses that occur twice in the settings or defaults; port 0 is another port each time."""
-    faults = []
-    first: dict[Endpoint, str] = {}
-    for section in ("dns", "api", "admin"):
-        values = raw.get(section, {})
-        default = Settings.model_fields[section].default.listen
-        listen = values.get("listen", default) if isinstance(values, Mapping) else ()
-        for index, text in enumerate(listen if isinstance(listen, list | tuple) else ()):
-            try:
-                endpoint = Endpoint.parse(str(text))
-            except Invalid:
-                continue  # reported where the field is validated
-            where = f"{section}.listen[{index}]"
-            if endpoint.port and first.setdefault(endpoint, where) != where:
-                faults.append(f'{where}: "{endpoint}" is {first[endpoint]} already: change or remove one')
-    return faults

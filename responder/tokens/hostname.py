@@ -64,9 +64,19 @@ def _to_ascii(text: str) -> str:
         return text
     try:
         mapped = idna.uts46_remap(text, std3_rules=False, transitional=False)
-        return ".".join(label if label.isascii() else idna.alabel(label).decode() for label in mapped.split("."))
-    except idna.IDNAError as fault:
-        raise InvalidName(f"{fault} (IDNA 2008): if the domain exists, write its xn-- form") from None
+    except idna.IDNAError:
+        raise InvalidName(_NOT_ALLOWED.format("it")) from None
+    return ".".join(label if label.isascii() else _a_label(label) for label in mapped.split("."))
+
+
+_NOT_ALLOWED = "{} is not allowed in internationalized names (IDNA 2008): if the domain exists, write its xn-- form"
+
+
+def _a_label(label: str) -> str:
+    try:
+        return idna.alabel(label).decode()
+    except idna.IDNAError:
+        raise InvalidName(_NOT_ALLOWED.format(f"its label {label!r}")) from None
 
 
 def _checked(hostname: str) -> str:

@@ -32,6 +32,15 @@ def parse_network(text: str, *, strict: bool = True) -> Network:
     return network
 
 
+def network_fault(text: str) -> str:
+    """Why `parse_network` does not accept *text*, and what to write."""
+    try:
+        meant = parse_network(text, strict=False)
+    except ValueError:
+        return f'"{text}" is not a network: write one like "192.0.2.0/24" or "2001:db8::/32"'
+    return f'"{text}" is an address in a network: write the network, "{meant}", or the address with all of its bits'
+
+
 def is_within(client: str, networks: Iterable[Network]) -> bool:
     """Whether the address *client* is in one of *networks*; text that is not an address is in no network."""
     try:

@@ -65,6 +65,7 @@ class Host:
             "name": str(APEX),
             "hostmaster": "hostmaster@example.com",
             "nameservers": {f"ns1.{APEX}": ["192.0.2.1"]},
+            "records": f"{HOST}. A 192.0.2.1",
         }
         api = {"tls": "acme", "hostname": HOST, "acme": {"directory": DIRECTORY} | self.settings}
         settings = Settings.model_validate({"zones": [zone], "api": api})

@@ -121,6 +121,42 @@ def test_a_name_that_is_none(run: Run, arguments: list[str]) -> None:
     assert re.search(r"'x..y' (has an empty label|is not a hostname)", fails(run, *arguments))
 
 
+@pytest.mark.parametrize(
+    ("arguments", "meant"), [(["tokn", "list"], "token"), (["token", "lst"], "list"), (["valeu"], "value")]
+)
+def test_mistyped_command(bare: Run, arguments: list[str], meant: str) -> None:
+    """The command that was probably meant is proposed, also if its module is not imported."""
+    assert f"Did you mean '{meant}'?" in bare(*arguments, status=2).err
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root can read every file")
+@pytest.mark.parametrize("arguments", [["--config", "FILE", "config", "check"], ["thumbprint", "FILE"]])
+def test_files_that_cannot_be_read(bare: Run, tmp_path: Path, arguments: list[str]) -> None:
+    """A file that is missing and a file that is unreadable have the same status, and both are named."""
+    unreadable, missing = tmp_path / "unreadable", tmp_path / "missing"
+    unreadable.touch(0)
+    for file in (unreadable, missing):
+        assert f"{file}: cannot be read: " in fails(
+            bare, *(str(file) if each == "FILE" else each for each in arguments)
+        )
+
+
+def test_faults_name_the_file(run: Run, configuration: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fault names the file that it is in; a fault of a variable names the variable. JSON has both."""
+    configuration.write_text(configuration.read_text() + "[dsn]\n")
+    monkeypatch.setenv("RESPONDER_DNS__LISTEM", "[]")
+    of_file, of_variable = "dsn: there is no such setting: did you mean dns?", "RESPONDER_DNS__LISTEM: there is no such"
+
+    for command in (["config", "check"], ["token", "list"]):
+        lines = run(*command, status=1).err.splitlines()
+        assert f"responder: {configuration}: {of_file}" == lines[0]
+        assert lines[1].startswith(f"responder: {of_variable}")
+
+    printed = run("config", "check", "--output", "json", status=1).json
+    assert (False, str(configuration), of_file) == (printed["valid"], printed["file"], printed["faults"][0])
+    assert printed["faults"][1].startswith(of_variable)
+
+
 def test_version_and_help(bare: Run) -> None:
     """Asking is not failing."""
     assert re.search(r"\d", bare("--version").out)
@@ -293,7 +329,7 @@ def test_broken_configuration(bare: Run, tmp_path: Path) -> None:
     done = bare("--config", str(path), "config", "check", status=1)
 
     assert "" == done.out
-    assert ["zones", "dns", "nonsense"] == re.findall(r"^responder: (\w+)", done.err, re.MULTILINE)
+    assert ["zones", "dns", "nonsense"] == re.findall(rf"^responder: {path}: (\w+)", done.err, re.MULTILINE)
 
 
 def test_configuration_is_shown_without_secrets(
@@ -518,16 +554,15 @@ def test_states_of_tokens(run: Run, tmp_path: Path) -> None:
 
 
 def test_unknown_tokens(run: Run) -> None:
-    """An id that nobody has is refused, one that is no id is wrong usage."""
+    """An id that no token has is refused, and so is text that cannot be an id: status 1 in every command."""
     for command in (["show"], ["revoke"], ["rotate"], ["allow"], ["deny"]):
         hosts = [HOST] if command[0] in ("allow", "deny") else []
         for unknown in (str(uuid4()), "abcdef"):
             fault = fails(run, "token", *command, unknown, *hosts)
             assert "there is no token with that id: see responder token list" == fault
         for wrong in ("x", "abcde", "abcdef%", "_-----"):
-            assert (
-                "is not the id of a token, or at least its first 6 characters"
-                in run("token", *command, wrong, *hosts, status=2).err
+            assert fails(run, "token", *command, wrong, *hosts) == (
+                f"{wrong!r} is not the id of a token, or at least its first 6 characters: see responder token list"
             )
 
 

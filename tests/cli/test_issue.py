@@ -223,7 +223,7 @@ def test_postgresql_has_no_directory(front: Front, tmp_path: Path, monkeypatch: 
     ("api", "expected"),
     [
         ('listen = ["0.0.0.0:8053"]', "http://127.0.0.1:8053"),
-        ('listen = ["[::]:443"]\ntls = "acme"\nhostname = "api.acme.example.com"', "https://[::1]:443"),
+        ('listen = ["[::]:443"]\ntls = "acme"\nhostname = "ns1.acme.example.com"', "https://[::1]:443"),
         (
             'listen = ["192.0.2.1:443"]\ntls = "files"\ncertificate_file = "x"\nprivate_key_file = "x"',
             "https://192.0.2.1:443",

@@ -55,6 +55,19 @@ def faults(file: Path, text: str, **variables: str) -> tuple[str, ...]:
     return caught.value.faults
 
 
+@pytest.mark.parametrize("misplaced", ['records = "x A 192.0.2.1"', "txt_ttl = 5", 'hostmaster = "h@example.com"'])
+def test_zone_settings_below_the_nameservers(file: Path, misplaced: str) -> None:
+    """TOML counts a line below the heading of a table to that table. Only this is reported."""
+    text = "\n".join(line for line in ZONE.splitlines() if not line.startswith(misplaced.split()[0]))
+    key = misplaced.split()[0]
+
+    (fault,) = faults(file, f"{text}\n{misplaced}\n")
+    assert fault == (
+        f"zones[0].nameservers: {key} is a setting of the zone, and belongs above [zones.nameservers]: in TOML, all "
+        "lines below that heading are nameservers"
+    )
+
+
 def zone(**keys: object) -> ZoneSettings:
     """The example zone with other *keys*."""
     nameservers = {"ns1.acme.example.com": ["192.0.2.1"]}
@@ -177,7 +190,7 @@ def test_no_file(tmp_path: Path) -> None:
     [
         (None, "cannot be read: is a directory"),
         (b"zones = \xff", "is not UTF-8 text"),
-        (b"zones = [", "is not TOML: Invalid value (at end of document)"),
+        (b"zones = [", "the file is not TOML: Invalid value (at end of document)"),
     ],
 )
 def test_bad_file(file: Path, content: bytes | None, fault: str) -> None:
@@ -190,7 +203,8 @@ def test_bad_file(file: Path, content: bytes | None, fault: str) -> None:
     with pytest.raises(InvalidConfiguration) as caught:
         load(file, {})
 
-    assert caught.value.faults == (f"{file}: {fault}",)
+    (reported,) = caught.value.faults
+    assert f"{file}: {fault}" == (f"{caught.value.file}: {reported}" if caught.value.file else reported)
 
 
 def test_missing_file(file: Path) -> None:
@@ -303,7 +317,13 @@ def test_variables_of_kubernetes(file: Path) -> None:
         ),
         ("zones = [1]", "zones[0]: must be a table"),
         (ZONE + "[dn]", "dn: there is no such setting: did you mean dns?"),
-        (ZONE + "[dsn]", "dsn: there is no such setting: see config/responder.example.toml"),
+        (ZONE + "[dsn]", "dsn: there is no such setting: did you mean dns?"),
+        (ZONE + "[xyzzy]", "xyzzy: there is no such setting: see config/responder.example.toml"),
+        (ZONE + "[nameservers]", "nameservers: there is no such setting: it is a setting of [[zones]]: move it there"),
+        (
+            ZONE + "[dns.rate_limit]\nprocesses = 2",
+            "dns.rate_limit.processes: there is no such setting: it is a setting of [dns]: move it there",
+        ),
         (ZONE + "[apis]", "apis: there is no such setting: did you mean api?"),
         (ZONE + "[dns]\nlistens = 1", "dns.listens: there is no such setting: did you mean listen?"),
         (ZONE + "[dns]\nlisten = 53", 'dns.listen: must be a list, as in ["..."]; in the environment, in JSON'),
@@ -333,6 +353,10 @@ def test_variables_of_kubernetes(file: Path) -> None:
             ZONE.replace("[zones.n", 'records = "api CNAME ns1"\n[zones.n')
             + '[api]\ntls = "acme"\nhostname = "api.acme.example.com"',
             'api.hostname: "api.acme.example.com" is a CNAME in the records of its zone: give it addresses instead',
+        ),
+        (
+            ZONE + '[api]\ntls = "acme"\nhostname = "api.acme.example.com"',
+            'api.hostname: "api.acme.example.com" has no address in the records of its zone: add one to zones.records',
         ),
         (
             ZONE + '[api]\nhostname = "*.example.com"',
@@ -873,7 +897,7 @@ def test_static_with_caa() -> None:
     assert caa == ['acme.example.com. 3600 IN CAA 0 issue "ca.example"']
 
 
-ACME = '[api]\ntls = "acme"\nhostname = "api.acme.example.com"\n'
+ACME = '[api]\ntls = "acme"\nhostname = "ns1.acme.example.com"\n'
 
 
 @pytest.mark.parametrize(
@@ -897,15 +921,15 @@ def test_caa_of_the_api(file: Path, more: str, expected: str) -> None:
     assert [] == settings.api.warnings()
     assert caa == [
         'acme.example.com. 3600 IN CAA 0 issue ";"',
-        f'api.acme.example.com. 3600 IN CAA 0 issue "{expected}"',
-        'api.acme.example.com. 3600 IN CAA 0 issuewild ";"',
+        f'ns1.acme.example.com. 3600 IN CAA 0 issue "{expected}"',
+        'ns1.acme.example.com. 3600 IN CAA 0 issuewild ";"',
     ]
 
 
 def test_no_caa_of_the_api(file: Path) -> None:
     """Without need there is no CAA; one in the records is the administrator's word; an unknown CA is pointed out."""
     plain = read(file, ZONE + ACME.replace("acme", "off", 1))
-    told = read(file, ZONE.replace("[zones.n", 'records = "api CAA 0 issue ca.example"\n[zones.n') + ACME)
+    told = read(file, ZONE.replace("[zones.n", 'records = "ns1 CAA 0 issue ca.example"\n[zones.n') + ACME)
     unknown = read(file, ZONE + ACME + '[api.acme]\ndirectory = "https://ca.example/dir"')
 
     assert plain.statics == (plain.zones[0].static,)

@@ -106,7 +106,9 @@ class Stack:
 
 def _configured(tls: str, *, negative_ttl: int = 1) -> str:
     """The service's configuration with another table for the API."""
-    zone = configuration.zone(ZONE, {f"ns1.{ZONE}": ["127.0.0.1"]}, negative_ttl=negative_ttl)
+    zone = configuration.zone(
+        ZONE, {f"ns1.{ZONE}": ["127.0.0.1"]}, records="api A 127.0.0.1", negative_ttl=negative_ttl
+    )
     before, found, after = configuration.render(zone).partition(_NO_TLS)
     assert found
     return before + tls + after

@@ -119,7 +119,7 @@ def test_a_first_start(tmp_path: Path) -> None:
     refused = service.attempt("serve")
 
     assert 1 == refused.returncode
-    assert [("cannot start", "dsn: there is no such setting: see config/responder.example.toml")] == [
+    assert [("cannot start", "dsn: there is no such setting: did you mean dns?")] == [
         (event["event"], event["reason"]) for event in map(json.loads, refused.stderr.splitlines())
     ]
     assert not (tmp_path / "last-configuration.json").exists()

@@ -24,7 +24,7 @@ records = "www A {address}"
 listen = ["0.0.0.0:53", "[::]:53"]
 """
 
-TYPING_ERROR = "dsn: there is no such setting: see config/responder.example.toml"
+TYPING_ERROR = "dsn: there is no such setting: did you mean dns?"
 
 STARTS = 7
 """More than the five in ten seconds after which systemd gives a unit up, unless it is told not to."""

@@ -24,7 +24,7 @@ from responder.errors import (
 )
 from responder.names import Name
 from responder.tokens.hostname import challenge_name, home_zone, parse_hostname, zone_of
-from responder.tokens.network import parse_network
+from responder.tokens.network import network_fault, parse_network
 from responder.tokens.secret import Secret, digest, mint_secret
 from responder.tokens.serving import Serving
 from responder.tokens.token import Grant, State, Token, describe
@@ -122,7 +122,8 @@ def test_parse_hostname(text: str, hostname: str) -> None:
         ("ab--cd.example.com", "its label 'ab--cd' has a hyphen third and fourth"),
         ("xn--zzzz99999999.example.com", "its label 'xn--zzzz99999999' is not the xn-- form of any text"),
         ("xn--abc-.example.com", "is not a hostname: its label 'xn--abc-' begins or ends with a hyphen"),
-        ("\U0001f4a9.la", "if the domain exists, write its xn-- form"),
+        ("\U0001f4a9.la", "its label '\U0001f4a9' is not allowed in internationalized names (IDNA 2008)"),
+        ("\u0378.la", "it is not allowed in internationalized names (IDNA 2008): if the domain exists, write"),
         (f"{'a' * 64}.example.com", "is not a hostname"),
         (".".join(["a" * 60] * 4), "is not a hostname"),
     ],
@@ -349,6 +350,8 @@ def test_networks() -> None:
         parse_network("192.0.2.7/24")
     with pytest.raises(ValueError, match="no zone"):
         parse_network("fe80::%\x1b[31m/64")
+    assert 'write the network, "192.0.2.0/24"' in network_fault("192.0.2.7/24")
+    assert '"here" is not a network' in network_fault("here")
 
 
 @pytest.mark.parametrize(
