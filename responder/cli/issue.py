@@ -32,6 +32,7 @@ from responder.files.namedfile import STDIN
 from responder.names import Name
 from responder.store import NewToken, Store
 from responder.tls.keypair import KeyPair, key_pem, new_key
+from responder.tokens.network import is_within
 from responder.tokens.secret import Secret, digest, mint_secret
 from responder.tokens.token import Grant
 
@@ -240,6 +241,10 @@ def _own_url(settings: Settings) -> str:
     endpoint = settings.api.listen[0].reachable
     if endpoint.port == 0:
         raise Invalid("the port in api.listen is 0, which means any port: give the URL of the API with --url")
+    if settings.api.proxy_protocol and is_within(endpoint.host, settings.api.trusted_proxies):
+        raise Invalid(
+            f"the API accepts {endpoint.host} as a proxy only (proxy_protocol): give the URL of the proxy with --url"
+        )
     return f"{'http' if settings.api.tls == 'off' else 'https'}://{endpoint}"
 
 

@@ -241,6 +241,14 @@ def test_where_the_api_is_if_nobody_knows(tmp_path: Path) -> None:
         _own_url(settings(tmp_path, 'listen = ["127.0.0.1:0"]'))
 
 
+def test_where_the_api_takes_proxies_alone(tmp_path: Path) -> None:
+    """A proxy on this machine connects for others: the command has to go through it, and another address need not."""
+    api = 'listen = ["127.0.0.1:8053"]\nproxy_protocol = true\ntrusted_proxies = ["{}"]'
+    with pytest.raises(Invalid, match="give the URL of the proxy with --url"):
+        _own_url(settings(tmp_path, api.format("127.0.0.0/8")))
+    assert "http://127.0.0.1:8053" == _own_url(settings(tmp_path, api.format("192.0.2.0/24")))
+
+
 def settings(directory: Path, api: str) -> Settings:
     """The settings of the tests, with others for the API."""
     path = write_configuration(directory, api=10_080)
