@@ -15,7 +15,9 @@ from typing import Annotated, Any
 from aiohttp import hdrs, web
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError, ValidationInfo, field_validator
 
+from responder.config.fields import read_by
 from responder.errors import Invalid, InvalidRequest
+from responder.foreign import fault_text
 from responder.names import Name
 from responder.tokens.hostname import CHALLENGE_LABEL, parse_hostname
 from responder.tokens.values import challenge_value, parse_value
@@ -50,21 +52,8 @@ class _Body(BaseModel):
         return None if self.asked_lifetime is None else timedelta(seconds=self.asked_lifetime)
 
 
-def _read_by(parse: Callable[[str], object]) -> PlainValidator:
-    """A validator that parses text with *parse* and reports the text of its `Invalid`."""
-
-    def validate(value: object) -> object:
-        if not isinstance(value, str):
-            raise ValueError("expected text")
-        try:
-            value.encode()  # JSON can hold half of a surrogate pair, which is not valid Unicode
-            return parse(value)
-        except UnicodeEncodeError:
-            raise ValueError("the text is not valid Unicode") from None
-        except Invalid as fault:
-            raise ValueError(str(fault)) from None
-
-    return PlainValidator(validate)
+def _text(parse: Callable[[str], object]) -> PlainValidator:
+    return read_by(parse, expected="text")
 
 
 def _parse_key_authorization(text: str) -> str:
@@ -82,9 +71,9 @@ def _check_name(text: str) -> str:
 class DefaultBody(_Body):
     """The body of present and cleanup in the default mode of lego's httpreq: a name and a value."""
 
-    fqdn: Annotated[str, _read_by(_check_name)]
-    value: Annotated[str, _read_by(parse_value)]
-    acme_token: Annotated[str, _read_by(str)] | None = None
+    fqdn: Annotated[str, _text(_check_name)]
+    value: Annotated[str, _text(parse_value)]
+    acme_token: Annotated[str, _text(str)] | None = None
 
     @property
     def name(self) -> Name:
@@ -98,9 +87,9 @@ class RawBody(_Body):
     The value is the digest of the key authorization (RFC 8555, section 8.4).
     """
 
-    hostname: Annotated[Name, _read_by(parse_hostname)] = Field(alias="domain")
-    acme_token: Annotated[str, _read_by(str)] = Field(alias="token")
-    key_authorization: Annotated[str, _read_by(_parse_key_authorization)] = Field(alias="keyAuth")
+    hostname: Annotated[Name, _text(parse_hostname)] = Field(alias="domain")
+    acme_token: Annotated[str, _text(str)] = Field(alias="token")
+    key_authorization: Annotated[str, _text(_parse_key_authorization)] = Field(alias="keyAuth")
 
     @property
     def name(self) -> Name:
@@ -183,10 +172,4 @@ def _refuse(constant: str) -> None:
 
 def _fault(error: Any) -> str:
     where = ".".join(map(str, error["loc"]))
-    match error["type"]:
-        case "missing":
-            return f'"{where}" is missing'
-        case "value_error":
-            return f'"{where}": {error["ctx"]["error"]}'
-        case _:
-            return f'"{where}": {error["msg"][0].lower()}{error["msg"][1:]}'
+    return f'"{where}"{"" if error["type"] == "missing" else ":"} {fault_text(error)}'

@@ -22,7 +22,7 @@ from acme.messages import STATUS_PENDING, STATUS_PROCESSING, STATUS_READY, STATU
 from cryptography import x509
 
 from responder.certificate.accountkey import Key
-from responder.certificate.faults import describe, explaining, printable
+from responder.certificate.faults import describe, explaining, shown
 from responder.certificate.network import AcmeNetwork
 from responder.certificate.session import Authorization, Order, Session
 from responder.errors import AuthorityUnavailable, CertificateRefused, Invalid
@@ -106,9 +106,9 @@ class Authority:
         *contact* and *binding* are for a new one only. Raises `Invalid` if the CA wants a binding that is not there.
         """
         url = await self._step(Session.find_account)
-        terms = printable(await self._step(lambda session: session.terms or ""))
+        terms = shown(await self._step(lambda session: session.terms or ""))
         if url is not None:
-            return AcmeAccount(printable(url), is_new=False, terms=terms)
+            return AcmeAccount(shown(url), is_new=False, terms=terms)
         if binding is None and await self._step(lambda session: session.wants_binding):
             raise Invalid(
                 f"the CA {self._url} wants an external account binding: give it the key identifier and the HMAC key "
@@ -116,7 +116,7 @@ class Authority:
             )
         bound = (binding.kid, binding.hmac_key) if binding is not None else None
         made = await self._step(lambda session: session.make_account(contact, bound))
-        return AcmeAccount(printable(made), is_new=True, terms=terms)
+        return AcmeAccount(shown(made), is_new=True, terms=terms)
 
     async def caa_identities(self) -> tuple[str, ...]:
         """The domains that allow this CA in a CAA record."""

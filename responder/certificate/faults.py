@@ -14,6 +14,7 @@ from urllib3.exceptions import HTTPError
 
 from responder.certificate.network import AcmeNetwork
 from responder.errors import AuthorityUnavailable, CertificateRefused
+from responder.foreign import printable
 from responder.tls import distrust
 
 MAX_TEXT = 2_000
@@ -53,16 +54,16 @@ def describe(problem: messages.Error) -> str:
     return text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]}... (and more)"
 
 
-def printable(text: str) -> str:
-    """*text* of a CA's, within bounds, without anything that would command a terminal."""
-    return "".join(letter if letter.isprintable() else " " for letter in text[: MAX_TEXT + 1])
+def shown(text: str) -> str:
+    """*text* of a CA's, within bounds, fit for a terminal."""
+    return printable(text[: MAX_TEXT + 1])
 
 
 def _describe_one(problem: messages.Error) -> str:
     text = ": ".join(str(part) for part in (problem.typ, problem.title, problem.detail) if part)
     if problem.identifier is not None:
         text = f"{problem.identifier.value}: {text}"
-    return printable(text)
+    return shown(text)
 
 
 def _why(fault: Exception) -> str:
@@ -90,8 +91,8 @@ def _why(fault: Exception) -> str:
 def _unexpected(response: requests.Response) -> str:
     """A response that is not a problem document, such as a page of a gateway."""
     kind = response.headers.get("Content-Type", "").partition(";")[0]
-    shown = printable(kind[:80]) or "an unnamed kind of content"
-    return f"it responds with status {response.status_code} and {shown}, not like an ACME CA: check the URL, or wait"
+    content = printable(kind[:80]) or "an unnamed kind of content"
+    return f"it responds with status {response.status_code} and {content}, not like an ACME CA: check the URL, or wait"
 
 
 def _causes(fault: BaseException) -> Iterator[BaseException]:

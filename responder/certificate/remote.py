@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import ssl
 from collections.abc import AsyncIterator
@@ -14,6 +13,7 @@ import aiohttp
 
 from responder.certificate.authority import Challenge
 from responder.errors import Refused, Unavailable
+from responder.foreign import json_object
 from responder.tls import distrust
 from responder.tokens.secret import Secret
 
@@ -54,7 +54,7 @@ class RemoteSolver:
         for attempt in range(ATTEMPTS):
             try:
                 async with self._session.request(method, self._url + path, json=body) as response:
-                    status, reply = response.status, _parse(await _read(response))
+                    status, reply = response.status, json_object(await _read(response))
             except (aiohttp.ClientError, OSError, TimeoutError) as fault:
                 raise Unavailable(f"the API at {self._url} cannot be used: {_why(fault)}") from None
             if status < 400:
@@ -93,14 +93,6 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
     while len(content) < MAX_REPLY and (more := await response.content.read(MAX_REPLY)):
         content += more
     return content
-
-
-def _parse(content: bytes) -> dict[str, Any]:
-    try:
-        reply = json.loads(content)
-    except (ValueError, RecursionError):
-        return {}
-    return reply if isinstance(reply, dict) else {}
 
 
 def _why(fault: Exception) -> str:

@@ -15,7 +15,7 @@ from acme import challenges, errors, messages
 from acme.client import ClientV2
 from josepy.json_util import field
 
-from responder.certificate.faults import printable
+from responder.certificate.faults import shown
 from responder.certificate.network import AcmeNetwork
 
 
@@ -98,7 +98,7 @@ class Session(ClientV2):
     def authorization(self, url: str) -> Authorization:
         body = self._authzr_from_response(self._post_as_get(url), uri=url).body
         offered = (each for each in body.challenges or () if isinstance(each.chall, challenges.DNS01))
-        return Authorization(url, printable(str(body.identifier.value)), body.status, next(offered, None))
+        return Authorization(url, shown(str(body.identifier.value)), body.status, next(offered, None))
 
     def answer(self, authorization: Authorization) -> None:
         """Ask the CA to validate the challenge."""

@@ -8,10 +8,11 @@ after a failure; that removes the values, too.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
@@ -29,6 +30,7 @@ from responder.config import Settings, parse_contact
 from responder.errors import CannotStart, CertificateRefused, Invalid, NotFound
 from responder.files import atomicfile
 from responder.files.namedfile import STDIN
+from responder.foreign import explaining
 from responder.names import Name
 from responder.store import NewToken, Store
 from responder.tls.keypair import KeyPair, key_pem, new_key
@@ -227,7 +229,7 @@ def _account_key(settings: Settings, path: Path | None) -> accountkey.Key:
         if database is None:
             raise Invalid("PostgreSQL has no directory for the key of the ACME account: name a file with --account-key")
         path = database.parent / ACCOUNT_KEY
-    with _explaining(f"cannot write {path}"):
+    with explaining(partial(_unwritable, path)):
         if path != STDIN and not path.exists() and atomicfile.create(path, key_pem(new_key()), of_directory=True):
             _report(f"made a key for the ACME account: {path}")
     key = accountkey.read(path)
@@ -260,25 +262,20 @@ def _keep(pair: KeyPair, wanted: _Wanted) -> dict[str, str]:
     stem = wanted.names[0].replace("*", "_")
     certificate, key = wanted.out / f"{stem}.crt", wanted.out / f"{stem}.key"
     for path, content, mode in ((key, pair.key, atomicfile.PRIVATE), (certificate, pair.chain, 0o644)):
-        with _explaining(f"cannot write {path}"):
+        with explaining(partial(_unwritable, path)):
             atomicfile.write(path, content, mode=mode)
     return shown | {"certificate_file": str(certificate), "private_key_file": str(key)}
 
 
 def _check_writable(directory: Path) -> None:
     """Check that files can be written to *directory*, which is made if it is missing. Raises `CannotStart`."""
-    with _explaining(f"cannot write in {directory}", "choose another directory"):
+    with explaining(lambda why: CannotStart(f"cannot write in {directory}: {why}: choose another directory")):
         directory.mkdir(parents=True, exist_ok=True)
         TemporaryFile(dir=directory).close()
 
 
-@contextmanager
-def _explaining(what: str, *fix: str) -> Iterator[None]:
-    """Turn an `OSError` into `CannotStart` with *what* failed, why, and how to *fix* it."""
-    try:
-        yield
-    except OSError as fault:
-        raise CannotStart(": ".join([what, (fault.strerror or type(fault).__name__).lower(), *fix])) from None
+def _unwritable(path: Path, reason: str) -> CannotStart:
+    return CannotStart(f"cannot write {path}: {reason}")
 
 
 def _report(text: str) -> None:

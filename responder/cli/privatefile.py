@@ -8,6 +8,7 @@ from pathlib import Path
 
 from responder.errors import InvalidRequest
 from responder.files.atomicfile import Draft, draft
+from responder.foreign import explaining
 
 
 @contextmanager
@@ -17,13 +18,17 @@ def private_file(path: Path, *, replace: bool) -> Iterator[Callable[[str], None]
 
     Without *replace*, an existing file stays. Both steps raise `InvalidRequest`.
     """
-    _check(path, replace=replace)
+
+    def unwritable(reason: str) -> InvalidRequest:
+        return _refusal(path, f"cannot be written: {reason}")
+
     with ExitStack() as stack:
-        with _explaining(path):
+        with explaining(unwritable):
+            _check(path, replace=replace)
             new = stack.enter_context(draft(path))
 
         def write(text: str) -> None:
-            with _explaining(path):
+            with explaining(unwritable):
                 new.write(text.encode())
                 _put(new, replace=replace)
 
@@ -31,11 +36,10 @@ def private_file(path: Path, *, replace: bool) -> Iterator[Callable[[str], None]
 
 
 def _check(path: Path, *, replace: bool) -> None:
-    with _explaining(path):
-        if path.is_symlink() or (path.exists() and not path.is_file()):
-            raise _refusal(path, "is not a file: choose another path")
-        if path.exists() and not replace:
-            raise _refusal(path, "the file exists: add --force to replace it")
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        raise _refusal(path, "is not a file: choose another path")
+    if path.exists() and not replace:
+        raise _refusal(path, "the file exists: add --force to replace it")
 
 
 def _put(new: Draft, *, replace: bool) -> None:
@@ -50,15 +54,6 @@ def _put(new: Draft, *, replace: bool) -> None:
         return
     if is_there:
         raise _refusal(new.path, "cannot be written: file exists")
-
-
-@contextmanager
-def _explaining(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        reason = (error.strerror or "no reason given").lower()
-        raise _refusal(path, f"cannot be written: {reason}") from None
 
 
 def _refusal(path: Path, fault: str) -> InvalidRequest:

@@ -19,7 +19,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializ
 
 from responder.addresses import Address as Address
 from responder.addresses import Network, host_text
-from responder.dns.zonetext import rname
+from responder.dns.zonetext import UNITS, rname
 from responder.errors import Invalid
 from responder.names import Name
 from responder.tokens.network import network_fault, parse_network
@@ -77,7 +77,7 @@ def parse_duration(text: str) -> int:
     match = re.fullmatch(r"([0-9]{1,9})([smhdw]?)", text)
     if match is None:
         raise Invalid(f'"{text[:40]}" is not a time: write seconds, or a number with s, m, h, d or w, as in "24h"')
-    return int(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}[match[2]]
+    return int(match[1]) * UNITS[match[2]]
 
 
 def parse_base_url(text: str) -> str:
@@ -116,7 +116,10 @@ def read_by(
         if not isinstance(value, str):
             raise ValueError(f"must be {expected}")
         try:
+            value.encode()  # JSON can hold half of a surrogate pair, which is not valid Unicode
             return parse(value)
+        except UnicodeEncodeError:
+            raise ValueError("is not valid Unicode") from None
         except Invalid as fault:
             raise ValueError(str(fault)) from None
 

@@ -33,6 +33,7 @@ from dns.rrset import RRset
 
 from responder.addresses import Address as Address
 from responder.dns.wire import Transport
+from responder.foreign import printable
 from responder.names import Name
 
 T = TypeVar("T")
@@ -122,8 +123,7 @@ class Reply:
         """The response code, with the explanation that the server adds (RFC 8914)."""
         extended = [option for option in self.message.options if isinstance(option, dns.edns.EDEOption)]
         texts = [option.text or dns.edns.EDECode.to_text(option.code).replace("_", " ").lower() for option in extended]
-        # It comes from unknown servers, and must not send control characters to a terminal.
-        text = "".join(filter(str.isprintable, "; ".join(texts)))[:_MAX_REASON]
+        text = printable("; ".join(texts)[:_MAX_REASON])
         return f"{self.rcode} ({text})" if text else self.rcode
 
     def answer(self, owner: Name, kind: type[Rdata]) -> list[Rdata]:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from responder.errors import CannotStart
 from responder.files import atomicfile, directory
+from responder.foreign import explaining
 
 KEY_OCTETS = 32
 """Octets of the key. The file has them in base64, as `openssl rand -base64 32` prints them."""
@@ -39,16 +40,11 @@ def read_key(path: Path, *, on_new: Callable[[], object] = lambda: None) -> byte
 
     Raises `CannotStart` if the file cannot be read or made, has no key, or if other users may read it.
     """
-    try:
+    hint = "check dns.update.key_file, and that this user may use it"
+    with explaining(lambda why: CannotStart(f"cannot read or make the key file {path}: {why}: {hint}")):
         if not path.exists() and _make(path):
             on_new()
         text = _read(path)
-    except OSError as fault:
-        reason = os.strerror(fault.errno).lower() if fault.errno else "it cannot be reached"
-        raise CannotStart(
-            f"cannot read or make the key file {path}: {reason}: "
-            "check dns.update.key_file, and that this user may use it"
-        ) from None
     try:
         key = base64.b64decode(text.strip(), validate=True)
     except NotBase64:

@@ -15,6 +15,7 @@ from pathlib import Path
 from time import monotonic
 
 from responder.errors import Invalid
+from responder.foreign import explaining
 
 PATIENCE = 10.0
 """Seconds in which a pipe must deliver everything: a user may have to type a password first."""
@@ -33,13 +34,11 @@ def read(path: Path, most: int, *, pipes: bool = False, ours: bool = False) -> b
     such as `/dev/null`. Code that reads a file repeatedly, or while it does other work, must not use this. With *ours*,
     a file that a user other than root and the current one can write is refused. This is for files that no user named.
     """
-    try:
+    with explaining(lambda reason: Invalid(f"{path}: cannot be read: {reason}")):
         if pipes and path == STDIN:
             content = sys.stdin.buffer.read(most + 1)
         else:
             content = _read(path, most + 1, pipes=pipes, ours=ours)
-    except OSError as fault:
-        raise Invalid(f"{path}: cannot be read: {(fault.strerror or type(fault).__name__).lower()}") from None
     if len(content) > most:
         raise Invalid(f"{path}: cannot be read: it is longer than {most >> 10} KiB")
     return content

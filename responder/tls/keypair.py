@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from responder.errors import Invalid
+from responder.foreign import printable
 from responder.names import Name
 
 SELF_SIGNED_LIFETIME = timedelta(days=30)
@@ -90,8 +91,7 @@ class KeyPair:
 
 def issuer(certificate: x509.Certificate) -> str:
     """The name of the issuer, as text for a user. Control characters are removed: anyone can make such a name."""
-    name = certificate.issuer.rfc4514_string()
-    return "".join(letter if letter.isprintable() else " " for letter in name)
+    return printable(certificate.issuer.rfc4514_string())
 
 
 def refusal(certificate: x509.Certificate, hostname: Name | None, *, now: datetime) -> str:

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from responder.errors import InvalidRequest
+from responder.foreign import fault_text
 
 KIND = "ChallengePayload"
 API_VERSION = "webhook.acme.cert-manager.io/v1alpha1"
@@ -90,17 +91,10 @@ def _fault(details: Any) -> str:
     match details["type"]:
         case "json_invalid":
             return "the body is not JSON"
-        case "missing":
-            return f'"{where}" is missing'
-        case "extra_forbidden":
-            return f'"{where}" is not known here'
         case "string_pattern_mismatch":
             return f'"{where}" is not a valid name'
-        case "value_error":
-            return f'"{where}" {details["ctx"]["error"]}'
         case _:
-            message = details["msg"].removeprefix("Input should be ")
-            return f'"{where}" must be {message}'
+            return f'"{where}" {fault_text(details)}'
 
 
 def _payload(response: dict[str, Any]) -> dict[str, Any]:

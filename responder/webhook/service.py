@@ -8,7 +8,6 @@ read the responses of other servers through the webhook.
 from __future__ import annotations
 
 import asyncio
-import json
 import ssl
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -17,6 +16,7 @@ import aiohttp
 from yarl import URL
 
 from responder.errors import ApiBusy, ApiUnavailable, ApiUntrusted, InvalidConfiguration, RefusedByApi
+from responder.foreign import json_object
 from responder.tls import distrust
 
 ATTEMPT = 5.0
@@ -118,7 +118,7 @@ class Service:
                 f"{endpoint.name} does not answer: check that it is running, that the issuer's url is correct, that its"
                 " host resolves in the cluster, and that no network policy blocks it"
             ) from None
-        _judge(endpoint, status, _parse(octets), body)
+        _judge(endpoint, status, json_object(octets), body)
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:
@@ -129,15 +129,6 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
             response.close()
             break
     return bytes(octets)
-
-
-def _parse(octets: bytes) -> dict[str, Any]:
-    """The JSON object in a response; an empty one if it has none."""
-    try:
-        document = json.loads(octets)
-    except (ValueError, RecursionError):
-        return {}
-    return document if isinstance(document, dict) else {}
 
 
 def _judge(endpoint: Endpoint, status: int, document: dict[str, Any], body: ChallengeBody) -> None:

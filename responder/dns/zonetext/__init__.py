@@ -10,6 +10,6 @@ not used: it stops at the first fault, reads decimal escapes as octal, splits na
 as an address.
 """
 
-from responder.dns.zonetext.records import parse_records, print_rrset, rname, soa_rdata
+from responder.dns.zonetext.records import UNITS, parse_records, print_rrset, rname, soa_rdata
 
-__all__ = ["parse_records", "print_rrset", "rname", "soa_rdata"]
+__all__ = ["UNITS", "parse_records", "print_rrset", "rname", "soa_rdata"]

@@ -122,14 +122,16 @@ class _Reader:
 
 
 _TTL = re.compile(r"(\d+)([smhdw]?)", re.IGNORECASE | re.ASCII)
-_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604_800}
+
+UNITS = {"": 1, "s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
+"""Seconds of the units in which times are written, in zone text and in settings."""
 
 
 def _parse_ttl(word: str) -> int:
     match = _TTL.fullmatch(word)
-    if match is None or len(word) > 20 or int(match[1]) * _UNITS[match[2].lower()] > MAX_TTL:
+    if match is None or len(word) > 20 or int(match[1]) * UNITS[match[2].lower()] > MAX_TTL:
         refuse(f"{word[:40]!r} is not a TTL: write seconds, at most {MAX_TTL}, or a number with s, m, h, d or w")
-    return int(match[1]) * _UNITS[match[2].lower()]
+    return int(match[1]) * UNITS[match[2].lower()]
 
 
 def _check_allowed(owner: Name, rrtype: int, apex: Name) -> None:
