@@ -22,7 +22,7 @@ from responder.process.candidate import Offer, accept, receive_offer, refuse
 from responder.process.listeners import Sockets, close_all
 from responder.process.plan import Plan, program
 
-PROGRAMS = ("responder.control", "responder.nameserver.__main__", "responder.process.supervisor")
+PROGRAMS = ("responder.control.__main__", "responder.nameserver.__main__", "responder.process.supervisor")
 """What will run, and so has to be there, with all that it imports."""
 
 

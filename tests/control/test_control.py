@@ -25,9 +25,11 @@ import pytest
 import structlog
 from cryptography import x509
 
-from responder import challenges, control, feed, logs
+from responder import challenges, feed, logs
 from responder.api import health
 from responder.config import load
+from responder.control import __main__ as control
+from responder.control import database, parts, tasks
 from responder.dns.wire import Transport
 from responder.dns.zone import Zones
 from responder.errors import StoreUnavailable
@@ -98,7 +100,7 @@ class Process:
 def process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Process]:
     """A control process that was not started yet; its sockets are bound, as the supervisor does it."""
     monkeypatch.setattr(logs, "configure", lambda **_: None)  # the tests' own stays
-    monkeypatch.setattr(control, "DRAIN", 0.1)
+    monkeypatch.setattr(parts, "DRAIN", 0.1)
     new_database(tmp_path)
     read_key(tmp_path / "tsig.key")
     listeners = {purpose: socket.create_server(("127.0.0.1", 0)) for purpose in ("api", "admin")}
@@ -153,9 +155,9 @@ async def started(process: Process) -> AsyncIterator[list[Zones]]:
 async def mint(process: Process) -> str:
     """A token for `some.example.com`, written to the database by another process."""
     store = await Store.open(process.orders["settings"]["database"]["url"])
-    await store.register_zones({APEX: None}, now=control._now())
+    await store.register_zones({APEX: None}, now=tasks.now())
     secret = mint_secret()
-    await store.mint(NewToken(digest=digest(secret), grants=(grant(HOST),), created_at=control._now()))
+    await store.mint(NewToken(digest=digest(secret), grants=(grant(HOST),), created_at=tasks.now()))
     await store.close()
     return secret
 
@@ -190,7 +192,7 @@ async def test_parts_work_together(process: Process, monkeypatch: pytest.MonkeyP
         assert body["serial"] == next(iter(snapshots[-1])).serial
         assert bytes((len(VALUE),)) + VALUE.encode() in served
         sandbox = "incomplete: no Landlock, no seccomp, no user of its own"  # of the nameserver's end in this process
-        conditions = ("writing", "database", "configuration", "certificate", "api")
+        conditions = ("writing", "database", "nodes", "clock", "configuration", "certificate", "api")
         assert (200, {"store": "ok", "sandbox": sandbox} | dict.fromkeys(conditions, "ok")) == well
         assert 503 == ready  # no nameserver answers on the port in the settings
         assert 200 == (await request(process, "admin", "GET", "/livez"))[0]
@@ -348,7 +350,7 @@ async def test_database_that_cannot_be_used(process: Process, monkeypatch: pytes
 
 async def test_a_database_that_is_away_at_a_restart(process: Process, monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that is started again waits until the database answers, and says so once."""
-    monkeypatch.setattr(control, "OPEN_AGAIN", 0.01)
+    monkeypatch.setattr(database, "OPEN_AGAIN", 0.01)
     process.orders["restarts"] = 1
     tries = 0
 
@@ -374,7 +376,7 @@ async def test_a_database_that_is_away_at_a_restart(process: Process, monkeypatc
 
 async def test_a_server_that_is_away_at_the_start(process: Process, monkeypatch: pytest.MonkeyPatch) -> None:
     """PostgreSQL is waited for at the first start, too, and that is reported to the supervisor as long."""
-    monkeypatch.setattr(control, "OPEN_AGAIN", 0.01)
+    monkeypatch.setattr(database, "OPEN_AGAIN", 0.01)
     url = process.orders["settings"]["database"]["url"]
     process.orders["settings"]["database"]["url"] = "postgresql+asyncpg://me@127.0.0.1:1/responder"
     open_store = Store.open
@@ -417,7 +419,7 @@ async def test_a_database_that_is_gone_at_a_restart(process: Process) -> None:
         json.loads(answers["/readyz"][1])["store"],
     )
     checks = json.loads(answers["/readyz?exclude=store"][1])
-    conditions = {"writing", "database", "sandbox", "configuration", "certificate", "api"}
+    conditions = {"writing", "database", "nodes", "clock", "sandbox", "configuration", "certificate", "api"}
     assert {"dns_udp", "dns_tcp"} | conditions == {*checks}
     assert "failed: the service is waiting for its database" == checks["writing"]
     assert "responder_database_up 0.0" in metrics[1].splitlines()
