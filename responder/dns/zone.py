@@ -312,7 +312,7 @@ class Zone:
         return chased
 
     def _set_values(self, owner: bytes, values: tuple[str, ...] | None) -> None:
-        if owner == self.apex.wire or not Name(owner).is_within(self.apex):
+        if not Name(owner).is_within(self.apex):
             return
         if values:
             self._values[owner] = values

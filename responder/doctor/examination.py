@@ -123,7 +123,9 @@ async def _examine_host(case: Case, walk: Walk, patient: Patient, serving: Mappi
     grant = patient.grant
     zone = next(zone for zone in case.zones if zone.name == grant.apex)
     servers = serving[zone.name]
-    findings, caa = await asyncio.gather(hostname.examine(walk, grant, servers), _examine_caa(case, walk, patient))
+    findings, caa = await asyncio.gather(
+        hostname.examine(walk, grant, servers, zone.nameservers.keys()), _examine_caa(case, walk, patient)
+    )
     if case.write is None:
         findings += await hostname.examine_path(walk, grant)
     else:  # the resolver was not queried yet, so it has nothing in its cache

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from dns.rdtypes.ANY.CNAME import CNAME
@@ -25,20 +25,28 @@ from responder.tokens.token import Grant
 
 @dataclass(frozen=True, slots=True)
 class _View:
-    """The records that one server has at the name: the target of its CNAME, and records that should not be there."""
+    """
+    The records that one server has at the name: the target of its CNAME, TXT records that should not be there, and the
+    nameservers that the name is *delegated_to* as a zone of its own.
+    """
 
     server: Server
     target: Name | None
     has_text: bool
-    is_delegated: bool
+    delegated_to: frozenset[Name]
 
 
-async def examine(walk: Walk, grant: Grant, nameservers: Sequence[Server]) -> list[Finding]:
-    """Query our *nameservers* and the servers of the zone of the hostname about the names of *grant*."""
+async def examine(
+    walk: Walk, grant: Grant, nameservers: Sequence[Server], ours: Collection[Name] = ()
+) -> list[Finding]:
+    """
+    Query our *nameservers*, whose names are *ours*, and the servers of the zone of the hostname about the names of
+    *grant*.
+    """
     findings = [await _judge_known(walk, grant, nameservers)] if nameservers else []
     if grant.cname is None:
         return [*findings, tick(Check.CNAME, f"none needed: {grant.challenge_name} is in our zone")]
-    return [*findings, *await _examine_alias(walk, grant)]
+    return [*findings, *await _examine_alias(walk, grant, ours)]
 
 
 async def examine_path(walk: Walk, grant: Grant) -> list[Finding]:
@@ -100,7 +108,7 @@ async def _denying(walk: Walk, grant: Grant, nameservers: Sequence[Server]) -> l
     ]
 
 
-async def _examine_alias(walk: Walk, grant: Grant) -> list[Finding]:
+async def _examine_alias(walk: Walk, grant: Grant, ours: Collection[Name]) -> list[Finding]:
     zone = await walk.zone_of(grant.hostname)
     servers = await walk.servers_of(zone) if zone is not None else ()
     if zone is None or not servers:
@@ -118,7 +126,7 @@ async def _examine_alias(walk: Walk, grant: Grant) -> list[Finding]:
         return [note(Check.CNAME, f"this machine reaches no server of {zone}: only the reply of the resolver is known")]
     findings: list[Finding] = []
     for target in dict.fromkeys(view.target for view in views):
-        findings += await _judge_target(walk, grant, zone, target, views)
+        findings += await _judge_target(walk, grant, zone, target, views, ours)
     findings += _judge_texts(grant, zone, views)
     return findings or [tick(Check.CNAME, f"{grant.delegated_name} leads to {grant.challenge_name}")]
 
@@ -133,38 +141,50 @@ async def _view(walk: Walk, server: Server, name: Name) -> _View | None:
         server=server,
         target=from_dnspython(targets[0].target) if targets else None,
         has_text=isinstance(txt, Reply) and bool(txt.answer(name, TXT)),
-        is_delegated=not cname.is_authoritative and bool(cname.authority(name, NS)),
+        delegated_to=frozenset()
+        if cname.is_authoritative
+        else frozenset(from_dnspython(rdata.target) for rdata in cname.authority(name, NS)),
     )
 
 
 async def _judge_target(
-    walk: Walk, grant: Grant, zone: Name, target: Name | None, views: Sequence[_View]
+    walk: Walk, grant: Grant, zone: Name, target: Name | None, views: Sequence[_View], ours: Collection[Name]
 ) -> list[Finding]:
     """The findings about the servers whose CNAME leads to *target*; none if it is right."""
     if target is not None and await _leads_home(walk, grant, target):
         return []
     name, these = grant.delegated_name, [view for view in views if view.target == target]
-    check, fault, instruction = await _diagnose(walk, grant, zone, these[0])
-    fix = (instruction, f"{grant.cname}")
+    check, fault, fix = await _diagnose(walk, grant, zone, these[0], ours)
     if any(view.target == grant.challenge_name for view in views):
         fix = catch_up(zone, these[0].server, name, "CNAME")  # the record exists, so this server is behind
     theirs = witnesses([view.server for view in these], views, zone)
     return [cross(check, f"{name} {fault} according to {theirs}", *fix)]
 
 
-async def _diagnose(walk: Walk, grant: Grant, zone: Name, view: _View) -> tuple[Check, str, str]:
-    """The check that fails, what is wrong with the name, and what to do with the record that fixes it."""
-    if view.target is None and view.is_delegated:
+async def _diagnose(
+    walk: Walk, grant: Grant, zone: Name, view: _View, ours: Collection[Name]
+) -> tuple[Check, str, tuple[str, ...]]:
+    """The check that fails, what is wrong with the name, what to do, and the records or commands for it."""
+    name, cname = grant.delegated_name, f"{grant.cname}"
+    if view.target is None and view.delegated_to & {*ours}:
+        fault = f"is delegated to this service, but the token has {grant.challenge_name} as its challenge name"
+        instruction = (
+            f"serve the zone {name} (see [[zones]] in the configuration), and then give its name to the token:"
+        )
+        commands = (f"responder token {verb} ID {grant.hostname}" for verb in ("deny", "allow"))
+        return Check.CNAME, fault, (instruction, *commands)
+    if view.target is None and view.delegated_to:
         fault = "is delegated by NS records and so has no CNAME"
-        return Check.CNAME, fault, f"remove those NS records from {zone}, and add:"
+        return Check.CNAME, fault, (f"remove those NS records from {zone}, and add:", cname)
     if view.target is None:
-        return Check.CNAME, "has no CNAME", f"add to {zone}:"
-    wildcard = await _wildcard(walk, view.server, zone, grant.delegated_name, view.target)
+        return Check.CNAME, "has no CNAME", (f"add to {zone}:", cname)
+    wildcard = await _wildcard(walk, view.server, zone, name, view.target)
     if wildcard is not None:
         fault = f"has no CNAME of its own, so {wildcard} answers for it with {view.target}"
-        return Check.WILDCARD, fault, f"add to {zone}; a record at the name itself takes precedence over a wildcard:"
+        instruction = f"add to {zone}; a record at the name itself takes precedence over a wildcard:"
+        return Check.WILDCARD, fault, (instruction, cname)
     fault = f"leads to {view.target} instead of {grant.challenge_name}"
-    return Check.CNAME, fault, f"in {zone}, replace that CNAME by:"
+    return Check.CNAME, fault, (f"in {zone}, replace that CNAME by:", cname)
 
 
 async def _leads_home(walk: Walk, grant: Grant, target: Name) -> bool:

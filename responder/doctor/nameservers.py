@@ -69,7 +69,7 @@ async def examine(
 ) -> tuple[list[Finding], list[Server]]:
     """Probe *servers*, which should have *serial* or a later one. Also returns those that answer for the zone."""
     probes = await asyncio.gather(*(_probe(walk.asker, server, zone.name) for server in servers))
-    findings = list(_judge_addresses(zone, servers))
+    findings = [*await _judge_names(walk, zone), *_judge_addresses(zone, servers)]
     if away := [str(probe.server) for probe in probes if probe.is_unrouted]:
         findings.append(note(Check.REACHABLE, f"skipped, because this machine has no route to {', '.join(away)}"))
     routed = [probe for probe in probes if not probe.is_unrouted]
@@ -106,6 +106,29 @@ def mix_case(name: dns.name.Name) -> dns.name.Name:
 
 def _every_other(lower: bytes, upper: bytes) -> bytes:
     return b"".join((upper if at % 2 else lower)[at : at + 1] for at in range(len(lower)))
+
+
+async def _judge_names(walk: Walk, zone: ZoneSettings) -> list[Finding]:
+    """A nameserver's name must not be an alias (RFC 2181, section 10.3): some resolvers do not follow it."""
+    names = list(zone.nameservers)
+    ends = await asyncio.gather(*map(walk.alias_end, names))
+    return [
+        cross(
+            Check.NAMESERVER,
+            f"nameserver {name} is an alias of {end}, which some resolvers refuse (RFC 2181, section 10.3)",
+            f"in the zone that holds {name}, replace its CNAME by its addresses:",
+            *await _address_records(walk, zone, name),
+        )
+        for name, end in zip(names, ends, strict=True)
+        if end != name
+    ]
+
+
+async def _address_records(walk: Walk, zone: ZoneSettings, name: Name) -> list[str]:
+    """The address records for *name*, with a placeholder if it has no address."""
+    addresses = [ip_address(address) for address in await _addresses(walk, zone, name)]
+    records = [f"{'A' if address.version == 4 else 'AAAA'} {address}" for address in addresses]
+    return [f"{name.fqdn} {zone.static_ttl} IN {record}" for record in records or ["A ITS.PUBLIC.ADDRESS"]]
 
 
 def _judge_addresses(zone: ZoneSettings, servers: Sequence[Server]) -> Iterator[Finding]:

@@ -26,6 +26,7 @@ class Check(Enum):
 
     DELEGATION = "delegation"
     GLUE = "glue"
+    NAMESERVER = "nameserver name"
     PUBLIC = "public addresses"
     DS = "DS"
     REACHABLE = "reachable"

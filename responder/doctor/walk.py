@@ -85,6 +85,11 @@ class Walk:
         found = (out.addresses(out.alias_end(name)) for out in outcomes if isinstance(out, Reply))
         return tuple(sorted(set[Address]().union(*found), key=lambda address: (address.version, int(address))))
 
+    async def alias_end(self, name: Name) -> Name:
+        """The name that *name* is an alias of, according to the resolver; *name* itself if it is not an alias."""
+        outcome = await self.resolve(name, "A")
+        return outcome.alias_end(name) if isinstance(outcome, Reply) else name
+
     async def _find_servers(self, zone: Name) -> tuple[Server, ...]:
         outcome = await self.resolve(zone, "NS")
         if isinstance(outcome, Failure):

@@ -107,7 +107,7 @@ def advance_names(
 def resume(connection: Connection, published: Mapping[Name, int], *, now: datetime) -> list[Change]:
     """
     Raise the serial of each zone above the one that was *published* from an earlier state of this database, so that
-    serials never go back. The apex is journaled, so other nodes notice it.
+    serials never go back. The apex is journaled with its state, so other nodes notice it.
     """
     locked = lock_zones(connection)
     above = {
@@ -115,7 +115,19 @@ def resume(connection: Connection, published: Mapping[Name, int], *, now: dateti
         for zone_id, zone in locked.items()
         if zone.apex in published
     }
-    return advance(connection, locked | above, {zone_id: {zone.apex: None} for zone_id, zone in above.items()}, now=now)
+    return mark(connection, locked | above, {zone_id: zone.apex for zone_id, zone in above.items()}, now=now)
+
+
+def mark(
+    connection: Connection, locked: Mapping[int, ZoneRow], apexes: Mapping[int, Name], *, now: datetime
+) -> list[Change]:
+    """
+    Give each zone of *apexes* a new serial for a change other than that of values, and write the apex to the journal
+    for it. The state of the apex is in the change, because it may be a challenge name as well.
+    """
+    states = _states(connection, apexes.values())
+    marked = {zone_id: {apex: states.get(zone_id, {}).get(apex)} for zone_id, apex in apexes.items()}
+    return advance(connection, locked, marked, now=now)
 
 
 def missing(connection: Connection, states: Mapping[Name, State]) -> list[tuple[Name, str]]:
@@ -135,7 +147,7 @@ def register(connection: Connection, digests: Mapping[Name, str | None], *, now:
             connection, zones, {"apex": apex, "serial": serial, "static": digest}
         ):
             zone_id = connection.scalar(select(zones.c.id).where(zones.c.apex == apex))
-            # The journal reaches back to this first serial. The apex is not a challenge name, so nothing changes there.
+            # The journal reaches back to this first serial. The apex has no values yet, so nothing changes there.
             connection.execute(_JOURNAL, {"zone_id": zone_id, "serial": serial, "name": apex})
 
 

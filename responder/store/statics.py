@@ -28,8 +28,7 @@ def begin(connection: Connection, digests: Mapping[Name, str], *, now: datetime)
         raise NotFound(f"there is no zone {min(map(str, missing))}")
     if differing := _differing(connection, digests):
         connection.execute(_SET, [{"zone": zone_id, "digest": digests[apex]} for zone_id, apex in differing.items()])
-    # The apex in the journal lets other nodes notice the change.
-    return journal.advance(connection, locked, {zone_id: {apex: None} for zone_id, apex in differing.items()}, now=now)
+    return journal.mark(connection, locked, differing, now=now)  # the apex in the journal lets other nodes notice it
 
 
 def compare(connection: Connection, digests: Mapping[Name, str]) -> None:

@@ -133,16 +133,21 @@ def kubernetes(credential: Credential) -> str:
     """A Secret with the token for the webhook and, unless the token is pinned, the storage file for `acmeDNS`."""
     grants = credential.token.grants
     data = secret_data(credential, grants)
-    cnames = [f"  {grant.cname}" for grant in grants if grant.cname is not None]
+    needed = [f"  {each}" for each in needs(grants)]
     return to_yaml(
         [secret(secret_name(grants[0].hostname), data)],
         comment=[
             f"The credential of token {credential.token.id} for cert-manager, in the namespace of its Issuer:",
             *(f"  {key.ljust(max(map(len, data)))}  {_SECRET_KEYS[key]}" for key in data),
-            *(["The DNS of the hostname must have:", *cnames] if cnames else []),
+            *(["The DNS of the hostname needs:", *needed] if needed else []),
             "It holds a secret: pipe it to kubectl rather than keeping it in a file.",
         ],
     )
+
+
+def needs(grants: Iterable[Grant]) -> list[str]:
+    """What the DNS outside our zones needs for *grants*."""
+    return list(dict.fromkeys(grant.needs for grant in grants if grant.cname is not None or grant.is_delegated))
 
 
 _SECRET_KEYS = {
@@ -187,12 +192,16 @@ def to_yaml(objects: Iterable[Object], *, comment: Iterable[str] = ()) -> str:
 
 
 def _account(credential: Credential, grant: Grant) -> dict[str, str]:
-    """The account for *grant*, with its members in the order of acme-dns."""
+    """
+    The account for *grant*, with its members in the order of acme-dns. The subdomain is relative to the zone, except
+    for the apex itself, where it is the whole name.
+    """
+    name = grant.challenge_name
     return {
         "username": str(credential.token.id),
         "password": credential.secret,
-        "fulldomain": str(grant.challenge_name),
-        "subdomain": str(Name.from_labels(grant.challenge_name.relative_to(grant.apex))),
+        "fulldomain": str(name),
+        "subdomain": str(name if name == grant.apex else Name.from_labels(name.relative_to(grant.apex))),
     }
 
 

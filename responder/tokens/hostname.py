@@ -105,17 +105,22 @@ def _is_punycode(text: str) -> bool:
         return False
 
 
+def delegated_name(hostname: Name) -> Name:
+    """The name that a CA queries for the challenge values of *hostname* (RFC 8555, section 8.4)."""
+    return Name.from_labels([CHALLENGE_LABEL, *hostname.labels])
+
+
 def challenge_name(hostname: Name, apex: Name) -> Name:
     """
-    The name below *apex* that publishes the challenge values of *hostname*.
+    The name in the zone of *apex* that publishes the challenge values of *hostname*.
 
-    A hostname inside the zone has its own `_acme-challenge` name. For a hostname below the parent of the zone, the part
-    below the parent is put in front of the apex; for any other, the whole hostname. Some hostnames get the same name
-    (`other.org` and `other.org.example.com`): the store grants a challenge name to only one hostname. Raises
-    `InvalidName` if the name is too long.
+    If the name that a CA queries is in the zone, it is that name: below the apex for a hostname inside the zone, or the
+    apex itself. For a hostname below the parent of the zone, the part below the parent is put in front of the apex; for
+    any other, the whole hostname. Some hostnames get the same name (`other.org` and `other.org.example.com`): the store
+    grants a challenge name to only one hostname. Raises `InvalidName` if the name is too long.
     """
-    if hostname.is_within(apex):
-        return Name.from_labels([CHALLENGE_LABEL, *hostname.labels])
+    if (asked := delegated_name(hostname)).is_within(apex):
+        return asked
     parent = apex.parent
     if hostname.is_within(parent) and hostname != parent:
         relative = hostname.relative_to(parent)

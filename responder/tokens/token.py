@@ -16,7 +16,7 @@ from uuid import UUID
 
 from responder.errors import NotAChallenge, NotCovered, NotServed, Unauthenticated, WrongAccount, WrongNetwork
 from responder.names import Name
-from responder.tokens.hostname import CHALLENGE_LABEL
+from responder.tokens.hostname import CHALLENGE_LABEL, delegated_name
 from responder.tokens.network import Network, is_within
 from responder.tokens.serving import Serving
 from responder.tokens.values import challenge_value, is_digest
@@ -54,11 +54,26 @@ class Grant:
     @property
     def delegated_name(self) -> Name:
         """The name that a CA queries, and that a CNAME points to the challenge name (RFC 8555, section 8.4)."""
-        return Name.from_labels([CHALLENGE_LABEL, *self.hostname.labels])
+        return delegated_name(self.hostname)
+
+    @property
+    def is_delegated(self) -> bool:
+        """Whether the name that a CA queries is the apex of our zone: NS records lead to it instead of a CNAME."""
+        return self.delegated_name == self.challenge_name == self.apex
+
+    @property
+    def needs(self) -> str:
+        """What the DNS of the hostname needs: a record as zone text, or a sentence."""
+        if self.is_delegated:
+            return f"no CNAME, but the NS records for {self.apex} that responder zone delegation prints"
+        return self.cname or f"no CNAME needed, {self.challenge_name} is in our zone"
 
     @property
     def cname(self) -> str | None:
-        """The record for the hostname's own zone, as zone text; None if the hostname is in our zone or unknown."""
+        """
+        The record for the hostname's own zone, as zone text; None if the name that a CA queries is in our zone, or the
+        hostname is unknown.
+        """
         if self.challenge_name in (self.hostname, self.delegated_name):
             return None
         return f"{self.delegated_name.fqdn} 300 IN CNAME {self.challenge_name.fqdn}"
@@ -162,8 +177,7 @@ class Token:
         if grant is None and name.labels[:1] == [CHALLENGE_LABEL]:
             grant = self._by_hostname.get(name.parent)
         if grant is None and name in self._by_hostname:
-            challenge = Name.from_labels([CHALLENGE_LABEL, *name.labels])
-            raise NotCovered(f"{name} is a hostname: write its challenge name, {challenge}")
+            raise NotCovered(f"{name} is a hostname: write its challenge name, {delegated_name(name)}")
         if grant is None:
             covered = ", ".join(str(grant.hostname) for grant in self.grants[:10]) or "no hostname"
             more = f" and {len(self.grants) - 10} more" if len(self.grants) > 10 else ""

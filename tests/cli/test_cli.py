@@ -611,6 +611,13 @@ def test_alias(run: Run) -> None:
     assert "y.acme.example.com" == minted["hostnames"][0]["challenge_name"]
 
 
+def test_alias_at_the_apex(run: Run) -> None:
+    """The records that every apex has are no obstacle for values there."""
+    minted = run("token", "mint", HOST, "--alias", "acme.example.com", "--output", "json").json
+    granted = minted["hostnames"][0]
+    assert f"_acme-challenge.{HOST}. 300 IN CNAME acme.example.com." == granted["cname"]
+
+
 def test_aliases_that_cannot_be(run: Run) -> None:
     """An alias outside the zones, with records of its own, or in somebody's hands is refused, each with its mend."""
     run("token", "mint", HOST, "--alias", "x.acme.example.com")
@@ -622,14 +629,16 @@ def test_aliases_that_cannot_be(run: Run) -> None:
     assert "--alias x.example.org is in no zone served here (acme.example.com)" == refusal("x.example.org", other)
     bare = "--alias x1 is in no zone served here (acme.example.com): write the whole name, such as x1.acme.example.com"
     assert bare == refusal("x1", other)
-    assert "has records from the configuration" in refusal("acme.example.com", other)
     assert "has records from the configuration" in refusal("api.acme.example.com", other)
     assert "has an empty label" in refusal("x..acme.example.com", other)
     for command in (["mint"], ["allow", "abcdef"]):
         done = run("token", *command, other, "third.example.com", "--alias", "y.acme.example.com", status=2)
         assert "--alias needs exactly one hostname: mint a token for each hostname" in done.err
     inside = refusal("y.acme.example.com", "www.acme.example.com")
-    assert "--alias y.acme.example.com: www.acme.example.com is in our zone, so it needs no CNAME" in inside
+    assert (
+        "--alias y.acme.example.com: _acme-challenge.www.acme.example.com is in our zone, so it needs no CNAME"
+        in inside
+    )
     assert "x.acme.example.com already belongs to some.example.com: choose another name with --alias" == refusal(
         "x.acme.example.com", other
     )

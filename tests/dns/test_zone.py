@@ -188,13 +188,47 @@ def test_static_records_survive_grants() -> None:
 
 
 def test_strangers_are_ignored() -> None:
-    """A change for another zone, for the apex, or for names outside the zone changes nothing."""
+    """A change for another zone, or for names outside the zone, changes nothing."""
     served, before = zones(), len(zones().nodes)
 
     served.apply(Change(apex=Name.parse("other.org"), previous=0, serial=1, names={Name.parse("x.other.org"): ()}))
-    served.apply(Change(apex=APEX, previous=7, serial=8, names={APEX: (VALUE,), Name.parse("x.other.org"): (VALUE,)}))
+    served.apply(Change(apex=APEX, previous=7, serial=8, names={Name.parse("x.other.org"): (VALUE,)}))
 
     assert before == len(served.nodes)
+
+
+def test_values_at_the_apex() -> None:
+    """The apex may be a challenge name: its values stand beside its records, and it stays when the grant ends."""
+    served = zones()
+    apex = f"{APEX}."
+    kept = {rrtype: text(ask(served, apex, rrtype).answer) for rrtype in ("SOA", "NS", "ANY")}
+
+    served.apply(Change(apex=APEX, previous=7, serial=7, names={APEX: (VALUE,)}))
+
+    assert [f'{apex} 1 IN TXT "{VALUE}"'] == text(ask(served, apex, "TXT").answer)
+    assert kept == {rrtype: text(ask(served, apex, rrtype).answer) for rrtype in kept}
+    served.apply(Change(apex=APEX, previous=7, serial=8, names={}))
+    assert [f'{apex} 1 IN TXT "{VALUE}"'] == text(ask(served, apex, "TXT").answer)
+    served.apply(Change(apex=APEX, previous=8, serial=8, names={APEX: ()}))
+    assert [] == ask(served, apex, "TXT").answer
+    served.apply(Change(apex=APEX, previous=8, serial=7, names={APEX: None}))
+    assert dns.rcode.NOERROR == ask(served, apex, "TXT").rcode()
+    assert kept == {rrtype: text(ask(served, apex, rrtype).answer) for rrtype in kept}
+
+
+def test_values_at_an_apex_with_texts() -> None:
+    """The values come after the texts of the configuration, which stay."""
+    whole = static()
+    served = Zones(
+        [replace(whole, rrsets=(*whole.rrsets, *parse_records('@ 60 TXT "v=spf1 -all"', APEX, default_ttl=60)))]
+    )
+    apex = f"{APEX}."
+
+    served.apply(Change(apex=APEX, previous=0, serial=1, names={APEX: (VALUE,)}))
+
+    assert [f'{apex} 1 IN TXT "{VALUE}"', f'{apex} 1 IN TXT "v=spf1 -all"'] == text(ask(served, apex, "TXT").answer)
+    served.apply(Change(apex=APEX, previous=1, serial=2, names={APEX: None}))
+    assert [f'{apex} 60 IN TXT "v=spf1 -all"'] == text(ask(served, apex, "TXT").answer)
 
 
 def test_deepest_zone_wins() -> None:

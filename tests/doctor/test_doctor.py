@@ -495,6 +495,44 @@ async def test_challenge_name_delegated_elsewhere(clinic: Clinic) -> None:
     assert "remove those NS records from example.com, and add:" == fix(findings, "CNAME")[0]
 
 
+async def test_delegated_to_us(clinic: Clinic) -> None:
+    """NS records that lead to this service are kept: the name has to be a zone here, and the token has to have it."""
+    delegated = f"_acme-challenge.some.example.com. NS ns1.{APEX}."
+    await clinic.parents(DELEGATION + delegated)
+    await clinic.nameservers(ZONE)
+    await clinic.resolver()
+
+    findings = await clinic.examine("some.example.com")
+
+    assert "_acme-challenge.some.example.com is delegated to this service" in crosses(findings)["CNAME"]
+    assert fix(findings, "CNAME")[1:] == (
+        "responder token deny ID some.example.com",
+        "responder token allow ID some.example.com",
+    )
+
+
+async def test_nameserver_that_is_an_alias(clinic: Clinic) -> None:
+    """Some resolvers do not follow a CNAME at the name of a nameserver: its addresses belong there."""
+    clinic.zone = {f"ns1.{APEX}": [NS1], "ns2.example.net": []}
+    delegation = f"{APEX}. NS ns1.{APEX}.\n{APEX}. NS ns2.example.net.\nns1.{APEX}. A {NS1}\n"
+    await clinic.parents(delegation + CNAME)
+    for address in (NS1, NS2):
+        await clinic.world.add(address, ZONE + delegation)
+    alias = f"ns2.example.net. CNAME host.example.net.\nhost.example.net. A {NS2}\n"
+    await clinic.world.add(RESOLVER, PARENT + CNAME + ZONE + delegation + alias, recursive=True)
+
+    findings = await clinic.examine("some.example.com")
+
+    assert crosses(findings) == {
+        "nameserver name": "nameserver ns2.example.net is an alias of host.example.net, which some resolvers refuse "
+        "(RFC 2181, section 10.3)"
+    }
+    assert fix(findings, "nameserver name") == (
+        "in the zone that holds ns2.example.net, replace its CNAME by its addresses:",
+        f"ns2.example.net. 3600 IN A {NS2}",
+    )
+
+
 async def test_one_server_of_the_hostname_lags(clinic: Clinic) -> None:
     """One of two servers has no CNAME yet: it is named, and no record is to be added."""
     await in_order_but(clinic, CNAME, "")

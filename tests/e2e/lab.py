@@ -129,6 +129,25 @@ def bare_internet(directory: Path) -> Iterator[tuple[Lab, Callable[[Sequence[str
         yield lab, delegate
 
 
+@contextmanager
+def challenge_zone(directory: Path, hostname: str) -> Iterator[Lab]:
+    """
+    The lab with a service whose only zone is `_acme-challenge` of *hostname*, which `example.com` delegates to it.
+    """
+    _require_port_53()
+    addresses = _free_addresses()
+    zone = configuration.zone(f"_acme-challenge.{hostname}", {"ns1.example.com": []})
+    listen = [f"{addresses.ns1}:53"]
+    with ExitStack() as stack:
+        service = Responder(directory, configuration=configuration.render(zone, listen=listen))
+        stack.callback(service.stop)
+        service.start(f"_acme-challenge.{hostname}")
+        delegation = service.cli("zone", "delegation").stdout.splitlines()
+        records = [*delegation, f"ns1 A {addresses.ns1}", f"www A {addresses.ns1}"]
+        lab = Lab(addresses, service, {}, anchor="", hints=Path())
+        yield stack.enter_context(below_parents(lab, _below(directory, "knot"), addresses.parents, records))
+
+
 def _configuration(addresses: Addresses, *, ns2_answers: bool) -> str:
     nameservers = {f"ns1.{ZONE}": [addresses.ns1], f"ns2.{ZONE}": [addresses.ns2]}
     listen = [f"{address}:53" for address in (addresses.ns1, addresses.ns2)[: 1 + ns2_answers]]

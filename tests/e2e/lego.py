@@ -73,6 +73,7 @@ class Lego:
 
     authority: Authority
     resolver: int
+    address: str = "127.0.0.1"
 
     def obtain(self, *names: str, provider: Provider, directory: Path) -> Certificate:
         """Obtain one certificate for all the names; fails with what lego says if it cannot."""
@@ -90,7 +91,7 @@ class Lego:
             "email": "hostmaster@example.com",
             "path": str(directory),
             "dns": provider.name,
-            "dns.resolvers": f"127.0.0.1:{self.resolver}",
+            "dns.resolvers": f"{self.address}:{self.resolver}",
         }
         arguments = [f"--{option}={value}" for option, value in options.items()]
         return subprocess.run(
@@ -141,7 +142,7 @@ def obtain_by_acme_dns(
         "LEGO_CA_CERTIFICATES": str(lego.authority.tls),
     }
     run = subprocess.run(
-        [str(program), lego.authority.directory_url, f"127.0.0.1:{lego.resolver}", str(file), *names],
+        [str(program), lego.authority.directory_url, f"{lego.address}:{lego.resolver}", str(file), *names],
         env={**os.environ, **variables},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

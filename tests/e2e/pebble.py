@@ -56,13 +56,14 @@ def issuing(
     directory: Path,
     resolver: int,
     *,
+    address: str = "127.0.0.1",
     refused_nonces: int = 0,
     binding_keys: Mapping[str, str] | None = None,
     validity: int | None = None,
     program: Path | None = None,
 ) -> Iterator[Authority]:
     """
-    Issue certificates after dns-01 challenges looked up at the *resolver*'s port.
+    Issue certificates after dns-01 challenges looked up at the *resolver*'s port, of this *address*.
 
     So many per cent of good nonces are refused: by default none, because whether other people's clients bear that is
     not what is tested here. With *binding_keys*, accounts need one of them; *validity* is that of certificates, in
@@ -87,7 +88,7 @@ def issuing(
     configuration = directory / "pebble.json"
     configuration.write_text(json.dumps({"pebble": settings}))
     authority = Authority(f"https://127.0.0.1:{acme}/dir", f"https://127.0.0.1:{management}/roots/0", certificate)
-    arguments = [pebble, "-strict", "-config", str(configuration), "-dnsserver", f"127.0.0.1:{resolver}"]
+    arguments = [pebble, "-strict", "-config", str(configuration), "-dnsserver", f"{address}:{resolver}"]
     environment = _ENVIRONMENT | {"PEBBLE_WFE_NONCEREJECT": str(refused_nonces)}
     with running(arguments, directory, environment=environment) as process:
         process.wait_until_ready(lambda: _answers(authority.directory_url, certificate))

@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from responder.errors import NotFound
 from responder.names import Name
-from responder.store import Store
+from responder.store import Present, Store
+from responder.tokens.token import Grant
 from tests.support.postgres import database_url
-from tests.support.stores import APEX, NOW, OTHER_APEX, SERVING, START, grant, name, new_token, present, store
+from tests.support.stores import (
+    APEX,
+    DAY,
+    NOW,
+    OTHER_APEX,
+    SERVING,
+    START,
+    grant,
+    name,
+    new_token,
+    present,
+    shown,
+    store,
+)
 
 __all__ = ["database_url", "store"]
 
@@ -44,6 +60,24 @@ async def test_other_nodes_notice(store: Store) -> None:
 
     assert change is not None
     assert ({APEX: None, name("a"): ("x",)}, before + 2) == (change.names, change.serial)
+
+
+async def test_values_at_the_apex_stay(store: Store) -> None:
+    """The change of an apex that is a challenge name has its values, whatever the change is for."""
+    at_apex = Grant(hostname=Name.parse("some.example.org"), challenge_name=APEX, apex=APEX)
+    token = await store.mint(replace(new_token(), grants=(at_apex,)))
+    value = Present(token_id=token.id, challenge_name=APEX, value="x", expires_at=NOW + DAY, client="192.0.2.1")
+    await store.apply([value], serving=SERVING, now=NOW)
+
+    changes = await store.begin_statics({APEX: "new"}, now=NOW)
+    resumed = await store.resume({APEX: START + 100}, now=NOW)
+
+    assert [{APEX: ("x",)}] == [change.names for change in changes]
+    assert START + 101 == resumed[APEX]
+    change = await store.changes_since(APEX, START)
+    assert change is not None
+    assert {APEX: ("x",)} == change.names
+    assert {APEX: ("x",)} == await shown(store)
 
 
 async def test_node_that_went_on_with_other_records(store: Store) -> None:

@@ -85,7 +85,7 @@ def test_webhook(run: Run, minted: dict[str, Any]) -> None:
     assert (
         f"""\
 # Objects for cert-manager: a certificate for some.example.com, *.some.example.com.
-# The DNS of the hostname needs these records:
+# The DNS of the hostname needs:
 #   _acme-challenge.some.example.com. 300 IN CNAME _acme-challenge.some.acme.example.com.
 # It contains a secret: pipe it to kubectl instead of storing it in a file.
 ---

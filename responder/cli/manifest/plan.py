@@ -119,10 +119,9 @@ def comment(plan: ManifestPlan) -> Iterator[str]:
     """What the user of the manifest still has to do."""
     names = dict.fromkeys(host.name for host in plan.hosts)
     yield f"Objects for cert-manager: a certificate for {', '.join(names)}."
-    records = dict.fromkeys(host.grant.cname for host in plan.hosts if host.grant.cname is not None)
-    if records:
-        yield "The DNS of the hostname needs these records:"
-        yield from (f"  {record}" for record in records)
+    if needs := credentials.needs(host.grant for host in plan.hosts):
+        yield "The DNS of the hostname needs:"
+        yield from (f"  {each}" for each in needs)
     if manifests.PLACEHOLDER in str(manifests.objects(plan)):
         yield f"Replace each {manifests.PLACEHOLDER} below; the text after it states what to put there."
     else:

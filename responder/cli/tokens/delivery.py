@@ -157,8 +157,8 @@ def _as_text(token: Token, secret: Secret, note: str | None, serving: Serving) -
     yield "\n"
     yield from (f"{line}\n" for line in describing.grant_lines(token, serving))
     hosts = [grant for grant in token.grants if grant.names_a_host and grant.is_served(serving)]
-    yield from _caa(_BIND, [grant.hostname for grant in hosts if grant.cname is not None])
-    yield from _caa(_ALLOW, [grant.hostname for grant in hosts if grant.cname is None])
+    yield from _caa(_BIND, [grant.hostname for grant in hosts if not grant.hostname.is_within(grant.apex)])
+    yield from _caa(_ALLOW, [grant.hostname for grant in hosts if grant.hostname.is_within(grant.apex)])
 
 
 _BIND = "To limit issuance to your ACME account (RFC 8657), add these records:"

@@ -52,7 +52,7 @@ def lines(token: Token, serving: Serving) -> Iterator[str]:
 
 
 def grant_lines(token: Token, serving: Serving) -> Iterator[str]:
-    """Each hostname, with the CNAME that it needs, or with the reason why it is not served."""
+    """Each hostname, with what its DNS needs, or with the reason why it is not served."""
     for grant in token.grants:
         try:
             grant.check_served(serving)
@@ -60,7 +60,7 @@ def grant_lines(token: Token, serving: Serving) -> Iterator[str]:
             yield f"{grant.hostname}: {fault}"
             continue
         if grant.names_a_host:
-            yield f"{grant.hostname}: {grant.cname or f'no CNAME needed, {grant.challenge_name} is in our zone'}"
+            yield f"{grant.hostname}: {grant.needs}"
         else:
             yield f"{grant.challenge_name}: for any hostname with a CNAME to it"
 

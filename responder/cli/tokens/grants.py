@@ -11,10 +11,11 @@ from responder.cli.context import OUTPUT, Access, Context, print_json
 from responder.cli.parameters import Hostname, TokenId
 from responder.cli.tokens import describing
 from responder.config import Settings
+from responder.dns.rrset import RRset, RRType
 from responder.errors import Invalid, InvalidName, InvalidRequest
 from responder.names import Name
 from responder.store import Store
-from responder.tokens.hostname import challenge_name, home_zone, parse_hostname, zone_of
+from responder.tokens.hostname import challenge_name, delegated_name, home_zone, parse_hostname, zone_of
 from responder.tokens.token import Grant, State, Token
 
 ALIAS = click.option(
@@ -110,9 +111,14 @@ def _alias(settings: Settings, text: str, hostname: Name) -> Grant:
     if apex is None:
         meant = f": write the whole name, such as {alias}.{apexes[0]}" if len(alias.labels) == 1 else ""
         raise InvalidName(f"--alias {alias} is in no zone served here ({', '.join(map(str, apexes))}){meant}")
-    if zone_of(hostname, apexes) is not None:
+    if alias != (asked := delegated_name(hostname)) and zone_of(asked, apexes) is not None:
         # Its CNAME would have to be in our zone, at a name that is reserved for values.
-        raise InvalidName(f"--alias {alias}: {hostname} is in our zone, so it needs no CNAME: leave out --alias")
-    if any(rrset.owner == alias for static in settings.statics for rrset in static.rrsets):
+        raise InvalidName(f"--alias {alias}: {asked} is in our zone, so it needs no CNAME: leave out --alias")
+    if any(_hinders(rrset, alias, apex) for static in settings.statics for rrset in static.rrsets):
         raise InvalidName(f"--alias {alias} has records from the configuration: choose a name without records")
     return Grant(hostname=hostname, challenge_name=alias, apex=apex)
+
+
+def _hinders(rrset: RRset, alias: Name, apex: Name) -> bool:
+    """Whether the static *rrset* prevents values at *alias*. An apex always has records, such as its SOA."""
+    return rrset.owner == alias and (alias != apex or rrset.type == RRType.TXT)
