@@ -21,6 +21,7 @@ from responder.control.parts import start
 from responder.control.tasks import Turn, first_of
 from responder.errors import ResponderError
 from responder.process.child import Lifeline, run
+from responder.process.orders import ControlOrders
 from responder.process.scheduling import take_short_turns
 
 SWITCH_INTERVAL = 0.0005
@@ -41,14 +42,15 @@ GRACE = 1.0
 _log = structlog.get_logger("control")
 
 
-async def main(orders: dict[str, Any], lifeline: Lifeline, stop: asyncio.Event) -> None:
-    """Run the process. *orders* has the settings and the numbers of its inherited sockets."""
+async def main(document: dict[str, Any], lifeline: Lifeline, stop: asyncio.Event) -> None:
+    """Run the process by the orders in *document*."""
+    orders = ControlOrders(**document)
     sys.setswitchinterval(SWITCH_INTERVAL)
     take_short_turns(TURN)
-    settings = Settings.model_validate(orders["settings"])
+    settings = Settings.model_validate(orders.settings)
     logs.configure(level=settings.log.level, format=settings.log.format)
     sockets = {
-        purpose: [socket.socket(fileno=number) for number in numbers] for purpose, numbers in orders["sockets"].items()
+        purpose: [socket.socket(fileno=number) for number in numbers] for purpose, numbers in orders.sockets.items()
     }
     turn = Turn(stop)
     try:
@@ -56,7 +58,7 @@ async def main(orders: dict[str, Any], lifeline: Lifeline, stop: asyncio.Event) 
             for sock in chain(*sockets.values()):
                 stack.callback(sock.close)
             feed = await attend_nameservers(settings, lifeline, orders, turn, stack)
-            if orders["waits"]:
+            if orders.waits:
                 await rehearse(settings)
                 lifeline.prepared()
                 await first_of(turn.has_come, stop)
@@ -66,7 +68,7 @@ async def main(orders: dict[str, Any], lifeline: Lifeline, stop: asyncio.Event) 
             feed.stores.append(store)
             essential, api = await start(settings, store, feed, sockets, orders, turn, stack)
             lifeline.ready()
-            metrics.RESTARTS.labels("control").inc(orders["restarts"])
+            metrics.RESTARTS.labels("control").inc(orders.restarts)
             _log.info(
                 "serving",
                 zones=[str(zone.name) for zone in settings.zones],

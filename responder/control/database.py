@@ -8,7 +8,6 @@ import asyncio
 import contextlib
 import socket
 from contextlib import AsyncExitStack
-from typing import Any
 
 import structlog
 
@@ -21,6 +20,7 @@ from responder.control.tasks import now
 from responder.errors import ResponderError, StoreUnavailable
 from responder.logs import Outage
 from responder.process.child import Lifeline
+from responder.process.orders import ControlOrders
 from responder.store import Origin, SchemaState, Store
 
 _log = structlog.get_logger("control")
@@ -48,7 +48,7 @@ async def rehearse(settings: Settings) -> None:
 
 async def open_in_time(
     settings: Settings,
-    orders: dict[str, Any],
+    orders: ControlOrders,
     admin: list[socket.socket],
     feed: Feed,
     lifeline: Lifeline,
@@ -61,7 +61,7 @@ async def open_in_time(
     The *admin* listeners answer meanwhile, so that probes do not end the service while it waits. When this process is
     started again, a missing database is not created: the nameservers would lose the values that they still serve.
     """
-    again, nameservers = orders["again"] or orders["restarts"] > 0, len(orders["nameservers"])
+    again, nameservers = orders.again or orders.restarts > 0, len(orders.nameservers)
     if not again and settings.database.path is not None:
         return await _open(settings, must_exist=False)
     meanwhile = "DNS goes on with what is in memory" if again else "DNS is not answered before"
@@ -86,7 +86,7 @@ async def open_in_time(
                     "nodes": Away.condition,
                     "clock": Away.condition,
                     "sandbox": feed.publisher.sandbox,
-                    "configuration": lambda: configuration(orders["faults"]),
+                    "configuration": lambda: configuration(orders.faults),
                     "certificate": Away.condition,
                 }
                 runner = admin_runner(settings, Away(), lambda: (nameservers, 0), conditions)

@@ -7,7 +7,6 @@ from __future__ import annotations
 import socket
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from typing import Any
 
 from responder import metrics
 from responder.config import Settings
@@ -16,6 +15,7 @@ from responder.control.tasks import Turn, running
 from responder.feed import Publisher, fail
 from responder.process.child import Lifeline
 from responder.process.lifeline import Word
+from responder.process.orders import ControlOrders
 from responder.store import Store
 from responder.update import Signatures
 
@@ -43,14 +43,14 @@ class Feed:
 
 
 async def attend_nameservers(
-    settings: Settings, lifeline: Lifeline, orders: dict[str, Any], turn: Turn, stack: AsyncExitStack
+    settings: Settings, lifeline: Lifeline, orders: ControlOrders, turn: Turn, stack: AsyncExitStack
 ) -> Feed:
     """Serve the nameservers, before the store is open. The store is closed last, because a snapshot may be read."""
     publisher = Publisher(
         settings.statics,
         nameservers=settings.dns.processes,
-        outlived=orders["nameservers"],
-        elders=orders["elders"],
+        outlived=orders.nameservers,
+        elders=orders.elders,
         kill=lifeline.ask_to_kill,
         lost=metrics.RESTARTS.labels("nameserver").inc,
         counted=lambda counted: metrics.count(*counted),

@@ -9,7 +9,6 @@ import contextlib
 import socket
 from contextlib import AsyncExitStack
 from datetime import timedelta
-from typing import Any
 
 import structlog
 
@@ -27,6 +26,7 @@ from responder.feed.cookiekeys import renew_cookie_keys
 from responder.limits import Limits
 from responder.nodes import Nodes
 from responder.nodes.wiring import build_nodes, build_staleness, listen_url
+from responder.process.orders import ControlOrders
 from responder.store import Store
 from responder.update import Updates
 
@@ -38,7 +38,7 @@ async def start(
     store: Store,
     feed: Feed,
     sockets: dict[str, list[socket.socket]],
-    orders: dict[str, Any],
+    orders: ControlOrders,
     turn: Turn,
     stack: AsyncExitStack,
 ) -> tuple[list[asyncio.Task[None]], Runner]:
@@ -63,7 +63,7 @@ async def start(
     publisher.read_from(store.snapshot)
     if settings.dns.cookies:
         await stack.enter_async_context(running(renew_cookie_keys(publisher, await store.key("dns cookies"))))
-    nodes = build_nodes(settings, store, orders["instance"])
+    nodes = build_nodes(settings, store, orders.instance)
     with contextlib.suppress(StoreUnavailable):  # such as a full disk: DNS starts all the same, and `run` tries again
         await nodes.membership.join()
     challenges = Challenges(
@@ -113,7 +113,7 @@ async def start(
         "nodes": lambda: nodes.membership.condition,
         "clock": lambda: nodes.membership.clock_condition,
         "sandbox": publisher.sandbox,
-        "configuration": lambda: configuration(orders["faults"]),
+        "configuration": lambda: configuration(orders.faults),
         "certificate": lambda: "ok" if tls is None else tls.refusal(now=now()) or "ok",
     }
     await listen(admin_runner(settings, store, publisher.lag, conditions), sockets["admin"], None, stack)

@@ -20,6 +20,7 @@ from responder.nameserver.life import serve
 from responder.nameserver.sandbox import enter
 from responder.nameserver.server import Nameserver, keep_collections_short
 from responder.process.child import Lifeline, run
+from responder.process.orders import NameserverOrders
 from responder.process.scheduling import take_realtime_priority, take_short_turns
 
 _log = structlog.get_logger("nameserver")
@@ -32,15 +33,16 @@ _OURSELVES = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
 """Never limited: the readiness check asks from here, and a flood in our own name must not make it fail."""
 
 
-async def main(orders: dict[str, Any], lifeline: Lifeline, stop: asyncio.Event) -> None:
-    """*orders* name its sockets (inherited, by number), and how to present itself."""
-    logs.configure(**orders["log"])
-    _go_first(orders["dns"])
-    server = Nameserver(_exchange(orders["dns"]))
-    feeds = Feeds(enter(orders["user"]))
+async def main(document: dict[str, Any], lifeline: Lifeline, stop: asyncio.Event) -> None:
+    """Run the process by the orders in *document*."""
+    orders = NameserverOrders(**document)
+    logs.configure(**orders.log)
+    _go_first(orders.dns)
+    server = Nameserver(_exchange(orders.dns))
+    feeds = Feeds(enter(orders.user))
     keep_collections_short()
     sockets = {
-        purpose: [socket.socket(fileno=number) for number in numbers] for purpose, numbers in orders["sockets"].items()
+        purpose: [socket.socket(fileno=number) for number in numbers] for purpose, numbers in orders.sockets.items()
     }
     lifeline.prepared()
     await serve(server, sockets, feeds, lifeline, stop)

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 
 import structlog
 
@@ -25,6 +26,7 @@ from responder.process import systemd
 from responder.process.children import Child, introduce
 from responder.process.lifeline import Message, Word
 from responder.process.listeners import Sockets, close_all
+from responder.process.orders import ControlOrders, NameserverOrders
 from responder.process.parcel import read_memory_file
 from responder.process.plan import Plan
 from responder.process.prctl import hide_memory, pass_on_no_capabilities, set_name
@@ -83,17 +85,18 @@ def _supervisor(plan: Plan, sockets: Sockets, estate: Estate | None = None) -> S
     control_sockets = {purpose: _numbers(sockets[purpose]) for purpose in ("api", "admin")}
     # It is one instance, however often it is restarted or reloaded.
     instance = os.urandom(8).hex() if estate is None else estate.instance
-    orders = {"settings": plan.settings, "faults": plan.faults, "instance": instance, "again": estate is not None}
-    control = Child(CONTROL, "responder.control", control_sockets, orders)
+    orders = ControlOrders(settings=plan.settings, faults=plan.faults, instance=instance, again=estate is not None)
+    control = Child(CONTROL, "responder.control", control_sockets, asdict(orders))
     control.was_ready = estate is not None  # should it not come up, the service goes on nevertheless
     user = _user_of_nameservers(plan.settings["dns"]["user"])
+    theirs = NameserverOrders(log=plan.settings["log"], dns=plan.settings["dns"], user=user.name if user else "")
     places = {purpose: _numbers(group) for purpose, group in sockets.items() if purpose.startswith("udp ")}
     nameservers = [
         Child(
             f"nameserver {n + 1}",
             "responder.nameserver",
             {**places, "tcp": _numbers(sockets["tcp"])},
-            {"log": plan.settings["log"], "dns": plan.settings["dns"], "user": user.name if user else ""},
+            asdict(theirs),
             bare=True,
             user=user,
         )
