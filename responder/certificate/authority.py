@@ -141,10 +141,10 @@ class Authority:
         value, acme_token = str(asked.challenge.validation(self._key)), str(asked.challenge.chall.encode("token"))
         return Challenge(asked.hostname, value, acme_token, asked)
 
-    async def answer(self, challenge: Challenge) -> None:
+    async def begin_validation(self, challenge: Challenge) -> None:
         """Ask the CA to validate the value, and wait until it has. Raises `CertificateRefused`."""
         asked = challenge.authorization
-        await self._step(lambda session: session.answer(asked))
+        await self._step(lambda session: session.begin_validation(asked))
         async for _ in self._pauses(f"has not validated {asked.hostname}"):
             seen = await self._step(lambda session: session.authorization(asked.url))
             if seen.status == STATUS_VALID:

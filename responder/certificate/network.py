@@ -31,7 +31,7 @@ USER_AGENT = f"responder/{version('acme-responder')} acme-python/{version('acme'
 TIMEOUT = 20
 """Seconds that a CA may be silent."""
 
-MAX_BODY = 1 << 20
+MAX_RESPONSE = 1 << 20
 """Octets of a reply: a chain of certificates has a few thousand."""
 
 MAX_CA_FILE = 4 << 20
@@ -79,11 +79,11 @@ class AcmeNetwork(ClientNetwork):
 
 
 class _BoundedAdapter(HTTPAdapter):
-    """Reads at most `MAX_BODY` octets of a reply."""
+    """Reads at most `MAX_RESPONSE` octets of a reply."""
 
     def build_response(self, req: requests.PreparedRequest, resp: Any) -> requests.Response:
-        body = resp.read(MAX_BODY + 1)
-        if len(body) > MAX_BODY:
+        body = resp.read(MAX_RESPONSE + 1)
+        if len(body) > MAX_RESPONSE:
             resp.close()
             raise requests.exceptions.ContentDecodingError("the reply is too large")
         resp.release_conn()

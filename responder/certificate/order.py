@@ -78,7 +78,7 @@ async def _prove(
             progress(f"{challenge.hostname}: the value is being served at {where}")
         await asyncio.sleep(absence_ttl if challenges else 0.0)
         for challenge in challenges:
-            await authority.answer(challenge)
+            await authority.begin_validation(challenge)
             progress(f"{challenge.hostname}: the CA has validated it")
     finally:
         await asyncio.shield(asyncio.gather(*(_withdraw(challenge, solver) for challenge in presented)))

@@ -100,7 +100,7 @@ class Session(ClientV2):
         offered = (each for each in body.challenges or () if isinstance(each.chall, challenges.DNS01))
         return Authorization(url, shown(str(body.identifier.value)), body.status, next(offered, None))
 
-    def answer(self, authorization: Authorization) -> None:
+    def begin_validation(self, authorization: Authorization) -> None:
         """Ask the CA to validate the challenge."""
         challenge = authorization.challenge
         if challenge is not None:

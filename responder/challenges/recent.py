@@ -11,22 +11,20 @@ from collections.abc import Iterable, Mapping
 
 from responder.dns.zone import Change
 from responder.names import Name
+from responder.store import NameState
 
 MAX_NAMES = 10_000
 """Names of which the last state is known: more than change in the seconds that a standby server may be behind."""
-
-State = tuple[str, ...] | None
-"""The values of a name; None if it does not exist."""
 
 
 class Recent:
     """The state of the names that changed last."""
 
     def __init__(self) -> None:
-        self._states: OrderedDict[Name, State] = OrderedDict()
+        self._states: OrderedDict[Name, NameState] = OrderedDict()
 
     @property
-    def states(self) -> Mapping[Name, State]:
+    def states(self) -> Mapping[Name, NameState]:
         """The values of each of them, as they were published."""
         return self._states
 

@@ -90,7 +90,7 @@ def check(
     fixed.
     """
     # These imports take long, and no other command needs them.
-    from responder.doctor import Api, Case, Policy, Service, system_resolvers
+    from responder.doctor import Api, Case, Policy, ServiceReport, system_resolvers
 
     settings = context.settings
     address, resolver_port = resolver if resolver is not None else (None, 53)
@@ -109,7 +109,7 @@ def check(
             port=port,
             write=store if write else None,
             api=Api.of(settings.api),
-            service=Service(
+            service=ServiceReport(
                 await asyncio.to_thread(readiness, settings.admin.listen),
                 [] if store is None else await store.warnings(),
             ),

@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from responder.errors import InvalidRequest
-from responder.files.atomicfile import Draft, draft
+from responder.files.atomicfile import NewFile, new_file
 from responder.foreign import explaining
 
 
@@ -25,7 +25,7 @@ def private_file(path: Path, *, replace: bool) -> Iterator[Callable[[str], None]
     with ExitStack() as stack:
         with explaining(unwritable):
             _check(path, replace=replace)
-            new = stack.enter_context(draft(path))
+            new = stack.enter_context(new_file(path))
 
         def write(text: str) -> None:
             with explaining(unwritable):
@@ -42,7 +42,7 @@ def _check(path: Path, *, replace: bool) -> None:
         raise _refusal(path, "the file exists: add --force to replace it")
 
 
-def _put(new: Draft, *, replace: bool) -> None:
+def _put(new: NewFile, *, replace: bool) -> None:
     if replace:
         new.replace()
         return

@@ -52,6 +52,6 @@ class Kept:
             return
         variables = {name: value for name, value in sources.variables.items() if name != _SECRET}
         text = json.dumps({"path": sources.path, "text": sources.text, "variables": variables})
-        with atomicfile.draft(self.place, of_directory=True) as new:
+        with atomicfile.new_file(self.place, of_directory=True) as new:
             new.write(text.encode())
             new.replace()

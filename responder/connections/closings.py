@@ -36,7 +36,7 @@ _TEXTS = {
     Reason.EVICTED: "a connection that waited for its client was closed to make room for another one",
     Reason.NOT_A_PROXY: "a connection was refused: with api.proxy_protocol, only api.trusted_proxies may connect",
     Reason.HEADER: "a connection of a trusted proxy was closed: it did not begin with a header of the PROXY protocol",
-    Reason.UNREAD: "a connection was closed because its client does not read the answer",
+    Reason.UNREAD: "a connection was closed because its client does not read the response",
 }
 """The texts of the log. Unfinished handshakes and requests are only counted: port scanners cause many of them."""
 

@@ -119,8 +119,8 @@ class Connection(web.RequestHandler):
         else:
             self.force_close()
 
-    def close_after_answer(self) -> None:
-        """Have the next answer be the last one, which `Connection: close` shows its client."""
+    def close_after_response(self) -> None:
+        """Have the next response be the last one, which `Connection: close` shows its client."""
         self._is_last = True
 
     def wait_no_more(self) -> None:

@@ -76,7 +76,7 @@ class Runner(web.AppRunner):
 
     async def retire(self, seconds: float) -> None:
         """
-        Have another process take new connections: each one of now is closed with its next answer.
+        Have another process take new connections: each one of now is closed with its next response.
 
         For *seconds* at most, clients that keep their connections idle may ask once more. Then nothing more is
         accepted, and what was accepted last gets half of that time for its request. Call `cleanup` afterwards.
@@ -84,7 +84,7 @@ class Runner(web.AppRunner):
         self._is_retiring = True
         old = self._connections()
         for connection in old:
-            connection.close_after_answer()
+            connection.close_after_response()
         await self._closed(lambda: [each for each in old if each.transport is not None], seconds)
         for listener in self._listeners:
             listener.pause()
@@ -133,5 +133,5 @@ class Runner(web.AppRunner):
             auto_decompress=False,  # no client compresses a hundred octets, and a bomb would cost us
         )
         if self._is_retiring:
-            connection.close_after_answer()
+            connection.close_after_response()
         return connection

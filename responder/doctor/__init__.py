@@ -20,21 +20,21 @@ from responder.doctor.api import Api
 from responder.doctor.caa import Policy
 from responder.doctor.delegation import undelegated
 from responder.doctor.examination import Case, Patient, examine
-from responder.doctor.report import Check, Finding, Fix, Mark, Section
-from responder.doctor.service import Service
+from responder.doctor.report import CheckName, Finding, Fix, Mark, Section
+from responder.doctor.service import ServiceReport
 from responder.doctor.walk import system_resolvers
 
 __all__ = [
     "Api",
     "Case",
-    "Check",
+    "CheckName",
     "Finding",
     "Fix",
     "Mark",
     "Patient",
     "Policy",
     "Section",
-    "Service",
+    "ServiceReport",
     "examine",
     "system_resolvers",
     "undelegated",

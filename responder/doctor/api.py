@@ -14,7 +14,7 @@ from cryptography import x509
 
 from responder.addresses import host_text
 from responder.config import ApiSettings
-from responder.doctor.report import LOG, Check, Finding, Mark, cross, note, tick
+from responder.doctor.report import LOG, CheckName, Finding, Mark, cross, note, tick
 from responder.doctor.visit import HttpServer, Shown, Visit, visit
 from responder.doctor.walk import Walk
 from responder.tls.keypair import is_self_signed, issuer, refusal
@@ -46,7 +46,9 @@ async def examine(walk: Walk, api: Api) -> list[Finding]:
     addresses = [api.place.host] if name is None else [str(address) for address in await walk.addresses_of(name)]
     if name is not None and not addresses:
         record = f"{name.fqdn} 3600 IN A <ADDRESS OF THE API>"
-        return [cross(Check.API, f"the resolver finds no address of {name}", "add to the zone that holds it:", record)]
+        return [
+            cross(CheckName.API, f"the resolver finds no address of {name}", "add to the zone that holds it:", record)
+        ]
     visits = await asyncio.gather(*(visit(api.place, address, "/health") for address in addresses))
     findings = list(_judge_reach(api, visits))
     shown = {seen.shown.certificate: seen.shown for seen in visits if seen.shown is not None}
@@ -59,15 +61,15 @@ def _judge_reach(api: Api, visits: Sequence[Visit]) -> Iterator[Finding]:
     for seen in visits:
         if not seen.unrouted and seen.status != 200:
             yield cross(
-                Check.API,
+                CheckName.API,
                 f"at {seen.address} it {seen.wrong or f'responds with status {seen.status}'}",
                 "start the service, and open this port in firewalls, load balancers and proxies; then this prints 200:",
                 command,
             )
     if away := [seen.address for seen in visits if seen.unrouted]:
-        yield note(Check.API, f"skipped, because this machine has no route to {', '.join(away)}")
+        yield note(CheckName.API, f"skipped, because this machine has no route to {', '.join(away)}")
     if good := [seen.address for seen in visits if seen.status == 200]:
-        yield tick(Check.API, f"it responds at {', '.join(good)}")
+        yield tick(CheckName.API, f"it responds at {', '.join(good)}")
 
 
 def _judge_certificate(api: Api, shown: Shown) -> Finding:
@@ -82,16 +84,18 @@ def _judge_certificate(api: Api, shown: Shown) -> Finding:
         return replace(late, mark=Mark.NOTE)
     if shown.distrust:
         text = f"this machine does not trust it ({shown.distrust}); clients that do not trust its issuer refuse it"
-        return note(Check.CERTIFICATE, text)
-    return tick(Check.CERTIFICATE, f"issued by {issuer(certificate)}, valid until {until}")
+        return note(CheckName.CERTIFICATE, text)
+    return tick(CheckName.CERTIFICATE, f"issued by {issuer(certificate)}, valid until {until}")
 
 
 def _cross(api: Api, text: str) -> Finding:
     if api.mode == "acme":
-        return cross(Check.CERTIFICATE, text, "the service renews it; see its log for the reason why that failed:", LOG)
+        return cross(
+            CheckName.CERTIFICATE, text, "the service renews it; see its log for the reason why that failed:", LOG
+        )
     show = f"openssl s_client -connect {api.place.host}:{api.place.port} -servername {api.place.host} </dev/null"
     instruction = "renew it at its source; then this shows the new certificate:"
-    return cross(Check.CERTIFICATE, text, instruction, f"{show} | openssl x509 -noout -dates")
+    return cross(CheckName.CERTIFICATE, text, instruction, f"{show} | openssl x509 -noout -dates")
 
 
 def _is_late(certificate: x509.Certificate, now: datetime) -> bool:

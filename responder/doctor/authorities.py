@@ -14,7 +14,7 @@ from dns.rdtypes.ANY.CAA import CAA
 
 from responder.doctor.caa import METHOD, Judgment, Policy, Property, is_prohibitive, judge, permission_text, relevant
 from responder.doctor.questions import QueryResult, Reply
-from responder.doctor.report import Check, Finding, Fix, cross, dig, note, tick
+from responder.doctor.report import CheckName, Finding, Fix, cross, dig, note, tick
 from responder.doctor.walk import Walk
 from responder.names import Name
 from responder.tokens.hostname import zone_of
@@ -64,7 +64,7 @@ async def examine(
         if not isinstance(outcome, Reply) or outcome.rcode not in ("NOERROR", "NXDOMAIN"):
             return [_unanswered(walk, name, outcome)]
         owner = outcome.alias_end(name)
-        if records := outcome.answer(owner, CAA):
+        if records := outcome.answer_records(owner, CAA):
             lines = tuple(f"{owner.fqdn} IN CAA {record}" for record in records)
             place = found.place if owner == name else owner  # the target of an alias comes before its parents
             properties = tuple(map(_property, records))
@@ -89,7 +89,7 @@ def _property(record: CAA) -> Property:
 def _unanswered(walk: Walk, name: Name, outcome: QueryResult) -> Finding:
     reason = outcome.reason if isinstance(outcome, Reply) else f"the resolver {outcome.value}"
     return cross(
-        Check.CAA,
+        CheckName.CAA,
         f"the CAA query for {name} fails, and then CAs do not issue: {reason}",
         "find out what is wrong with this query:",
         dig(walk.resolver, name, "CAA"),
@@ -115,7 +115,7 @@ def _judge_issuance(found: _Found, hostname: Name, subject: str, policy: Policy,
     values = relevant(found.properties, wildcard=wildcard)
     if fault is None:
         return tick(
-            Check.CAA,
+            CheckName.CAA,
             f"the CAA of {owner} allows {identity} to issue for {subject}"
             if values
             else f"no CAA record limits which CAs issue for {subject}",
@@ -123,8 +123,8 @@ def _judge_issuance(found: _Found, hostname: Name, subject: str, policy: Policy,
     text = f"the CAA of {owner} does not allow {identity} to issue for {subject}: {fault}"
     unknown = [line for line, one in zip(found.records, found.properties, strict=True) if is_prohibitive(one)]
     if unknown:
-        return cross(Check.CAA, text, f"remove from {found.holder(owner)}:", *unknown)
-    return cross(Check.CAA, text, *_permit(found, hostname, policy, "issuewild" if wildcard else "issue"))
+        return cross(CheckName.CAA, text, f"remove from {found.holder(owner)}:", *unknown)
+    return cross(CheckName.CAA, text, *_permit(found, hostname, policy, "issuewild" if wildcard else "issue"))
 
 
 def _permit(found: _Found, hostname: Name, policy: Policy, tag: str) -> tuple[str, str]:
@@ -146,12 +146,12 @@ def _permit(found: _Found, hostname: Name, policy: Policy, tag: str) -> tuple[st
 def _judge_binding(found: _Found, policy: Policy, judgement: Judgment) -> Finding:
     identity, bound, place = policy.identities[0], judgement.account_uris, found.place
     if bound is not None and judgement.binds_method:
-        return tick(Check.BINDING, f"{identity} issues by dns-01 only, and only to {', '.join(sorted(bound))}")
+        return tick(CheckName.BINDING, f"{identity} issues by dns-01 only, and only to {', '.join(sorted(bound))}")
     missing = [*["accounturi"] * (bound is None), *["validationmethods"] * (not judgement.binds_method)]
     beside = found.owner == place and relevant(found.properties, wildcard=False)
     how = f"replace those that name {identity} in" if beside else "add to"
     return note(
-        Check.BINDING,
+        CheckName.BINDING,
         f"CAA has no {' and no '.join(missing)} (RFC 8657), so {identity} may issue to others or by other methods",
         Fix(f"{how} {found.holder(place)}:", (_record(place, "issue", permission_text(policy)),)),
     )

@@ -26,7 +26,7 @@ from responder.doctor.questions import (
     Server,
     from_dnspython,
 )
-from responder.doctor.report import Check, Finding, Fix, catch_up, cross, dig, note, tick, witnesses
+from responder.doctor.report import CheckName, Finding, Fix, catch_up, cross, dig, note, tick, witnesses
 from responder.doctor.walk import Walk
 from responder.errors import CannotExamine
 from responder.names import Name
@@ -41,7 +41,7 @@ K = TypeVar("K", bound=Hashable)
 class _View:
     """
     What one server of the parent replies about our zone. No *nameservers* means no delegation. A server that *refers*
-    includes the glue; a server that also holds our zone answers itself, without glue.
+    includes the glue; a server that also holds our zone replies itself, without glue.
     """
 
     server: Server
@@ -57,11 +57,11 @@ async def examine(walk: Walk, zone: ZoneSettings) -> list[Finding]:
     servers = await walk.servers_of(parent) if parent else ()
     if parent is None or not servers:
         return [_no_parent(walk, parent or zone.name.parent)]
-    answers = await asyncio.gather(*(_view(walk, server, zone) for server in servers))
-    views = [answer for answer in answers if isinstance(answer, _View)]
+    replies = await asyncio.gather(*(_view(walk, server, zone) for server in servers))
+    views = [reply for reply in replies if isinstance(reply, _View)]
     if not views:
         return [_silent_parent(parent, servers, zone)]
-    findings = list(_unheard(parent, dict(zip(servers, answers, strict=True))))
+    findings = list(_unheard(parent, dict(zip(servers, replies, strict=True))))
     findings += _judge_delegation(parent, views, zone)
     findings += _judge_glue(parent, [view for view in views if view.refers], zone)
     findings.append(_judge_ds(parent, views, zone))
@@ -81,10 +81,10 @@ async def undelegated(resolvers: Sequence[str], zone: ZoneSettings, *, port: int
             walk = await Walk.start(asker, [Server("", address, port) for address in resolvers], port)
             parent = await walk.zone_of(zone.name.parent)
             servers = await walk.servers_of(parent) if parent else ()
-            answers = await asyncio.gather(*(_view(walk, server, zone) for server in servers))
+            replies = await asyncio.gather(*(_view(walk, server, zone) for server in servers))
     except (CannotExamine, TimeoutError):
         return ""
-    views = [answer for answer in answers if isinstance(answer, _View)]
+    views = [reply for reply in replies if isinstance(reply, _View)]
     if not views or any(view.nameservers & frozenset(zone.nameservers) for view in views):
         return ""
     return f"no server of {parent} delegates {zone.name} to {_join(zone.nameservers)}"
@@ -96,20 +96,20 @@ async def _view(walk: Walk, server: Server, zone: ZoneSettings) -> _View | Query
     ns, ds = await asyncio.gather(*asked)
     if not isinstance(ns, Reply) or ns.rcode not in ("NOERROR", "NXDOMAIN"):
         return ns
-    rdatas = ns.authority(zone.name, NS) or ns.answer(zone.name, NS)
+    rdatas = ns.authority_records(zone.name, NS) or ns.answer_records(zone.name, NS)
     nameservers = frozenset(from_dnspython(rdata.target) for rdata in rdatas)
     return _View(
         server=server,
         nameservers=nameservers,
-        refers=not ns.answer(zone.name, NS),
+        refers=not ns.answer_records(zone.name, NS),
         glue={name: ns.addresses(name) for name in nameservers},
-        ds=tuple(rdata.to_text() for rdata in ds.answer(zone.name, DS)) if isinstance(ds, Reply) else (),
+        ds=tuple(rdata.to_text() for rdata in ds.answer_records(zone.name, DS)) if isinstance(ds, Reply) else (),
     )
 
 
 def _no_parent(walk: Walk, parent: Name) -> Finding:
     return cross(
-        Check.DELEGATION,
+        CheckName.DELEGATION,
         f"the resolver finds no nameservers for {parent}, where the zone has to be delegated",
         "find out what is wrong with this query:",
         dig(walk.resolver, parent, "NS"),
@@ -118,21 +118,21 @@ def _no_parent(walk: Walk, parent: Name) -> Finding:
 
 def _silent_parent(parent: Name, servers: Sequence[Server], zone: ZoneSettings) -> Finding:
     return cross(
-        Check.DELEGATION,
+        CheckName.DELEGATION,
         f"no server of {parent} replies, so resolvers cannot find {zone.name}",
         "check whether this machine can reach them:",
         *(dig(server, zone.name, "NS", "+norecurse") for server in servers),
     )
 
 
-def _unheard(parent: Name, answers: Mapping[Server, _View | QueryResult]) -> Iterator[Finding]:
+def _unheard(parent: Name, replies: Mapping[Server, _View | QueryResult]) -> Iterator[Finding]:
     """Servers that do not answer for the parent. A server without a route from here may still be fine."""
-    for server, answer in answers.items():
-        if isinstance(answer, _View) or answer is Failure.UNROUTED:
+    for server, reply in replies.items():
+        if isinstance(reply, _View) or reply is Failure.UNROUTED:
             continue
-        what = f"replies with {answer.reason}" if isinstance(answer, Reply) else answer.value
+        what = f"replies with {reply.reason}" if isinstance(reply, Reply) else reply.value
         yield note(
-            Check.DELEGATION,
+            CheckName.DELEGATION,
             f"{server}, a server of {parent}, {what}",
             Fix("check whether it fails from this machine only:", (dig(server, parent, "SOA", "+norecurse"),)),
         )
@@ -142,13 +142,13 @@ def _judge_delegation(parent: Name, views: Sequence[_View], zone: ZoneSettings) 
     expected = frozenset(zone.nameservers)
     wrong = [view for view in views if view.nameservers != expected]
     if not wrong:
-        yield tick(Check.DELEGATION, f"{_join(expected)} according to every server of {parent}")
+        yield tick(CheckName.DELEGATION, f"{_join(expected)} according to every server of {parent}")
     for nameservers, these in _grouped(wrong, lambda view: view.nameservers):
         theirs = witnesses([view.server for view in these], views, parent)
         # If other servers are right, the record exists, and this server is behind.
         some_are_right = len(wrong) < len(views)
         fix = catch_up(parent, these[0].server, zone.name, "NS") if some_are_right else _fix(parent, nameservers, zone)
-        yield cross(Check.DELEGATION, f"{_difference(nameservers, zone)} according to {theirs}", *fix)
+        yield cross(CheckName.DELEGATION, f"{_difference(nameservers, zone)} according to {theirs}", *fix)
 
 
 def _difference(nameservers: frozenset[Name], zone: ZoneSettings) -> str:
@@ -177,7 +177,7 @@ def _judge_glue(parent: Name, views: Sequence[_View], zone: ZoneSettings) -> Ite
     delegating = {name: [view for view in views if name in view.nameservers] for name in inside}
     faults = [fault for name in inside for fault in _judge_glue_of(name, parent, delegating[name], zone)]
     if inside and all(delegating.values()) and not faults:
-        yield tick(Check.GLUE, f"every server of {parent} has the right addresses of {_join(inside)}")
+        yield tick(CheckName.GLUE, f"every server of {parent} has the right addresses of {_join(inside)}")
     yield from faults
 
 
@@ -192,17 +192,17 @@ def _judge_glue_of(name: Name, parent: Name, views: Sequence[_View], zone: ZoneS
             else (f"in {parent}, replace the addresses of {name} by exactly these:", *_glue(zone, name))
         )
         found = _addresses(glue) or "no address"
-        yield cross(Check.GLUE, f"{name} has {found} instead of {_addresses(expected)} according to {theirs}", *fix)
+        yield cross(CheckName.GLUE, f"{name} has {found} instead of {_addresses(expected)} according to {theirs}", *fix)
 
 
 def _judge_ds(parent: Name, views: Sequence[_View], zone: ZoneSettings) -> Finding:
     """This service does not sign zones, so every DS is wrong."""
     claimed = sorted({text for view in views for text in view.ds})
     if not claimed:
-        return tick(Check.DS, f"{zone.name} is not signed, and {parent} has no DS for it")
+        return tick(CheckName.DS, f"{zone.name} is not signed, and {parent} has no DS for it")
     return cross(
-        Check.DS,
-        f"{parent} has a DS for {zone.name}, which is not signed: CAs reject all answers as forged",
+        CheckName.DS,
+        f"{parent} has a DS for {zone.name}, which is not signed: CAs reject all replies as forged",
         f"remove from {parent}:",
         *(f"{zone.name.fqdn} {zone.static_ttl} IN DS {text}" for text in claimed),
     )

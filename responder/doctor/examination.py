@@ -15,7 +15,7 @@ from responder.doctor.api import Api
 from responder.doctor.caa import Policy
 from responder.doctor.questions import DNS_PORT, Asker, Server
 from responder.doctor.report import Finding, Section
-from responder.doctor.service import Service
+from responder.doctor.service import ServiceReport
 from responder.doctor.walk import Walk
 from responder.errors import CannotExamine, ResponderError
 from responder.names import Name
@@ -56,7 +56,7 @@ class Case:
     port: int = DNS_PORT
     write: Store | None = None
     api: Api | None = None
-    service: Service | None = None
+    service: ServiceReport | None = None
 
 
 async def examine(case: Case, *, waiting: Callable[[str], None], found: Callable[[Section], None]) -> list[Section]:

@@ -17,7 +17,7 @@ from dns.rdtypes.ANY.TXT import TXT
 
 from responder.doctor.nameservers import FOLLOW_PATIENCE
 from responder.doctor.questions import QueryResult, Reply, Server, from_dnspython, wait_for_none
-from responder.doctor.report import Check, Finding, catch_up, cross, dig, note, tick, witnesses
+from responder.doctor.report import CheckName, Finding, catch_up, cross, dig, note, tick, witnesses
 from responder.doctor.walk import Walk
 from responder.names import Name
 from responder.tokens.token import Grant
@@ -45,7 +45,7 @@ async def examine(
     """
     findings = [await _judge_known(walk, grant, nameservers)] if nameservers else []
     if grant.cname is None:
-        return [*findings, tick(Check.CNAME, f"none needed: {grant.challenge_name} is in our zone")]
+        return [*findings, tick(CheckName.CNAME, f"none needed: {grant.challenge_name} is in our zone")]
     return [*findings, *await _examine_alias(walk, grant, ours)]
 
 
@@ -66,14 +66,14 @@ def judge_path(walk: Walk, grant: Grant, outcome: QueryResult) -> Finding:
     elif outcome.rcode == "NXDOMAIN":
         fault = f"it reports that {grant.challenge_name} does not exist"
     else:
-        return tick(Check.RESOLVER, f"it finds {grant.challenge_name}")
+        return tick(CheckName.RESOLVER, f"it finds {grant.challenge_name}")
     return unresolved(walk, grant, fault)
 
 
 def unresolved(walk: Walk, grant: Grant, fault: str) -> Finding:
     """The finding about a resolver that does not find what a CA has to find."""
     return cross(
-        Check.RESOLVER,
+        CheckName.RESOLVER,
         fault,
         "fix the other problems first, then wait until its cache expires; this shows its cache, without DNSSEC checks:",
         dig(walk.resolver, asked_name(grant), "TXT", "+cdflag"),
@@ -89,9 +89,9 @@ async def _judge_known(walk: Walk, grant: Grant, nameservers: Sequence[Server]) 
     """A challenge name exists while it is granted. A nameserver gets some time to follow."""
     denying = await wait_for_none(lambda: _denying(walk, grant, nameservers), FOLLOW_PATIENCE)
     if not denying:
-        return tick(Check.KNOWN, f"{grant.challenge_name} exists on every nameserver that replies")
+        return tick(CheckName.KNOWN, f"{grant.challenge_name} exists on every nameserver that replies")
     return cross(
-        Check.KNOWN,
+        CheckName.KNOWN,
         f"{', '.join(map(str, denying))} does not know {grant.challenge_name}, which a token covers",
         "make sure that the service there uses the same database as this command:",
         "responder config check | grep database.url",
@@ -114,7 +114,7 @@ async def _examine_alias(walk: Walk, grant: Grant, ours: Collection[Name]) -> li
     if zone is None or not servers:
         return [
             cross(
-                Check.CNAME,
+                CheckName.CNAME,
                 f"the resolver finds no nameservers for {zone or grant.hostname}, where the CNAME has to be",
                 "find out what is wrong with this query:",
                 dig(walk.resolver, zone or grant.hostname, "NS"),
@@ -123,12 +123,14 @@ async def _examine_alias(walk: Walk, grant: Grant, ours: Collection[Name]) -> li
     answers = await asyncio.gather(*(_view(walk, server, grant.delegated_name) for server in servers))
     views = [view for view in answers if view is not None]
     if not views:
-        return [note(Check.CNAME, f"this machine reaches no server of {zone}: only the reply of the resolver is known")]
+        return [
+            note(CheckName.CNAME, f"this machine reaches no server of {zone}: only the reply of the resolver is known")
+        ]
     findings: list[Finding] = []
     for target in dict.fromkeys(view.target for view in views):
         findings += await _judge_target(walk, grant, zone, target, views, ours)
     findings += _judge_texts(grant, zone, views)
-    return findings or [tick(Check.CNAME, f"{grant.delegated_name} leads to {grant.challenge_name}")]
+    return findings or [tick(CheckName.CNAME, f"{grant.delegated_name} leads to {grant.challenge_name}")]
 
 
 async def _view(walk: Walk, server: Server, name: Name) -> _View | None:
@@ -136,14 +138,14 @@ async def _view(walk: Walk, server: Server, name: Name) -> _View | None:
     cname, txt = await asyncio.gather(*(walk.asker.ask(server, name, rrtype) for rrtype in ("CNAME", "TXT")))
     if not isinstance(cname, Reply) or cname.rcode not in ("NOERROR", "NXDOMAIN"):
         return None
-    targets = cname.answer(name, CNAME)
+    targets = cname.answer_records(name, CNAME)
     return _View(
         server=server,
         target=from_dnspython(targets[0].target) if targets else None,
-        has_text=isinstance(txt, Reply) and bool(txt.answer(name, TXT)),
+        has_text=isinstance(txt, Reply) and bool(txt.answer_records(name, TXT)),
         delegated_to=frozenset()
         if cname.is_authoritative
-        else frozenset(from_dnspython(rdata.target) for rdata in cname.authority(name, NS)),
+        else frozenset(from_dnspython(rdata.target) for rdata in cname.authority_records(name, NS)),
     )
 
 
@@ -163,7 +165,7 @@ async def _judge_target(
 
 async def _diagnose(
     walk: Walk, grant: Grant, zone: Name, view: _View, ours: Collection[Name]
-) -> tuple[Check, str, tuple[str, ...]]:
+) -> tuple[CheckName, str, tuple[str, ...]]:
     """The check that fails, what is wrong with the name, what to do, and the records or commands for it."""
     name, cname = grant.delegated_name, f"{grant.cname}"
     if view.target is None and view.delegated_to & {*ours}:
@@ -172,19 +174,19 @@ async def _diagnose(
             f"serve the zone {name} (see [[zones]] in the configuration), and then give its name to the token:"
         )
         commands = (f"responder token {verb} ID {grant.hostname}" for verb in ("deny", "allow"))
-        return Check.CNAME, fault, (instruction, *commands)
+        return CheckName.CNAME, fault, (instruction, *commands)
     if view.target is None and view.delegated_to:
         fault = "is delegated by NS records and so has no CNAME"
-        return Check.CNAME, fault, (f"remove those NS records from {zone}, and add:", cname)
+        return CheckName.CNAME, fault, (f"remove those NS records from {zone}, and add:", cname)
     if view.target is None:
-        return Check.CNAME, "has no CNAME", (f"add to {zone}:", cname)
+        return CheckName.CNAME, "has no CNAME", (f"add to {zone}:", cname)
     wildcard = await _wildcard(walk, view.server, zone, name, view.target)
     if wildcard is not None:
         fault = f"has no CNAME of its own, so {wildcard} answers for it with {view.target}"
         instruction = f"add to {zone}; a record at the name itself takes precedence over a wildcard:"
-        return Check.WILDCARD, fault, (instruction, cname)
+        return CheckName.WILDCARD, fault, (instruction, cname)
     fault = f"leads to {view.target} instead of {grant.challenge_name}"
-    return Check.CNAME, fault, (f"in {zone}, replace that CNAME by:", cname)
+    return CheckName.CNAME, fault, (f"in {zone}, replace that CNAME by:", cname)
 
 
 async def _leads_home(walk: Walk, grant: Grant, target: Name) -> bool:
@@ -212,7 +214,7 @@ async def _wildcard(walk: Walk, server: Server, zone: Name, name: Name, target: 
 
 
 def _is_alias(reply: Reply, name: Name, target: Name) -> bool:
-    return any(from_dnspython(rdata.target) == target for rdata in reply.answer(name, CNAME))
+    return any(from_dnspython(rdata.target) == target for rdata in reply.answer_records(name, CNAME))
 
 
 def _judge_texts(grant: Grant, zone: Name, views: Sequence[_View]) -> Iterator[Finding]:
@@ -220,7 +222,7 @@ def _judge_texts(grant: Grant, zone: Name, views: Sequence[_View]) -> Iterator[F
     if these:
         theirs = witnesses([view.server for view in these], views, zone)
         yield cross(
-            Check.TXT,
+            CheckName.TXT,
             f"{grant.delegated_name} has a TXT record, which conflicts with the CNAME, according to {theirs}",
             f"remove all TXT records of that name from {zone}, and keep only:",
             f"{grant.cname}",

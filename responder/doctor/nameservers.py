@@ -17,7 +17,7 @@ from dns.rdtypes.ANY.SOA import SOA
 from responder.config import ZoneSettings
 from responder.dns.zone import SERIAL_MODULUS
 from responder.doctor.questions import Asker, Failure, QueryResult, Reply, Server, query, to_dnspython, wait_for_none
-from responder.doctor.report import Check, Finding, cross, dig, note, tick
+from responder.doctor.report import CheckName, Finding, cross, dig, note, tick
 from responder.doctor.walk import Walk
 from responder.names import Name
 
@@ -48,7 +48,7 @@ class _Probe:
         reply = next(outcome for outcome in (self.plain, self.tcp) if isinstance(outcome, Reply))
         if reply.rcode != "NOERROR":
             return f"replies with {reply.reason}"
-        if not reply.answer(apex, SOA):
+        if not reply.answer_records(apex, SOA):
             return "has no SOA record for it"
         return None if reply.is_authoritative else "answers without authority"
 
@@ -71,7 +71,7 @@ async def examine(
     probes = await asyncio.gather(*(_probe(walk.asker, server, zone.name) for server in servers))
     findings = [*await _judge_names(walk, zone), *_judge_addresses(zone, servers)]
     if away := [str(probe.server) for probe in probes if probe.is_unrouted]:
-        findings.append(note(Check.REACHABLE, f"skipped, because this machine has no route to {', '.join(away)}"))
+        findings.append(note(CheckName.REACHABLE, f"skipped, because this machine has no route to {', '.join(away)}"))
     routed = [probe for probe in probes if not probe.is_unrouted]
     findings += _judge_reach(routed, zone.name)
     alive = [probe for probe in routed if not probe.is_dead]
@@ -114,7 +114,7 @@ async def _judge_names(walk: Walk, zone: ZoneSettings) -> list[Finding]:
     ends = await asyncio.gather(*map(walk.alias_end, names))
     return [
         cross(
-            Check.NAMESERVER,
+            CheckName.NAMESERVER,
             f"nameserver {name} is an alias of {end}, which some resolvers refuse (RFC 2181, section 10.3)",
             f"in the zone that holds {name}, replace its CNAME by its addresses:",
             *await _address_records(walk, zone, name),
@@ -136,16 +136,16 @@ def _judge_addresses(zone: ZoneSettings, servers: Sequence[Server]) -> Iterator[
     for name in zone.nameservers:
         if str(name) not in found:
             yield cross(
-                Check.REACHABLE,
+                CheckName.REACHABLE,
                 f"nameserver {name} has no address",
                 f"add its address to the zone that holds {name}, or remove it from [zones.nameservers]:",
                 f"{name.fqdn} {zone.static_ttl} IN A ITS.PUBLIC.ADDRESS",
             )
     private = [server.address for server in servers if not _is_public(server.address)]
     if private:
-        yield note(Check.PUBLIC, f"no CA on the internet can reach {', '.join(private)}")
+        yield note(CheckName.PUBLIC, f"no CA on the internet can reach {', '.join(private)}")
     elif servers:
-        yield tick(Check.PUBLIC, "all addresses of nameservers are public")
+        yield tick(CheckName.PUBLIC, "all addresses of nameservers are public")
 
 
 def _is_public(address: str) -> bool:
@@ -157,7 +157,7 @@ def _judge_reach(probes: Sequence[_Probe], apex: Name) -> Iterator[Finding]:
     for probe in probes:
         if probe.is_dead:
             yield cross(
-                Check.REACHABLE,
+                CheckName.REACHABLE,
                 f"{probe.server} replies neither over UDP nor over TCP",
                 f"start the service there, and open port {probe.server.port} to it, for UDP and TCP; then both "
                 "of these get a reply:",
@@ -168,8 +168,8 @@ def _judge_reach(probes: Sequence[_Probe], apex: Name) -> Iterator[Finding]:
 
 def _judge_transports(probes: Sequence[_Probe], apex: Name) -> Iterator[Finding]:
     failures = {
-        Check.UDP: [(probe.server, probe.plain) for probe in probes if isinstance(probe.plain, Failure)],
-        Check.TCP: [(probe.server, probe.tcp) for probe in probes if isinstance(probe.tcp, Failure)],
+        CheckName.UDP: [(probe.server, probe.plain) for probe in probes if isinstance(probe.plain, Failure)],
+        CheckName.TCP: [(probe.server, probe.tcp) for probe in probes if isinstance(probe.tcp, Failure)],
     }
     for check, failed in failures.items():
         for server, failure in failed:
@@ -178,7 +178,7 @@ def _judge_transports(probes: Sequence[_Probe], apex: Name) -> Iterator[Finding]
                 f"{server} {failure.value} over {check.value}",
                 f"open {check.value} port {server.port} to it in firewalls, load balancers and security groups; then "
                 "this gets a reply:",
-                dig(server, apex, "SOA", "+tcp" if check is Check.TCP else "+notcp"),
+                dig(server, apex, "SOA", "+tcp" if check is CheckName.TCP else "+notcp"),
             )
         if probes and not failed:
             yield tick(check, f"{len(probes)} of {len(probes)} addresses of nameservers reply")
@@ -188,26 +188,26 @@ def _judge_authority(zone: ZoneSettings, probes: Sequence[_Probe]) -> Iterator[F
     lame = [(probe, fault) for probe in probes if (fault := probe.lameness(zone.name)) is not None]
     for probe, fault in lame:
         yield cross(
-            Check.AUTHORITY,
+            CheckName.AUTHORITY,
             f"{probe.server} is lame: for {zone.name}, it {fault}",
             "make sure that this service listens there, with the zone in its configuration; then this gets an "
             "answer with the flag aa:",
             dig(probe.server, zone.name, "SOA", "+norecurse"),
         )
     if probes and not lame:
-        yield tick(Check.AUTHORITY, f"every nameserver answers for {zone.name} with authority")
+        yield tick(CheckName.AUTHORITY, f"every nameserver answers for {zone.name} with authority")
 
 
 def _judge_packets(probes: Sequence[_Probe], apex: Name) -> Iterator[Finding]:
     """Check EDNS and letter case, which devices on the path break more often than servers do."""
     over_udp = [probe for probe in probes if isinstance(probe.plain, Reply)]
     faults = {
-        Check.EDNS: [(probe.server, fault) for probe in over_udp if (fault := _edns_fault(probe.edns))],
-        Check.CASE: [(probe.server, fault) for probe in over_udp if (fault := _case_fault(probe.mixed, apex))],
+        CheckName.EDNS: [(probe.server, fault) for probe in over_udp if (fault := _edns_fault(probe.edns))],
+        CheckName.CASE: [(probe.server, fault) for probe in over_udp if (fault := _case_fault(probe.mixed, apex))],
     }
     good = {
-        Check.EDNS: "queries with EDNS are answered with EDNS",
-        Check.CASE: "replies keep the letter case of the query",
+        CheckName.EDNS: "queries with EDNS are answered with EDNS",
+        CheckName.CASE: "replies keep the letter case of the query",
     }
     for check, found in faults.items():
         for server, fault in found:
@@ -252,10 +252,10 @@ async def _judge_serials(asker: Asker, apex: Name, servers: Sequence[Server], st
 
     behind = await wait_for_none(look, FOLLOW_PATIENCE)
     if not behind:
-        return [tick(Check.SERIAL, f"every nameserver has serial {newest}")] if serials else []
+        return [tick(CheckName.SERIAL, f"every nameserver has serial {newest}")] if serials else []
     return [
         cross(
-            Check.SERIAL,
+            CheckName.SERIAL,
             f"{server} is stale: it serves serial {serials[server]}, but the newest is {newest}",
             "make sure that the service there uses the same database as this command, and see its log:",
             "responder config check | grep database.url",
@@ -272,7 +272,7 @@ async def _serials(asker: Asker, apex: Name, servers: Sequence[Server]) -> dict[
         server: soa.serial
         for server, outcome in zip(servers, outcomes, strict=True)
         if isinstance(outcome, Reply)
-        for soa in outcome.answer(apex, SOA)
+        for soa in outcome.answer_records(apex, SOA)
     }
 
 

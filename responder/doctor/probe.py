@@ -16,7 +16,7 @@ from uuid import UUID
 
 from responder.doctor.hostname import asked_name, judge_path, unresolved
 from responder.doctor.questions import QueryResult, Reply, Server, wait_for_none
-from responder.doctor.report import Check, Finding, Mark, cross, tick
+from responder.doctor.report import CheckName, Finding, Mark, cross, tick
 from responder.doctor.walk import Walk
 from responder.errors import ResponderError
 from responder.names import Name
@@ -26,7 +26,7 @@ from responder.tokens.token import Grant
 VALUE_BYTES = 32
 """Random octets in a value, which then looks like any challenge value: 43 characters of base64url."""
 
-LIFETIME = timedelta(minutes=5)
+PROBE_LIFETIME = timedelta(minutes=5)
 """Lifetime of a value, in case it cannot be cleaned up."""
 
 SERVED_PATIENCE = 10.0
@@ -63,7 +63,7 @@ async def examine(
     except ResponderError as fault:
         return [
             cross(
-                Check.PROBE,
+                CheckName.PROBE,
                 f"a test value cannot be presented and cleaned up: {fault}",
                 "see which values exist; the test value expires by itself within minutes:",
                 "responder value list",
@@ -73,7 +73,7 @@ async def examine(
 
 def _untried(grant: Grant) -> Finding:
     return cross(
-        Check.PROBE,
+        CheckName.PROBE,
         f"no test value was written for {grant.hostname}, because no nameserver can serve it",
         "fix the other problems first, then check again:",
         f"responder check --write {grant.hostname}",
@@ -84,7 +84,7 @@ def _untried(grant: Grant) -> Finding:
 async def _presented(apply: Apply, token_id: UUID, name: Name, value: str) -> AsyncIterator[None]:
     """Present the value for the duration of the block. Raises as *apply*."""
     try:
-        expires_at = datetime.now(UTC) + LIFETIME
+        expires_at = datetime.now(UTC) + PROBE_LIFETIME
         await apply(Present(token_id=token_id, challenge_name=name, value=value, expires_at=expires_at, client=CLIENT))
         yield
     finally:
@@ -98,9 +98,9 @@ async def _judge_served(walk: Walk, name: Name, value: str, nameservers: Sequenc
 
     left = await wait_for_none(lacking, SERVED_PATIENCE)
     if not left:
-        return tick(Check.PROBE, "every nameserver that replies serves the test value")
+        return tick(CheckName.PROBE, "every nameserver that replies serves the test value")
     return cross(
-        Check.PROBE,
+        CheckName.PROBE,
         f"the test value is in the database, but is not served by {', '.join(map(str, left))}",
         "make sure that the service there uses the same database as this command, and see its log:",
         "responder config check | grep database.url",
@@ -116,7 +116,7 @@ async def _judge_resolved(walk: Walk, grant: Grant, value: str, patience: float)
 
     left = await wait_for_none(lacking, patience)
     if not left:
-        return tick(Check.RESOLVER, f"it finds the test value at {asked_name(grant)}")
+        return tick(CheckName.RESOLVER, f"it finds the test value at {asked_name(grant)}")
     path = judge_path(walk, grant, left[-1])
     return path if path.mark is Mark.CROSS else unresolved(walk, grant, "it finds the name, but not the test value")
 
@@ -127,9 +127,9 @@ async def _judge_cleared(walk: Walk, name: Name, value: str, nameservers: Sequen
 
     left = await wait_for_none(serving, SERVED_PATIENCE)
     if not left:
-        return tick(Check.PROBE, "the test value was cleaned up, and is no longer served")
+        return tick(CheckName.PROBE, "the test value was cleaned up, and is no longer served")
     return cross(
-        Check.PROBE,
+        CheckName.PROBE,
         f"the test value was cleaned up, but is still served by {', '.join(map(str, left))}",
         "see its log:",
         "journalctl --unit responder --since -1h",

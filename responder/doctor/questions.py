@@ -126,12 +126,12 @@ class Reply:
         text = printable("; ".join(texts)[:_MAX_REASON])
         return f"{self.rcode} ({text})" if text else self.rcode
 
-    def answer(self, owner: Name, kind: type[Rdata]) -> list[Rdata]:
+    def answer_records(self, owner: Name, kind: type[Rdata]) -> list[Rdata]:
         """The records of type *kind* and name *owner* in the answer section."""
         return _rdatas(self.message.answer, owner, kind)
 
-    def authority(self, owner: Name, kind: type[Rdata]) -> list[Rdata]:
-        """As `answer`, for the authority section."""
+    def authority_records(self, owner: Name, kind: type[Rdata]) -> list[Rdata]:
+        """As `answer_records`, for the authority section."""
         return _rdatas(self.message.authority, owner, kind)
 
     def addresses(self, owner: Name) -> frozenset[Address]:
@@ -147,14 +147,14 @@ class Reply:
     def alias_end(self, owner: Name) -> Name:
         """The name that the CNAMEs in the answer section lead to from *owner*; *owner* if there are none."""
         for _ in range(_CHAIN):
-            if not (targets := self.answer(owner, CNAME)):
+            if not (targets := self.answer_records(owner, CNAME)):
                 break
             owner = from_dnspython(targets[0].target)
         return owner
 
     def texts(self, owner: Name) -> set[str]:
         """The TXT values of *owner* in the answer section, with their strings joined as CAs do."""
-        return {b"".join(rdata.strings).decode("ascii", "replace") for rdata in self.answer(owner, TXT)}
+        return {b"".join(rdata.strings).decode("ascii", "replace") for rdata in self.answer_records(owner, TXT)}
 
 
 QueryResult = Reply | Failure

@@ -21,7 +21,7 @@ class Mark(Enum):
     CROSS = "cross"
 
 
-class Check(Enum):
+class CheckName(Enum):
     """What is checked, by its name in the documentation."""
 
     DELEGATION = "delegation"
@@ -65,7 +65,7 @@ class Fix:
 class Finding:
     """The result of one check. A cross always has a fix; a note may have one."""
 
-    check: Check
+    check: CheckName
     mark: Mark
     text: str
     fix: Fix | None = None
@@ -79,15 +79,15 @@ class Section:
     findings: tuple[Finding, ...]
 
 
-def tick(check: Check, text: str) -> Finding:
+def tick(check: CheckName, text: str) -> Finding:
     return Finding(check, Mark.TICK, text)
 
 
-def note(check: Check, text: str, fix: Fix | None = None) -> Finding:
+def note(check: CheckName, text: str, fix: Fix | None = None) -> Finding:
     return Finding(check, Mark.NOTE, text, fix)
 
 
-def cross(check: Check, text: str, instruction: str, *lines: str) -> Finding:
+def cross(check: CheckName, text: str, instruction: str, *lines: str) -> Finding:
     return Finding(check, Mark.CROSS, text, Fix(instruction, lines))
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from responder.doctor.report import LOG, Check, Finding, cross, note, tick
+from responder.doctor.report import LOG, CheckName, Finding, cross, note, tick
 
 _DATABASE = ("store", "writing", "database")
 """The readiness checks about the database. DNS and the API are checked from outside."""
 
 
 @dataclass(frozen=True, slots=True)
-class Service:
+class ServiceReport:
     """
     The readiness *checks*, each "ok" or what is wrong; none if the service does not respond. *warnings* are those of
     the store.
@@ -22,17 +22,17 @@ class Service:
     warnings: Sequence[str] = ()
 
 
-def examine(service: Service) -> list[Finding]:
+def examine(service: ServiceReport) -> list[Finding]:
     """A finding for each fault, or a tick if the service can store changes."""
     found = [_judge(name, service.checks[name]) for name in _DATABASE if service.checks.get(name, "ok") != "ok"]
     if service.checks.get("writing") == "ok" and not found:
-        found.append(tick(Check.DATABASE, "the service on this machine can store changes"))
-    return [*found, *(note(Check.DATABASE, warning) for warning in service.warnings)]
+        found.append(tick(CheckName.DATABASE, "the service on this machine can store changes"))
+    return [*found, *(note(CheckName.DATABASE, warning) for warning in service.warnings)]
 
 
 def _judge(name: str, result: str) -> Finding:
     if result.startswith("new: "):
-        return note(Check.DATABASE, f"it is {result}")
+        return note(CheckName.DATABASE, f"it is {result}")
     text = result.removeprefix("failed: ")
     what = "changes cannot be stored" if name == "writing" else "the service cannot use it"
-    return cross(Check.DATABASE, f"{what}: {text}", "fix that; then the log reports that it works again:", LOG)
+    return cross(CheckName.DATABASE, f"{what}: {text}", "fix that; then the log reports that it works again:", LOG)

@@ -16,7 +16,7 @@ from cryptography import x509
 from responder.doctor.questions import UNROUTED
 from responder.names import Name
 
-PATIENCE = 5.0
+VISIT_DEADLINE = 5.0
 """Seconds for all requests to one address."""
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -73,7 +73,7 @@ class Visit:
 async def visit(place: HttpServer, address: str, path: str) -> Visit:
     """GET *path* of *place* at *address* on a connection without verification; another one verifies the certificate."""
     try:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(VISIT_DEADLINE):
             status, certificate = await _get(place, address, path)
             shown = Shown(certificate, await _distrust(place, address)) if certificate is not None else None
     except TimeoutError:

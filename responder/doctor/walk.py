@@ -94,7 +94,7 @@ class Walk:
         outcome = await self.resolve(zone, "NS")
         if isinstance(outcome, Failure):
             return ()
-        names = sorted(from_dnspython(rdata.target) for rdata in outcome.answer(zone, NS))
+        names = sorted(from_dnspython(rdata.target) for rdata in outcome.answer_records(zone, NS))
         found = await asyncio.gather(*map(self.addresses_of, names))
         return tuple(
             Server(str(name), str(address), self.port)
@@ -107,7 +107,7 @@ def _holder(name: Name, outcome: QueryResult) -> Name | None:
     """The zone that contains *name*, according to the reply to a query for its SOA; None if it does not show one."""
     if isinstance(outcome, Failure):
         return None
-    if outcome.answer(name, SOA):
+    if outcome.answer_records(name, SOA):
         return name
     owners = (from_dnspython(rrset.name) for rrset in outcome.message.authority)
-    return next((o for o in owners if name.is_within(o) and outcome.authority(o, SOA)), None)
+    return next((o for o in owners if name.is_within(o) and outcome.authority_records(o, SOA)), None)

@@ -67,7 +67,7 @@ from responder.feed.relay import Deliver, TakePacket
 from responder.logs import Outage
 from responder.names import Name
 
-GATHER_DEADLINE = 5.0
+RECONNECT_DEADLINE = 5.0
 """Seconds that a new control process waits for the nameservers of the old one to connect again."""
 
 REPLACEMENT_DEADLINE = 5.0
@@ -265,7 +265,7 @@ class Publisher:
         if not self._outlived:
             self._look_whether_gathered()
             return
-        self._gathering = asyncio.get_running_loop().call_later(GATHER_DEADLINE, self._end_gathering)
+        self._gathering = asyncio.get_running_loop().call_later(RECONNECT_DEADLINE, self._end_gathering)
 
     def _end_gathering(self) -> None:
         """Kill the nameservers that have not connected again: they hang, and might wake up and answer from old data."""

@@ -1,8 +1,8 @@
 """
 Writing files so that they exist completely or not at all, even if this process or the machine stops in between.
 
-A draft is written in the same directory, with its final mode from the start, and is moved to its place when it is on
-disk. A failure is an `OSError`; the caller turns it into an error text.
+The new file is written in the same directory, with its final mode from the start, and is moved to its place when it is
+on disk. A failure is an `OSError`; the caller turns it into an error text.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ PRIVATE = 0o600
 
 
 @dataclass(frozen=True, slots=True)
-class Draft:
-    """A file next to *path*, which is written once and then moved to *path*. `draft` makes one."""
+class NewFile:
+    """A file next to *path*, which is written once and then moved to *path*. `new_file` makes one."""
 
     path: Path
     _place: Path
@@ -33,13 +33,13 @@ class Draft:
         os.fsync(self._descriptor)
 
     def replace(self) -> None:
-        """Move the draft to *path*, and replace a file that is there."""
+        """Move the file to *path*, and replace a file that is there."""
         self._place.replace(self.path)
         _sync(self.path.parent)
 
     def add(self) -> bool:
         """
-        Put the draft at *path* if nothing is there; otherwise return False. Some file systems do not support this.
+        Put the file at *path* if nothing is there; otherwise return False. Some file systems do not support this.
         """
         try:
             os.link(self._place, self.path)  # unlike renaming, this never replaces a file
@@ -50,9 +50,9 @@ class Draft:
 
 
 @contextmanager
-def draft(path: Path, *, mode: int = PRIVATE, of_directory: bool = False) -> Iterator[Draft]:
+def new_file(path: Path, *, mode: int = PRIVATE, of_directory: bool = False) -> Iterator[NewFile]:
     """
-    An empty draft for *path*. It is removed at the end if it was not moved to *path*.
+    An empty file for *path*. It is removed at the end if it was not moved to *path*.
 
     With *of_directory*, a file that root makes gets the owner of the directory.
     """
@@ -63,7 +63,7 @@ def draft(path: Path, *, mode: int = PRIVATE, of_directory: bool = False) -> Ite
             owner = path.parent.stat()
             os.fchown(descriptor, owner.st_uid, owner.st_gid)
         os.fchmod(descriptor, mode)
-        yield Draft(path, place, descriptor)
+        yield NewFile(path, place, descriptor)
     finally:
         os.close(descriptor)
         place.unlink(missing_ok=True)
@@ -71,14 +71,14 @@ def draft(path: Path, *, mode: int = PRIVATE, of_directory: bool = False) -> Ite
 
 def write(path: Path, content: bytes, *, mode: int = PRIVATE) -> None:
     """Write *content* to *path*, and replace a file that is there."""
-    with draft(path, mode=mode) as new:
+    with new_file(path, mode=mode) as new:
         new.write(content)
         new.replace()
 
 
 def create(path: Path, content: bytes, *, mode: int = PRIVATE, of_directory: bool = False) -> bool:
-    """As `write`, but if there is a file at *path*, it stays, and False is returned. *of_directory*: see `draft`."""
-    with draft(path, mode=mode, of_directory=of_directory) as new:
+    """As `write`, but if there is a file at *path*, it stays, and False is returned. *of_directory*: see `new_file`."""
+    with new_file(path, mode=mode, of_directory=of_directory) as new:
         new.write(content)
         return new.add()
 

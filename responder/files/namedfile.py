@@ -17,7 +17,7 @@ from time import monotonic
 from responder.errors import Invalid
 from responder.foreign import explaining
 
-PATIENCE = 10.0
+PIPE_DEADLINE = 10.0
 """Seconds in which a pipe must deliver everything: a user may have to type a password first."""
 
 STDIN = Path("-")
@@ -75,7 +75,7 @@ def _is_foreign(status: os.stat_result) -> bool:
 def _take(descriptor: int, most: int) -> bytes:
     readable = select.poll()
     readable.register(descriptor, select.POLLIN)
-    content, until = b"", monotonic() + PATIENCE
+    content, until = b"", monotonic() + PIPE_DEADLINE
     while len(content) < most:
         if not readable.poll(max(0.0, until - monotonic()) * 1000):
             raise TimeoutError(errno.ETIMEDOUT, "no process writes into it")

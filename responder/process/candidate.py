@@ -44,7 +44,7 @@ class Offer:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Conclusion:
     """
     What came of a check: the *command* that runs a new supervisor, its *plan* (an anonymous file) and *sockets*, by
     descriptor; or the *faults* that keep it from going on.
@@ -85,22 +85,22 @@ class Candidate:
     def pid(self) -> int:
         return self._process.pid
 
-    def answer(self) -> Answer | None:
+    def conclusion(self) -> Conclusion | None:
         """What came of it; None if it is not known yet."""
         if self._process.poll() is None:
             if time.monotonic() < self._until:
                 return None
             self.give_up()
-            return Answer(faults=[f"the check of the new program took more than {DEADLINE:.0f} s"])
+            return Conclusion(faults=[f"the check of the new program took more than {DEADLINE:.0f} s"])
         received = parcel.receive(self._socket)
         last = self._last_line()
         self._close()
         if received is None:
-            return Answer(faults=[f"the new program cannot be run: {last or f'status {self._process.returncode}'}"])
+            return Conclusion(faults=[f"the new program cannot be run: {last or f'status {self._process.returncode}'}"])
         document, descriptors = received
         if "faults" in document:
-            return Answer(faults=document["faults"])
-        return Answer(command=document["command"], plan=memory_file(document["plan"]), sockets=descriptors)
+            return Conclusion(faults=document["faults"])
+        return Conclusion(command=document["command"], plan=memory_file(document["plan"]), sockets=descriptors)
 
     def give_up(self) -> None:
         """End it, even in the middle of its work."""
@@ -131,10 +131,10 @@ def receive_offer(number: int) -> tuple[socket.socket, Offer | None]:
 
 
 def accept(sock: socket.socket, command: Sequence[str], plan: Any, sockets: Sequence[socket.socket]) -> None:
-    """Answer that a supervisor with this *plan* can go on; *command* runs it."""
+    """Report that a supervisor with this *plan* can go on; *command* runs it."""
     parcel.send(sock, {"command": list(command), "plan": plan}, [each.fileno() for each in sockets])
 
 
 def refuse(sock: socket.socket, faults: Sequence[str]) -> None:
-    """Answer that it cannot, and why."""
+    """Report that it cannot, and why."""
     parcel.send(sock, {"faults": list(faults)}, [])

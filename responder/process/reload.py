@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 import structlog
 
 from responder.process import systemd
-from responder.process.candidate import Answer, Candidate
+from responder.process.candidate import Candidate, Conclusion
 from responder.process.children import Child
 from responder.process.plan import execute
 from responder.process.prctl import pass_on_capabilities, pass_on_no_capabilities
@@ -52,13 +52,13 @@ class Reload:
 
     def go_on(self, children: Iterable[Child]) -> None:
         """If the new program can go on with the *children*, become it; if it cannot, report that."""
-        if self._candidate is None or (answer := self._candidate.answer()) is None:
+        if self._candidate is None or (conclusion := self._candidate.conclusion()) is None:
             return
         self._candidate = None
-        if answer.faults:
-            self._refuse(answer.faults)
+        if conclusion.faults:
+            self._refuse(conclusion.faults)
             return
-        self._become(answer, children)
+        self._become(conclusion, children)
 
     def give_up(self) -> None:
         """End a check that is under way."""
@@ -66,16 +66,16 @@ class Reload:
             self._candidate.give_up()
             self._candidate = None
 
-    def _become(self, answer: Answer, children: Iterable[Child]) -> None:
+    def _become(self, conclusion: Conclusion, children: Iterable[Child]) -> None:
         """Returns only if the new program cannot be run."""
-        inheritable(answer.sockets, on=True)
-        estate = Estate(sockets=answer.sockets, instance=self._instance, children=bequeath(children))
+        inheritable(conclusion.sockets, on=True)
+        estate = Estate(sockets=conclusion.sockets, instance=self._instance, children=bequeath(children))
         pass_on_capabilities()
         try:
-            execute([*answer.command], answer.plan, estate.write())
+            execute([*conclusion.command], conclusion.plan, estate.write())
         except OSError as fault:
             pass_on_no_capabilities()
-            for number in answer.sockets:
+            for number in conclusion.sockets:
                 os.close(number)
             inheritable([heirloom.lifeline for heirloom in estate.children], on=False)
             self._refuse([f"{fault.filename}: {fault.strerror}"])

@@ -41,7 +41,7 @@ STOP_CONTROL = 3.0
 STOP_NAMESERVERS = 1.0
 """Seconds for the nameservers after that. Together below the 5 s that we promise, and the 10 s that Docker waits."""
 
-PATIENCE = 30
+START_EXTENSION = 30
 """Seconds that the service manager is asked to wait for longer, each time, while the control process waits."""
 
 LOOK_INTERVAL = 5.0
@@ -269,7 +269,7 @@ class Supervisor:
                 _log.info("reloaded")
         elif self._control.is_waiting:
             self._has_waited = True
-            systemd.notify(f"EXTEND_TIMEOUT_USEC={PATIENCE * 1_000_000}\nSTATUS=waiting for the database")
+            systemd.notify(f"EXTEND_TIMEOUT_USEC={START_EXTENSION * 1_000_000}\nSTATUS=waiting for the database")
 
     def _kill(self, pids: Sequence[int]) -> None:
         """Kill nameservers for the control process: they may answer from old data, or were taken over."""

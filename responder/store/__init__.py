@@ -10,8 +10,9 @@ here: see `responder.tokens` and `responder.challenges`.
 from responder.store.accounts import Account
 from responder.store.audit import AuditAction, AuditEvent, AuditResult
 from responder.store.certificates import OwnCertificate
-from responder.store.grants import Unserved
+from responder.store.grants import UnservedZone
 from responder.store.hints import Hint, Hints
+from responder.store.journal import NameState
 from responder.store.migration import SchemaState
 from responder.store.nodes import Node, NodeReport, ServedZone
 from responder.store.origin import Origin
@@ -36,6 +37,7 @@ __all__ = [
     "Hint",
     "Hints",
     "LiveValue",
+    "NameState",
     "NewToken",
     "Node",
     "NodeReport",
@@ -50,7 +52,7 @@ __all__ = [
     "Statistics",
     "Step",
     "Store",
-    "Unserved",
+    "UnservedZone",
     "Update",
     "names",
 ]

@@ -33,7 +33,7 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True)
-class Unserved:
+class UnservedZone:
     """A zone of the database that is not served here, with the number of *hostnames* and *tokens* that have grants."""
 
     apex: Name
@@ -96,7 +96,7 @@ def owned(connection: Connection, names: Iterable[Name]) -> dict[Name, Grant]:
     }
 
 
-def unserved(connection: Connection, serving: Serving, *, now: datetime) -> list[Unserved]:
+def unserved(connection: Connection, serving: Serving, *, now: datetime) -> list[UnservedZone]:
     query = (
         select(
             schema.zones.c.apex,
@@ -111,7 +111,7 @@ def unserved(connection: Connection, serving: Serving, *, now: datetime) -> list
         .order_by(schema.zones.c.apex)
     )
     rows = connection.execute(query)
-    return [Unserved(row.apex, row.hostnames, row.tokens) for row in rows if row.apex not in serving.apexes]
+    return [UnservedZone(row.apex, row.hostnames, row.tokens) for row in rows if row.apex not in serving.apexes]
 
 
 def hostname_ids(connection: Connection, names: Iterable[Name]) -> dict[Name, int]:

@@ -24,7 +24,7 @@ from responder.store.upsert import insert_if_absent
 
 T = TypeVar("T")
 
-State = tuple[str, ...] | None
+NameState = tuple[str, ...] | None
 """The values of a name, in order; None if the name does not exist."""
 
 CHUNK = 500
@@ -61,7 +61,7 @@ def lock_zones(connection: Connection) -> dict[int, ZoneRow]:
 def advance(
     connection: Connection,
     locked: Mapping[int, ZoneRow],
-    states: Mapping[int, Mapping[Name, State]],
+    states: Mapping[int, Mapping[Name, NameState]],
     *,
     now: datetime,
 ) -> list[Change]:
@@ -130,7 +130,7 @@ def mark(
     return advance(connection, locked, marked, now=now)
 
 
-def missing(connection: Connection, states: Mapping[Name, State]) -> list[tuple[Name, str]]:
+def missing(connection: Connection, states: Mapping[Name, NameState]) -> list[tuple[Name, str]]:
     """The values in *states* that their names do not hold, in order."""
     held = {name: state for names in _states(connection, states).values() for name, state in names.items()}
     return sorted(
@@ -194,7 +194,7 @@ def snapshot(connection: Connection) -> Iterator[Change]:
         if not rows:
             return
         after = rows[-1].id
-        states: defaultdict[int, dict[Name, State]] = defaultdict(dict)
+        states: defaultdict[int, dict[Name, NameState]] = defaultdict(dict)
         for (zone_id, name), held in groupby(rows, key=lambda row: (row.zone_id, row.challenge_name)):
             states[zone_id][name] = _in_order(held)
         for zone_id, names in states.items():
@@ -239,9 +239,9 @@ def chunks(items: Iterable[T]) -> Iterator[list[T]]:
         yield chunk
 
 
-def _states(connection: Connection, names: Iterable[Name]) -> dict[int, dict[Name, State]]:
+def _states(connection: Connection, names: Iterable[Name]) -> dict[int, dict[Name, NameState]]:
     """Return the current state of *names* by zone, without the names that no hostname has."""
-    states: defaultdict[int, dict[Name, State]] = defaultdict(dict)
+    states: defaultdict[int, dict[Name, NameState]] = defaultdict(dict)
     query = (
         select(
             hostnames.c.zone_id,

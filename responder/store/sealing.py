@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from responder.errors import Invalid
 
-PREFIX = "sealed:"
+SEALED_PREFIX = "sealed:"
 """The beginning of each sealed text; PEM never begins like this."""
 
 NONCE_OCTETS = 12
@@ -32,7 +32,7 @@ class Sealer:
 
     def __init__(self, master: bytes) -> None:
         self._cipher = AESGCM(hmac.digest(master, b"sealing: key", "sha256"))
-        self._prefix = f"{PREFIX}{hmac.digest(master, b'sealing: name', 'sha256')[:NAME_OCTETS].hex()}:"
+        self._prefix = f"{SEALED_PREFIX}{hmac.digest(master, b'sealing: name', 'sha256')[:NAME_OCTETS].hex()}:"
 
     def seal(self, text: str, purpose: str) -> str:
         """Return *text* encrypted. It can be opened only for the same *purpose*, so one row cannot replace another."""
@@ -56,4 +56,4 @@ class Sealer:
 
 def is_sealed(text: str) -> bool:
     """Return whether *text* is encrypted, with any key file."""
-    return text.startswith(PREFIX)
+    return text.startswith(SEALED_PREFIX)

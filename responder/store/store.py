@@ -37,7 +37,7 @@ from responder.store.accounts import Account
 from responder.store.audit import AuditEvent
 from responder.store.certificates import Certificates
 from responder.store.database import Database, P, T, Work
-from responder.store.grants import Unserved
+from responder.store.grants import UnservedZone
 from responder.store.hints import Hint, Hints
 from responder.store.migration import SchemaState
 from responder.store.nodes import Node, NodeReport
@@ -297,7 +297,7 @@ class Store:
         """Return which of *hostnames* own a challenge name, with that name."""
         return await self._database.read(grants.owned, hostnames)
 
-    async def unserved(self, serving: Serving, *, now: datetime) -> list[Unserved]:
+    async def unserved(self, serving: Serving, *, now: datetime) -> list[UnservedZone]:
         """Return the zones in which valid tokens have hostnames, but which are not zones of *serving*."""
         return await self._database.read(grants.unserved, serving, now=now)
 

@@ -305,9 +305,9 @@ def _mark_used(connection: Connection, token_ids: Iterable[UUID], now: datetime)
 
 def _visible(
     places: Mapping[Name, _Place], after: Mapping[Name, Mapping[str, Held]]
-) -> dict[int, dict[Name, journal.State]]:
+) -> dict[int, dict[Name, journal.NameState]]:
     """Return the new states of the names whose values have changed, by zone."""
-    states: defaultdict[int, dict[Name, journal.State]] = defaultdict(dict)
+    states: defaultdict[int, dict[Name, journal.NameState]] = defaultdict(dict)
     for name, place in places.items():
         if place.values.keys() != after[name].keys():
             states[place.zone_id][name] = tuple(sorted(after[name]))

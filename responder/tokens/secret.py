@@ -17,7 +17,7 @@ Digest = NewType("Digest", bytes)
 """SHA-256 of a secret: what is stored and looked up."""
 
 
-PREFIX = "rsp_"
+SECRET_PREFIX = "rsp_"  # noqa: S105  # it begins every secret
 """The beginning of every secret, so that secret scanners can find leaks."""
 
 
@@ -32,7 +32,7 @@ def tsig_secret(master: bytes, key_name: str) -> bytes:
 
 def mint_secret() -> Secret:
     """A new secret from the operating system's random source."""
-    return Secret(PREFIX + secrets.token_urlsafe(SECRET_BYTES))
+    return Secret(SECRET_PREFIX + secrets.token_urlsafe(SECRET_BYTES))
 
 
 def digest(secret: str) -> Digest:

@@ -14,7 +14,7 @@ from typing import Any
 
 from aiohttp import web
 
-from responder.webhook.payload import API_VERSION, KIND
+from responder.webhook.payload import API_VERSION, PAYLOAD_KIND
 
 VERSION = "v1alpha1"
 """The only version that cert-manager calls."""
@@ -99,11 +99,11 @@ def _group(group: str) -> dict[str, Any]:
 def _resources(group: str, solver: str) -> dict[str, Any]:
     resource = {
         "name": solver,
-        "singularName": KIND,
+        "singularName": PAYLOAD_KIND,
         "namespaced": False,
         "group": _KIND_GROUP,
         "version": _KIND_VERSION,
-        "kind": KIND,
+        "kind": PAYLOAD_KIND,
         "verbs": _VERBS,
     }
     return {
@@ -117,9 +117,9 @@ def _resources(group: str, solver: str) -> dict[str, Any]:
 def _aggregated(group: str, solver: str, version: str) -> dict[str, Any]:
     resource = {
         "resource": solver,
-        "responseKind": {"group": _KIND_GROUP, "version": _KIND_VERSION, "kind": KIND},
+        "responseKind": {"group": _KIND_GROUP, "version": _KIND_VERSION, "kind": PAYLOAD_KIND},
         "scope": "Cluster",
-        "singularResource": KIND,
+        "singularResource": PAYLOAD_KIND,
         "verbs": _VERBS,
     }
     versions = [{"version": VERSION, "freshness": "Current", "resources": [resource]}]

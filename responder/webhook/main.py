@@ -23,8 +23,8 @@ from responder.webhook.discovery import VERSION
 from responder.webhook.handshake import Handshake
 from responder.webhook.issuer import PlainHttp
 from responder.webhook.server import build_webhook
-from responder.webhook.service import Service
-from responder.webhook.solver import Solver
+from responder.webhook.service import ApiClient
+from responder.webhook.solver import WebhookSolver
 from responder.webhook.statuses import FALLBACK, RESPONSE_DEADLINE
 
 KEEPALIVE = 120.0
@@ -85,10 +85,10 @@ async def serve(
             stack.callback(sock.close)
         handshake = Handshake(options.certificate, options.key)
         cluster = await stack.enter_async_context(Cluster.around(environ, options.service_account))
-        service = Service(await stack.enter_async_context(Service.session()))
-        solver = Solver(
+        api_client = ApiClient(await stack.enter_async_context(ApiClient.session()))
+        solver = WebhookSolver(
             cluster,
-            service,
+            api_client,
             plain_http=options.plain_http,
             reads_challenges=options.reads_challenges,
             resolver=resolver,

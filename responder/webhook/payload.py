@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from responder.errors import InvalidRequest
 from responder.foreign import fault_text
 
-KIND = "ChallengePayload"
+PAYLOAD_KIND = "ChallengePayload"
 API_VERSION = "webhook.acme.cert-manager.io/v1alpha1"
 """The API version of the payload, which does not depend on the group of the webhook."""
 
@@ -98,4 +98,4 @@ def _fault(details: Any) -> str:
 
 
 def _payload(response: dict[str, Any]) -> dict[str, Any]:
-    return {"kind": KIND, "apiVersion": API_VERSION, "response": response}
+    return {"kind": PAYLOAD_KIND, "apiVersion": API_VERSION, "response": response}

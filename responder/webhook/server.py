@@ -14,7 +14,7 @@ from responder.errors import ApiUnavailable, ResponderError
 from responder.webhook import payload
 from responder.webhook.callers import Gate
 from responder.webhook.discovery import VERSION, Discovery
-from responder.webhook.solver import Solver
+from responder.webhook.solver import WebhookSolver
 from responder.webhook.statuses import respond_with_statuses
 
 MAX_BODY = 1 << 20
@@ -32,7 +32,7 @@ _log = structlog.get_logger("webhook")
 class WebhookRoutes:
     """The handlers of the webhook's routes."""
 
-    def __init__(self, gate: Gate, solver: Solver) -> None:
+    def __init__(self, gate: Gate, solver: WebhookSolver) -> None:
         self._gate = gate
         self._solver = solver
         self._places = asyncio.Semaphore(MAX_AT_ONCE)
@@ -82,7 +82,7 @@ class WebhookRoutes:
             await self._solver.solve(challenge)
 
 
-def build_webhook(gate: Gate, solver: Solver, *, group: str, name: str) -> web.Application:
+def build_webhook(gate: Gate, solver: WebhookSolver, *, group: str, name: str) -> web.Application:
     """The application. *name* is the name of the solver in the API *group*."""
     routes = WebhookRoutes(gate, solver)
     app = web.Application(client_max_size=MAX_BODY, middlewares=[respond_with_statuses, routes.admit])

@@ -40,7 +40,7 @@ Verb = Literal["present", "cleanup"]
 
 
 @dataclass(frozen=True, slots=True)
-class Endpoint:
+class RemoteApi:
     """The URL of a responder's API, and the TLS context that verifies its certificate."""
 
     url: URL
@@ -67,7 +67,7 @@ class ChallengeBody:
         return {"fqdn": self.fqdn, "value": self.value} | {k: v for k, v in optional.items() if v is not None}
 
 
-class Service:
+class ApiClient:
     """A client for the APIs of any number of responders."""
 
     def __init__(self, session: aiohttp.ClientSession) -> None:
@@ -83,7 +83,7 @@ class Service:
             auto_decompress=False,
         )
 
-    async def ask(self, endpoint: Endpoint, verb: Verb, token: str, body: ChallengeBody) -> None:
+    async def ask(self, api: RemoteApi, verb: Verb, token: str, body: ChallengeBody) -> None:
         """
         Present or clean up a value. Failed tries are repeated, because both verbs may be repeated.
 
@@ -91,34 +91,34 @@ class Service:
         """
         for delay in DELAYS:
             try:
-                return await self._try(endpoint, verb, token, body)
+                return await self._try(api, verb, token, body)
             except ApiBusy:
                 raise
             except ApiUnavailable:
                 await asyncio.sleep(delay)
-        return await self._try(endpoint, verb, token, body)
+        return await self._try(api, verb, token, body)
 
-    async def _try(self, endpoint: Endpoint, verb: Verb, token: str, body: ChallengeBody) -> None:
+    async def _try(self, api: RemoteApi, verb: Verb, token: str, body: ChallengeBody) -> None:
         try:
             async with (
                 asyncio.timeout(ATTEMPT),
                 self._session.post(
-                    endpoint.url / verb,
+                    api.url / verb,
                     json=body.members(),
                     headers={"Authorization": f"Bearer {token}", "Accept-Encoding": "identity"},
-                    ssl=endpoint.trust,
+                    ssl=api.trust,
                     allow_redirects=False,
                 ) as response,
             ):
                 status, octets = response.status, await _read(response)
         except aiohttp.ClientConnectorCertificateError as fault:
-            raise _untrusted(endpoint, fault) from None
+            raise _untrusted(api, fault) from None
         except (aiohttp.ClientError, TimeoutError, OSError):
             raise ApiUnavailable(
-                f"{endpoint.name} does not answer: check that it is running, that the issuer's url is correct, that its"
+                f"{api.name} does not answer: check that it is running, that the issuer's url is correct, that its"
                 " host resolves in the cluster, and that no network policy blocks it"
             ) from None
-        _judge(endpoint, status, json_object(octets), body)
+        _judge(api, status, json_object(octets), body)
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:
@@ -131,7 +131,7 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
     return bytes(octets)
 
 
-def _judge(endpoint: Endpoint, status: int, document: dict[str, Any], body: ChallengeBody) -> None:
+def _judge(api: RemoteApi, status: int, document: dict[str, Any], body: ChallengeBody) -> None:
     """Return if the response reports success; otherwise raise what it means."""
     kind = str(document.get("type", "")).removeprefix(PROBLEM)
     detail = str(document.get("detail", ""))[:MAX_DETAIL]
@@ -139,30 +139,30 @@ def _judge(endpoint: Endpoint, status: int, document: dict[str, Any], body: Chal
     if status == 200 and document.get("value") == body.value:
         return
     if is_ours and status == 429:
-        raise ApiBusy(f"{endpoint.name} limits the rate of requests: {detail}")
+        raise ApiBusy(f"{api.name} limits the rate of requests: {detail}")
     if is_ours and status in TRANSIENT:
-        raise ApiUnavailable(f"{endpoint.name} cannot do this now: {detail}")
+        raise ApiUnavailable(f"{api.name} cannot do this now: {detail}")
     if is_ours and kind == "no-such-route":
-        raise InvalidConfiguration([f"{endpoint.name} has no API at that path: fix the path in the issuer's url"])
+        raise InvalidConfiguration([f"{api.name} has no API at that path: fix the path in the issuer's url"])
     if is_ours and 400 <= status < 500:
         raise RefusedByApi(kind, detail)
     if 300 <= status < 400:
-        raise InvalidConfiguration([f"{endpoint.name} redirects: set the issuer's url to the target of the redirect"])
+        raise InvalidConfiguration([f"{api.name} redirects: set the issuer's url to the target of the redirect"])
     if status < 300:
-        raise InvalidConfiguration([f"the server at {endpoint.url.raw_host} is not a responder: fix the issuer's url"])
+        raise InvalidConfiguration([f"the server at {api.url.raw_host} is not a responder: fix the issuer's url"])
     raise ApiUnavailable(
-        f"{endpoint.name} cannot be reached: another server in front of it responds with status {status}: check that"
+        f"{api.name} cannot be reached: another server in front of it responds with status {status}: check that"
         " the issuer's url leads to the responder's API"
     )
 
 
-def _untrusted(endpoint: Endpoint, fault: aiohttp.ClientConnectorCertificateError) -> ApiUntrusted:
+def _untrusted(api: RemoteApi, fault: aiohttp.ClientConnectorCertificateError) -> ApiUntrusted:
     error = fault.certificate_error
     if not isinstance(error, ssl.SSLCertVerificationError):
-        return ApiUntrusted(f"the certificate of {endpoint.name} is not valid: fix the certificate")
+        return ApiUntrusted(f"the certificate of {api.name} is not valid: fix the certificate")
     why = distrust.describe(
         error,
         name="fix the issuer's url, or the certificate",
         issuer="add the CA that signed it to caBundle in the issuer's config, or fix the certificate",
     )
-    return ApiUntrusted(f"the certificate of {endpoint.name} {why}")
+    return ApiUntrusted(f"the certificate of {api.name} {why}")

@@ -19,13 +19,13 @@ import dns.resolver
 import structlog
 
 from responder.errors import Forbidden, Invalid, InvalidConfiguration, NotFound, Refused, RefusedByApi, Unavailable
-from responder.tokens.secret import PREFIX
+from responder.tokens.secret import SECRET_PREFIX
 from responder.webhook.cluster import Cluster
 from responder.webhook.issuer import IssuerConfig, PlainHttp, SecretKey
 from responder.webhook.payload import Action, ChallengeRequest
-from responder.webhook.service import ChallengeBody, Endpoint, Service, Verb
+from responder.webhook.service import ApiClient, ChallengeBody, RemoteApi, Verb
 
-LIFETIME = 3_600
+VALUE_LIFETIME = 3_600
 """
 Seconds until a value expires if it is not cleaned up, because its namespace was deleted together with the Secret. This
 is long enough: cert-manager and the CA need a few minutes to validate the value.
@@ -34,19 +34,19 @@ is long enough: cert-manager and the CA need a few minutes to validate the value
 DNS_DEADLINE = 2.0
 """Seconds for the DNS query that checks whether a value still exists."""
 
-TOKEN = re.compile(re.escape(PREFIX) + r"[A-Za-z0-9_-]{16,256}")
+TOKEN = re.compile(re.escape(SECRET_PREFIX) + r"[A-Za-z0-9_-]{16,256}")
 """The form of our tokens. No other text is sent: an issuer may name any Secret of its namespace, and any URL."""
 
 _log = structlog.get_logger("webhook")
 
 
-class Solver:
+class WebhookSolver:
     """Presents challenge values and cleans them up."""
 
     def __init__(
         self,
         cluster: Cluster,
-        service: Service,
+        api_client: ApiClient,
         *,
         plain_http: PlainHttp,
         reads_challenges: bool,
@@ -54,7 +54,7 @@ class Solver:
     ) -> None:
         """*reads_challenges* is for tokens pinned to an ACME account. Without *resolver*, the system's one is used."""
         self._cluster = cluster
-        self._service = service
+        self._api_client = api_client
         self._plain_http = plain_http
         self._reads_challenges = reads_challenges
         self._resolver = resolver
@@ -94,31 +94,31 @@ class Solver:
 
     async def _ask(self, verb: Verb, request: ChallengeRequest, fqdn: str) -> None:
         config = IssuerConfig.parse(request.config, self._plain_http)
-        endpoint = Endpoint(config.url, config.trust)
+        api = RemoteApi(config.url, config.trust)
         secret = f"Secret {request.namespace}/{config.token.name}"
         token = _token(await self._secret(request.namespace, config.token, secret), config.token, secret)
-        lifetime = LIFETIME if verb == "present" else None
+        lifetime = VALUE_LIFETIME if verb == "present" else None
         body = ChallengeBody(fqdn=fqdn, value=request.value, lifetime=lifetime)
         try:
-            await self._call(verb, endpoint, token, body, request)
+            await self._call(verb, api, token, body, request)
         except RefusedByApi as refusal:
-            where = f"{secret}, key {config.token.key}: {endpoint.name} refuses"
+            where = f"{secret}, key {config.token.key}: {api.name} refuses"
             raise RefusedByApi(refusal.kind, f"{where}: {refusal}{self._fix(refusal.kind, request)}") from None
         _log.info(verb, hostname=request.dns_name, namespace=request.namespace, secret=config.token.name)
 
     async def _call(
-        self, verb: Verb, endpoint: Endpoint, token: str, body: ChallengeBody, request: ChallengeRequest
+        self, verb: Verb, api: RemoteApi, token: str, body: ChallengeBody, request: ChallengeRequest
     ) -> None:
         try:
-            await self._service.ask(endpoint, verb, token, body)
+            await self._api_client.ask(api, verb, token, body)
         except RefusedByApi as refusal:
             if refusal.kind == "invalid-request" and body.lifetime is not None:
                 # The responder may allow only shorter lifetimes (values.max_lifetime).
-                return await self._call(verb, endpoint, token, replace(body, lifetime=None), request)
+                return await self._call(verb, api, token, replace(body, lifetime=None), request)
             if refusal.kind != "pinned" or not self._reads_challenges:
                 raise
             proven = replace(body, acme_token=await self._acme_token(request))
-            await self._service.ask(endpoint, verb, token, proven)
+            await self._api_client.ask(api, verb, token, proven)
 
     def _fix(self, kind: str, request: ChallengeRequest) -> str:
         """How to fix a refusal in cert-manager or the webhook, which the API does not know."""
@@ -180,8 +180,8 @@ def _token(data: Mapping[str, bytes], ref: SecretKey, secret: str) -> str:
         raise NotFound(f"{secret} has no key {ref.key}: put the token there, or fix tokenSecretRef in the issuer")
     token = data[ref.key].decode(errors="replace").strip()
     if not TOKEN.fullmatch(token):
-        fault = f"the value is not a token: put the whole token there ({PREFIX}...), as responder token mint printed it"
-        raise InvalidConfiguration([f"{secret}, key {ref.key}: {fault}"])
+        fix = f"put the whole token there ({SECRET_PREFIX}...), as responder token mint printed it"
+        raise InvalidConfiguration([f"{secret}, key {ref.key}: the value is not a token: {fix}"])
     return token
 
 

@@ -228,18 +228,18 @@ async def test_answer_and_finalize(script: Script, monkeypatch: pytest.MonkeyPat
     ca = script.authority
     challenge = await ca.challenge(f"{url}/authz")
     assert challenge is not None
-    await ca.answer(challenge)
+    await ca.begin_validation(challenge)
 
     script.say("/authz", authorization("invalid", failed))
-    refused = await fault(ca.answer(challenge))
+    refused = await fault(ca.begin_validation(challenge))
     assert f"the CA {url}/dir (some.example.com) reports: {failed['type']}: {failed['detail']}" == str(refused)
     assert isinstance(refused, CertificateRefused)
     assert "some.example.com" == refused.hostname
     script.say("/authz", authorization("invalid"))
-    assert str(await fault(ca.answer(challenge))).endswith("(some.example.com) refused")
+    assert str(await fault(ca.begin_validation(challenge))).endswith("(some.example.com) refused")
     monkeypatch.setattr(authority, "CONCLUSION_DEADLINE", 0.2)
     script.say("/authz", authorization("pending"))
-    late = await fault(ca.answer(challenge))
+    late = await fault(ca.begin_validation(challenge))
     assert isinstance(late, AuthorityUnavailable)
     assert "has not validated some.example.com within 0.2 seconds: try again later" in str(late)
 
@@ -335,7 +335,7 @@ async def test_window(script: Script) -> None:
         (Answer(200, {"newNonce": 5, "newAccount": None, "newOrder": []}), None),
         (Answer(404, b"", {}), "it responds with status 404 and an unnamed kind of content, not like an ACME CA"),
         (Answer(301, b"", {"Location": "/dir"}), "it cannot be reached (toomanyredirects): check the URL"),
-        (Answer(200, b"x" * (network.MAX_BODY + 1)), "it cannot be reached (contentdecodingerror): check the URL"),
+        (Answer(200, b"x" * (network.MAX_RESPONSE + 1)), "it cannot be reached (contentdecodingerror): check the URL"),
         (Answer(500, {"type": 7, "detail": ["x"]}), "reports: 7: ('x',)"),
     ],
     ids=range(11),

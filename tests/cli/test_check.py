@@ -18,7 +18,7 @@ import pytest
 import pytest_asyncio
 
 from responder.cli.findings import Screen, as_json
-from responder.doctor.report import Check, Section, cross, note, tick
+from responder.doctor.report import CheckName, Section, cross, note, tick
 from responder.names import Name
 from tests.support.apis import serving
 from tests.support.world import World, world
@@ -98,9 +98,9 @@ def section() -> Section:
     return Section(
         Name.parse("some.example.com"),
         (
-            tick(Check.TCP, "it answers"),
-            note(Check.PUBLIC, "it is a long way to go: " + "far, " * 30),
-            cross(Check.CNAME, "there is none", "add to example.com:", "x" * 150, "y"),
+            tick(CheckName.TCP, "it answers"),
+            note(CheckName.PUBLIC, "it is a long way to go: " + "far, " * 30),
+            cross(CheckName.CNAME, "there is none", "add to example.com:", "x" * 150, "y"),
         ),
     )
 
@@ -143,9 +143,9 @@ async def test_no_resolver(program: Cli) -> None:
         await elsewhere.add(RESOLVER, "", recursive=True, bend=lambda _: b"HTTP/1.1 400 Bad Request")
         done = await program.run("check", "--resolver", f"{RESOLVER}:{elsewhere.port}")
 
-    nonsense = "answers with something that is no DNS answer to the question"
+    nonsense = "replies with a message that does not match the query"
     at = f"the resolver {RESOLVER}, port {elsewhere.port}, {nonsense}"
-    line = f"responder: {at}: name one that works with --resolver ADDRESS[:PORT]\n"
+    line = f"responder: {at}: choose another with --resolver ADDRESS[:PORT]\n"
     assert Done(1, "", line) == done
 
 

@@ -232,14 +232,14 @@ async def test_a_late_body_is_nothing_at_work(plain: Server, monkeypatch: pytest
 
 
 async def test_answers_are_read_in_time(plain: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A client that does not read an answer is cut off, and takes up neither more requests nor memory until then."""
+    """A client that does not read a response is cut off, and takes up neither more requests nor memory until then."""
     monkeypatch.setattr(connection, "READ_DEADLINE", 0.05)
     unread = plain.connect()
     await plain.send(unread, b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n" * 20)
     await eventually(lambda: plain.asked and not len(plain.runner.places), "it is cut off")
     assert plain.asked == 1
     assert 1 == plain.closed("unread")
-    assert 1 == len(plain.reports("does not read the answer"))
+    assert 1 == len(plain.reports("does not read the response"))
 
 
 async def test_pipelined_answers_are_not_piled_up(server: Server) -> None:

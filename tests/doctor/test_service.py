@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from responder.doctor import Check, Mark, Service
+from responder.doctor import CheckName, Mark, ServiceReport
 from responder.doctor.service import examine
 
 WELL = {"store": "ok", "dns_udp": "ok", "dns_tcp": "ok", "writing": "ok", "database": "ok"}
@@ -13,34 +13,36 @@ WELL = {"store": "ok", "dns_udp": "ok", "dns_tcp": "ok", "writing": "ok", "datab
 @pytest.mark.parametrize(
     ("service", "expected"),
     [
-        (Service({}), []),
-        (Service(WELL), [(Mark.TICK, "the service on this machine can store changes")]),
+        (ServiceReport({}), []),
+        (ServiceReport(WELL), [(Mark.TICK, "the service on this machine can store changes")]),
         (
-            Service(WELL | {"writing": "failed: cannot use the database x.db: the disk is full: make room on it"}),
+            ServiceReport(
+                WELL | {"writing": "failed: cannot use the database x.db: the disk is full: make room on it"}
+            ),
             [(Mark.CROSS, "changes cannot be stored: cannot use the database x.db: the disk is full: make room on it")],
         ),
         (
-            Service({"store": "failed: it was moved", "writing": "failed: it was moved"}),
+            ServiceReport({"store": "failed: it was moved", "writing": "failed: it was moved"}),
             [
                 (Mark.CROSS, "the service cannot use it: it was moved"),
                 (Mark.CROSS, "changes cannot be stored: it was moved"),
             ],
         ),
         (
-            Service(WELL | {"database": "new: it was created at 2026-11-28T22:10:57Z"}),
+            ServiceReport(WELL | {"database": "new: it was created at 2026-11-28T22:10:57Z"}),
             [(Mark.NOTE, "it is new: it was created at 2026-11-28T22:10:57Z")],
         ),
-        (Service({}, ["it is open"]), [(Mark.NOTE, "it is open")]),
+        (ServiceReport({}, ["it is open"]), [(Mark.NOTE, "it is open")]),
         # DNS is looked at from outside.
         (
-            Service(WELL | {"dns_udp": "failed: TimeoutError"}),
+            ServiceReport(WELL | {"dns_udp": "failed: TimeoutError"}),
             [(Mark.TICK, "the service on this machine can store changes")],
         ),
     ],
 )
-def test_findings(service: Service, expected: list[tuple[Mark, str]]) -> None:
+def test_findings(service: ServiceReport, expected: list[tuple[Mark, str]]) -> None:
     """Each thing that is wrong with the database is a finding; a service that was not asked makes none."""
     findings = examine(service)
     assert expected == [(finding.mark, finding.text) for finding in findings]
-    assert {Check.DATABASE} >= {finding.check for finding in findings}
+    assert {CheckName.DATABASE} >= {finding.check for finding in findings}
     assert all(finding.fix is not None for finding in findings if finding.mark is Mark.CROSS)

@@ -215,7 +215,7 @@ class Follower:
 def deadlines(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nameservers have all the time, unless a test says otherwise."""
     monkeypatch.setattr(peers, "ACK_DEADLINE", PATIENCE)
-    for name in ("GATHER_DEADLINE", "REPLACEMENT_DEADLINE"):
+    for name in ("RECONNECT_DEADLINE", "REPLACEMENT_DEADLINE"):
         monkeypatch.setattr(control_end, name, PATIENCE)
 
 
@@ -797,7 +797,7 @@ async def test_one_that_does_not_come_back(
     start: Start, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A nameserver of before that says nothing hangs: changes wait until it is dead, and no longer."""
-    monkeypatch.setattr(control_end, "GATHER_DEADLINE", 0.01)
+    monkeypatch.setattr(control_end, "RECONNECT_DEADLINE", 0.01)
     supervisor.deaf = True
     publisher = await start(outlived=[7, 8])
     publishing = asyncio.create_task(publisher.publish([change(8, {ONE: ()})]))

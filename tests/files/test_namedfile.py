@@ -74,6 +74,6 @@ def test_a_pipe(pipe: Path) -> None:
 
 def test_a_pipe_that_nobody_writes_into(pipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It keeps nobody waiting for ever."""
-    monkeypatch.setattr(namedfile, "PATIENCE", 0.01)
+    monkeypatch.setattr(namedfile, "PIPE_DEADLINE", 0.01)
 
     assert f"{pipe}: cannot be read: no process writes into it" == fault(pipe, pipes=True)

@@ -34,7 +34,7 @@ from responder.store import (
     Outcome,
     Present,
     Store,
-    Unserved,
+    UnservedZone,
     Update,
     journal,
     values,
@@ -142,7 +142,7 @@ async def test_beginning_of_an_id(store: Store) -> None:
         await store.mint(replace(new_token("some"), id=token_id))
 
     assert first == await store.token_id("abcdef01") == await store.token_id(str(first))
-    with pytest.raises(Invalid, match="several tokens have an id that begins so"):
+    with pytest.raises(Invalid, match="several tokens have an id that begins with this text"):
         await store.token_id("abcdef")
     for unknown in ("abcdef03", "abcde_", "%"):
         with pytest.raises(NotFound):
@@ -318,10 +318,10 @@ async def test_zones_that_are_not_served(store: Store) -> None:
     both, other = await store.mint(new_token("a", "b")), await store.mint(new_token("b"))
     await store.mint(replace(new_token("c"), expires_at=NOW))
 
-    assert [Unserved(APEX, hostnames=2, tokens=2)] == await store.unserved(PARENT, now=NOW)
+    assert [UnservedZone(APEX, hostnames=2, tokens=2)] == await store.unserved(PARENT, now=NOW)
     assert [] == await store.unserved(SERVING, now=NOW)
     await store.revoke(both.id, at=NOW)
-    assert [Unserved(APEX, hostnames=1, tokens=1)] == await store.unserved(PARENT, now=NOW)
+    assert [UnservedZone(APEX, hostnames=1, tokens=1)] == await store.unserved(PARENT, now=NOW)
     await store.revoke(other.id, at=NOW)
     assert [] == await store.unserved(PARENT, now=NOW)
 

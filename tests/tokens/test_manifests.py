@@ -471,7 +471,7 @@ def test_tokens_that_will_not_do(run: Run, minted: dict[str, Any], tmp_path: Pat
     rfc2136 = ("--solver", "rfc2136", "--token-file", "-")
     token, keys = minted["token"], key_file(minted["id"])
 
-    assert "is unknown: copy the whole token" in fault(run, HOST, *webhook, stdin="rsp_x")
+    assert "is unknown: check that all of it was copied" in fault(run, HOST, *webhook, stdin="rsp_x")
     for arguments, stdin in ((webhook, token), (rfc2136, keys)):
         assert "does not cover a.example.com, b.example.com: mint one that does" in fault(
             run, "a.example.com", HOST, "b.example.com", *arguments, stdin=stdin

@@ -22,7 +22,7 @@ from responder.webhook import handshake, server, statuses
 from responder.webhook import main as webhook
 from responder.webhook.callers import FrontProxy as Known
 from responder.webhook.payload import ChallengeRequest
-from responder.webhook.solver import Solver
+from responder.webhook.solver import WebhookSolver
 from tests.support.kubernetes.cert_manager import IDENTITY, CertManager, Order, body
 from tests.support.kubernetes.certificates import Authority
 from tests.support.kubernetes.cluster import GROUP, FakeCluster, fake_cluster, least_rbac
@@ -86,10 +86,10 @@ def solved(monkeypatch: pytest.MonkeyPatch) -> list[ChallengeRequest]:
     """What the solver was asked for, while it does nothing."""
     requests: list[ChallengeRequest] = []
 
-    async def solve(_: Solver, request: ChallengeRequest) -> None:
+    async def solve(_: WebhookSolver, request: ChallengeRequest) -> None:
         requests.append(request)
 
-    monkeypatch.setattr(Solver, "solve", solve)
+    monkeypatch.setattr(WebhookSolver, "solve", solve)
     return requests
 
 
@@ -525,7 +525,7 @@ async def test_fault(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     async def solve(*_: object) -> None:
         raise RuntimeError("only the log may tell")
 
-    monkeypatch.setattr(Solver, "solve", solve)
+    monkeypatch.setattr(WebhookSolver, "solve", solve)
 
     reply = await served.cert_manager.post(body("Present", ORDER))
 
@@ -539,7 +539,7 @@ async def test_deadline(served: Served, monkeypatch: pytest.MonkeyPatch) -> None
     async def solve(*_: object) -> None:
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(Solver, "solve", solve)
+    monkeypatch.setattr(WebhookSolver, "solve", solve)
     monkeypatch.setattr(statuses, "RESPONSE_DEADLINE", 0.05)
 
     assert_status((500, "InternalError"), await served.cert_manager.post(body("Present", ORDER)))
@@ -554,7 +554,7 @@ async def test_too_many_at_once(served: Served, monkeypatch: pytest.MonkeyPatch)
         begun.append(1)
         await going.wait()
 
-    monkeypatch.setattr(Solver, "solve", solve)
+    monkeypatch.setattr(WebhookSolver, "solve", solve)
     first = [asyncio.create_task(served.cert_manager.present(ORDER)) for _ in range(server.MAX_AT_ONCE)]
     await eventually(lambda: len(begun) == server.MAX_AT_ONCE, "all places are taken")
 
@@ -634,7 +634,7 @@ async def test_request_under_way(served: Served, monkeypatch: pytest.MonkeyPatch
         begun.set()
         await going.wait()
 
-    monkeypatch.setattr(Solver, "solve", solve)
+    monkeypatch.setattr(WebhookSolver, "solve", solve)
     posting = asyncio.create_task(served.cert_manager.present(ORDER))
     await begun.wait()
     renewed = Authority("front-proxy-ca")

@@ -65,7 +65,8 @@ async def find(store: Store, hostnames: Sequence[Name], credential: Given) -> Fo
     else:
         token = await store.find_token(digest(credential))
     if token is None:
-        raise InvalidRequest(["the token in --token-file is unknown: copy the whole token, with its prefix rsp_"])
+        fix = "check that all of it was copied, with its rsp_ prefix"
+        raise InvalidRequest([f"the token in --token-file is unknown: {fix}"])
     if token.state(now) is not State.ACTIVE:
         raise InvalidRequest(["the token in --token-file was revoked or has expired: mint another one"])
     if uncovered := _uncovered(token, hostnames):
