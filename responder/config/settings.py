@@ -24,7 +24,6 @@ from responder.config.fields import (
     AddressField,
     AdminEndpoint,
     Apex,
-    Count,
     DatabaseUrl,
     DnsEndpoint,
     Endpoint,
@@ -37,6 +36,7 @@ from responder.config.fields import (
     Seconds,
     Section,
     Ttl,
+    WholeNumber,
 )
 from responder.config.nameservers import clashes, nameserver_faults, nameserver_rrsets
 from responder.dns.rrset import RRset, RRType
@@ -110,8 +110,8 @@ class ZoneSettings(Section):
 class RateLimitSettings(Section):
     """How many UDP replies a client network gets in a second; 0 means no limit."""
 
-    replies_per_second: Annotated[Count, Field(ge=0, le=1_000_000)] = 500
-    slip: Annotated[Count, Field(ge=0, le=100)] = 2
+    replies_per_second: Annotated[WholeNumber, Field(ge=0, le=1_000_000)] = 500
+    slip: Annotated[WholeNumber, Field(ge=0, le=100)] = 2
     exempt: tuple[NetworkField, ...] = ()
 
 
@@ -128,7 +128,7 @@ class DnsSettings(Section):
 
     listen: Annotated[tuple[DnsEndpoint, ...], NOT_EMPTY] = (Endpoint("0.0.0.0", 53), Endpoint("::", 53))
     free_bind: bool = False
-    processes: Annotated[Count, Field(ge=1, le=64)] = 1
+    processes: Annotated[WholeNumber, Field(ge=1, le=64)] = 1
     spare: bool = True
     user: str = ""
     realtime: bool = False

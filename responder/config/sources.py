@@ -23,6 +23,7 @@ from responder.config.rawfaults import faults_in, without_misplaced
 from responder.config.settings import Settings, ZoneSettings
 from responder.errors import Invalid, InvalidConfiguration
 from responder.files import namedfile
+from responder.foreign import fault_text
 
 PREFIX = "RESPONDER_"
 """The names of all our environment variables begin with this."""
@@ -250,8 +251,6 @@ def _text(details: ErrorDetails) -> str:
     match details["type"]:
         case "missing" if section == "zones" and len(details["loc"]) == 1:
             return f"there is no zone: write [[zones]] as in {EXAMPLE}"
-        case "missing":
-            return "is missing"
         case "extra_forbidden":
             return f"there is no such setting{_guess(details['loc'])}"
         case "tuple_type" if details["loc"] == ("zones",):
@@ -260,7 +259,5 @@ def _text(details: ErrorDetails) -> str:
             return 'must be a list, as in ["..."]; in the environment, in JSON'
         case "model_type" | "dict_type":
             return "must be a table"
-        case "value_error":
-            return str(details["ctx"]["error"])
         case _:
-            return details["msg"].replace("Input should be", "must be")
+            return fault_text(details)

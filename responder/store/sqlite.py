@@ -25,6 +25,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from responder.errors import StoreUnavailable
 from responder.files import atomicfile, directory
+from responder.foreign import system_reason
 from responder.store.database import Database, Work
 
 P = ParamSpec("P")
@@ -227,9 +228,8 @@ class SQLite(Database):
                 reason = _explain(error).format(setting=self._setting)
                 raise StoreUnavailable(f"cannot use the database {self._path}: {reason}") from error
         except OSError as error:
-            reason = os.strerror(error.errno).lower() if error.errno else "it cannot be reached"
             raise StoreUnavailable(
-                f"cannot open the database {self._path}: {reason}: "
+                f"cannot open the database {self._path}: {system_reason(error)}: "
                 f"check {self._setting}, and that this user may write there"
             ) from error
 
