@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ import click
 from responder.cli.context import OUTPUT, Access, Context, ended_by_signals, print_json
 from responder.cli.parameters import PORT, Text
 from responder.cli.running import readiness
+from responder.cli.tokens.temporary import temporary_token
 from responder.config import Endpoint, Settings, ZoneSettings
 from responder.errors import Invalid, InvalidRequest
 from responder.names import Name
@@ -50,6 +52,10 @@ _URI = Text(
     r"[A-Za-z][A-Za-z0-9+.-]*:[!-:<-~]+",
     "the URL of an ACME account, such as https://…/acme/acct/1",
 )
+
+
+PROBE_LIFETIME = timedelta(minutes=10)
+"""Lifetime of the token for test values, in case this program cannot revoke it."""
 
 
 @click.command()
@@ -96,8 +102,7 @@ def check(
     address, resolver_port = resolver if resolver is not None else (None, 53)
     resolvers = [address] if address is not None else system_resolvers()
 
-    async def work(store: Store | None) -> bool:
-        patients = await _patients(settings, store, hosts) if store is not None else []
+    async def work(store: Store | None, patients: Sequence[Patient] = ()) -> bool:
         case = Case(
             zones=_zones(settings, patients),
             serving=settings.serving,
@@ -114,16 +119,24 @@ def check(
                 [] if store is None else await store.warnings(),
             ),
         )
-        with ended_by_signals():
-            return await _examine(case, output)
+        return await _examine(case, output)
 
     async def run() -> bool:
         if not hosts and not await context.has_database():
             return await work(None)  # the delegation can be checked before the service first runs
         async with context.store(Access.CHANGE if write else Access.READ) as store:
-            return await work(store)
+            patients = await _patients(settings, store, hosts)
+            if not write or not patients:
+                return await work(store, patients)
+            grants = [patient.grant for patient in patients]
+            async with temporary_token(store, grants, description="responder check", lifetime=PROBE_LIFETIME) as own:
+                return await work(store, [replace(patient, token_id=own[0]) for patient in patients])
 
-    if not asyncio.run(run()):
+    async def run_until_signal() -> bool:
+        with ended_by_signals():
+            return await run()
+
+    if not asyncio.run(run_until_signal()):
         raise SystemExit(1)
 
 

@@ -7,9 +7,11 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import pwd
+import re
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -68,7 +70,7 @@ class Context:
         database = self.settings.database
         if is_new := not await self.has_database():
             self._check_creation(access)
-        store = await Store.open(database.url)
+        store = await Store.open(database.url, by=user())
         try:
             if is_new:
                 click.echo(f"responder: made a new database: {database.shown_url}", err=True)
@@ -136,16 +138,19 @@ def failures_logged() -> Iterator[None]:
         raise SystemExit(1) from None
 
 
+def user() -> str:
+    """Who runs this command, for the audit: the user of the process. What sudo reports is only a hint."""
+    number = os.getuid()
+    try:
+        name = pwd.getpwuid(number).pw_name
+    except KeyError:
+        name = f"uid {number}"
+    before = os.environ.get("SUDO_USER", "")
+    return f"{name} (sudo: {before})" if before != name and re.fullmatch(r"[\w.-]{1,32}", before) else name
+
+
 def print_json(data: object) -> None:
     click.echo(json.dumps(data, indent=2))
-
-
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print aligned columns, each row on one line of any length."""
-    lines = [columns, *rows]
-    widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
-    aligned = (map(str.ljust, line, widths) for line in lines)
-    click.echo("\n".join("  ".join(cells).rstrip() for cells in aligned))
 
 
 def instant_text(at: datetime | None) -> str:

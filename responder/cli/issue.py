@@ -7,11 +7,10 @@ after a failure; that removes the values, too.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -26,16 +25,17 @@ from responder.certificate.remote import RemoteSolver, solving
 from responder.cli.context import OUTPUT, Access, Context, ended_by_signals, instant_text, print_json
 from responder.cli.parameters import FILE, SERVER, Parsed, Renamed, check_stdin, parse_hosts
 from responder.cli.tokens.grants import derive
+from responder.cli.tokens.temporary import temporary_token
 from responder.config import Settings, parse_contact
-from responder.errors import CannotStart, CertificateRefused, Invalid, NotFound
+from responder.errors import CannotStart, CertificateRefused, Invalid
 from responder.files import atomicfile
 from responder.files.namedfile import STDIN
 from responder.foreign import explaining
 from responder.names import Name
-from responder.store import NewToken, Store
+from responder.store import Store
 from responder.tls.keypair import KeyPair, key_pem, new_key
 from responder.tokens.network import is_within
-from responder.tokens.secret import Secret, digest, mint_secret
+from responder.tokens.secret import Secret
 from responder.tokens.token import Grant
 
 TOKEN_LIFETIME = timedelta(hours=1)
@@ -167,9 +167,7 @@ async def _issue(store: Store, settings: Settings, wanted: _Wanted) -> KeyPair |
         except CertificateRefused as refusal:
             for grant in grants:
                 if str(grant.hostname) == refusal.hostname and grant.cname is not None:
-                    raise CertificateRefused(
-                        f"{refusal}\nCheck that the DNS has this record:\n  {grant.cname}"
-                    ) from None
+                    raise CertificateRefused(f"{refusal}\nCheck that the DNS has this record:\n{grant.cname}") from None
             raise
 
 
@@ -182,20 +180,14 @@ async def _token(
     grants = [owned.get(hostname) or derive(settings, hostname) for hostname in hostnames]
     for grant in grants:
         grant.check_served(settings.serving)
-    secret, now = mint_secret(), datetime.now(UTC)
-    new = NewToken(
-        digest=digest(secret),
-        description="responder issue",
-        grants=tuple(grants),
-        created_at=now,
-        expires_at=now + TOKEN_LIFETIME,
-    )
+    token = temporary_token(store, grants, description="responder issue", lifetime=TOKEN_LIFETIME)
+    minted = False
     try:
-        await store.mint(new)
-        yield secret, grants
+        async with token as (_, secret):
+            minted = True
+            yield secret, grants
     finally:
-        with suppress(NotFound):  # minting had failed
-            await asyncio.shield(store.revoke(new.id, at=datetime.now(UTC)))
+        if minted:
             _report("revoked the token, and removed its values")
 
 

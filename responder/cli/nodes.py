@@ -7,7 +7,8 @@ from datetime import timedelta
 
 import click
 
-from responder.cli.context import OUTPUT, Context, print_json, print_table
+from responder.cli.context import OUTPUT, Context, print_json
+from responder.cli.tables import WIDE, print_table
 from responder.nodes.membership import CLOCK_WARNING
 from responder.store import Node, Store
 
@@ -18,9 +19,10 @@ def node() -> None:
 
 
 @node.command("list")
+@WIDE
 @OUTPUT
 @click.pass_obj
-def list_nodes(context: Context, output: str) -> None:
+def list_nodes(context: Context, wide: bool, output: str) -> None:  # noqa: FBT001  # an option's name
     """
     List the nodes.
 
@@ -37,7 +39,10 @@ def list_nodes(context: Context, output: str) -> None:
         return
     print_table(
         ["NODE", "STATE", "SEEN", "VERSION", "ZONE", "SERIAL", "LAG", "DIFFERENCES"],
-        (row for each in described for row in _rows(each)),
+        [row for each in described for row in _rows(each)],
+        empty="there are no nodes: no service has used this database yet",
+        wide=wide,
+        cut=["NODE", "VERSION", "ZONE", "DIFFERENCES"],
     )
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from uuid import UUID
 
 import click
 
-from responder.cli.context import OUTPUT, Access, Context, instant_text, print_json, print_table
+from responder.cli.context import OUTPUT, Access, Context, print_json
+from responder.cli.parameters import Hostname, TokenId
+from responder.cli.tables import WIDE, print_table, short_ids, span_text
 from responder.errors import NotFound
 from responder.names import Name
 from responder.store import LiveValue, Store
@@ -19,28 +22,47 @@ def value() -> None:
 
 
 @value.command("list")
+@click.option("--host", type=Hostname(), help="Show only the values of this hostname.")
+@click.option("--token", type=TokenId(), help="Show only the values that this token has presented.")
+@WIDE
 @OUTPUT
 @click.pass_obj
-def list_values(context: Context, output: str) -> None:
+def list_values(
+    context: Context,
+    host: Name | None,
+    token: str | None,
+    wide: bool,  # noqa: FBT001  # an option's name
+    output: str,
+) -> None:
     """List the stored values: hostname, age, expiry, and whether they are served."""
     serving = context.settings.serving
-    values = context.with_store(lambda store: store.values())
+
+    async def read(store: Store) -> tuple[list[LiveValue], list[UUID]]:
+        wanted = None if token is None else await store.token_id(token)
+        found = [live for live in await store.values() if wanted in (None, live.token_id)]
+        return [live for live in found if host in (None, live.hostname)], await store.token_ids()
+
+    values, ids = context.with_store(read)
     if output == "json":
         print_json([_describe(live) | {"served": live.is_served(serving)} for live in values])
         return
+    short, now = short_ids(ids, wide=wide), datetime.now(UTC)
     print_table(
-        ["HOSTNAME", "VALUE", "SERVED", "PRESENTED", "EXPIRES", "TOKEN"],
-        (
+        ["HOSTNAME", "VALUE", "SERVED", "AGE", "EXPIRES IN", "TOKEN ID"],
+        [
             [
                 str(live.hostname),
                 live.value,
                 "yes" if live.is_served(serving) else "no",
-                instant_text(live.presented_at),
-                instant_text(live.expires_at),
-                str(live.token_id),
+                span_text(now - live.presented_at),
+                span_text(live.expires_at - now),
+                short[live.token_id],
             ]
             for live in values
-        ),
+        ],
+        empty="there are no such values" if host or token else "there are no values",
+        wide=wide,
+        cut=["HOSTNAME", "VALUE"],
     )
 
 

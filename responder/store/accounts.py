@@ -46,6 +46,7 @@ def take_over(
     at: datetime,
     until: datetime,
     dry_run: bool,
+    by: str | None = None,
 ) -> set[UUID]:
     with connection.begin_nested() as savepoint:
         known = _known(connection, [account.token.id for account in accounts])
@@ -53,7 +54,7 @@ def take_over(
         if new:
             apexes = [grant.apex for each in new.values() for grant in each.token.grants]
             journal.register(connection, dict.fromkeys(apexes), now=at)
-            _write(connection, list(new.values()), serving=serving, at=at, until=until)
+            _write(connection, list(new.values()), serving=serving, at=at, until=until, by=by)
         if dry_run:
             savepoint.rollback()
     return set(new)
@@ -71,7 +72,15 @@ def _known(connection: Connection, ids: Sequence[UUID]) -> set[UUID]:
     return {known for chunk in journal.chunks(ids) for known in connection.scalars(_KNOWN, {"ids": chunk})}
 
 
-def _write(connection: Connection, new: Sequence[Account], *, serving: Serving, at: datetime, until: datetime) -> None:
+def _write(
+    connection: Connection,
+    new: Sequence[Account],
+    *,
+    serving: Serving,
+    at: datetime,
+    until: datetime,
+    by: str | None,
+) -> None:
     zones = journal.lock_zones(connection)
     names = [grant.hostname for account in new for grant in account.token.grants]
     # Several tokens may share a hostname, but the name of an account belongs to that account alone.
@@ -79,7 +88,7 @@ def _write(connection: Connection, new: Sequence[Account], *, serving: Serving, 
         raise NameTaken("the name of an account belongs to another token")
     insert_tokens(connection, [account.token for account in new])
     wanted = [Wanted(account.token.id, grant) for account in new for grant in account.token.grants]
-    give(connection, zones, wanted, action=AuditAction.IMPORT, at=at)
+    give(connection, zones, wanted, action=AuditAction.IMPORT, at=at, by=by)
     presents = [
         Present(
             token_id=account.token.id,

@@ -48,9 +48,10 @@ def give(
     *,
     action: AuditAction,
     at: datetime,
+    by: str | None,
 ) -> None:
     """
-    Store the grants in *wanted* that are not stored yet, and note all of them in the audit as *action*.
+    Store the grants in *wanted* that are not stored yet, and note all of them in the audit as *action* of *by*.
 
     Raises `NameTaken`, or `NotFound` for a zone that does not exist.
     """
@@ -68,7 +69,10 @@ def give(
     journal.advance_names(connection, zones, began, now=at)
     record(
         connection,
-        (AuditEvent(at=at, action=action, token_id=each.token_id, hostname=each.grant.hostname) for each in wanted),
+        (
+            AuditEvent(at=at, action=action, token_id=each.token_id, hostname=each.grant.hostname, client=by)
+            for each in wanted
+        ),
     )
 
 

@@ -1,5 +1,5 @@
 """
-Limits the size of the two tables that grow with use: the audit and the journal.
+Limits the size of the tables that grow with use: the audit, the journal, and the tokens of commands.
 
 If there are too many events, the oldest ones of the tokens with the most events are deleted. So a client that floods
 the audit loses its own events, and no others.
@@ -15,11 +15,17 @@ import structlog
 
 from responder.errors import StoreUnavailable
 from responder.logs import Seldom
-from responder.store import audit, journal
+from responder.store import audit, journal, tokens
 from responder.store.database import Database
 
 AUDIT_KEPT = timedelta(days=90)
 """How long the events of the audit are kept."""
+
+TEMPORARY_KEPT = timedelta(days=1)
+"""How long the tokens that commands minted for themselves are kept after their end, for `token list`."""
+
+MAX_SWEPT = 100
+"""Such tokens that are deleted in one transaction."""
 
 MAX_EVENTS = 1_000_000
 """Events that are kept at most, about 200 MB. At 95 % of it, events are deleted down to 90 %."""
@@ -74,6 +80,8 @@ class Pruning:
         while ids := await self._database.read(audit.before, now - AUDIT_KEPT, MAX_PRUNED):
             await self._database.write(audit.forget, ids)
         while await self._database.write(journal.prune, MAX_PRUNED):
+            pass
+        while await self._database.write(tokens.sweep, now - TEMPORARY_KEPT, MAX_SWEPT, at=now):
             pass
         while await self._database.read(audit.count) > _part(19, 20):
             await self._forget_surplus(_part(9, 10))

@@ -61,17 +61,21 @@ class Store:
     `StoreUnavailable` if it does not answer or cannot be used.
     """
 
-    def __init__(self, database: Database, sealer: Sealer | None = None) -> None:
+    def __init__(self, database: Database, sealer: Sealer | None = None, by: str | None = None) -> None:
         self.certificates = Certificates(database, sealer)
         self._database = database
         self._pruning = Pruning(database)
         self._origin: Origin | None = None
+        self._by = by
 
     @classmethod
-    async def open(cls, url: str, *, auto_upgrade: bool = False, sealer: Sealer | None = None) -> Self:
+    async def open(
+        cls, url: str, *, auto_upgrade: bool = False, sealer: Sealer | None = None, by: str | None = None
+    ) -> Self:
         """
         Connect to the database at *url* and create its tables if it is empty. A database with an older schema is
-        upgraded only if *auto_upgrade* is set. A *sealer* encrypts the private keys that are stored.
+        upgraded only if *auto_upgrade* is set. A *sealer* encrypts the private keys that are stored. *by* is the user
+        whom the audit names for what administrators do.
 
         Several processes may open an empty database at once. Raises `StoreUnavailable` or `StoreOutdated`.
         """
@@ -83,7 +87,7 @@ class Store:
         except BaseException:
             await database.close()
             raise
-        return cls(database, sealer)
+        return cls(database, sealer, by)
 
     @staticmethod
     async def upgrade(url: str) -> SchemaState:
@@ -167,7 +171,7 @@ class Store:
         Raises `NameTaken` if another hostname owns the challenge name, or if the hostname has another challenge name.
         Raises `NotFound` for a zone that does not exist.
         """
-        return await self._database.write(tokens.mint, token)
+        return await self._database.write(tokens.mint, token, by=self._by)
 
     async def find_token(self, digest: Digest) -> Token | None:
         """
@@ -206,6 +210,10 @@ class Store:
         """Return all tokens, oldest first, including those that are revoked or expired."""
         return await self._database.read(tokens.every)
 
+    async def token_ids(self) -> list[UUID]:
+        """Return the ids of all tokens."""
+        return await self._database.read(tokens.ids)
+
     async def tokens_for(self, hostname: Name) -> list[Token]:
         """Return all tokens with a grant for *hostname*, oldest first, including those that are revoked or expired."""
         return await self._database.read(tokens.granted, hostname)
@@ -216,7 +224,7 @@ class Store:
 
         Revoking it again does nothing. Raises `NotFound`.
         """
-        await self._database.write(tokens.revoke, token_id, at=at)
+        await self._database.write(tokens.revoke, token_id, at=at, by=self._by)
 
     async def rotate(self, token_id: UUID, digest: Digest, *, at: datetime, grace: timedelta) -> Token:
         """
@@ -224,11 +232,11 @@ class Store:
 
         Raises `NotFound`, also for a revoked token.
         """
-        return await self._database.write(tokens.rotate, token_id, digest, at=at, grace=grace)
+        return await self._database.write(tokens.rotate, token_id, digest, at=at, grace=grace, by=self._by)
 
     async def allow(self, token_id: UUID, grants: Iterable[Grant], *, at: datetime) -> Token:
         """Add grants to a token. Raises the errors of `mint`, and `NotFound` if the token is unknown or revoked."""
-        return await self._database.write(tokens.allow, token_id, grants, at=at)
+        return await self._database.write(tokens.allow, token_id, grants, at=at, by=self._by)
 
     async def deny(self, token_id: UUID, names: Iterable[Name], *, at: datetime) -> Token:
         """
@@ -236,7 +244,7 @@ class Store:
 
         Raises `NotFound` if the token is unknown or revoked, or has no grant for one of the hostnames.
         """
-        return await self._database.write(tokens.deny, token_id, names, at=at)
+        return await self._database.write(tokens.deny, token_id, names, at=at, by=self._by)
 
     async def take_over(
         self, batch: Sequence[Account], *, serving: Serving, at: datetime, until: datetime, dry_run: bool = False
@@ -248,7 +256,7 @@ class Store:
         of `mint`; then none of them is stored.
         """
         return await self._database.write(
-            accounts.take_over, batch, serving=serving, at=at, until=until, dry_run=dry_run
+            accounts.take_over, batch, serving=serving, at=at, until=until, dry_run=dry_run, by=self._by
         )
 
     async def apply(self, batch: Sequence[Operation], *, serving: Serving, now: datetime) -> Applied:
@@ -283,7 +291,7 @@ class Store:
 
         Raises `NotFound` if nothing was removed.
         """
-        return await self._database.write(values.clear, challenge_name, value, now=now)
+        return await self._database.write(values.clear, challenge_name, value, now=now, by=self._by)
 
     async def values(self, token_id: UUID | None = None) -> list[LiveValue]:
         """Return all stored values, or those at the names that a token has grants for, by hostname and age."""

@@ -40,6 +40,9 @@ from responder.tokens.network import Network
 from responder.tokens.secret import Digest
 from responder.tokens.token import Grant, Token
 
+TEMPORARY = ("responder issue", "responder check")
+"""The descriptions of tokens that commands mint for themselves, with an expiry, and revoke when they end."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewToken:
@@ -60,10 +63,10 @@ class NewToken:
     bcrypt: bytes | None = None
 
 
-def mint(connection: Connection, new: NewToken) -> Token:
+def mint(connection: Connection, new: NewToken, *, by: str | None = None) -> Token:
     locked = journal.lock_zones(connection)
     insert_tokens(connection, [new])
-    give(connection, locked, _wanted(new.id, new.grants), action=AuditAction.MINT, at=new.created_at)
+    give(connection, locked, _wanted(new.id, new.grants), action=AuditAction.MINT, at=new.created_at, by=by)
     return by_id(connection, new.id)
 
 
@@ -109,6 +112,10 @@ def id_of(connection: Connection, beginning: str) -> UUID:
     return token_id
 
 
+def ids(connection: Connection) -> list[UUID]:
+    return list(connection.scalars(select(tokens.c.id)))
+
+
 def every(connection: Connection) -> list[Token]:
     return [token for _, token in _tokens(connection.execute(_TOKENS))]
 
@@ -122,7 +129,7 @@ def granted(connection: Connection, hostname: Name) -> list[Token]:
     return [token for _, token in _tokens(connection.execute(_TOKENS.where(tokens.c.id.in_(theirs))))]
 
 
-def revoke(connection: Connection, token_id: UUID, *, at: datetime) -> None:
+def revoke(connection: Connection, token_id: UUID, *, at: datetime, by: str | None = None) -> None:
     locked = journal.lock_zones(connection)
     if by_id(connection, token_id).revoked_at is not None:
         return
@@ -130,10 +137,35 @@ def revoke(connection: Connection, token_id: UUID, *, at: datetime) -> None:
     ids = list(connection.scalars(select(grants.c.hostname_id).where(grants.c.token_id == token_id)))
     touched = _drop_values(connection, token_id)
     journal.advance_names(connection, locked, [*touched, *ended(connection, ids)], now=at)
-    record(connection, [AuditEvent(at=at, action=AuditAction.REVOKE, token_id=token_id)])
+    record(connection, [AuditEvent(at=at, action=AuditAction.REVOKE, token_id=token_id, client=by)])
 
 
-def rotate(connection: Connection, token_id: UUID, digest: Digest, *, at: datetime, grace: timedelta) -> Token:
+def sweep(connection: Connection, ended_before: datetime, limit: int, *, at: datetime) -> int:
+    """
+    Delete temporary tokens (see `TEMPORARY`) that ended before this instant, and return how many of them were found.
+
+    One that has expired, but was not revoked, is revoked first, and deleted as long after that.
+    """
+    ended = literal(ended_before, Instant)
+    query = (
+        select(tokens.c.id, tokens.c.revoked_at)
+        .where(tokens.c.description.in_(TEMPORARY), tokens.c.expires_at.is_not(None))
+        .where((tokens.c.revoked_at < ended) | (tokens.c.revoked_at.is_(None) & (tokens.c.expires_at < ended)))
+        .limit(limit)
+    )
+    rows = connection.execute(query).all()
+    for row in rows:
+        if row.revoked_at is None:
+            revoke(connection, row.id, at=at)
+    gone = [row.id for row in rows if row.revoked_at is not None]
+    for chunk in journal.chunks(gone):
+        connection.execute(delete(tokens).where(tokens.c.id.in_(chunk)))
+    return len(rows)
+
+
+def rotate(
+    connection: Connection, token_id: UUID, digest: Digest, *, at: datetime, grace: timedelta, by: str | None = None
+) -> Token:
     journal.lock_zones(connection)  # two rotations at the same time would use the same generation
     token = _usable(connection, token_id)
     mine = secrets.c.token_id == token_id
@@ -148,18 +180,22 @@ def rotate(connection: Connection, token_id: UUID, digest: Digest, *, at: dateti
         insert(secrets),
         {"token_id": token_id, "generation": token.generation + 1, "digest": digest, "created_at": at},
     )
-    record(connection, [AuditEvent(at=at, action=AuditAction.ROTATE, token_id=token_id)])
+    record(connection, [AuditEvent(at=at, action=AuditAction.ROTATE, token_id=token_id, client=by)])
     return by_id(connection, token_id)
 
 
-def allow(connection: Connection, token_id: UUID, wanted: Iterable[Grant], *, at: datetime) -> Token:
+def allow(
+    connection: Connection, token_id: UUID, wanted: Iterable[Grant], *, at: datetime, by: str | None = None
+) -> Token:
     locked = journal.lock_zones(connection)
     _usable(connection, token_id)
-    give(connection, locked, _wanted(token_id, wanted), action=AuditAction.ALLOW, at=at)
+    give(connection, locked, _wanted(token_id, wanted), action=AuditAction.ALLOW, at=at, by=by)
     return by_id(connection, token_id)
 
 
-def deny(connection: Connection, token_id: UUID, names: Iterable[Name], *, at: datetime) -> Token:
+def deny(
+    connection: Connection, token_id: UUID, names: Iterable[Name], *, at: datetime, by: str | None = None
+) -> Token:
     locked = journal.lock_zones(connection)
     held = {grant.hostname for grant in _usable(connection, token_id).grants}
     denied = list(dict.fromkeys(names))
@@ -172,7 +208,10 @@ def deny(connection: Connection, token_id: UUID, names: Iterable[Name], *, at: d
     journal.advance_names(connection, locked, [*touched, *ended(connection, ids)], now=at)
     record(
         connection,
-        (AuditEvent(at=at, action=AuditAction.DENY, token_id=token_id, hostname=hostname) for hostname in denied),
+        (
+            AuditEvent(at=at, action=AuditAction.DENY, token_id=token_id, hostname=hostname, client=by)
+            for hostname in denied
+        ),
     )
     return by_id(connection, token_id)
 

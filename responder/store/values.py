@@ -109,7 +109,9 @@ def expire(connection: Connection, *, now: datetime) -> list[Change]:
     return journal.advance_names(connection, locked, dict.fromkeys(row.challenge_name for row in rows), now=now)
 
 
-def clear(connection: Connection, challenge_name: Name, value: str | None, *, now: datetime) -> list[str]:
+def clear(
+    connection: Connection, challenge_name: Name, value: str | None, *, now: datetime, by: str | None = None
+) -> list[str]:
     locked = journal.lock_zones(connection)
     query = (
         select(challenge_values.c.id, challenge_values.c.value, hostnames.c.hostname)
@@ -124,7 +126,10 @@ def clear(connection: Connection, challenge_name: Name, value: str | None, *, no
     remove(connection, (row.id for row in rows))
     record(
         connection,
-        (AuditEvent(at=now, action=AuditAction.CLEAR, hostname=row.hostname, value=row.value) for row in rows),
+        (
+            AuditEvent(at=now, action=AuditAction.CLEAR, hostname=row.hostname, value=row.value, client=by)
+            for row in rows
+        ),
     )
     journal.advance_names(connection, locked, [challenge_name], now=now)
     return sorted(row.value for row in rows)

@@ -43,6 +43,8 @@ from tests.support.service import APEX, connect
 
 __all__ = ["bare", "configuration", "environment", "run"]
 
+CNAME = f"_acme-challenge.some.example.com. 300 IN CNAME {CHALLENGE}."
+
 NAMES = [
     "_acme-challenge.some.example.com",
     "some.example.com",
@@ -490,13 +492,13 @@ def test_mint_as_text(run: Run) -> None:
 
     assert re.search(r"^token +rsp_\S{43}$", out, re.MULTILINE)
     assert re.search(r"^expires +never$", out, re.MULTILINE)
-    assert f"some.example.com: _acme-challenge.some.example.com. 300 IN CNAME {CHALLENGE}.\n" in out
+    assert f"\nsome.example.com: its zone needs this record:\n{CNAME}\n" in out
     assert "api.acme.example.com: no CNAME needed, _acme-challenge.api.acme.example.com is in our zone\n" in out
     binding = '300 IN CAA 0 issue "letsencrypt.org; validationmethods=dns-01; accounturi=<URL of your ACME account>"'
     outside, ours = out[out.index("To limit issuance") :].split("\n\n")
-    assert f"  some.example.com. {binding}" == outside.splitlines()[1]
+    assert f"some.example.com. {binding}" == outside.splitlines()[1]
     assert ours.startswith("Our own zone allows no CA to issue, unless its records in the configuration allow one. ")
-    assert f"  api.acme.example.com. {binding}" == ours.splitlines()[1]
+    assert f"api.acme.example.com. {binding}" == ours.splitlines()[1]
 
 
 def test_secret_is_shown_once(run: Run, tmp_path: Path) -> None:
@@ -523,27 +525,32 @@ def test_limits_of_a_token(run: Run) -> None:
     shown = run("token", "show", minted["id"]).out
     assert "allowed from 192.0.2.0/24, 2001:db8::/32\n" in shown
     assert "description  team a\n" in shown
-    assert f"some.example.com: _acme-challenge.some.example.com. 300 IN CNAME {CHALLENGE}.\n" in shown
+    assert f"\nsome.example.com: its zone needs this record:\n{CNAME}\n" in shown
+    assert f"id           {minted['id']}\n" in shown
 
 
 def test_states_of_tokens(run: Run, tmp_path: Path) -> None:
     """Tokens are listed oldest first, with their states; one that never did anything shows so."""
     ids = [run("token", "mint", f"{name}.example.com", "--output", "json").json["id"] for name in "cba"]
     many = run("token", "mint", *(f"h{n}.example.com" for n in range(5)), "--output", "json").json["id"]
-    revoked = f"revoked {ids[0]}; its values are removed from DNS within a second\n"
+    revoked = f"revoked the token with the id {ids[0]}; its values are removed from DNS within a second\n"
     assert revoked == run("token", "revoke", ids[0]).out
     with connect(tmp_path) as database:
         for age, id_ in enumerate((*ids, many)):
             database.execute("UPDATE tokens SET created_at = ? WHERE id = ?", (1_900_000_000 + age, id_))
         database.execute("UPDATE tokens SET expires_at = 7 WHERE id = ?", (ids[1],))
 
-    listed = run("token", "list").out.splitlines()
+    listed = run("token", "list", "--wide").out.splitlines()
+    narrow = run("token", "list").out.splitlines()
     as_json = run("token", "list", "--output", "json").json
 
     heading = r"ID +HOSTNAMES +STATE +GENERATION +PINNED +CREATED +LAST USED +EXPIRES +DESCRIPTION"
     assert re.fullmatch(heading, listed[0])
     assert [*ids, many] == [line.split()[0] for line in listed[1:]] == [token["id"] for token in as_json]
     assert ["revoked", "expired", "active", "active"] == [token["state"] for token in as_json]
+    assert all(len(line) <= 100 for line in narrow)
+    assert [each[:8] for each in (*ids, many)] == [line.split()[0] for line in narrow[1:]]
+    assert re.search(r"expired +2030-03-17  never +1970-01-01$", narrow[2])
     assert "h0.example.com, h1.example.com, h2.example.com and 2 more" in listed[4]
     assert f"{ids[1]}  b.example.com" in listed[2]
     assert re.search(r"expired +1 +no +2030-03-17 17:46:41Z  never", listed[2])
@@ -551,6 +558,41 @@ def test_states_of_tokens(run: Run, tmp_path: Path) -> None:
     assert as_json[0]["revoked_at"] is not None
     assert as_json[0] == run("token", "show", ids[0], "--output", "json").json
     run("token", "revoke", ids[0])
+
+
+def test_some_of_the_tokens(run: Run) -> None:
+    """Tokens can be listed by hostname, and by the time within which they expire, unless they have ended."""
+    empty = run("token", "list")
+    assert ("", "responder: there are no tokens: see responder token mint\n") == (empty.out, empty.err)
+    soon, later, revoked = (
+        run("token", "mint", f"{name}.example.com", "--expires-in", time, "--output", "json").json["id"]
+        for name, time in (("a", "10d"), ("b", "90d"), ("a", "1d"))
+    )
+    run("token", "mint", HOST)
+    run("token", "revoke", revoked)
+
+    def ids(*options: str) -> list[str]:
+        return [token["id"] for token in run("token", "list", *options, "--output", "json").json]
+
+    assert {soon, revoked} == {*ids("--host", "a.example.com")}
+    assert [soon] == ids("--expiring", "30d")
+    assert {soon, later} == {*ids("--expiring", "91d")}
+    assert [later] == ids("--expiring", "91d", "--host", "b.example.com")
+    assert "responder: there are no such tokens\n" == run("token", "list", "--expiring", "1h").err
+
+
+def test_another_token_for_the_hostname(run: Run) -> None:
+    """Minting and allowing report that another active token covers the hostname, and only active ones count."""
+    one, two = (run("token", "mint", host, "--output", "json").json["id"] for host in (HOST, "b.example.com"))
+
+    minted = run("token", "mint", HOST, "--output", "json")
+    allowed = run("token", "allow", two, HOST)
+
+    assert f"responder: note: another active token covers {HOST}, too: {one}\n" == minted.err
+    assert allowed.err.startswith(f"responder: note: other active tokens cover {HOST}, too: ")
+    for token in (one, minted.json["id"], two):
+        run("token", "revoke", token)
+    assert "" == run("token", "mint", HOST).err
 
 
 def test_unknown_tokens(run: Run) -> None:
@@ -717,11 +759,29 @@ def test_value_list(run: Run, tmp_path: Path, minted: str) -> None:
     listed = run("value", "list").out.splitlines()
     as_json = run("value", "list", "--output", "json").json
 
-    assert re.fullmatch(r"HOSTNAME +VALUE +SERVED +PRESENTED +EXPIRES +TOKEN", listed[0])
+    assert re.fullmatch(r"HOSTNAME +VALUE +SERVED +AGE +EXPIRES IN +TOKEN ID", listed[0])
     assert [VALUE, "[/red]", "[bold]"] == [line.split()[1] for line in listed[1:]]
+    assert {minted[:8]} == {line.split()[-1] for line in listed[1:]}
     assert {(HOST, "yes")} == {(line.split()[0], line.split()[2]) for line in listed[1:]}
     assert [VALUE, "[/red]", "[bold]"] == [value["value"] for value in as_json]
     assert (HOST, CHALLENGE, minted) == tuple(as_json[0][key] for key in ("hostname", "challenge_name", "token_id"))
+
+
+def test_values_of_a_hostname_or_a_token(run: Run, tmp_path: Path, minted: str) -> None:
+    """Values can be listed by hostname and by token. An empty list is reported on stderr, so that pipes stay empty."""
+    other = run("token", "mint", HOST, "b.example.com", "--output", "json").json["id"]
+    present(tmp_path, minted, "mine", lifetime=timedelta(hours=1))
+    present(tmp_path, other, "other", lifetime=timedelta(hours=1))
+
+    def values(*options: str) -> list[str]:
+        return [value["value"] for value in run("value", "list", *options, "--output", "json").json]
+
+    assert ["mine", "other"] == values() == values("--host", f"*.{HOST}")
+    assert ["mine"] == values("--token", minted[:8])
+    assert ["other"] == values("--token", other, "--host", HOST)
+    empty = run("value", "list", "--host", "b.example.com")
+    assert ("", "responder: there are no such values\n") == (empty.out, empty.err)
+    assert "there is no token with that id" in fails(run, "value", "list", "--token", "abcdef")
 
 
 @pytest.mark.parametrize("name", NAMES)

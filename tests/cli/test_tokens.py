@@ -51,8 +51,8 @@ def test_forms_that_clients_read(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_
 
     def mint(form: str) -> str:
         done = run("token", "mint", HOST, "--format", form)
-        assert re.match(r"token [0-9a-f-]{36}\n", done.err)
-        assert f"some.example.com: _acme-challenge.some.example.com. 300 IN CNAME {CHALLENGE}." in done.err
+        assert re.search(r"^id [0-9a-f-]{36}\n", done.err, re.MULTILINE)
+        assert f"\n_acme-challenge.some.example.com. 300 IN CNAME {CHALLENGE}.\n" in done.err
         return done.out
 
     account = json.loads(mint("acme-dns"))
@@ -124,7 +124,7 @@ def test_pinned_tokens(run: Run, tmp_path: Path) -> None:
     pins = [token["account_thumbprint"] for token in run("token", "list", "--output", "json").json]
     assert {THUMBPRINT, accountkey.thumbprint(key)} == set(pins)
     assert f"pinned to    account {THUMBPRINT}\n" in run("token", "show", by_thumbprint["id"]).out
-    assert ["yes", "yes"] == [line.split()[4] for line in run("token", "list").out.splitlines()[1:]]
+    assert ["yes", "yes"] == [line.split()[4] for line in run("token", "list", "--wide").out.splitlines()[1:]]
     assert f"account {THUMBPRINT}\n" in run("token", "rotate", by_thumbprint["id"]).out
     for form in ("acme-dns", "lego", "tsig"):
         for command in (["mint", HOST, "--account-thumbprint", THUMBPRINT], ["rotate", by_thumbprint["id"]]):
@@ -232,9 +232,9 @@ def test_file_that_somebody_else_made_meanwhile(run: Run, tmp_path: Path, monkey
     done = run("token", "mint", HOST, "--out", str(file), status=1)
 
     (minted,) = run("token", "list", "--output", "json").json
-    assert f"token {minted['id']}: writing to" in done.err
+    assert f"id {minted['id']}: writing to" in done.err
     assert "cannot be written: file exists" in done.err
-    assert "make another one, with responder token rotate" in done.err
+    assert "make another one with responder token rotate" in done.err
     assert "precious" == file.read_text()
     assert [] == list(tmp_path.glob(".*"))
 
@@ -309,8 +309,8 @@ def test_tokens_that_do_not_rotate(run: Run, tmp_path: Path, minted: dict[str, A
 # Zones that have gone
 
 GONE = (
-    f"{CHALLENGE} is in the zone acme.example.com, which is not served here: change the configuration back, or take "
-    "the hostname from its tokens (token deny)"
+    f"{CHALLENGE} is in the zone acme.example.com, which is not served here: change the configuration back, or "
+    "remove the hostname from its tokens (token deny)"
 )
 
 
@@ -369,10 +369,12 @@ def test_allow(run: Run, minted: dict[str, Any]) -> None:
     as_json = run("token", "allow", minted["id"], "c.example.com", "--alias", "c1.acme.example.com", "--output", "json")
 
     assert [
-        f"token {minted['id']} now covers (effective within a second):",
-        "  api.acme.example.com: no CNAME needed, _acme-challenge.api.acme.example.com is in our zone",
-        "  b.example.com: _acme-challenge.b.example.com. 300 IN CNAME _acme-challenge.b.acme.example.com.",
-        f"  some.example.com: _acme-challenge.some.example.com. 300 IN CNAME {CHALLENGE}.",
+        f"the token with the id {minted['id']} now covers (effective within a second):",
+        "api.acme.example.com: no CNAME needed, _acme-challenge.api.acme.example.com is in our zone",
+        "b.example.com: its zone needs this record:",
+        "_acme-challenge.b.example.com. 300 IN CNAME _acme-challenge.b.acme.example.com.",
+        "some.example.com: its zone needs this record:",
+        f"_acme-challenge.some.example.com. 300 IN CNAME {CHALLENGE}.",
     ] == out.splitlines()
     covered = {each["hostname"]: each["challenge_name"] for each in as_json.json["hostnames"]}
     assert "c1.acme.example.com" == covered["c.example.com"]
@@ -398,9 +400,9 @@ def test_deny(run: Run, tmp_path: Path, minted: dict[str, Any]) -> None:
     out = run("token", "deny", minted["id"], f"*.{HOST}").out
 
     assert HOST not in out
-    assert "  b.example.com: " in out
+    assert "b.example.com: " in out
     assert [] == run("value", "list", "--output", "json").json
-    assert "  no hostname\n" in run("token", "deny", minted["id"][:13], "b.example.com").out
+    assert "no hostname\n" in run("token", "deny", minted["id"][:13], "b.example.com").out
     assert [] == run("token", "show", minted["id"], "--output", "json").json["hostnames"]
     assert "no hostname left" in fails(run, "token", "rotate", minted["id"], "--format", "lego")
 
@@ -420,7 +422,7 @@ def test_allow_and_deny_what_is_over(run: Run, tmp_path: Path, minted: dict[str,
     fault = "the token has expired, and cannot get hostnames: mint another one"
     assert fails(run, "token", "allow", minted["id"], "c.example.com") == fault
     denied = run("token", "deny", minted["id"], HOST).out
-    assert denied.splitlines()[0] == f"token {minted['id']} has expired; it still covers:"
+    assert denied.splitlines()[0] == f"the token with the id {minted['id']} has expired; it still covers:"
     run("token", "mint", HOST, "--alias", "x.acme.example.com")
     run("token", "revoke", minted["id"])
     for command in ("allow", "deny"):

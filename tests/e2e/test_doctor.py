@@ -126,16 +126,25 @@ def test_sound(sound: tuple[Lab, Resolver]) -> None:
     }
 
 
+def last_used(lab: Lab) -> dict[str, tuple[str | None, str | None]]:
+    """The description of each token by its id, and when it was last used."""
+    tokens = json.loads(lab.service.cli("token", "list", "--output", "json").stdout)
+    return {token["id"]: (token["description"], token["last_used_at"]) for token in tokens}
+
+
 def test_write(sound: tuple[Lab, Resolver]) -> None:
     """A value of its own gets to every nameserver and through the resolver, and nothing is left of it."""
     lab, _ = sound
-    before = lab.service.cli("value", "list").stdout
+    before = lab.service.cli("value", "list", "--output", "json").stdout
+    used = last_used(lab)
 
     report = check(*sound, "--write", "empty.example.com", "a.deep.example.com")
 
     assert (0, {}) == (report.status, report.crosses())
     assert 4 == sum(found["check"] == "probe value" for found in report.findings)
-    assert before == lab.service.cli("value", "list").stdout
+    assert before == lab.service.cli("value", "list", "--output", "json").stdout
+    assert used.items() <= last_used(lab).items()
+    assert {"responder check"} == {last_used(lab)[each][0] for each in last_used(lab).keys() - used.keys()}
 
 
 def test_zones_alone(sound: tuple[Lab, Resolver]) -> None:

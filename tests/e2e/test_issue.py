@@ -165,7 +165,7 @@ def test_hostname_without_a_cname(service: Responder, nervous_authority: Authori
     )
     assert said[1:] == [
         "Check that the DNS has this record:",
-        "  _acme-challenge.nowhere.example.com. 300 IN CNAME _acme-challenge.nowhere.acme.example.com.",
+        "_acme-challenge.nowhere.example.com. 300 IN CNAME _acme-challenge.nowhere.acme.example.com.",
     ]
     assert_nothing_left(service)
     wait_until(lambda: not exists(service.dns, "_acme-challenge.nowhere.acme.example.com"), "the name is gone")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
 from uuid import UUID
 
 import pytest
@@ -31,6 +33,29 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pruning, "MAX_EVENTS", 100)
     monkeypatch.setattr(pruning, "MAX_PRUNED", 4)
     monkeypatch.setattr(pruning, "PRUNE_AFTER", 1)
+
+
+async def test_tokens_of_commands_are_swept(store: Store) -> None:
+    """A token that a command minted for itself is deleted a day after its end, without a trace in the zone."""
+    hour, end = timedelta(hours=1), NOW + timedelta(hours=1)
+    mine = replace(new_token("a.example.com"), description="responder issue", expires_at=end)
+    left = replace(new_token("b.example.com"), description="responder check", expires_at=end)
+    kept = replace(new_token("c.example.com"), description="team", expires_at=end)
+    forever = replace(new_token("d.example.com"), description="responder issue")
+    for new in (mine, left, kept, forever):
+        await store.mint(new)
+    for new in (mine, kept, forever):
+        await store.revoke(new.id, at=NOW)
+
+    async def ids(now: datetime) -> set[UUID]:
+        await store.prune(now=now)
+        return {*await store.token_ids()}
+
+    assert {mine.id, left.id, kept.id, forever.id} == await ids(NOW + timedelta(days=1) - hour)
+    assert {left.id, kept.id, forever.id} == await ids(NOW + timedelta(days=1, seconds=1))
+    assert {left.id, kept.id, forever.id} == await ids(NOW + timedelta(days=1) + 2 * hour)
+    assert (await store.token(left.id)).revoked_at is not None
+    assert {kept.id, forever.id} == await ids(NOW + timedelta(days=3))
 
 
 async def flood(store: Store, token: UUID | None, numbers: Sequence[int]) -> None:

@@ -114,7 +114,7 @@ class HandOver:
     def _explain(self, token: Token, note: str | None) -> None:
         """Print on stderr what is not part of the result."""
         place = f": writing to {self.delivery.out}" if self.delivery.out is not None else ""
-        click.echo(f"token {token.id}{place}", err=True)
+        click.echo(f"id {token.id}{place}", err=True)
         for line in (*([note] if note else []), *describing.grant_lines(token, self.serving)):
             click.echo(line, err=True)
 
@@ -173,7 +173,7 @@ def _caa(what_for: str, hostnames: Sequence[Name]) -> Iterator[str]:
         yield f"\n{what_for}\n"
     for hostname in hostnames:
         yield (
-            f"  {hostname.fqdn} 300 IN CAA 0 issue "
+            f"{hostname.fqdn} 300 IN CAA 0 issue "
             '"letsencrypt.org; validationmethods=dns-01; accounturi=<URL of your ACME account>"\n'
         )
 

@@ -38,7 +38,7 @@ def state(token: Token, serving: Serving) -> str:
 
 def lines(token: Token, serving: Serving) -> Iterator[str]:
     """A token with all of its details, as text."""
-    yield f"token        {token.id}"
+    yield f"id           {token.id}"
     yield f"state        {state(token, serving)}"
     yield f"description  {token.description or ''}".rstrip()
     yield f"created      {instant_text(token.created_at)}"
@@ -52,17 +52,23 @@ def lines(token: Token, serving: Serving) -> Iterator[str]:
 
 
 def grant_lines(token: Token, serving: Serving) -> Iterator[str]:
-    """Each hostname, with what its DNS needs, or with the reason why it is not served."""
+    """
+    Each hostname, with the CNAME that it needs on a line of its own, which can be pasted into a zone file; or with
+    another need, or the reason why it is not served.
+    """
     for grant in token.grants:
         try:
             grant.check_served(serving)
         except NotServed as fault:
             yield f"{grant.hostname}: {fault}"
             continue
-        if grant.names_a_host:
+        if not grant.names_a_host:
+            yield f"{grant.challenge_name}: for any hostname with a CNAME to it"
+        elif grant.cname is None:
             yield f"{grant.hostname}: {grant.needs}"
         else:
-            yield f"{grant.challenge_name}: for any hostname with a CNAME to it"
+            yield f"{grant.hostname}: its zone needs this record:"
+            yield grant.cname
 
 
 def warn(token: Token, serving: Serving) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
+from uuid import UUID
 
 import click
 
@@ -40,7 +41,10 @@ def allow(context: Context, id: str, hosts: tuple[str, ...], alias: str | None, 
         token = await store.token(await store.token_id(id))
         if token.state(now) is State.EXPIRED:
             raise Invalid("the token has expired, and cannot get hostnames: mint another one")
-        return await store.allow(token.id, grants, at=now)
+        notes = await others(store, grants, but=token.id)
+        allowed = await store.allow(token.id, grants, at=now)
+        report(notes)
+        return allowed
 
     _print(context, context.with_store(change, Access.CHANGE), output)
 
@@ -76,6 +80,27 @@ def grants_for(settings: Settings, hosts: Sequence[str], alias: str | None) -> t
     return tuple(grants.values())
 
 
+async def others(store: Store, grants: Iterable[Grant], *, but: UUID | None = None) -> list[str]:
+    """A note for each hostname of *grants* that active tokens *but* this one cover already."""
+    now, notes = datetime.now(UTC), []
+    for grant in grants:
+        found = [
+            str(token.id)
+            for token in await store.tokens_for(grant.hostname)
+            if token.state(now) is State.ACTIVE and token.id != but
+        ]
+        if found:
+            which = "another active token covers" if len(found) == 1 else "other active tokens cover"
+            notes.append(f"{which} {grant.hostname}, too: {describing.shorten(found)}")
+    return notes
+
+
+def report(notes: Iterable[str]) -> None:
+    """Print *notes* on stderr."""
+    for note in notes:
+        click.echo(f"responder: note: {note}", err=True)
+
+
 def _print(context: Context, token: Token, output: str) -> None:
     serving = context.settings.serving
     if output == "json":
@@ -83,13 +108,13 @@ def _print(context: Context, token: Token, output: str) -> None:
         print_json(describing.as_json(token, serving))
         return
     if token.state(datetime.now(UTC)) is State.EXPIRED:
-        click.echo(f"token {token.id} has expired; it still covers:")
+        click.echo(f"the token with the id {token.id} has expired; it still covers:")
     else:
-        click.echo(f"token {token.id} now covers (effective within a second):")
+        click.echo(f"the token with the id {token.id} now covers (effective within a second):")
     for line in describing.grant_lines(token, serving):
-        click.echo(f"  {line}")
+        click.echo(line)
     if not token.grants:
-        click.echo("  no hostname")
+        click.echo("no hostname")
 
 
 def derive(settings: Settings, hostname: Name) -> Grant:

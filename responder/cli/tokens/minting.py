@@ -10,7 +10,7 @@ import click
 from responder.cli.context import Access, Context, instant_text
 from responder.cli.parameters import FILE, THUMBPRINT, Duration, NetworkArgument, Note, TokenId
 from responder.cli.tokens.delivery import Delivery, delivered
-from responder.cli.tokens.grants import ALIAS, grants_for
+from responder.cli.tokens.grants import ALIAS, grants_for, others, report
 from responder.errors import Invalid
 from responder.store import NewToken, Store
 from responder.tokens.network import Network
@@ -63,7 +63,10 @@ def mint(
         )
 
         async def write(store: Store) -> Token:
-            return await store.mint(new)
+            notes = await others(store, grants)
+            token = await store.mint(new)
+            report(notes)
+            return token
 
         hand_over(context.with_store(write, Access.CREATE), secret)
 
