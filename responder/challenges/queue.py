@@ -84,7 +84,8 @@ class Queue:
         If many came last time, it waits a moment for as many.
         """
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._wake.wait(), timeout)
+            async with asyncio.timeout(timeout):
+                await self._wake.wait()
         self._wake.clear()
         if not self._waiting:
             return []
@@ -115,6 +116,7 @@ async def within(patience: float, outcome: asyncio.Future[Outcome]) -> Outcome:
     Raises `StoreUnavailable` if it takes longer.
     """
     try:
-        return await asyncio.wait_for(asyncio.shield(outcome), patience)
+        async with asyncio.timeout(patience):
+            return await asyncio.shield(outcome)
     except TimeoutError:
         raise StoreUnavailable("the database takes too long, and may still store the change: try again") from None

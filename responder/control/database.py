@@ -92,7 +92,8 @@ async def open_in_time(
                 runner = admin_runner(settings, Away(), lambda: (nameservers, 0), conditions)
                 await listen(runner, [sock.dup() for sock in admin], None, stack)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), OPEN_AGAIN)
+                async with asyncio.timeout(OPEN_AGAIN):
+                    await stop.wait()
     return None
 
 

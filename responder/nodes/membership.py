@@ -172,7 +172,8 @@ class Membership:
         due = 0.0
         while True:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), max(0.0, due - self.clock()))
+                async with asyncio.timeout(max(0.0, due - self.clock())):
+                    await self._wake.wait()
             self._wake.clear()
             try:
                 async with asyncio.timeout(self.myself.lease.total_seconds()):

@@ -118,7 +118,8 @@ class Hints:
         self._heard(Hint.COMMITTED)
         while not lost.is_set():
             with suppress(TimeoutError):
-                await asyncio.wait_for(lost.wait(), PING_INTERVAL)
+                async with asyncio.timeout(PING_INTERVAL):
+                    await lost.wait()
             await connection.fetchval("SELECT 1", timeout=DEADLINE)
 
     def _receive(self, _connection: Any, _process: int, _channel: str, payload: str) -> None:

@@ -157,7 +157,10 @@ async def test_a_node_that_may_not_have_noticed_yet(url: str) -> None:
     async with node(url, "a") as first, node(url, "b", lease=0.5) as second:
         for each in (first, second):
             each.membership.applied({APEX: 7})
-        await eventually(lambda: first.membership.others(APEX), "a knows of b")
+        await eventually(
+            lambda: [7] == [other.zones[APEX].serial for other in first.membership.others(APEX)],
+            "a knows what b serves",
+        )
         await second.stop()
         await eventually(lambda: not first.membership.nodes[1].is_live, "its lease has ended")
         now = first.membership.clock()

@@ -145,8 +145,8 @@ class BrittleStore(Store):
     full: Exception | None = None
     proofs = 0
 
-    def __init__(self, database: Any, sealer: Any = None) -> None:
-        super().__init__(database, sealer)
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
         self.batches: list[Sequence[Operation]] = []
         self.gate = asyncio.Event()
         self.gate.set()
