@@ -8,7 +8,7 @@ SOURCES := responder migrations tests config/dev.py
 
 .PHONY: run test check e2e bench manifests dist lock clean
 
-run: $(VENV)/installed
+run: $(VENV)/runtime
 	@$(BIN)/python config/dev.py
 
 # One test per core at a time, then the tests that need a process to themselves. `make test WORKERS=0` runs all tests one
@@ -44,13 +44,26 @@ dist: .venv-release/installed
 	.venv-release/bin/cyclonedx-py requirements requirements.txt --pyproject pyproject.toml --mc-type application \
 		--output-reproducible --output-file $(DIST)/sbom.cdx.json
 
-# Everything is pinned by hash, and read from PyPI and this directory only.
+# Everything is pinned by hash, and read from PyPI and this directory only. The runtime is what `make run` needs: the
+# service alone, without the tools for tests. The development environment includes it.
+$(VENV)/runtime: requirements.txt requirements-build.txt pyproject.toml
+	@echo 'installing the service into $(VENV); this is needed only once'
+	$(MAKE_VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check --require-hashes -r requirements.txt
+	$(BIN)/python -m pip install --disable-pip-version-check --require-hashes -r requirements-build.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
 $(VENV)/installed: requirements-dev.txt pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
-	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	$(MAKE_VENV)
 	$(BIN)/python -m pip install --quiet --require-hashes -r requirements-dev.txt
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
-	@touch $@
+	@touch $(VENV)/runtime $@
+
+define MAKE_VENV
+@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
+@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+endef
 
 # ACME clients for the end-to-end tests, in an environment of their own because of their libraries.
 .venv-clients/installed: requirements-clients.txt

@@ -3,6 +3,7 @@
 import json
 import os
 import select
+import signal
 import socket
 import subprocess
 import sys
@@ -29,6 +30,9 @@ The token is kept in {file}. Ctrl-C stops the service; `make clean` deletes ever
 
 
 def main() -> None:
+    # Ctrl-C ends this program without a traceback, and Python programs that it starts cannot handle it at first.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     os.umask(0o077)
     FIRST_TOKEN.parent.mkdir(exist_ok=True)
     hints = HINTS.format(token=first_token(), file=FIRST_TOKEN)
@@ -52,6 +56,8 @@ def first_token() -> str:
     if not FIRST_TOKEN.exists():
         mint = ["token", "mint", "some.example.com", "--description", "first token, minted by make run"]
         minted = subprocess.run([*RESPONDER, *mint, "--output", "json"], stdout=subprocess.PIPE)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
         if minted.returncode != 0:
             sys.exit(minted.returncode)  # the command has printed the reason
         draft = FIRST_TOKEN.with_suffix(".new")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -58,6 +61,22 @@ def test_hints(directory: Path) -> None:
     assert 0 == program.returncode
     assert token in (directory / ".dev" / "first-token").read_text()
     assert 0o600 == (directory / ".dev" / "first-token").stat().st_mode & 0o7777
+
+
+@pytest.mark.parametrize("made", [".dev", "responder.db", ".dev/first-token"])
+def test_interrupted_before_it_is_ready(directory: Path, made: str) -> None:
+    """Ctrl-C, which a terminal sends to all processes, ends the start without a traceback, at each of its steps."""
+    with subprocess.Popen(
+        RUN, cwd=directory, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as program:
+        while not (directory / made).exists():
+            assert program.poll() is None
+            time.sleep(0.01)
+        os.killpg(program.pid, signal.SIGINT)
+        printed, error = program.communicate()
+
+    assert "Traceback" not in error
+    assert "" == printed
 
 
 def test_port_that_is_taken(directory: Path) -> None:

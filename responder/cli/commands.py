@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Iterable
 from importlib import import_module
@@ -81,6 +82,8 @@ def cli(ctx: click.Context, config: Path | None) -> None:
 
 def main() -> NoReturn:
     """Run the program. Errors of ours become one line each, and exit status 1; a traceback means a bug."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # see __main__
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     hide_memory()  # it holds tokens, keys and the password of the database
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):

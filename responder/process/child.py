@@ -102,7 +102,6 @@ def run(main: Callable[[Any, Lifeline, asyncio.Event], Awaitable[None]]) -> None
     SIGTERM and SIGINT ask for the end. The end of the lifeline does not ask: the process is gone at once.
     """
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # when a terminal closes, the supervisor decides what to do
-    signal.pthread_sigmask(signal.SIG_SETMASK, [])  # the supervisor blocks its own signals, and we inherited that
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # the customary 1024 are fewer than our connections
     hide_memory()  # there are secrets in it
@@ -118,6 +117,7 @@ async def _run(
     loop.set_exception_handler(_Reporter())
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])  # the supervisor blocks its own signals, and we inherited that
     lifeline.watch()
     try:
         await main(orders, lifeline, stop)
