@@ -12,9 +12,9 @@ non-terminal, and is not an NXDOMAIN (RFC 8020). So each node counts its childre
 exist, the counts above it change, up to the first name that exists for another reason.
 
     nodes[name] -> ZoneNode(answers, granted, children)
-                        |
-                        +-- UNASKED: records, but nothing is compiled yet   --(first query)-->  {type and class: Answer}
-                        +-- NO_ANSWERS: no records                          <--(a change)-----
+                            |
+                            +-- UNASKED: records, but nothing is compiled yet --(first query)-> {type and class: Answer}
+                            +-- NO_ANSWERS: no records                        <-(a change)-----
 
 Answers are compiled where records change, which means two things. First, an `Answer` depends on nothing but the records
 of the zone: it is made once and used for every query until they change, so a query costs some look-ups in tables
