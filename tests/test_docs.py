@@ -101,6 +101,11 @@ def test_the_design_has_every_module() -> None:
     assert sorted(top + inner) == documented
 
 
+def test_the_top_is_short() -> None:
+    """The top of the package shows what a person looks for, at one glance."""
+    assert len(_modules(ROOT / "responder")) <= 26
+
+
 def _modules(folder: Path) -> list[str]:
     return [path.stem for path in folder.iterdir() if not path.name.startswith("__")]
 

@@ -12,15 +12,15 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from responder import takeover
+from responder.cli import takeover
 from responder.cli.context import OUTPUT, Access, Context, print_json
 from responder.cli.parameters import Hostname
+from responder.cli.takeover import Destination, Part, Remark
 from responder.config import Settings, ZoneSettings
 from responder.errors import InvalidRequest
 from responder.names import Name
 from responder.store import Account, Store
 from responder.store.acmedns import AcmeDnsDatabase
-from responder.takeover import Destination, Part, Remark
 
 
 @click.group("import")

@@ -1,8 +1,8 @@
 """
 Reads the database of an acme-dns server, version 1.x or 2.x, SQLite or PostgreSQL. It is never written.
 
-Rows are returned as they are, and `responder.takeover` interprets them. acme-dns may keep running meanwhile, because
-each read is short.
+Rows are returned as they are, and `responder.cli.takeover` interprets them. acme-dns may keep running meanwhile,
+because each read is short.
 """
 
 from __future__ import annotations

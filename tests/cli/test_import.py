@@ -17,7 +17,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from responder import takeover
+from responder.cli import takeover
 from responder.errors import NameTaken
 from responder.names import Name
 from responder.store import Account, NewToken, Store, acmedns
