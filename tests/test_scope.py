@@ -122,7 +122,7 @@ class Tenants:
     def yours(self) -> list[tuple[str, str]]:
         """Every value that is not at a name of the token, as the database has it."""
         values = self.runner.run(self.running.store.values())
-        return [(str(v.hostname), v.value) for v in values if str(v.hostname) not in (MINE, ALSO_MINE)]
+        return [(str(v.hostnames[0]), v.value) for v in values if str(v.hostnames[0]) not in (MINE, ALSO_MINE)]
 
 
 @pytest.fixture(scope="module")
@@ -233,5 +233,5 @@ def test_the_token_works(tenants: Tenants) -> None:
     tenants.send("/present", _credentials(tenants)[0], {"fqdn": f"_acme-challenge.{ALSO_MINE}.", "value": "v"})
     added = message(add("_acme-challenge.some.acme.example.com", "u"), ident=0)
     assert "NOERROR" == tenants.update(key_of(tenants.token).sign(added, tenants.desk.now - 1))
-    mine = {(str(v.hostname), v.value) for v in tenants.runner.run(tenants.running.store.values(tenants.token.id))}
+    mine = {(str(v.hostnames[0]), v.value) for v in tenants.runner.run(tenants.running.store.values(tenants.token.id))}
     assert {(MINE, VALUE), (ALSO_MINE, "v"), (MINE, "u")} <= mine

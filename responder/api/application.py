@@ -78,9 +78,10 @@ class Routes:
     async def token(self, request: web.Request) -> web.Response:
         token = await self._authenticator.admit(request, AuditAction.AUTHENTICATE)
         values = [
-            {"hostname": str(v.hostname), "value": v.value, "expires_at": v.expires_at.isoformat()}
+            {"hostname": str(hostname), "value": v.value, "expires_at": v.expires_at.isoformat()}
             for v in await self._store.values(token.id)
             if v.is_served(self._serving)
+            for hostname in v.hostnames
         ]
         return json_response(describe(token, self._serving) | {"values": values})
 

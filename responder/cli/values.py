@@ -13,7 +13,7 @@ from responder.cli.tables import WIDE, print_table, short_ids, span_text
 from responder.errors import NotFound
 from responder.names import Name
 from responder.store import LiveValue, Store
-from responder.tokens.token import Grant
+from responder.tokens.hostname import delegated_name
 
 
 @click.group()
@@ -40,7 +40,7 @@ def list_values(
     async def read(store: Store) -> tuple[list[LiveValue], list[UUID]]:
         wanted = None if token is None else await store.token_id(token)
         found = [live for live in await store.values() if wanted in (None, live.token_id)]
-        return [live for live in found if host in (None, live.hostname)], await store.token_ids()
+        return [live for live in found if host is None or host in live.hostnames], await store.token_ids()
 
     values, ids = context.with_store(read)
     if output == "json":
@@ -51,7 +51,7 @@ def list_values(
         ["HOSTNAME", "VALUE", "SERVED", "AGE", "EXPIRES IN", "TOKEN ID"],
         [
             [
-                str(live.hostname),
+                ", ".join(map(str, live.hostnames)),
                 live.value,
                 "yes" if live.is_served(serving) else "no",
                 span_text(now - live.presented_at),
@@ -97,15 +97,15 @@ async def _challenge_name(store: Store, text: str) -> Name:
     """The challenge name that *text* means: *text* may be that name, the name of its CNAME, or its hostname."""
     name = Name.parse(text.removeprefix("*."))
     for live in await store.values():
-        grant = Grant(hostname=live.hostname, challenge_name=live.challenge_name, apex=live.apex)
-        if name in (live.challenge_name, live.hostname, grant.delegated_name):
+        if name == live.challenge_name or any(name in (host, delegated_name(host)) for host in live.hostnames):
             return live.challenge_name
     raise NotFound(f"there is no value for {name}: see responder value list")
 
 
-def _describe(live: LiveValue) -> dict[str, str]:
+def _describe(live: LiveValue) -> dict[str, object]:
     return {
-        "hostname": str(live.hostname),
+        "hostname": str(live.hostnames[0]),
+        "hostnames": [str(hostname) for hostname in live.hostnames],
         "challenge_name": str(live.challenge_name),
         "value": live.value,
         "token_id": str(live.token_id),

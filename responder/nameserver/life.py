@@ -27,13 +27,11 @@ DRAIN = 1.0
 SPARE, ANSWERING = "responder-spare", "responder-dns"
 """What the process is called, so that a list of processes shows which one does what."""
 
-NameserverSockets = Mapping[str, Sequence[socket.socket]]
+Sockets = Mapping[str, Sequence[socket.socket]]
 """By purpose: "udp 1" and so on for each place, "tcp" for all."""
 
 
-async def serve(
-    server: Nameserver, sockets: NameserverSockets, feeds: Feeds, lifeline: Lifeline, stop: asyncio.Event
-) -> None:
+async def serve(server: Nameserver, sockets: Sockets, feeds: Feeds, lifeline: Lifeline, stop: asyncio.Event) -> None:
     """
     Load, follow the feed, and report that we are ready. Once the supervisor gives us a place, answer on its *sockets*,
     until *stop* is set.
@@ -73,7 +71,7 @@ async def _retire(server: Nameserver, orders: _Orders, listeners: Sequence[async
 
 async def _answer(
     server: Nameserver,
-    sockets: NameserverSockets,
+    sockets: Sockets,
     orders: _Orders,
     loaded: asyncio.Event,
     listeners: list[asyncio.Server],

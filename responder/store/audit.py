@@ -80,9 +80,10 @@ def events(connection: Connection, since: datetime, hostname: Name | None) -> li
     query = select(audit).where(audit.c.at >= since).order_by(audit.c.at, audit.c.id)
     if hostname is not None:
         theirs = select(grants.c.token_id).join(hostnames).where(hostnames.c.hostname == hostname)
-        query = query.where(
-            (audit.c.hostname == hostname) | (audit.c.hostname.is_(None) & audit.c.token_id.in_(theirs))
-        )
+        name = select(hostnames.c.challenge_name).where(hostnames.c.hostname == hostname).scalar_subquery()
+        sharing = select(hostnames.c.hostname).where(hostnames.c.challenge_name == name)
+        about = (audit.c.hostname == hostname) | (audit.c.hostname.in_(sharing) & audit.c.value.is_not(None))
+        query = query.where(about | (audit.c.hostname.is_(None) & audit.c.token_id.in_(theirs)))
     return [
         AuditEvent(
             at=row.at,

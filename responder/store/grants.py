@@ -2,11 +2,13 @@
 Grants: which token may write for which hostname, and which challenge name a hostname owns.
 
 A hostname owns its challenge name as long as a token that is not revoked has a grant for it. After that, a new grant
-may give the hostname another name, or the name to another hostname.
+may give the hostname another name. Several hostnames may share a name, but then only one token may have grants for
+them, because a token that can write the values of one hostname can write those of the others.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -66,6 +68,7 @@ def give(
         connection.execute(
             insert(grants), [{"token_id": token_id, "hostname_id": hostname_id} for token_id, hostname_id in rows]
         )
+    _check_sharing(connection, wanted)
     journal.advance_names(connection, zones, began, now=at)
     record(
         connection,
@@ -77,14 +80,14 @@ def give(
 
 
 def ended(connection: Connection, hostname_ids: Iterable[int]) -> list[Name]:
-    """Return the challenge names of those of the hostnames that no longer have a grant."""
-    return [
-        name
-        for chunk in journal.chunks(hostname_ids)
-        for name in connection.scalars(
-            select(hostnames.c.challenge_name).where(hostnames.c.id.in_(chunk), ~journal.is_granted())
-        )
-    ]
+    """Return those challenge names of the hostnames for which there is no grant any more."""
+    found: list[Name] = []
+    for chunk in journal.chunks(hostname_ids):
+        query = select(hostnames.c.challenge_name)
+        names = dict.fromkeys(connection.scalars(query.where(hostnames.c.id.in_(chunk))))
+        granted = set(connection.scalars(query.where(hostnames.c.challenge_name.in_(names), journal.is_granted())))
+        found += [name for name in names if name not in granted]
+    return found
 
 
 def owned(connection: Connection, names: Iterable[Name]) -> dict[Name, Grant]:
@@ -155,19 +158,26 @@ def _claim(connection: Connection, wanted: Iterable[Wanted], zone_ids: dict[Name
     """
     Give every hostname its challenge name, and return the names that did not exist before.
 
-    Raises `NameTaken` if the hostname has another challenge name, or another hostname has the challenge name.
+    Raises `NameTaken` if the hostname has another challenge name.
     """
     owners = [owner for chunk in journal.chunks(each.grant for each in wanted) for owner in _owners(connection, chunk)]
     by_hostname = {owner.grant.hostname: owner for owner in owners}
-    by_name = {owner.grant.challenge_name: owner for owner in owners}
+    by_name: defaultdict[Name, list[_Owner]] = defaultdict(list)
+    for owner in owners:
+        by_name[owner.grant.challenge_name].append(owner)
     vacated: set[int] = set()
     rows, began = [], []
     for each in wanted:
         grant = each.grant
-        current, other = by_hostname.get(grant.hostname), by_name.get(grant.challenge_name)
-        has_it = current is not None and current.grant == grant
-        if not has_it:
-            vacated |= _displace(grant, current, other)
+        current, others = by_hostname.get(grant.hostname), by_name[grant.challenge_name]
+        if not any(owner.granted for owner in others):
+            began.append(grant.challenge_name)
+        if current is None or current.grant != grant:
+            for owner in _displaced(grant, current, others):
+                by_hostname.pop(owner.grant.hostname)
+                by_name[owner.grant.challenge_name].remove(owner)
+                if owner.id is not None:
+                    vacated.add(owner.id)
             rows.append(
                 {
                     "hostname": grant.hostname,
@@ -175,10 +185,8 @@ def _claim(connection: Connection, wanted: Iterable[Wanted], zone_ids: dict[Name
                     "zone_id": zone_ids[grant.apex],
                 }
             )
-        if current is None or not has_it or not current.granted:
-            began.append(grant.challenge_name)
-        claimed = _Owner(None, grant, granted=True)
-        by_hostname[grant.hostname] = by_name[grant.challenge_name] = claimed
+        by_hostname[grant.hostname] = claimed = _Owner(None, grant, granted=True)
+        others.append(claimed)
     for chunk in journal.chunks(vacated):
         connection.execute(delete(hostnames).where(hostnames.c.id.in_(chunk)))
     if rows:
@@ -186,8 +194,11 @@ def _claim(connection: Connection, wanted: Iterable[Wanted], zone_ids: dict[Name
     return began
 
 
-def _displace(grant: Grant, current: _Owner | None, other: _Owner | None) -> set[int]:
-    """Return the ids of rows without a grant that conflict with *grant*. Raises `NameTaken` if one has a grant."""
+def _displaced(grant: Grant, current: _Owner | None, others: Iterable[_Owner]) -> list[_Owner]:
+    """
+    Return the owners without a grant that *grant* replaces: *current*, the row of its hostname, and those of its name
+    in another zone. Raises `NameTaken` if one of them has a grant.
+    """
     if current is not None and current.granted:
         name, apex = current.grant.challenge_name, current.grant.apex
         still = "" if apex == grant.apex else " if that zone is in the configuration"
@@ -195,11 +206,35 @@ def _displace(grant: Grant, current: _Owner | None, other: _Owner | None) -> set
             f"{grant.hostname} already has the challenge name {name} in the zone {apex}: use --alias {name}{still}, or "
             "first remove the hostname from its tokens (see responder token list, token deny)"
         )
-    if other is not None and other.granted:
-        raise NameTaken(
-            f"{grant.challenge_name} already belongs to {other.grant.hostname}: choose another name with --alias"
-        )
-    return {owner.id for owner in (current, other) if owner is not None and owner.id is not None}
+    elsewhere = [owner for owner in others if owner.grant.apex != grant.apex and owner is not current]
+    if granted := [owner.grant.hostname for owner in elsewhere if owner.granted]:
+        raise _taken(grant.challenge_name, min(granted))
+    return elsewhere if current is None else [current, *elsewhere]
+
+
+def _check_sharing(connection: Connection, wanted: Iterable[Wanted]) -> None:
+    """Raise `NameTaken` if hostnames of several tokens share one of the challenge names in *wanted*."""
+    query = (
+        select(hostnames.c.challenge_name, hostnames.c.hostname, grants.c.token_id)
+        .join(grants, grants.c.hostname_id == hostnames.c.id)
+        .join(tokens, tokens.c.id == grants.c.token_id)
+        .where(hostnames.c.challenge_name.in_(bindparam("names", expanding=True)), tokens.c.revoked_at.is_(None))
+    )
+    mine = {each.grant.challenge_name: each for each in wanted}
+    for chunk in journal.chunks(mine):
+        holders: defaultdict[Name, defaultdict[Name, set[UUID]]] = defaultdict(lambda: defaultdict(set))
+        for row in connection.execute(query, {"names": chunk}):
+            holders[row.challenge_name][row.hostname].add(row.token_id)
+        for name, by_hostname in holders.items():
+            if len(by_hostname) > 1 and len(set[UUID]().union(*by_hostname.values())) > 1:
+                raise _taken(name, min(by_hostname.keys() - {mine[name].grant.hostname}))
+
+
+def _taken(name: Name, hostname: Name) -> NameTaken:
+    return NameTaken(
+        f"{name} already belongs to {hostname}: choose another name with --alias (hostnames can share a name only if "
+        "no more than one token covers them)"
+    )
 
 
 def _owners(connection: Connection, wanted: Sequence[Grant]) -> list[_Owner]:

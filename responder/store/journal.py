@@ -188,7 +188,7 @@ def snapshot(connection: Connection) -> Iterator[Change]:
         )
         rows = connection.execute(
             select(chunk, challenge_values.c.value)
-            .outerjoin(challenge_values, challenge_values.c.hostname_id == chunk.c.id)
+            .outerjoin(challenge_values, challenge_values.c.challenge_name == chunk.c.challenge_name)
             .order_by(chunk.c.id)
         ).all()
         if not rows:
@@ -196,7 +196,7 @@ def snapshot(connection: Connection) -> Iterator[Change]:
         after = rows[-1].id
         states: defaultdict[int, dict[Name, NameState]] = defaultdict(dict)
         for (zone_id, name), held in groupby(rows, key=lambda row: (row.zone_id, row.challenge_name)):
-            states[zone_id][name] = _in_order(held)
+            states[zone_id][name] = _in_order(held)  # the same each time for a name that hostnames share
         for zone_id, names in states.items():
             zone = by_id[zone_id]
             yield Change(apex=zone.apex, previous=zone.serial, serial=zone.serial, names=names)
@@ -249,18 +249,18 @@ def _states(connection: Connection, names: Iterable[Name]) -> dict[int, dict[Nam
             is_granted().label("granted"),
             challenge_values.c.value,
         )
-        .outerjoin(challenge_values, challenge_values.c.hostname_id == hostnames.c.id)
+        .outerjoin(challenge_values, challenge_values.c.challenge_name == hostnames.c.challenge_name)
         .where(hostnames.c.challenge_name.in_(bindparam("names", expanding=True)))
-        .order_by(hostnames.c.id)
+        .order_by(hostnames.c.zone_id, hostnames.c.challenge_name)
     )
     for chunk in chunks(names):
         rows = connection.execute(query, {"names": chunk})
         for (zone_id, name), group in groupby(rows, key=lambda row: (row.zone_id, row.challenge_name)):
             held = list(group)
-            states[zone_id][name] = _in_order(held) if held[0].granted else None
+            states[zone_id][name] = _in_order(held) if any(row.granted for row in held) else None
     return states
 
 
 def _in_order(rows: Iterable[Row[*tuple[Any, ...]]]) -> tuple[str, ...]:
-    # Sorted here, because databases order text differently.
-    return tuple(sorted(row.value for row in rows if row.value is not None))
+    # Sorted here, because databases order text differently. Each hostname of a name has its values in rows of its own.
+    return tuple(sorted({row.value for row in rows if row.value is not None}))

@@ -95,7 +95,7 @@ class Networks(TypeDecorator[tuple[Network, ...]]):
         return tuple(parse_network(text) for text in value)
 
 
-REVISION = "0009"
+REVISION = "0010"
 """The step of `migrations/` that results in this schema."""
 
 metadata = MetaData(
@@ -171,7 +171,8 @@ hostnames = Table(
     Column("id", _Id, primary_key=True),
     Column("hostname", NameText, nullable=False, unique=True),
     Column("zone_id", ForeignKey("zones.id"), nullable=False),
-    Column("challenge_name", NameText, nullable=False, unique=True),
+    # Several hostnames may share a challenge name, if only one token has grants for them.
+    Column("challenge_name", NameText, nullable=False, index=True),
 )
 
 grants = Table(
@@ -186,12 +187,13 @@ challenge_values = Table(
     "challenge_values",
     metadata,
     Column("id", _Id, primary_key=True),
-    Column("hostname_id", ForeignKey("hostnames.id", ondelete="CASCADE"), nullable=False),
+    # Only a name that is granted has values: they are removed together with the last grant of their token.
+    Column("challenge_name", NameText, nullable=False),
     Column("value", Text, nullable=False),
     Column("token_id", ForeignKey("tokens.id"), nullable=False),
     Column("presented_at", Instant, nullable=False),
     Column("expires_at", Deadline, nullable=False, index=True),
-    UniqueConstraint("hostname_id", "value"),
+    UniqueConstraint("challenge_name", "value"),
 )
 
 # The journal: which names changed at which serial. Their new state is in the other tables.

@@ -6,7 +6,7 @@ Tokens, their secrets and their grants: the transactions of `Store` that mint, f
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from hmac import compare_digest
@@ -197,12 +197,15 @@ def deny(
     connection: Connection, token_id: UUID, names: Iterable[Name], *, at: datetime, by: str | None = None
 ) -> Token:
     locked = journal.lock_zones(connection)
-    held = {grant.hostname for grant in _usable(connection, token_id).grants}
+    token = _usable(connection, token_id)
+    held = {grant.hostname for grant in token.grants}
     denied = list(dict.fromkeys(names))
     if missing := [name for name in denied if name not in held]:
         raise NotFound(f"the token has no grant for {', '.join(map(str, missing))}: see responder token show")
     ids = list(hostname_ids(connection, denied).values())
-    touched = _drop_values(connection, token_id, ids)
+    kept = {grant.challenge_name for grant in token.grants if grant.hostname not in denied}
+    lost = {grant.challenge_name for grant in token.grants if grant.hostname in denied}
+    touched = _drop_values(connection, token_id, lost - kept)
     for chunk in journal.chunks(ids):
         connection.execute(delete(grants).where(grants.c.token_id == token_id, grants.c.hostname_id.in_(chunk)))
     journal.advance_names(connection, locked, [*touched, *ended(connection, ids)], now=at)
@@ -298,15 +301,12 @@ def _until(token: Token, expires_at: datetime | None) -> Token:
     return replace(token, expires_at=min(ends, default=None))
 
 
-def _drop_values(connection: Connection, token_id: UUID, at: Iterable[int] | None = None) -> list[Name]:
-    """Remove the values of a token, at all hostnames or at these row ids. Returns the names that had them."""
-    query = (
-        select(challenge_values.c.id, hostnames.c.id.label("hostname_id"), hostnames.c.challenge_name)
-        .join(hostnames, hostnames.c.id == challenge_values.c.hostname_id)
-        .where(challenge_values.c.token_id == token_id)
+def _drop_values(connection: Connection, token_id: UUID, at: Collection[Name] | None = None) -> list[Name]:
+    """Remove the values of a token, at all challenge names or at these. Returns the names that had them."""
+    query = select(challenge_values.c.id, challenge_values.c.challenge_name).where(
+        challenge_values.c.token_id == token_id
     )
-    wanted = None if at is None else set(at)
-    mine = [row for row in connection.execute(query) if wanted is None or row.hostname_id in wanted]
+    mine = [row for row in connection.execute(query) if at is None or row.challenge_name in at]
     remove(connection, (row.id for row in mine))
     return list(dict.fromkeys(row.challenge_name for row in mine))
 

@@ -11,9 +11,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from itertools import groupby
 from uuid import UUID
 
-from sqlalchemy import Connection, Text, bindparam, delete, insert, literal, select, type_coerce, update
+from sqlalchemy import Connection, Text, bindparam, delete, func, insert, literal, select, type_coerce, update
 
 from responder.dns.zone import Change
 from responder.errors import NotCovered, NotFound, NotServed, ResponderError, Unauthenticated
@@ -42,9 +43,9 @@ MAX_EXPIRED = 1000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LiveValue:
-    """A stored value, with its hostname and the token that presented it."""
+    """A stored value, with the hostnames that have its challenge name and the token that presented it."""
 
-    hostname: Name
+    hostnames: tuple[Name, ...]
     challenge_name: Name
     apex: Name
     value: str
@@ -76,7 +77,7 @@ def apply(connection: Connection, batch: Sequence[Operation], *, serving: Servin
     _write(connection, places, after)
     _mark_used(connection, permits.used, now)
     changes = journal.advance(connection, locked, _visible(places, after), now=now)
-    record(connection, _events(batch, effects, places, now))
+    record(connection, _events(batch, effects, permits, now))
     serials = {zone.apex: zone.serial for zone in locked.values()} | {each.apex: each.serial for each in changes}
     return Applied(
         outcomes=[
@@ -90,9 +91,8 @@ def apply(connection: Connection, batch: Sequence[Operation], *, serving: Servin
 def expire(connection: Connection, *, now: datetime) -> list[Change]:
     locked = journal.lock_zones(connection)
     rows = connection.execute(
-        select(challenge_values.c.id, challenge_values.c.value, challenge_values.c.token_id, hostnames.c.hostname)
-        .add_columns(hostnames.c.challenge_name)
-        .join(hostnames, hostnames.c.id == challenge_values.c.hostname_id)
+        select(challenge_values.c.id, challenge_values.c.value, challenge_values.c.token_id)
+        .add_columns(challenge_values.c.challenge_name, _HOSTNAME)
         # An `Instant`, because a `Deadline` would round *now* up.
         .where(challenge_values.c.expires_at <= literal(now, Instant))
         .order_by(challenge_values.c.expires_at)
@@ -113,10 +113,8 @@ def clear(
     connection: Connection, challenge_name: Name, value: str | None, *, now: datetime, by: str | None = None
 ) -> list[str]:
     locked = journal.lock_zones(connection)
-    query = (
-        select(challenge_values.c.id, challenge_values.c.value, hostnames.c.hostname)
-        .join(hostnames, hostnames.c.id == challenge_values.c.hostname_id)
-        .where(hostnames.c.challenge_name == challenge_name)
+    query = select(challenge_values.c.id, challenge_values.c.value, _HOSTNAME).where(
+        challenge_values.c.challenge_name == challenge_name
     )
     if value is not None:
         query = query.where(challenge_values.c.value == value)
@@ -137,17 +135,19 @@ def clear(
 
 def live(connection: Connection, token_id: UUID | None) -> list[LiveValue]:
     query = (
-        select(hostnames.c.hostname, hostnames.c.challenge_name, zones.c.apex, challenge_values)
-        .join(hostnames, hostnames.c.id == challenge_values.c.hostname_id)
+        select(hostnames.c.hostname, zones.c.apex, challenge_values)
+        .join(hostnames, hostnames.c.challenge_name == challenge_values.c.challenge_name)
         .join(zones, zones.c.id == hostnames.c.zone_id)
-        .order_by(hostnames.c.hostname, challenge_values.c.presented_at, challenge_values.c.id)
+        .where(journal.is_granted())
+        .order_by(challenge_values.c.challenge_name, challenge_values.c.presented_at, challenge_values.c.id)
+        .order_by(hostnames.c.hostname)
     )
     if token_id is not None:
-        mine = select(grants.c.hostname_id).where(grants.c.token_id == token_id)
-        query = query.where(challenge_values.c.hostname_id.in_(mine))
+        mine = select(hostnames.c.challenge_name).join(grants).where(grants.c.token_id == token_id)
+        query = query.where(challenge_values.c.challenge_name.in_(mine))
     return [
         LiveValue(
-            hostname=row.hostname,
+            hostnames=(row.hostname, *(other.hostname for other in others)),
             challenge_name=row.challenge_name,
             apex=row.apex,
             value=row.value,
@@ -155,7 +155,7 @@ def live(connection: Connection, token_id: UUID | None) -> list[LiveValue]:
             presented_at=row.presented_at,
             expires_at=row.expires_at,
         )
-        for row in connection.execute(query)
+        for _, (row, *others) in groupby(connection.execute(query), key=lambda row: row.id)
     ]
 
 
@@ -168,13 +168,26 @@ def remove(connection: Connection, ids: Iterable[int]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """The row of a hostname, with the values at its challenge name."""
+    """A challenge *name* in the zone of *apex*, with its values and the grants of its hostnames, by their row ids."""
 
-    id: int
+    name: Name
     zone_id: int
-    grant: Grant
+    apex: Name
+    grants: dict[int, Grant]
     values: dict[str, Held]
 
+
+# The hostname of a value: one that its token covers, always the same one if several share the name.
+_HOSTNAME = (
+    select(func.min(hostnames.c.hostname))
+    .join(grants, grants.c.hostname_id == hostnames.c.id)
+    .where(
+        hostnames.c.challenge_name == challenge_values.c.challenge_name,
+        grants.c.token_id == challenge_values.c.token_id,
+    )
+    .scalar_subquery()
+    .label("hostname")
+)
 
 # Every row repeats the names, so they are read as text, and each is parsed once.
 _PLACES = (
@@ -183,7 +196,7 @@ _PLACES = (
     .add_columns(type_coerce(hostnames.c.challenge_name, Text).label("challenge_name"))
     .add_columns(challenge_values.c.value, challenge_values.c.token_id)
     .add_columns(challenge_values.c.presented_at, challenge_values.c.expires_at)
-    .outerjoin(challenge_values, challenge_values.c.hostname_id == hostnames.c.id)
+    .outerjoin(challenge_values, challenge_values.c.challenge_name == hostnames.c.challenge_name)
     .where(hostnames.c.challenge_name.in_(bindparam("names", expanding=True)))
 )
 
@@ -198,7 +211,7 @@ _PERMITS = (
     .where(tokens.c.id.in_(bindparam("token_ids", expanding=True)))
 )
 
-_MINE = (challenge_values.c.hostname_id == bindparam("at_hostname")) & (
+_MINE = (challenge_values.c.challenge_name == bindparam("at_name")) & (
     challenge_values.c.value == bindparam("at_value")
 )
 _DELETE = delete(challenge_values).where(_MINE)
@@ -218,9 +231,12 @@ def _places(connection: Connection, names: set[Name], locked: Mapping[int, journ
     for row in connection.execute(_PLACES, {"names": list(names)}):
         place = by_text.get(row.challenge_name)
         if place is None:
-            name, apex = Name.parse(row.challenge_name), locked[row.zone_id].apex
-            grant = Grant(hostname=Name.parse(row.hostname), challenge_name=name, apex=apex)
-            place = by_text[row.challenge_name] = places[name] = _Place(row.id, row.zone_id, grant, {})
+            name = Name.parse(row.challenge_name)
+            place = _Place(name, row.zone_id, locked[row.zone_id].apex, {}, {})
+            by_text[row.challenge_name] = places[name] = place
+        if row.id not in place.grants:
+            hostname = Name.parse(row.hostname)
+            place.grants[row.id] = Grant(hostname=hostname, challenge_name=place.name, apex=place.apex)
         if row.value is not None:
             place.values[row.value] = Held(
                 token_id=row.token_id, presented_at=row.presented_at, expires_at=row.expires_at
@@ -252,7 +268,7 @@ class _Permits:
             _PERMITS,
             {
                 "token_ids": list({step.token_id for step in wanted}),
-                "hostname_ids": [place.id for place in places.values()],
+                "hostname_ids": [row_id for place in places.values() for row_id in place.grants],
             },
         )
         for row in rows:
@@ -269,33 +285,49 @@ class _Permits:
                 "this token is unknown, was revoked or replaced, or has expired: ask your platform team for a new one"
             )
         self.used.add(step.token_id)
-        place = self._places.get(step.challenge_name)
-        if place is None or (step.token_id, place.id) not in self._granted:
+        covering = self._covering(step)
+        if not covering:
             raise NotCovered(f"this token does not cover {step.challenge_name}")
-        if (fault := self._serving.fault(step.challenge_name, place.grant.apex)) is not None:
+        if (fault := self._serving.fault(step.challenge_name, covering[0].apex)) is not None:
             raise NotServed(f"{fault}: ask your platform team")
         if isinstance(step, Present):
-            place.grant.check_value(step.value)
+            for grant in covering:
+                grant.check_value(step.value)
+
+    def hostname(self, step: Step) -> Name | None:
+        """
+        The hostname that the audit shows for *step*: one that the token covers, always the same one if several share
+        the name. If the token covers none, it is one whose values the token has attempted to change.
+        """
+        place = self._places.get(step.challenge_name)
+        names = self._covering(step) or (() if place is None else place.grants.values())
+        return min((grant.hostname for grant in names), default=None)
+
+    def _covering(self, step: Step) -> list[Grant]:
+        """The grants of the token for the challenge name of *step*; several if hostnames share it."""
+        place = self._places.get(step.challenge_name)
+        found = {} if place is None else place.grants
+        return [grant for row_id, grant in found.items() if (step.token_id, row_id) in self._granted]
 
 
 def _write(connection: Connection, places: Mapping[Name, _Place], after: Mapping[Name, Mapping[str, Held]]) -> None:
     """Write the differences between the values in *places* and those in *after*."""
-    before = {(place.id, value): held for place in places.values() for value, held in place.values.items()}
-    wanted = {(places[name].id, value): held for name, values in after.items() for value, held in values.items()}
+    before = {(name, value): held for name, place in places.items() for value, held in place.values.items()}
+    wanted = {(name, value): held for name, values in after.items() for value, held in values.items()}
     if gone := before.keys() - wanted.keys():
         connection.execute(
             _DELETE,
-            [{"at_hostname": hostname_id, "at_value": value} for hostname_id, value in gone],
+            [{"at_name": name, "at_value": value} for name, value in gone],
         )
     if renewed := [key for key in wanted.keys() & before.keys() if wanted[key] != before[key]]:
         connection.execute(
             _RENEW,
-            [{"at_hostname": key[0], "at_value": key[1], **_columns(wanted[key])} for key in renewed],
+            [{"at_name": key[0], "at_value": key[1], **_columns(wanted[key])} for key in renewed],
         )
     if new := [key for key in wanted if key not in before]:
         connection.execute(
             _INSERT,
-            [{"hostname_id": key[0], "value": key[1], **_columns(wanted[key])} for key in new],
+            [{"challenge_name": key[0], "value": key[1], **_columns(wanted[key])} for key in new],
         )
 
 
@@ -320,27 +352,26 @@ def _visible(
 
 
 def _events(
-    batch: Sequence[Operation], effects: Sequence[list[Effect] | Rejected], places: Mapping[Name, _Place], now: datetime
+    batch: Sequence[Operation], effects: Sequence[list[Effect] | Rejected], permits: _Permits, now: datetime
 ) -> Iterator[AuditEvent]:
     """Yield the events of *batch*: those of its changes, and one for each refused operation, however many its steps."""
     for operation, effect in zip(batch, effects, strict=True):
         if isinstance(effect, Rejected):
             if isinstance(effect.step, Present | Cleanup):  # an expectation does not attempt to change anything
-                event = _event(effect.step, places, now)
+                event = _event(effect.step, permits, now)
                 yield replace(event, result=AuditResult.REFUSED, reason=str(effect.refusal))
             continue
         for step, done in zip(steps(operation), effect, strict=True):
             if isinstance(step, Present | Cleanup):
-                yield from _done(_event(step, places, now), done)
+                yield from _done(_event(step, permits, now), done)
 
 
-def _event(step: Present | Cleanup, places: Mapping[Name, _Place], now: datetime) -> AuditEvent:
-    place = places.get(step.challenge_name)
+def _event(step: Present | Cleanup, permits: _Permits, now: datetime) -> AuditEvent:
     return AuditEvent(
         at=now,
         action=AuditAction.PRESENT if isinstance(step, Present) else AuditAction.CLEANUP,
         token_id=step.token_id,
-        hostname=None if place is None else place.grant.hostname,
+        hostname=permits.hostname(step),
         value=step.value,
         client=step.client,
     )
@@ -362,7 +393,7 @@ def _done(event: AuditEvent, effect: Effect) -> Iterator[AuditEvent]:
 def _outcome(
     operation: Operation, effects: Sequence[Effect], places: Mapping[Name, _Place], serials: Mapping[Name, int]
 ) -> Outcome:
-    apex = places[steps(operation)[0].challenge_name].grant.apex
+    apex = places[steps(operation)[0].challenge_name].apex
     return Outcome(
         apex=apex,
         serial=serials[apex],

@@ -94,12 +94,13 @@ def render(wanted: Format, credential: Credential) -> str:
 
 
 def acme_dns(credential: Credential) -> str:
-    """The response of acme-dns to a registration: one line for each hostname, because a client reads one account."""
+    """The response of acme-dns to a registration: a line for each challenge name, as a client reads one account."""
     networks = [str(network) for network in credential.token.allow_from]
-    return "".join(
+    lines = (
         json.dumps(_account(credential, grant) | {"allowfrom": networks}, separators=(",", ":")) + "\n"
         for grant in credential.token.grants
     )
+    return "".join(dict.fromkeys(lines))
 
 
 def lego(credential: Credential) -> str:
@@ -122,7 +123,7 @@ def tsig(credential: Credential) -> str:
     name, secret = tsig_key_name(credential.token), base64.b64encode(credential.tsig_secret).decode()
     return _comment(
         f"The key of token {credential.token.id} for DNS updates (RFC 2136) of TXT records at",
-        *(f"  {grant.challenge_name.fqdn}" for grant in credential.token.grants),
+        *dict.fromkeys(f"  {grant.challenge_name.fqdn}" for grant in credential.token.grants),
         "",
         "nsupdate -k THIS_FILE reads it as it is. knsupdate -k reads a file with this line alone:",
         f"{TSIG_ALGORITHM}:{name}:{secret}",

@@ -117,7 +117,7 @@ def challenge_name(hostname: Name, apex: Name) -> Name:
     If the name that a CA queries is in the zone, it is that name: below the apex for a hostname inside the zone, or the
     apex itself. For a hostname below the parent of the zone, the part below the parent is put in front of the apex; for
     any other, the whole hostname. Some hostnames get the same name (`other.org` and `other.org.example.com`): the store
-    grants a challenge name to only one hostname. Raises `InvalidName` if the name is too long.
+    grants them to one token only. Raises `InvalidName` if the name is too long.
     """
     if (asked := delegated_name(hostname)).is_within(apex):
         return asked

@@ -117,7 +117,9 @@ class Token:
     _by_hostname: dict[Name, Grant] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_by_challenge_name", {grant.challenge_name: grant for grant in self.grants})
+        # The first of several hostnames that share a name stands for them.
+        by_challenge_name = {grant.challenge_name: grant for grant in reversed(self.grants)}
+        object.__setattr__(self, "_by_challenge_name", by_challenge_name)
         object.__setattr__(self, "_by_hostname", {grant.hostname: grant for grant in self.grants})
 
     def state(self, now: datetime) -> State:

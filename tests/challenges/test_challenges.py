@@ -363,8 +363,8 @@ async def test_journal_gap(running: Control) -> None:
         database.execute("DELETE FROM changes")
         database.execute("UPDATE zones SET serial = serial + 7")
         database.execute(
-            "INSERT INTO challenge_values (hostname_id, value, token_id, presented_at, expires_at) "
-            "SELECT hostname_id, 'restored', token_id, 0, 99999999999 FROM grants"
+            "INSERT INTO challenge_values (challenge_name, value, token_id, presented_at, expires_at) "
+            "SELECT challenge_name, 'restored', token_id, 0, 99999999999 FROM grants JOIN hostnames ON id = hostname_id"
         )
 
     await until(lambda: len(running.snapshots) > with_gap)
@@ -516,7 +516,7 @@ class PresentAndCleanup(RuleBasedStateMachine):
         stored = self.runner.run(self.running.store.values())
         for host, values in self.model.items():
             assert values == (self.running.values(host) or set())
-            assert values == {live.value for live in stored if str(live.hostname) == host}
+            assert values == {live.value for live in stored if str(live.hostnames[0]) == host}
 
 
 TestPresentAndCleanup = PresentAndCleanup.TestCase

@@ -36,6 +36,9 @@ HOSTNAMES = (
 )
 """The hostnames below example.com whose challenge names the parent zone sends to the service."""
 
+SHARING = ("one", "two")
+"""The hostnames below example.com that share one challenge name."""
+
 _TAIL = 20_000
 """Bytes of one log that are shown at most."""
 
@@ -74,6 +77,7 @@ def fresh_service(tmp_path: Path) -> Iterator[Responder]:
 def parent(directory: Path) -> Iterator[int]:
     """The port of the parent zone's nameserver."""
     aliases = {f"_acme-challenge.{name}.example.com": f"_acme-challenge.{name}.{ZONE}" for name in HOSTNAMES}
+    aliases |= {f"_acme-challenge.{name}.example.com": f"site.{ZONE}" for name in SHARING}
     with serving_parent(directory, aliases) as port:
         yield port
 

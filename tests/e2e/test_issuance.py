@@ -78,6 +78,29 @@ def test_acme_dns(service: Responder, lego: Lego, authority: Authority, tmp_path
     assert 2 == len(values(service.dns, f"_acme-challenge.stored.{ZONE}"))
 
 
+def test_shared_name(service: Responder, lego: Lego, authority: Authority, tmp_path: Path) -> None:
+    """
+    One certificate for two hostnames whose CNAMEs lead to one name. The client has one account, like acme.sh, and both
+    values are served at the same time.
+    """
+    storage = tmp_path / "accounts.json"
+    hosts = ("one.example.com", "two.example.com")
+    options = ("--alias", f"site.{ZONE}", "--format", "lego", "--url", service.endpoint, "--out", str(storage))
+    service.cli("token", "mint", *hosts, *options)
+    assert {"site"} == {account["subdomain"] for account in json.loads(storage.read_text()).values()}
+    wait_until(lambda: _exists(service, f"site.{ZONE}"), "the challenge name exists")
+
+    certificate = obtain_by_acme_dns(
+        build_acme_dns(tmp_path), lego, *hosts, endpoint=service.endpoint, storage=storage, directory=tmp_path
+    )
+
+    certificate.verify(authority.root())
+    assert set(hosts) == certificate.names()
+    assert 2 == len(values(service.dns, f"site.{ZONE}"))
+    service.cli("value", "clear", hosts[1])
+    wait_until(lambda: not values(service.dns, f"site.{ZONE}"), "the values are gone")
+
+
 def test_certbot_by_acme_dns(service: Responder, authority: Authority, tmp_path: Path) -> None:
     """certbot's plugin for acme-dns reads the same accounts, and follows the CNAME of the hostname as a CA does."""
     accounts = tmp_path / "accounts.json"

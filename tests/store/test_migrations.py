@@ -16,12 +16,13 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, inspect, text
 
 from responder.errors import StoreOutdated, StoreUnavailable
+from responder.names import Name
 from responder.store import SchemaState, Store, migration, opening, sqlite
 from responder.store.schema import REVISION, metadata
 from responder.tokens.secret import Digest
 from tests.support.postgres import database_url
 from tests.support.processes import PATIENCE
-from tests.support.stores import downgrade
+from tests.support.stores import downgrade, shown
 
 __all__ = ["database_url"]
 
@@ -174,6 +175,44 @@ async def test_tokens_keep_their_secrets_across_all_steps(database_url: str) -> 
     assert [bytes(one) for one in digests] == [b"e" * 32]
     assert await database.read(lambda connection: connection.scalar(text("SELECT count(*) FROM grants"))) == 1
     await store.close()
+
+
+async def test_values_follow_their_names_across_all_steps(database_url: str) -> None:
+    """A value that was presented before names could be shared is served, forth and back."""
+    database = opening.connect(database_url)
+    await database.create()
+    await database.migrate(lambda connection: command.upgrade(migration._config(connection), "0002"))
+    await database.write(_fill_old)
+    values = "INSERT INTO challenge_values VALUES (1, 1, 'x', '01234567-89ab-cdef-0123-456789abcdef', 1, 2)"
+    await database.write(lambda connection: connection.execute(text(values)))
+    await database.migrate(lambda connection: command.upgrade(migration._config(connection), "head"))
+    store = Store(database)
+    name = Name.parse("_acme-challenge.a.acme.example.com")
+    (live,) = await store.values()
+    assert (name, (Name.parse("a.example.com"),), "x") == (live.challenge_name, live.hostnames, live.value)
+    assert {name: ("x",)} == await shown(store)
+    await database.write(_share)
+    assert {name: ("x",)} == await shown(store)
+    await database.migrate(lambda connection: command.downgrade(migration._config(connection), "0009"))
+
+    def kept(connection: Connection) -> list[tuple[object, ...]]:
+        joined = "SELECT hostname, value FROM challenge_values JOIN hostnames ON hostnames.id = hostname_id"
+        return [tuple(row) for row in connection.execute(text(joined))]
+
+    assert [("a.example.com", "x")] == await database.read(kept)
+    assert 1 == await database.read(lambda connection: connection.scalar(text("SELECT count(*) FROM grants")))
+    await database.migrate(lambda connection: command.upgrade(migration._config(connection), "head"))
+    assert {name: ("x",)} == await shown(store)
+    await store.close()
+
+
+def _share(connection: Connection) -> None:
+    """Let a second hostname of the token have the same challenge name."""
+    for statement in (
+        "INSERT INTO hostnames VALUES (2, 'b.example.com', 1, '_acme-challenge.a.acme.example.com')",
+        "INSERT INTO grants SELECT token_id, 2 FROM grants",
+    ):
+        connection.execute(text(statement))
 
 
 def _fill_old(connection: Connection) -> None:

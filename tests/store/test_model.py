@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -12,16 +14,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from responder.errors import NotCovered, TooManyValues, Unauthenticated
+from responder.errors import NameTaken, NotCovered, NotFound, TooManyValues, Unauthenticated
 from responder.names import Name
 from responder.store import Outcome, Store
 from responder.tokens import values as batch
-from responder.tokens.token import Token
+from responder.tokens.token import Grant, Token
 from tests.support.service import new_database
-from tests.support.stores import APEX, NOW, SECOND, SERVING, cleanup, name, new_token, present, shown
+from tests.support.stores import APEX, NOW, SECOND, SERVING, cleanup, grant, name, new_token, present, shown
 
-LABELS = "abc"
+LABELS = "abcs"
 GRANTED = ("ab", "b", "c")
+
+SHARED = ("one", "two")
+"""Hostnames that have the challenge name of `s`, if they are allowed to a token."""
 
 Step = tuple[str, object]
 
@@ -41,6 +46,9 @@ steps = st.lists(
         st.tuples(st.just("expire"), st.none()),
         st.tuples(st.just("clear"), st.sampled_from(LABELS)),
         st.tuples(st.just("revoke"), st.integers(0, 2)),
+        st.tuples(st.just("allow"), st.tuples(st.integers(0, 2), st.sampled_from(SHARED))),
+        st.tuples(st.just("allow"), st.tuples(st.integers(0, 2), st.sampled_from(SHARED))),
+        st.tuples(st.just("deny"), st.tuples(st.integers(0, 2), st.sampled_from(SHARED))),
     ),
     max_size=12,
 )
@@ -54,6 +62,7 @@ class Model:
         self.revoked: set[int] = set()
         self.now = NOW
         # label -> value -> (presented, expires, token)
+        self.sharing: set[tuple[int, str]] = set()
         self.held: dict[str, dict[str, tuple[datetime, datetime, int]]] = {label: {} for label in LABELS}
 
     def shown(self) -> dict[Name, tuple[str, ...]]:
@@ -61,14 +70,18 @@ class Model:
         return {
             name(label): tuple(sorted(self.held[label]))
             for label in LABELS
-            if any(label in GRANTED[token] for token in range(3) if token not in self.revoked)
+            if any(self.covers(token, label) for token in range(3) if token not in self.revoked)
         }
+
+    def covers(self, token: int, label: str) -> bool:
+        """Whether the token covers the challenge name."""
+        return label in GRANTED[token] or (label == "s" and any(one == token for one, _ in self.sharing))
 
     def apply(self, kind: str, token: int, label: str, value: str, lifetime: int, evict: bool) -> type:  # noqa: FBT001
         """One operation; returns the type of what should come of it."""
         if token in self.revoked:
             return Unauthenticated
-        if label not in GRANTED[token]:
+        if not self.covers(token, label):
             return NotCovered
         held = self.held[label]
         if kind == "cleanup":
@@ -92,9 +105,38 @@ class Model:
     def revoke(self, token: int) -> None:
         """End a token and drop its values."""
         self.revoked.add(token)
-        for held in self.held.values():
+        self.sharing = {(one, host) for one, host in self.sharing if one != token}
+        self.drop(token, LABELS)
+
+    def allow(self, token: int, host: str) -> type | None:
+        """Allow a hostname that shares a name; returns the type of the refusal."""
+        if token in self.revoked:
+            return NotFound
+        after = self.sharing | {(token, host)}
+        if len({one for one, _ in after}) > 1 and len({host for _, host in after}) > 1:
+            return NameTaken
+        self.sharing = after
+        return None
+
+    def deny(self, token: int, host: str) -> type | None:
+        """Deny it; returns the type of the refusal."""
+        if token in self.revoked or (token, host) not in self.sharing:
+            return NotFound
+        self.sharing -= {(token, host)}
+        if not self.covers(token, "s"):
+            self.drop(token, "s")
+        return None
+
+    def drop(self, token: int, labels: str) -> None:
+        """Drop the values of a token."""
+        for held in (self.held[label] for label in labels):
             for value in [value for value in held if held[value][2] == token]:
                 del held[value]
+
+
+def shared(host: str) -> Grant:
+    """The grant of a hostname that has the challenge name of `s`."""
+    return replace(grant("s"), hostname=Name.parse(f"{host}.example.org"))
 
 
 async def take_step(store: Store, model: Model, kind: str, detail: object) -> None:
@@ -119,6 +161,13 @@ async def take_step(store: Store, model: Model, kind: str, detail: object) -> No
         case "revoke", int(token):
             await store.revoke(model.tokens[token].id, at=model.now)
             model.revoke(token)
+        case (("allow" | "deny"), (int(token), str(host))):
+            refusal = model.allow(token, host) if kind == "allow" else model.deny(token, host)
+            with pytest.raises(refusal) if refusal is not None else nullcontext():
+                if kind == "allow":
+                    await store.allow(model.tokens[token].id, [shared(host)], at=model.now)
+                else:
+                    await store.deny(model.tokens[token].id, [shared(host).hostname], at=model.now)
         case _:
             await store.expire(now=model.now)
             model.expire()

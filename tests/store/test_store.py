@@ -15,6 +15,7 @@ from responder.dns.zone import Change
 from responder.errors import (
     Invalid,
     NameTaken,
+    NotAChallenge,
     NotCovered,
     NotFound,
     NotServed,
@@ -169,11 +170,110 @@ async def test_a_challenge_name_belongs_to_one_hostname(store: Store) -> None:
     assert await shown(store) == {name("a"): ()}
 
 
-async def test_two_hostnames_of_one_token_cannot_share_a_name(store: Store) -> None:
-    """A clash inside one mint is the same clash."""
-    thief = Grant(hostname=Name.parse("b.example.com"), challenge_name=name("a"), apex=APEX)
+SHARED = Name.parse("shared.acme.example.com")
+
+
+def sharing(*labels: str, apex: Name = APEX) -> tuple[Grant, ...]:
+    """Grants for hostnames beside the first zone that share one name."""
+    return tuple(
+        Grant(hostname=Name.parse(f"{label}.example.com"), challenge_name=SHARED, apex=apex) for label in labels
+    )
+
+
+def at_shared(token: Token, value: str, *, cleanup: bool = False) -> Present | Cleanup:
+    if cleanup:
+        return Cleanup(token_id=token.id, challenge_name=SHARED, value=value, client="192.0.2.1")
+    return Present(token_id=token.id, challenge_name=SHARED, value=value, expires_at=NOW + DAY, client="192.0.2.1")
+
+
+async def test_hostnames_of_one_token_can_share_a_name(store: Store) -> None:
+    """The name has one set of values, which the audit finds for each of the hostnames."""
+    token = await store.mint(replace(new_token(), grants=sharing("b", "a")))
+    assert token.grants == sharing("a", "b")
+
+    applied = await store.apply([at_shared(token, "x"), at_shared(token, "y")], serving=SERVING, now=NOW)
+
+    assert [change.names for change in applied.changes] == [{SHARED: ("x", "y")}]
+    assert await shown(store) == {SHARED: ("x", "y")}
+    for live in await store.values(token.id):
+        assert live.hostnames == (Name.parse("a.example.com"), Name.parse("b.example.com"))
+    for label in "ab":
+        events = await store.audit(NOW, Name.parse(f"{label}.example.com"))
+        assert [(AuditAction.PRESENT, "x"), (AuditAction.PRESENT, "y")] == [
+            (event.action, event.value) for event in events if event.value is not None
+        ]
+    await store.apply([at_shared(token, "x", cleanup=True)], serving=SERVING, now=NOW)
+    assert ["y"] == await store.clear(SHARED, now=NOW)
+    assert await shown(store) == {SHARED: ()}
+
+
+async def test_limit_of_a_shared_name(store: Store) -> None:
+    """The limit of values is that of the name, not of each hostname."""
+    token = await store.mint(replace(new_token(), grants=sharing("a", "b")))
+    presents = [at_shared(token, f"{number}") for number in range(MAX_VALUES + 1)]
+    outcomes = (await store.apply(presents, serving=SERVING, now=NOW)).outcomes
+    assert [Outcome] * MAX_VALUES + [TooManyValues] == [type(outcome) for outcome in outcomes]
+
+
+async def test_a_shared_name_stays_until_its_last_hostname(store: Store) -> None:
+    """Its values go with the last hostname that the token covers there, and nothing changes in DNS before."""
+    token = await store.mint(replace(new_token(), grants=sharing("a", "b")))
+    await store.apply([at_shared(token, "x")], serving=SERVING, now=NOW)
+    before = await store.serials()
+
+    await store.deny(token.id, [Name.parse("a.example.com")], at=NOW)
+
+    assert before == await store.serials()
+    assert await shown(store) == {SHARED: ("x",)}
+    assert [live.hostnames for live in await store.values()] == [(Name.parse("b.example.com"),)]
+    await store.deny(token.id, [Name.parse("b.example.com")], at=NOW)
+    assert await shown(store) == {}
+    change = await store.changes_since(APEX, before[APEX])
+    assert change is not None
+    assert change.names == {SHARED: None}
+
+
+async def test_a_shared_name_ends_with_its_token(store: Store) -> None:
+    """After revocation the name is free for any token."""
+    token = await store.mint(replace(new_token(), grants=sharing("a", "b")))
+    await store.apply([at_shared(token, "x")], serving=SERVING, now=NOW)
+    await store.revoke(token.id, at=NOW)
+    assert await shown(store) == {}
+    heir = await store.mint(replace(new_token(), grants=sharing("b", "c")))
+    assert await shown(store) == {SHARED: ()}
+    await store.apply([at_shared(heir, "y")], serving=SERVING, now=NOW)
+    assert await shown(store) == {SHARED: ("y",)}
+
+
+async def test_a_shared_name_belongs_to_one_token(store: Store) -> None:
+    """No second token gets one of its hostnames, or another hostname at it, by mint or allow."""
+    await store.mint(replace(new_token(), grants=sharing("a", "b")))
+    other = await store.mint(new_token("x"))
+    for labels in ("a", "b", "c", "cd"):
+        with pytest.raises(NameTaken, match=r"shared\.acme\.example\.com already belongs to [ab]\.example\.com"):
+            await store.mint(replace(new_token(), grants=sharing(*labels)))
+        with pytest.raises(NameTaken, match="already belongs to"):
+            await store.allow(other.id, sharing(*labels), at=NOW)
+    assert [other] == [await store.token(other.id)]
+
+
+async def test_a_hostname_of_several_tokens_shares_no_name(store: Store) -> None:
+    """Several tokens may cover one hostname, and then none of them can have another hostname at its name."""
+    one, two = [await store.mint(replace(new_token(), grants=sharing("a"))) for _ in range(2)]
+    with pytest.raises(NameTaken, match="already belongs to"):
+        await store.allow(one.id, sharing("b"), at=NOW)
+    await store.revoke(two.id, at=NOW)
+    await store.allow(one.id, sharing("b"), at=NOW)
     with pytest.raises(NameTaken, match=r"already belongs to a\.example\.com"):
-        await store.mint(replace(new_token("a"), grants=(grant("a"), thief)))
+        await store.mint(replace(new_token(), grants=sharing("c", apex=OTHER_APEX)))
+
+
+async def test_a_shared_account_takes_challenges_alone(store: Store) -> None:
+    """An account that a client registered itself keeps its limit when a hostname is allowed at its name."""
+    account = Grant(hostname=SHARED, challenge_name=SHARED, apex=APEX)
+    token = await store.mint(replace(new_token(), grants=(account, *sharing("a"))))
+    applied = await store.apply([at_shared(token, "v=spf1"), at_shared(token, "a" * 43)], serving=SERVING, now=NOW)
+    assert [NotAChallenge, Outcome] == [type(outcome) for outcome in applied.outcomes]
 
 
 async def test_a_hostname_has_one_challenge_name(store: Store) -> None:
@@ -248,7 +348,7 @@ async def test_present_and_cleanup(store: Store) -> None:
     assert applied.changes == [Change(apex=APEX, previous=START + 1, serial=START + 2, names={name("a"): ("x",)})]
     assert await store.values() == [
         LiveValue(
-            hostname=Name.parse("a.example.com"),
+            hostnames=(Name.parse("a.example.com"),),
             challenge_name=name("a"),
             apex=APEX,
             value="x",
