@@ -371,7 +371,7 @@ def test_files_that_the_configuration_names(
         return done.err.splitlines()
 
     files = {"API__TLS": "files", "API__CERTIFICATE_FILE": nowhere, "API__PRIVATE_KEY_FILE": none}
-    acme = {"API__TLS": "acme", "API__HOSTNAME": "api.acme.example.com"}
+    acme = {"API__TLS": "acme", "API__HOSTNAME": "ns1.acme.example.com"}
     binding = {"API__ACME__EAB_KID": "x", "API__ACME__EAB_HMAC_KEY_FILE": nowhere}
     assert [
         f"responder: api.certificate_file: {nowhere}: cannot be read: no such file or directory",
