@@ -636,7 +636,7 @@ async def test_what_an_account_may_publish(served: Served, value: str) -> None:
     )
     assert [200, 200] == [good.status, cleaned.status]
     assert {VALUE} == served.running.shown(Name.parse(account["fulldomain"]))
-    await until_recorded(served, "answers to dns-01 challenges only")
+    await until_recorded(served, "accepts only dns-01 challenge values")
 
 
 async def test_what_an_imported_account_may_publish(served: Served) -> None:
