@@ -22,7 +22,7 @@ from responder.control.tasks import Turn, first_of
 from responder.errors import ResponderError
 from responder.process.child import Lifeline, run
 from responder.process.orders import ControlOrders
-from responder.process.scheduling import take_short_turns
+from responder.process.scheduling import take_short_slices
 
 SWITCH_INTERVAL = 0.0005
 """
@@ -31,8 +31,8 @@ default, presents would wait for a tenth of a second when many of them come at o
 """
 
 
-TURN = 0.0005
-"""Seconds of a turn on the processor: nameservers have a shorter one, so that they run first; the default is longer."""
+SLICE = 0.0005
+"""Seconds of a time slice: nameservers have a shorter one, so that they run first; the default is longer."""
 
 
 GRACE = 1.0
@@ -46,7 +46,7 @@ async def main(document: dict[str, Any], lifeline: Lifeline, stop: asyncio.Event
     """Run the process by the orders in *document*."""
     orders = ControlOrders(**document)
     sys.setswitchinterval(SWITCH_INTERVAL)
-    take_short_turns(TURN)
+    take_short_slices(SLICE)
     settings = Settings.model_validate(orders.settings)
     logs.configure(level=settings.log.level, format=settings.log.format)
     sockets = {

@@ -22,12 +22,12 @@ def admin_runner(
     settings: Settings, store: Health, lag: Callable[[], tuple[int, int]], conditions: Mapping[str, Callable[[], str]]
 ) -> Runner:
     scheme = "http" if settings.api.tls == "off" else "https"
-    places = Probed(
-        lambda: [(place.host, place.port) for place in _here(settings.dns)],
-        lambda: [f"{scheme}://{place}" for place in _here(settings.api)],
+    probed = Probed(
+        lambda: [(endpoint.host, endpoint.port) for endpoint in _here(settings.dns)],
+        lambda: [f"{scheme}://{endpoint}" for endpoint in _here(settings.api)],
         recognition(settings.api) or (lambda _: False),
     )
-    admin = build_admin(store, settings.statics[0].apex, places, lag=lag, conditions=conditions)
+    admin = build_admin(store, settings.statics[0].apex, probed, lag=lag, conditions=conditions)
     return build_runner(admin, name="admin", drain=DRAIN)
 
 

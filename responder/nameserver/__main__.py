@@ -21,13 +21,13 @@ from responder.nameserver.sandbox import enter
 from responder.nameserver.server import Nameserver, keep_collections_short
 from responder.process.child import Lifeline, run
 from responder.process.orders import NameserverOrders
-from responder.process.scheduling import take_realtime_priority, take_short_turns
+from responder.process.scheduling import take_realtime_priority, take_short_slices
 
 _log = structlog.get_logger("nameserver")
 
-TURN = 0.0001
-"""Seconds of a turn on the processor, as short as there are; an answer takes a tenth of it. In a flood of presents the
-process waits half as long for the control process as with an ordinary turn: 15 ms of each second instead of 32."""
+SLICE = 0.0001
+"""Seconds of a time slice, as short as there are; an answer takes a tenth of it. In a flood of presents the
+process waits half as long for the control process as with an ordinary one: 15 ms of each second instead of 32."""
 
 _OURSELVES = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
 """Never limited: the readiness check asks from here, and a flood in our own name must not make it fail."""
@@ -57,7 +57,7 @@ def _go_first(dns: dict[str, Any]) -> None:
             _log.warning("no real-time priority (dns.realtime): going on without", reason=error.strerror or str(error))
         else:
             return
-    take_short_turns(TURN)
+    take_short_slices(SLICE)
 
 
 def _exchange(dns: dict[str, Any]) -> Exchange:

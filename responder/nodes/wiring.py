@@ -19,7 +19,7 @@ LONE_LEASE, LONE_RENEWAL = 90, 30.0
 
 
 def build_nodes(settings: Settings, store: Store, instance: str) -> Nodes:
-    """Return the nodes on the database of *store*. *instance* is an id of this start of the service."""
+    """Return the nodes on the database of *store*. *instance* is the id of the service until it is stopped."""
     is_alone = settings.database.path is not None
     myself = Myself(
         name=settings.node.name,

@@ -23,7 +23,7 @@ _LOWEST = 1
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def take_short_turns(seconds: float) -> None:
+def take_short_slices(seconds: float) -> None:
     """
     Set time slices of *seconds* for this thread and the threads that it starts. The kernel allows 0.1 ms to 0.1 s.
 

@@ -190,22 +190,24 @@ class Supervisor:
 
     def _is_wanted(self, child: Child) -> bool:
         """A spare can wait until queries are answered at every place: starting costs processor time."""
-        living = [nameserver for nameserver in self._nameservers if nameserver.process is not None]
-        return child is self._control or len(living) < len(self._places) or self._all_answer()
+        return child is self._control or len(self._living) < len(self._places) or self._all_answer()
+
+    @property
+    def _living(self) -> list[Child]:
+        return [nameserver for nameserver in self._nameservers if nameserver.process is not None]
 
     def _start(self, child: Child) -> None:
-        living = [nameserver for nameserver in self._nameservers if nameserver.process is not None]
         if child is not self._control:
             child.start()
             self._introduce(child)
             return
         self._has_begun = not self._elders.controls
         child.start(
-            nameservers=[nameserver.pid for nameserver in living],
+            nameservers=[nameserver.pid for nameserver in self._living],
             elders=[nameserver.pid for nameserver in self._elders.nameservers],
             waits=not self._has_begun,
         )
-        for nameserver in living:
+        for nameserver in self._living:
             self._introduce(nameserver)
 
     def _introduce(self, nameserver: Child) -> None:

@@ -30,31 +30,31 @@ def run(code: str) -> str:
     return subprocess.run([sys.executable, "-c", CODE + code], stdout=-1, check=True, timeout=PATIENCE).stdout.decode()
 
 
-def turns(code: str) -> list[int]:
-    """Nanoseconds of a turn whenever *code* shows them. Needs a kernel that lets a process choose."""
+def slices(code: str) -> list[int]:
+    """Nanoseconds of a time slice whenever *code* shows them. Needs a kernel that lets a process choose."""
     version = tuple(map(int, platform.release().split(".")[:2]))
     if version < (6, 12) or platform.machine() not in ("x86_64", "aarch64"):
-        pytest.skip("before Linux 6.12 a process cannot choose its turns")
+        pytest.skip("before Linux 6.12 a process cannot choose its time slices")
     return [int(figure) for figure in re.findall(r"se\.slice +: +(\d+)", run(code))]
 
 
-def test_turns_are_short() -> None:
+def test_slices_are_short() -> None:
     """The kernel notes what was asked for; at first there was something longer."""
-    before, after = turns("show(); scheduling.take_short_turns(0.0001); show()")
+    before, after = slices("show(); scheduling.take_short_slices(0.0001); show()")
 
     assert 100_000 == after < before
 
 
 def test_threads_have_them_too() -> None:
     """The threads of the database among them, which are started later."""
-    code = "scheduling.take_short_turns(0.0005); t = threading.Thread(target=show); t.start(); t.join()"
+    code = "scheduling.take_short_slices(0.0005); t = threading.Thread(target=show); t.start(); t.join()"
 
-    assert [500_000] == turns(code)
+    assert [500_000] == slices(code)
 
 
 def test_niceness_stays() -> None:
     """Whoever is nice stays so."""
-    before, after = run("print(os.nice(5)); scheduling.take_short_turns(0.0001); print(os.nice(0))").split()
+    before, after = run("print(os.nice(5)); scheduling.take_short_slices(0.0001); print(os.nice(0))").split()
 
     assert min(os.nice(0) + 5, 19) == int(before) == int(after)
 
@@ -62,7 +62,7 @@ def test_niceness_stays() -> None:
 def test_other_policies_stay() -> None:
     """What the administrator chose, such as batch processing, is left alone."""
     code = (
-        "os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0)); scheduling.take_short_turns(0.0001)\n"
+        "os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0)); scheduling.take_short_slices(0.0001)\n"
         "print(os.sched_getscheduler(0) == os.SCHED_BATCH)"
     )
 
@@ -75,7 +75,7 @@ def test_where_there_is_no_such_thing(machine: str) -> None:
     code = (
         "from unittest.mock import Mock; os.uname = lambda: Mock(machine=sys.argv[-1])\n"
         "scheduling._libc = Mock(); scheduling._libc.syscall.return_value = -1\n"
-        "scheduling.take_short_turns(0.0001); print(scheduling._libc.syscall.call_count)"
+        "scheduling.take_short_slices(0.0001); print(scheduling._libc.syscall.call_count)"
     )
     process = subprocess.run([sys.executable, "-c", CODE + code, machine], stdout=-1, check=True, timeout=PATIENCE)
 
