@@ -66,6 +66,15 @@ def test_commands_exist(document: Path) -> None:
         _check(text, document)
 
 
+@pytest.mark.parametrize("document", DOCUMENTS, ids=_name)
+def test_variables_are_for_the_shell(document: Path) -> None:
+    """Each line of an environment file has the same value in systemd and in a shell, where `&` ends a command."""
+    for line in re.findall(r"^RESPONDER_\w+=.*$", document.read_text(), re.MULTILINE):
+        words = shlex.shlex(line, posix=True, punctuation_chars=True)
+        words.whitespace_split = True
+        assert 1 == len([*words]), line
+
+
 def _commands(text: str) -> Iterator[str]:
     joined = text.replace("\\\n", " ")
     yield from (match.strip() for match in _COMMAND.findall(joined))
