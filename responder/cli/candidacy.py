@@ -15,7 +15,7 @@ from itertools import chain
 from pathlib import Path
 
 from responder import logs
-from responder.cli.service import check_pair, keep, plan_of, prepare_key_file, warn
+from responder.cli.starting import check_pair, keep, plan_of, prepare_key_file, warn
 from responder.config import Kept, Settings, Sources
 from responder.errors import InvalidConfiguration, ResponderError, StoreUnavailable, faults_of
 from responder.process.candidate import Offer, accept, receive_offer, refuse

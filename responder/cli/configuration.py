@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from responder.cli.context import OUTPUT, Context, print_json
-from responder.cli.service import check_pair
+from responder.cli.starting import check_pair
 from responder.config import Settings, Sources
 from responder.errors import CannotStart, Invalid, InvalidConfiguration
 from responder.files.keyfile import read_key

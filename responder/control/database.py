@@ -80,15 +80,9 @@ async def open_in_time(
             if not answering:
                 answering = True
                 feed.decline()
-                conditions = {
-                    "writing": Away.condition,
-                    "database": Away.condition,
-                    "nodes": Away.condition,
-                    "clock": Away.condition,
-                    "sandbox": feed.publisher.sandbox,
-                    "configuration": lambda: configuration(orders.faults),
-                    "certificate": Away.condition,
-                }
+                unknown = dict.fromkeys(("writing", "database", "nodes", "clock", "certificate"), Away.condition)
+                known = {"sandbox": feed.publisher.sandbox, "configuration": lambda: configuration(orders.faults)}
+                conditions = unknown | known
                 runner = admin_runner(settings, Away(), lambda: (nameservers, 0), conditions)
                 await listen(runner, [sock.dup() for sock in admin], None, stack)
             with contextlib.suppress(TimeoutError):

@@ -31,15 +31,22 @@ class Reload:
         self._sockets = sockets
         self._instance = instance
         self._candidate: Candidate | None = None
+        self._announces = False
 
     @property
     def is_checking(self) -> bool:
         return self._candidate is not None
 
-    def begin(self) -> None:
-        """Have the new program check what it needs. A check that is under way may be of what was there before."""
+    def begin(self, *, announces: bool) -> None:
+        """
+        Have the new program check what it needs. A check that is under way may be of what was there before.
+
+        A service that is ready *announces* the reload to the service manager; another one has not finished its start.
+        """
         self.give_up()
-        systemd.notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        self._announces = announces
+        if announces:
+            systemd.notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
         _log.info("reloading: the program and the configuration that are there now are checked")
         inherited = systemd.inherited_sockets()
         try:
@@ -83,4 +90,5 @@ class Reload:
     def _refuse(self, faults: Sequence[str]) -> None:
         for reason in faults:
             _log.error("the reload was refused; the service goes on as before", reason=reason)
-        systemd.notify(f"READY=1\nSTATUS=the reload was refused; the service goes on as before: {faults[0]}")
+        ready = "READY=1\n" if self._announces else ""
+        systemd.notify(f"{ready}STATUS=the reload was refused; the service goes on as before: {faults[0]}")

@@ -172,7 +172,7 @@ class Supervisor:
                 _log.info("stopped")
                 return 0
             if received is not None and received.si_signo == signal.SIGHUP:
-                self._reload.begin()
+                self._reload.begin(announces=self._announced)
             self._reap()
             self._listen()
             self._fill_places()

@@ -10,6 +10,7 @@ from pathlib import Path
 from responder.nameserver.seccomp import program_for
 from tests.nameserver.test_landlock import version
 from tests.support.nameservers import resolve, running
+from tests.support.processes import wait_until
 
 
 def test_all_is_in_force(tmp_path: Path) -> None:
@@ -21,6 +22,7 @@ def test_all_is_in_force(tmp_path: Path) -> None:
             resource.prlimit(nameserver.process.pid, limit) for limit in (resource.RLIMIT_CORE, resource.RLIMIT_NPROC)
         ]
         assert resolve(nameserver).answer
+        wait_until(lambda: nameserver.control.sandbox, "it has reported what is in force")
         reported = nameserver.control.sandbox
 
     filtered = program_for(os.uname().machine) is not None
