@@ -24,7 +24,8 @@ def json_object(octets: bytes) -> dict[str, Any]:
 
 def system_reason(fault: OSError) -> str:
     """The reason that the operating system gives for *fault*, to follow a colon."""
-    return (fault.strerror or type(fault).__name__).lower()
+    fallback = "it takes too long" if isinstance(fault, TimeoutError) else "the system gives no reason"
+    return fault.strerror.lower() if fault.strerror else fallback
 
 
 @contextmanager

@@ -127,3 +127,25 @@ def test_doors_have_no_logic(door: Path) -> None:
     for statement in rest:
         exports = isinstance(statement, ast.Assign) and [ast.unparse(each) for each in statement.targets] == ["__all__"]
         assert exports or isinstance(statement, ast.ImportFrom), ast.unparse(statement)
+
+
+def test_one_name_one_thing() -> None:
+    """No two modules define a class or a type of the same name. Constants and private names may agree."""
+    places: dict[str, list[str]] = {}
+    for module in sorted(ROOT.glob("responder/**/*.py")):
+        for name in _defined(ast.parse(module.read_text())):
+            places.setdefault(name, []).append(_name(module))
+
+    assert {} == {name: modules for name, modules in places.items() if len(modules) > 1}
+
+
+def _defined(module: ast.Module) -> Iterator[str]:
+    """The public classes and types of *module*."""
+    for statement in module.body:
+        names: list[str] = []
+        if isinstance(statement, ast.ClassDef):
+            names = [statement.name]
+        elif isinstance(statement, ast.Assign):
+            names = [target.id for target in statement.targets if isinstance(target, ast.Name)]
+        # Names in capitals are constants, or type variables.
+        yield from (name for name in names if not (name.startswith("_") or name.isupper() or name.islower()))

@@ -33,7 +33,11 @@ def test_json_object(octets: bytes, expected: dict[str, object]) -> None:
 
 @pytest.mark.parametrize(
     ("fault", "reason"),
-    [(OSError(errno.ENOSPC, "No space left on device"), "no space left on device"), (TimeoutError(), "timeouterror")],
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "no space left on device"),
+        (TimeoutError(), "it takes too long"),
+        (OSError(), "the system gives no reason"),
+    ],
 )
 def test_explaining(fault: OSError, reason: str) -> None:
     """An error of the operating system becomes one of ours, with its reason and without a traceback of both."""

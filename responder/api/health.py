@@ -23,6 +23,7 @@ from responder import metrics
 from responder.api.problems import KIND, ROUTES_HINT, json_response, respond_with_problems
 from responder.connections import WITHOUT_CLIENT
 from responder.errors import InvalidRequest, ResponderError, StoreUnavailable, Unavailable
+from responder.foreign import system_reason
 from responder.names import Name
 from responder.store import Statistics
 
@@ -97,13 +98,17 @@ def build_admin(
         return json_response({"alive": True})
 
     probes: dict[str, Callable[[], Awaitable[str]]] = {
-        "store": lambda: _probe(store.ping()),
-        "dns_udp": lambda: _probe_all(_query(dns.asyncquery.udp, apex, *at) for at in probed.nameservers()),
-        "dns_tcp": lambda: _probe_all(_query(dns.asyncquery.tcp, apex, *at) for at in probed.nameservers()),
+        "store": lambda: _probe("the database", store.ping()),
+        "dns_udp": lambda: _probe_all(
+            "the nameserver", (_query(dns.asyncquery.udp, apex, *at) for at in probed.nameservers())
+        ),
+        "dns_tcp": lambda: _probe_all(
+            "the nameserver", (_query(dns.asyncquery.tcp, apex, *at) for at in probed.nameservers())
+        ),
     }
 
     async def reported() -> dict[str, str]:
-        api = await _probe_all(_request_api(url, is_proxy=probed.is_proxy) for url in probed.api())
+        api = await _probe_all("the API", (_request_api(url, is_proxy=probed.is_proxy) for url in probed.api()))
         return {name: condition() for name, condition in conditions.items()} | {"api": api}
 
     async def readyz(request: web.Request) -> web.Response:
@@ -173,20 +178,37 @@ async def _measure(store: Health) -> None:
         metrics.TOKENS.labels(expires).set(count)
 
 
-async def _probe_all(checks: Iterable[Awaitable[None]]) -> str:
-    """ "ok" if all *checks* succeed, otherwise the result of the first one that fails."""
-    results = await asyncio.gather(*map(_probe, checks))
+async def _probe_all(whom: str, checks: Iterable[Awaitable[None]]) -> str:
+    """ "ok" if all *checks* of *whom* succeed, otherwise the result of the first one that fails."""
+    results = await asyncio.gather(*(_probe(whom, check) for check in checks))
     return next((result for result in results if result != "ok"), "ok")
 
 
-async def _probe(check: Awaitable[None]) -> str:
-    """The result of a check, as a text without confidential details."""
+async def _probe(whom: str, check: Awaitable[None]) -> str:
+    """The result of a check of *whom*, as a text without confidential details."""
     try:
         async with asyncio.timeout(PROBE_DEADLINE):
             await check
-    except (ResponderError, OSError, EOFError, TimeoutError, dns.exception.DNSException) as error:
-        return f"failed: {error}" if isinstance(error, ResponderError) else f"failed: {type(error).__name__}"
+    except ResponderError as error:
+        return f"failed: {error}"
+    except (OSError, EOFError, dns.exception.DNSException) as error:
+        return f"failed: {whom} {_failure(error)}"
     return "ok"
+
+
+def _failure(error: Exception) -> str:
+    """What *error* means, to follow the subject of a sentence."""
+    match error:
+        case TimeoutError() | dns.exception.Timeout():
+            return f"does not answer within {PROBE_DEADLINE:g} seconds"
+        case ConnectionRefusedError():
+            return "does not accept connections: see the log of the service"
+        case EOFError() | ConnectionError():
+            return "closes the connection without an answer"
+        case OSError():
+            return f"cannot be reached: {system_reason(error)}"
+        case _:
+            return "sends a reply that is malformed, or that does not match the query"
 
 
 async def _query(query: Any, apex: Name, host: str, port: int) -> None:

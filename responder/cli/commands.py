@@ -14,6 +14,7 @@ from typing import NoReturn
 import click
 
 from responder.errors import InvalidConfiguration, ResponderError, faults_of
+from responder.foreign import system_reason
 from responder.process.prctl import hide_memory
 
 COMMANDS = {
@@ -99,7 +100,7 @@ def main() -> NoReturn:
         _fail(located(error))
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
-        _fail([f"failed: {place}{error.strerror or type(error).__name__}"])
+        _fail([f"failed: {place}{error.strerror or system_reason(error)}"])
     raise SystemExit(0)
 
 

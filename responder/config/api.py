@@ -18,7 +18,7 @@ from responder.config.fields import (
     NetworkField,
     Rate,
     Seconds,
-    Section,
+    SettingsSection,
     read_by,
 )
 from responder.errors import Invalid
@@ -73,7 +73,7 @@ def _parse_resolver(text: str) -> str:
         raise Invalid(f'"{text}" is not the IP address of a resolver: write one, or "none"') from None
 
 
-class AcmeSettings(Section):
+class AcmeSettings(SettingsSection):
     """
     The CA of the API's own certificate. *directory* is always a URL, also if the file has its short name. *resolver* is
     asked whether the zone is delegated: "" means those of the machine, and "none" that the delegation is not looked at.
@@ -95,7 +95,7 @@ class AcmeSettings(Section):
         return path
 
 
-class ApiLimitSettings(Section):
+class ApiLimitSettings(SettingsSection):
     """
     How many requests are accepted, in the notation of the `limits` library.
 
@@ -109,7 +109,7 @@ class ApiLimitSettings(Section):
     failures: Rate = "60/minute"
 
 
-class RegistrationSettings(Section):
+class RegistrationSettings(SettingsSection):
     """
     Whether `/register` of acme-dns gives accounts to any client, from which networks (by default, all), and how many to
     one address and to all together. The total is limited because accounts stay, and a botnet has many addresses.
@@ -121,7 +121,7 @@ class RegistrationSettings(Section):
     limit_in_all: Rate = "1000/day"
 
 
-class ApiSettings(Section):
+class ApiSettings(SettingsSection):
     """
     Where the API listens, its URL for clients ("" if it is not set), and how it gets its certificate. *hsts* is in
     seconds.

@@ -273,7 +273,7 @@ ApiEndpoint = Annotated[Endpoint, read_by(partial(Endpoint.parse, example=443), 
 AdminEndpoint = Annotated[Endpoint, read_by(partial(Endpoint.parse, example=8054), Endpoint), AsText]
 
 
-class Section(BaseModel):
+class SettingsSection(BaseModel):
     """A table of the configuration file."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")

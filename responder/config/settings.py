@@ -34,7 +34,7 @@ from responder.config.fields import (
     NameField,
     NetworkField,
     Seconds,
-    Section,
+    SettingsSection,
     Ttl,
     WholeNumber,
 )
@@ -60,7 +60,7 @@ KEY_FILE = "tsig.key"
 """Name of the key file in the directory of an SQLite database."""
 
 
-class ZoneSettings(Section):
+class ZoneSettings(SettingsSection):
     """One zone: its name, its nameservers with their addresses (glue), its static records. TTLs are in seconds."""
 
     name: Apex
@@ -107,7 +107,7 @@ class ZoneSettings(Section):
         return Static(apex=self.name, rrsets=(soa, ns, *glue, *records), txt_ttl=self.txt_ttl)
 
 
-class RateLimitSettings(Section):
+class RateLimitSettings(SettingsSection):
     """How many UDP replies a client network gets in a second; 0 means no limit."""
 
     replies_per_second: Annotated[WholeNumber, Field(ge=0, le=1_000_000)] = 500
@@ -115,7 +115,7 @@ class RateLimitSettings(Section):
     exempt: tuple[NetworkField, ...] = ()
 
 
-class UpdateSettings(Section):
+class UpdateSettings(SettingsSection):
     """Whether DNS updates are accepted (RFC 2136), the file for their keys, and the algorithms of their signatures."""
 
     enabled: bool = True
@@ -123,7 +123,7 @@ class UpdateSettings(Section):
     algorithms: Annotated[tuple[Algorithm, ...], NOT_EMPTY] = ("hmac-sha256", "hmac-sha384", "hmac-sha512")
 
 
-class DnsSettings(Section):
+class DnsSettings(SettingsSection):
     """Where DNS is served, by how many nameserver processes, and what these report about themselves."""
 
     listen: Annotated[tuple[DnsEndpoint, ...], NOT_EMPTY] = (Endpoint("0.0.0.0", 53), Endpoint("::", 53))
@@ -140,14 +140,14 @@ class DnsSettings(Section):
     update: UpdateSettings = UpdateSettings()
 
 
-class AdminSettings(Section):
+class AdminSettings(SettingsSection):
     """Where health and metrics are served: to this machine, or to a trusted network."""
 
     listen: tuple[AdminEndpoint, ...] = (Endpoint("127.0.0.1", 8_054),)
     free_bind: bool = False
 
 
-class DatabaseSettings(Section):
+class DatabaseSettings(SettingsSection):
     """Where the state is stored; the URL may hold a password."""
 
     url: DatabaseUrl = Field(SQLITE_URL, repr=False)
@@ -166,7 +166,7 @@ class DatabaseSettings(Section):
         return _masked(self.url)
 
 
-class NodeSettings(Section):
+class NodeSettings(SettingsSection):
     """
     This service among those on the same database: its *name* there (by default, that of the machine), the *address*
     that an administrator finds it by, and its *lease*, in seconds: other nodes wait as long for one that is silent.
@@ -182,7 +182,7 @@ class NodeSettings(Section):
         return name or socket.gethostname()
 
 
-class PropagationSettings(Section):
+class PropagationSettings(SettingsSection):
     """
     What a change waits for: *deadline* seconds for every live node. If one is late, its caller gets 503 (live), or 200
     with the names of those that serve it (any).
@@ -192,7 +192,7 @@ class PropagationSettings(Section):
     deadline: Annotated[float, Field(ge=0.1, le=8)] = 2.0
 
 
-class ValuesSettings(Section):
+class ValuesSettings(SettingsSection):
     """Seconds after which a challenge value expires: by default, and the most that a client may request."""
 
     lifetime: Annotated[Seconds, Field(ge=1)] = 86_400
@@ -206,14 +206,14 @@ class ValuesSettings(Section):
         return max_lifetime
 
 
-class LogSettings(Section):
+class LogSettings(SettingsSection):
     """What is logged, and how: JSON unless on a terminal (auto), always (json) or never (text)."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["auto", "json", "text"] = "auto"
 
 
-class Settings(Section):
+class Settings(SettingsSection):
     """All settings. `load` reads them; their JSON form can be read again."""
 
     zones: Annotated[tuple[ZoneSettings, ...], NOT_EMPTY]

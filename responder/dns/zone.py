@@ -6,15 +6,15 @@ Theory of operation
 A zone consists of its static records (from the configuration), the challenge names that are granted, and the values at
 these names. Only `Zone.apply` changes it, one committed change at a time. There is no I/O and no clock here.
 
-`Zones.nodes` is one table for all zones. It maps each name that exists, in wire form and lower case, to its `Node`. A
-name exists if it is granted, holds records, or has a name below it that exists: such a name is called an empty
+`Zones.nodes` is one table for all zones. It maps each name that exists, in wire form and lower case, to its `ZoneNode`.
+A name exists if it is granted, holds records, or has a name below it that exists: such a name is called an empty
 non-terminal, and is not an NXDOMAIN (RFC 8020). So each node counts its children. When a name begins or ceases to
 exist, the counts above it change, up to the first name that exists for another reason.
 
-    nodes[name] -> Node(answers, granted, children)
-                        |
-                        +-- UNASKED: records, but nothing is compiled yet   --(first query)-->  {type and class: Answer}
-                        +-- NO_ANSWERS: no records                          <--(a change)-----
+    nodes[name] -> ZoneNode(answers, granted, children)
+                            |
+                            +-- UNASKED: records, but nothing is compiled yet --(first query)-> {type and class: Answer}
+                            +-- NO_ANSWERS: no records                        <-(a change)-----
 
 Answers are compiled where records change, which means two things. First, an `Answer` depends on nothing but the records
 of the zone: it is made once and used for every query until they change, so a query costs some look-ups in tables
@@ -99,7 +99,7 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
-class Node:
+class ZoneNode:
     """
     A name that exists: what it holds, and why it exists.
 
@@ -119,7 +119,7 @@ class Zones:
     def __init__(self, statics: Iterable[Static] = ()) -> None:
         # Python enlarges a full dictionary in one go, and no query is answered meanwhile: 0.1 s at 700,000 names, and
         # half as long at half as many. Several smaller tables would avoid that, but cost each query one more look-up.
-        self.nodes: dict[bytes, Node] = {}
+        self.nodes: dict[bytes, ZoneNode] = {}
         self._zones = {static.apex.wire: Zone(static, self.nodes) for static in statics}
 
     def __iter__(self) -> Iterator[Zone]:
@@ -134,7 +134,7 @@ class Zones:
                 return zone
             at += 1 + qname[at]
 
-    def answer(self, qname: bytes, key: bytes, node: Node | None) -> Answer | None:
+    def answer(self, qname: bytes, key: bytes, node: ZoneNode | None) -> Answer | None:
         """
         The answer for *qname* and the ordinary type in *key*, if `node.answers` did not have it.
 
@@ -178,7 +178,7 @@ class Zones:
 class Zone:
     """One zone. Its nodes are in the table that all zones share."""
 
-    def __init__(self, static: Static, nodes: dict[bytes, Node]) -> None:
+    def __init__(self, static: Static, nodes: dict[bytes, ZoneNode]) -> None:
         self.apex = static.apex
         self.serial = 0
         self.counts = {rcode: [0] for rcode in (Rcode.NOERROR, Rcode.NXDOMAIN)}
@@ -213,7 +213,7 @@ class Zone:
         node = self._nodes.get(qname)
         return node is None or node.granted or _CNAME in self.answers(qname, node)
 
-    def answers(self, owner: bytes, node: Node) -> Mapping[bytes, Answer]:
+    def answers(self, owner: bytes, node: ZoneNode) -> Mapping[bytes, Answer]:
         """The answers of *node*, the node of *owner*. They are compiled now if this is the first query for them."""
         if node.answers is UNASKED:
             node = self._nodes[owner] = replace(node, answers=self._compile(owner))
@@ -369,7 +369,7 @@ class Zone:
 
 
 _SHARED, _SHARED_UNASKED = (
-    {(granted, count): Node(answers, granted, count) for granted in (False, True) for count in range(16)}
+    {(granted, count): ZoneNode(answers, granted, count) for granted in (False, True) for count in range(16)}
     for answers in (NO_ANSWERS, UNASKED)
 )
 _ABSENT = _SHARED[False, 0]
@@ -378,11 +378,11 @@ _ANY_OTHER = b""
 """A key for all types that have no answer of their own."""
 
 
-def _node(answers: Mapping[bytes, Answer], granted: bool, children: int) -> Node:  # noqa: FBT001
+def _node(answers: Mapping[bytes, Answer], granted: bool, children: int) -> ZoneNode:  # noqa: FBT001
     """A node. Nodes without answers are shared objects; `_ABSENT` is that of a name with no reason to exist."""
     if children < 16 and not answers:
         return (_SHARED if answers is NO_ANSWERS else _SHARED_UNASKED)[granted, children]
-    return Node(answers, granted, children)
+    return ZoneNode(answers, granted, children)
 
 
 def _key(rrtype: int) -> bytes:

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from cryptography import x509
 
 from responder.doctor.questions import UNROUTED
+from responder.foreign import system_reason
 from responder.names import Name
 
 VISIT_DEADLINE = 5.0
@@ -81,7 +82,7 @@ async def visit(place: HttpServer, address: str, path: str) -> Visit:
     except ssl.SSLError:
         return Visit(address, wrong="does not speak TLS there")
     except OSError as fault:
-        reason = os.strerror(fault.errno).lower() if fault.errno else type(fault).__name__
+        reason = os.strerror(fault.errno).lower() if fault.errno else system_reason(fault)
         return Visit(address, wrong=f"cannot be reached ({reason})", unrouted=fault.errno in UNROUTED)
     except (EOFError, asyncio.LimitOverrunError, ValueError, IndexError):
         return Visit(address, wrong="does not respond with HTTP")

@@ -27,11 +27,13 @@ DRAIN = 1.0
 SPARE, ANSWERING = "responder-spare", "responder-dns"
 """What the process is called, so that a list of processes shows which one does what."""
 
-Sockets = Mapping[str, Sequence[socket.socket]]
+NameserverSockets = Mapping[str, Sequence[socket.socket]]
 """By purpose: "udp 1" and so on for each place, "tcp" for all."""
 
 
-async def serve(server: Nameserver, sockets: Sockets, feeds: Feeds, lifeline: Lifeline, stop: asyncio.Event) -> None:
+async def serve(
+    server: Nameserver, sockets: NameserverSockets, feeds: Feeds, lifeline: Lifeline, stop: asyncio.Event
+) -> None:
     """
     Load, follow the feed, and report that we are ready. Once the supervisor gives us a place, answer on its *sockets*,
     until *stop* is set.
@@ -71,7 +73,7 @@ async def _retire(server: Nameserver, orders: _Orders, listeners: Sequence[async
 
 async def _answer(
     server: Nameserver,
-    sockets: Sockets,
+    sockets: NameserverSockets,
     orders: _Orders,
     loaded: asyncio.Event,
     listeners: list[asyncio.Server],

@@ -37,7 +37,7 @@ class Ca:
             return None
         return Challenge(url.removeprefix("*."), f"value of {url}", "token", cast(Any, None))
 
-    async def answer(self, challenge: Challenge) -> None:
+    async def begin_validation(self, challenge: Challenge) -> None:
         if self.hangs:
             await asyncio.Event().wait()
         if self.refusal is not None:

@@ -375,7 +375,7 @@ def test_databases_of_others(run: Run, sqlite: AcmeDns, tmp_path: Path) -> None:
         (str(tmp_path), f"there is no readable file {tmp_path}"),
         (str(text), "it is not an SQLite database: check DATABASE-URL"),
         (ours, "not a database of acme-dns, because the table acmedns is missing or different"),
-        (sql(tmp_path, table, "CREATE TABLE records (Username TEXT)"), "it has no table records like that"),
+        (sql(tmp_path, table, "CREATE TABLE records (Username TEXT)"), "the table records is missing or different"),
         ("mysql://me:hunter2@host/x", "DATABASE-URL is not for a database that acme-dns supports"),
         ("host=localhost user=me password=hunter2", "DATABASE-URL is not for a database that acme-dns supports"),
         ("sqlite://", "DATABASE-URL is not for a database that acme-dns supports"),

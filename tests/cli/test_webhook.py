@@ -154,8 +154,14 @@ def _swap(cluster: FakeCluster, _: dict[str, str]) -> None:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda _, environ: environ.clear(), "this is no pod of a Kubernetes cluster: KUBERNETES_SERVICE_HOST"),
-        (lambda _, environ: environ.update(KUBERNETES_SERVICE_PORT="https"), "this is no pod of a Kubernetes cluster"),
+        (
+            lambda _, environ: environ.clear(),
+            "the webhook must run in a pod of a Kubernetes cluster: KUBERNETES_SERVICE_HOST",
+        ),
+        (
+            lambda _, environ: environ.update(KUBERNETES_SERVICE_PORT="https"),
+            "the webhook must run in a pod of a Kubernetes cluster",
+        ),
         (lambda cluster, _: (cluster.service_account / "token").unlink(), "cannot read the service account in "),
         (
             lambda cluster, _: (cluster.service_account / "ca.crt").write_text("x"),

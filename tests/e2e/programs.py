@@ -22,7 +22,7 @@ from typing import TypeVar
 
 import pytest
 
-from tests.support.processes import PATIENCE
+from tests.support.processes import PATIENCE, rest
 from tests.support.requirements import lacking
 
 LOGS: list[Path] = []
@@ -47,11 +47,12 @@ def wait_until(condition: Callable[[], _T | None], what: str, seconds: float = P
     """What *condition* gives as soon as that is true; fails the test, naming *what*, if it never is."""
     deadline = time.monotonic() + seconds
     while True:
+        began = time.thread_time()
         if outcome := condition():
             return outcome
         if time.monotonic() > deadline:
             pytest.fail(f"not within {seconds:g} s: {what}")
-        time.sleep(0.02)
+        time.sleep(rest(began, 0.02))
 
 
 class Program:

@@ -13,13 +13,24 @@ PATIENCE = 60.0
 """Seconds until what takes milliseconds, or a program a second or two, is given up, even on a busy machine."""
 
 
+def rest(began: float, least: float = 0.001) -> float:
+    """
+    Seconds until the next look at a condition, for a look that *began* at this time of the thread's processor.
+
+    A look that is costly, such as one at all processes, must not take the processor from what it waits for.
+    """
+    return max(least, 4 * (time.thread_time() - began))
+
+
 async def eventually(condition: Callable[[], object], what: str) -> None:
     """Let the event loop turn until *condition* holds; fails the test, naming *what*, if it never does."""
     deadline = time.monotonic() + PATIENCE
+    began = time.thread_time()
     while not condition():
         if time.monotonic() > deadline:
             pytest.fail(f"never came about: {what}")
-        await asyncio.sleep(0.001)
+        await asyncio.sleep(rest(began))
+        began = time.thread_time()
 
 
 async def polled(check: Callable[[], Awaitable[object]], what: str) -> None:
