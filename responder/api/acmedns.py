@@ -67,6 +67,10 @@ class Fault(Exception):
             self.response.headers["Retry-After"] = retry_after
 
 
+_HTTP_ERRORS = {413: "request_entity_too_large"}
+"""Errors that Python names differently in its versions: they are the same here in all of them."""
+
+
 @web.middleware
 async def respond_as_acme_dns(request: web.Request, handler: Handler) -> web.StreamResponse:
     """On the paths of acme-dns, turn errors into the ones of acme-dns: its clients read the member `error`."""
@@ -77,7 +81,8 @@ async def respond_as_acme_dns(request: web.Request, handler: Handler) -> web.Str
     except Fault as fault:
         return fault.response
     except web.HTTPException as error:  # no such route or method; a body too large, or too slow
-        response = Fault(error.status, error.reason.lower().replace(" ", "_"), kind=for_http(error)[KIND]).response
+        name = _HTTP_ERRORS.get(error.status, error.reason.lower().replace(" ", "_"))
+        response = Fault(error.status, name, kind=for_http(error)[KIND]).response
         if isinstance(error, web.HTTPMethodNotAllowed):
             response.headers["Allow"] = error.headers["Allow"]
         return response

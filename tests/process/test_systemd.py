@@ -88,7 +88,7 @@ def test_inherited_sockets_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_socket_unit_that_differs(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the unit lacks, has in another form, or has left over is named as the line in the unit."""
     with socket.socket(type=socket.SOCK_DGRAM) as udp, socket.socket() as tcp:
-        udp.bind(("0.0.0.0", 0))
+        udp.bind(("0.0.0.0", free_port()))
         tcp.bind(("127.0.0.1", 0))
         port, other = udp.getsockname()[1], tcp.getsockname()[1]
         monkeypatch.setattr(systemd, "inherited_sockets", lambda: [udp.dup(), tcp.dup()])
