@@ -96,6 +96,54 @@ async def test_unreadable_item(item: str) -> None:
         assert line["proxy"] == ("10.0.0.2" if "10.0.0.2" in headers[-1] else "10.0.0.1")
 
 
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        (['for=203.0.113.9;host="x,for=192.0.2.1;a=";proto=https'], "203.0.113.9"),
+        (['proto=http;host="x;for=192.0.2.1;y=";for="203.0.113.9:4711"'], "203.0.113.9"),
+        (['for=192.0.2.1, for=203.0.113.9;host="x,for=192.0.2.1"'], "203.0.113.9"),
+        ([r'for=203.0.113.9;host="x\",for=192.0.2.1;a=\""'], "203.0.113.9"),
+        ([r'host="x\";for=192.0.2.1;a=\\";for=203.0.113.9'], "203.0.113.9"),
+        ([r'for="\[2001:db8::5\]:4711"'], "2001:db8::5"),
+        (['for=203.0.113.9;host="x,for=192.0.2.1;a=", for=10.0.0.2;host=","'], "203.0.113.9"),
+        (['for="', "for=203.0.113.9"], "203.0.113.9"),
+        (["for=203.0.113.9;;proto=https;"], "203.0.113.9"),
+    ],
+)
+async def test_quoted_strings(headers: list[str], expected: str) -> None:
+    """A separator in a quoted string separates nothing: a client that chooses its Host does not choose its address."""
+    assert (expected, []) == await client("10.0.0.1", headers, header="Forwarded")
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        'for="203.0.113.9',
+        'for=203.0.113.9;host="x, for=192.0.2.1',
+        r'for=203.0.113.9;host="x\", for=192.0.2.1',
+        '"203.0.113.9, 203.0.113.9',
+        '", for=203.0.113.9',
+        '"203.0.113.9\\"',
+        'for="203.0.113.9"x',
+        'for=203.0.113.9"x"',
+        r'", for=203.0.113.9;host="x,for=192.0.2.1;a=\""',
+        "for=203.0.113.9;for=192.0.2.1",
+        "for=203.0.113.9;For=203.0.113.9",
+        "for=203.0.113.9;proto",
+    ],
+)
+async def test_malformed_element(item: str) -> None:
+    """An element with an unbalanced quote or with two addresses names no client, and neither does a part of it."""
+    seen, logs = await client("10.0.0.1", [item], header="Forwarded")
+
+    assert (UNKNOWN, 1) == (seen, len(logs))
+
+
+async def test_quotes_of_a_client_in_a_list() -> None:
+    """X-Forwarded-For has no quoted strings: with a quote, a client does not hide what the proxy adds."""
+    assert ("203.0.113.9", []) == await client("10.0.0.1", ['for=", 203.0.113.9'])
+
+
 async def test_unreadable_items_are_logged_seldom() -> None:
     """A proxy that writes something else does so with every request: a line now and then is enough."""
     middleware = trust_proxies(PROXIES, "X-Forwarded-For")
