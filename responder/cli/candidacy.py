@@ -70,11 +70,15 @@ def _prepare(settings: Settings, offer: Offer) -> tuple[Plan, Sockets]:
 
 async def _try_database(url: str) -> None:
     """
-    See that the service can use it as it is, and change nothing: the running one uses it, too. Raises
-    `StoreUnavailable`, `StoreOutdated`.
+    See that the service can use it as it is, also for changes. Nothing is changed but the row that proves it, because
+    the running service uses it, too. Raises `StoreUnavailable` or `StoreOutdated`.
     """
     from responder.store import SchemaState, Store
 
     if await Store.check(url) is SchemaState.ABSENT:
         raise StoreUnavailable("there is no database: put it back, or make a new one with responder db upgrade")
-    await (await Store.open(url)).close()
+    store = await Store.open(url)
+    try:
+        await store.prove_writable()
+    finally:
+        await store.close()

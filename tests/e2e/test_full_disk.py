@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -47,6 +49,11 @@ def test_full_disk(disk: Disk, tmp_path: Path) -> None:
             assert f"changes cannot be stored: cannot use the database {disk.directory}/responder.db: {FULL}" in (
                 service.attempt("check", "--resolver", f"127.0.0.1:{resolver}").stdout
             )
+        assert served == values(service.dns, token.challenge_name)
+
+        os.kill(service.supervisor.pid, signal.SIGHUP)
+        wait_until(lambda: "the reload was refused" in service.log(), "a reload cannot go on without room")
+        assert all(FULL in line for line in service.log().splitlines() if "the reload was refused" in line)
         assert served == values(service.dns, token.challenge_name)
 
         before = service.child("control")

@@ -35,8 +35,10 @@ class Uacme:
 
     def obtain(self, *names: str) -> Certificate:
         """Obtain one certificate for all the names, whatever is there; fails with what uacme says."""
-        self._run("--force", "--hook", str(self.hook), "issue", *names)
         file = self.directory / names[0] / "cert.pem"
+        for backup in file.parent.glob("cert-*.pem"):  # named by the second, in which two cannot be made
+            backup.unlink()
+        self._run("--force", "--hook", str(self.hook), "issue", *names)
         return Certificate(file, file)
 
     def _run(self, *arguments: str) -> None:
