@@ -224,7 +224,7 @@ def _parse_url(text: str) -> str:
         if "?" in rest:
             raise Invalid('has a "?" after the path, but SQLite takes no options here: remove it and what follows')
     elif scheme == "postgresql+asyncpg":
-        if not re.fullmatch(r"([^?]*@)?(\[[^]]*\]|[^]:/?@]*)(:[0-9]+)?/[^/?]+(\?.*)?", rest):
+        if not re.fullmatch(r"([^:/?@]*(:[^?@]*)?@)?(\[[^]@]*\]|[^]:/?@]*)(:[0-9]+)?/[^/?@]+(\?.*)?", rest):
             raise Invalid(f'names no database: write "{POSTGRESQL_URL}", with %XX for special characters in it')
     else:
         raise Invalid(f'is not a URL of a supported database: write "{SQLITE_URL}" or "{POSTGRESQL_URL}"')

@@ -287,7 +287,7 @@ class Settings(SettingsSection):
 
 def _masked(url: str) -> str:
     """*url* without its password."""
-    return re.sub(r"([?&]password=)[^&]*", r"\1***", re.sub(r"^([^:]*://[^:/@]*:).*@", r"\1***@", url))
+    return re.sub(r"([?&]password=)[^&]*", r"\1***", re.sub(r"^([^:]*://[^:?]*:).*@", r"\1***@", url))
 
 
 def _host_faults(hostname: Name, zones: tuple[ZoneSettings, ...]) -> Iterator[str]:

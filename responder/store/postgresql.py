@@ -100,8 +100,8 @@ class PostgreSQL(Database):
         self._url = url.set(drivername="postgresql+asyncpg")
         _check(self._url, setting)
         hosts = url.query.get("host") or "localhost"
-        where = url.host or (hosts if isinstance(hosts, str) else ", ".join(hosts))
-        self._where = f"{url.database or url.username} on {where}"
+        where = _shown(url.host) or (hosts if isinstance(hosts, str) else ", ".join(hosts))
+        self._where = f"{_shown(url.database) or url.username} on {where}"
         self._unconfirmed: WeakSet[Any] = WeakSet()
         arguments = _connect_args(url, command_timeout=STATEMENT_TIMEOUT)
         self._connector = Connector(self._url, arguments, timeout=CONNECT_TIMEOUT)
@@ -200,6 +200,11 @@ class PostgreSQL(Database):
         except (SQLAlchemyError, PostgresError, InterfaceError, InternalClientError, OSError) as error:
             reason = _explain(error).format(setting=self._setting)
             raise StoreUnavailable(f"cannot use the database {self._where}: {reason}") from error
+
+
+def _shown(part: str | None) -> str:
+    """*part* of a URL without what may be the end of a password with a special character that is not written as %XX."""
+    return (part or "").rpartition("@")[2]
 
 
 _NO_FSYNC = (

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from responder.config import Endpoint, Settings, ZoneSettings, load, parse_duration, sources
+from responder.config import DatabaseSettings, Endpoint, Settings, ZoneSettings, load, parse_duration, sources
 from responder.config.api import CAA_WARNING
 from responder.dns.rrset import RRType
 from responder.dns.zonetext import print_rrset
@@ -739,6 +739,11 @@ def test_database_url(file: Path, url: str) -> None:
                 "postgresql+asyncpg://h/",
                 "postgresql+asyncpg://h:x/d",
                 "postgresql+asyncpg://u:SECRET?@h/d",
+                "postgresql+asyncpg://u:SE@CR@ET@h/d",
+                "postgresql+asyncpg://u:SECRET/@@h/d",
+                "postgresql+asyncpg://u:SE@CR/ET@h",
+                "postgresql+asyncpg://u@u:SECRET@h/d",
+                "postgresql+asyncpg://u/u:SECRET@h/d",
             )
         ),
     ],
@@ -964,7 +969,7 @@ def test_json_form_reads_back(file: Path) -> None:
     ("url", "shown"),
     [
         ("postgresql+asyncpg://u:SECRET@h:5432/d", "postgresql+asyncpg://u:***@h:5432/d"),
-        ("postgresql+asyncpg://u:SECRET/@@h/d", "postgresql+asyncpg://u:***@h/d"),
+        ("postgresql+asyncpg://u:SECRET/@h/d", "postgresql+asyncpg://u:***@h/d"),
         ("postgresql+asyncpg://u@h/d?password=SECRET&x=y", "postgresql+asyncpg://u@h/d?password=***&x=y"),
         ("sqlite+aiosqlite:///responder.db", "sqlite+aiosqlite:///responder.db"),
     ],
@@ -978,6 +983,14 @@ def test_effective_hides_the_password(file: Path, url: str, shown: str) -> None:
         "database": {"url": shown, "listen_url": "", "auto_upgrade": False}
     }
     assert "SECRET" not in repr(settings)
+
+
+@pytest.mark.parametrize("userinfo", ["u:SE@CR@ET", "u@u:SECRET", "u/u:SECRET", "u:SE/CR?ET"])
+def test_masked_url(userinfo: str) -> None:
+    """Even of a URL that no configuration can have, the password is not shown."""
+    shown = DatabaseSettings.model_construct(url=f"postgresql+asyncpg://{userinfo}@h:5432/d").shown_url
+
+    assert f"postgresql+asyncpg://{userinfo.partition(':')[0]}:***@h:5432/d" == shown
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import shutil
 import signal
 import sqlite3
@@ -445,6 +446,15 @@ async def test_a_server_without_tls() -> None:
         ):
             await Store.open(f"postgresql+asyncpg://me@127.0.0.1:{port}/responder?ssl=require")
         await over.wait()
+
+
+@pytest.mark.parametrize("userinfo", ["me:SE@CR@ET", "me:SECR@ET", "me/me:SECRET", "me@me:SE@CRET"])
+async def test_a_password_with_special_characters(userinfo: str) -> None:
+    """What the URL does not mark as the password is not shown either: only what follows the last @ is the host."""
+    with pytest.raises(StoreUnavailable) as caught:
+        await Store.open(f"postgresql+asyncpg://{userinfo}@127.0.0.1:1/responder")
+
+    assert not re.search("SE|CR|ET", str(caught.value))
 
 
 @pytest.fixture
