@@ -3,7 +3,8 @@ Grants: which token may write for which hostname, and which challenge name a hos
 
 A hostname owns its challenge name as long as a token that is not revoked has a grant for it. After that, a new grant
 may give the hostname another name. Several hostnames may share a name, but then only one token may have grants for
-them, because a token that can write the values of one hostname can write those of the others.
+them, because a token that can write the values of one hostname can write those of the others. A token that has expired
+or is temporary counts only for a hostname that no other token covers, so it can be replaced.
 """
 
 from __future__ import annotations
@@ -12,18 +13,19 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import groupby
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Row, bindparam, delete, distinct, func, insert, or_, select
+from sqlalchemy import Connection, Row, bindparam, case, delete, distinct, func, insert, literal, or_, select
 
 from responder.errors import NameTaken, NotFound
 from responder.names import Name
 from responder.store import journal, schema
 from responder.store.audit import AuditAction, AuditEvent, record
-from responder.store.schema import grants, hostnames, tokens
+from responder.store.schema import Instant, grants, hostnames, tokens
 from responder.tokens.serving import Serving
-from responder.tokens.token import Grant
+from responder.tokens.token import TEMPORARY, Grant
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +70,7 @@ def give(
         connection.execute(
             insert(grants), [{"token_id": token_id, "hostname_id": hostname_id} for token_id, hostname_id in rows]
         )
-    _check_sharing(connection, wanted)
+    _check_sharing(connection, wanted, at)
     journal.advance_names(connection, zones, began, now=at)
     record(
         connection,
@@ -212,19 +214,28 @@ def _displaced(grant: Grant, current: _Owner | None, others: Iterable[_Owner]) -
     return elsewhere if current is None else [current, *elsewhere]
 
 
-def _check_sharing(connection: Connection, wanted: Iterable[Wanted]) -> None:
-    """Raise `NameTaken` if hostnames of several tokens share one of the challenge names in *wanted*."""
+def _check_sharing(connection: Connection, wanted: Iterable[Wanted], at: datetime) -> None:
+    """
+    Raise `NameTaken` if hostnames of several tokens share one of the challenge names in *wanted*.
+
+    For each hostname, only its tokens of the highest rank count: those that last, then expired, then temporary ones.
+    """
+    temporary = tokens.c.description.in_(TEMPORARY) & tokens.c.expires_at.is_not(None)
+    expired = tokens.c.expires_at <= literal(at, Instant)
+    rank = case((temporary, 0), (expired, 1), else_=2).label("rank")
     query = (
-        select(hostnames.c.challenge_name, hostnames.c.hostname, grants.c.token_id)
+        select(hostnames.c.challenge_name, hostnames.c.hostname, grants.c.token_id, rank)
         .join(grants, grants.c.hostname_id == hostnames.c.id)
         .join(tokens, tokens.c.id == grants.c.token_id)
         .where(hostnames.c.challenge_name.in_(bindparam("names", expanding=True)), tokens.c.revoked_at.is_(None))
+        .order_by(rank, hostnames.c.challenge_name, hostnames.c.hostname)
     )
     mine = {each.grant.challenge_name: each for each in wanted}
     for chunk in journal.chunks(mine):
-        holders: defaultdict[Name, defaultdict[Name, set[UUID]]] = defaultdict(lambda: defaultdict(set))
-        for row in connection.execute(query, {"names": chunk}):
-            holders[row.challenge_name][row.hostname].add(row.token_id)
+        holders: defaultdict[Name, dict[Name, set[UUID]]] = defaultdict(dict)
+        found = connection.execute(query, {"names": chunk})
+        for (_, name, hostname), rows in groupby(found, key=lambda row: (row.rank, row.challenge_name, row.hostname)):
+            holders[name][hostname] = {row.token_id for row in rows}  # a higher rank replaces a lower one
         for name, by_hostname in holders.items():
             if len(by_hostname) > 1 and len(set[UUID]().union(*by_hostname.values())) > 1:
                 raise _taken(name, min(by_hostname.keys() - {mine[name].grant.hostname}))

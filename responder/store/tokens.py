@@ -38,10 +38,7 @@ from responder.store.schema import Instant, challenge_values, grants, hostnames,
 from responder.store.values import remove
 from responder.tokens.network import Network
 from responder.tokens.secret import Digest
-from responder.tokens.token import Grant, Token
-
-TEMPORARY = ("responder issue", "responder check")
-"""The descriptions of tokens that commands mint for themselves, with an expiry, and revoke when they end."""
+from responder.tokens.token import TEMPORARY, Grant, Token
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,6 +21,9 @@ from responder.tokens.network import Network, is_within
 from responder.tokens.serving import Serving
 from responder.tokens.values import challenge_value, is_digest
 
+TEMPORARY = ("responder issue", "responder check")
+"""The descriptions of tokens that commands mint for themselves, with an expiry, and revoke when they end."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grant:

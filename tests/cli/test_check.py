@@ -203,6 +203,18 @@ async def test_hostnames_that_cannot_be_checked(program: Cli) -> None:
     ] == done.err.splitlines()
 
 
+async def test_writing_at_a_shared_name(program: Cli) -> None:
+    """A test value may be written for each of the hostnames that share a name."""
+    hosts = ("s1.example.com", "s2.example.com")
+    await program.run("token", "mint", *hosts, "--alias", "shared.acme.example.com")
+
+    for host in hosts:
+        done = await program.check("--write", "--output", "json", host)
+
+        assert "" == done.err
+        assert host in [section["subject"] for section in json.loads(done.out)["sections"]]
+
+
 async def test_challenge_name_in_no_zone(program: Cli) -> None:
     """A hostname whose zone has been taken out of the configuration."""
     await program.run("token", "mint", "some.example.com")

@@ -268,6 +268,33 @@ async def test_a_hostname_of_several_tokens_shares_no_name(store: Store) -> None
         await store.mint(replace(new_token(), grants=sharing("c", apex=OTHER_APEX)))
 
 
+async def test_a_command_may_use_a_shared_name(store: Store) -> None:
+    """The temporary token of a command gets one of the hostnames, and blocks no other token, but takes no new name."""
+    lasting = await store.mint(replace(new_token(), grants=sharing("a", "b")))
+    temporary = replace(new_token(), description="responder check", expires_at=NOW + DAY)
+    await store.mint(replace(temporary, grants=sharing("a")))
+    await store.allow(lasting.id, sharing("c"), at=NOW)
+    for other in (
+        replace(temporary, id=uuid4(), digest=digest("2"), grants=sharing("d")),
+        replace(temporary, id=uuid4(), digest=digest("3"), description="team", grants=sharing("a")),
+        replace(temporary, id=uuid4(), digest=digest("4"), expires_at=None, grants=sharing("a")),
+    ):
+        with pytest.raises(NameTaken, match="already belongs to"):
+            await store.mint(other)
+
+
+async def test_an_expired_token_makes_way_at_a_shared_name(store: Store) -> None:
+    """Another token may replace it for all of its hostnames. For one alone it may not: it could write for the rest."""
+    await store.mint(replace(new_token(), grants=sharing("a", "b"), expires_at=NOW + DAY))
+    with pytest.raises(NameTaken, match="already belongs to"):
+        await store.mint(replace(new_token(at=NOW + DAY - SECOND), grants=sharing("a", "b")))
+    with pytest.raises(NameTaken, match=r"already belongs to b\.example\.com"):
+        await store.mint(replace(new_token(at=NOW + DAY), grants=sharing("a")))
+    command = replace(new_token(at=NOW + DAY), description="responder issue", expires_at=NOW + 2 * DAY)
+    await store.mint(replace(command, grants=sharing("a")))
+    await store.mint(replace(new_token(at=NOW + DAY), grants=sharing("a", "b")))
+
+
 async def test_a_shared_account_takes_challenges_alone(store: Store) -> None:
     """An account that a client registered itself keeps its limit when a hostname is allowed at its name."""
     account = Grant(hostname=SHARED, challenge_name=SHARED, apex=APEX)

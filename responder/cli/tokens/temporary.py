@@ -26,7 +26,7 @@ async def temporary_token(
     """
     A token with *grants*, which is revoked at the end of the block, also after an error. That removes its values.
 
-    The service deletes it a day later, which it knows by the description (see `responder.store.tokens.TEMPORARY`).
+    The service deletes it a day later, which it knows by the description (see `responder.tokens.token.TEMPORARY`).
     """
     secret, now = mint_secret(), datetime.now(UTC)
     new = NewToken(
