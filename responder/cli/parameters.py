@@ -17,6 +17,7 @@ from responder.files.namedfile import STDIN
 from responder.names import Name
 from responder.tokens.hostname import parse_hostname
 from responder.tokens.network import Network, network_fault, parse_network
+from responder.tokens.token import TEMPORARY
 
 T = TypeVar("T")
 
@@ -102,7 +103,7 @@ class NetworkArgument(click.ParamType[Network]):
 
 
 class Note(click.ParamType[str]):
-    """A line of text for people."""
+    """The description of a token: a line of text for people."""
 
     name = "text"
 
@@ -110,6 +111,13 @@ class Note(click.ParamType[str]):
         # It is printed on terminals, which must not receive control characters.
         if not str(value).isprintable():
             self.fail(f"{value!r} is not one line of printable text", param, ctx)
+        if value in TEMPORARY:
+            self.fail(
+                f"{value!r} is for the temporary tokens of that command, which are deleted a day after their end: "
+                "write another description",
+                param,
+                ctx,
+            )
         return str(value)
 
 

@@ -629,6 +629,8 @@ def test_hosts_that_no_token_is_for(run: Run) -> None:
         ("--description", "two\nlines"),
         ("--description", "\x1b[31m"),
         ("--description", "\udcff"),
+        ("--description", "responder issue"),
+        ("--description", "responder check"),
     ],
 )
 def test_options_that_make_no_sense(run: Run, option: tuple[str, str]) -> None:
