@@ -130,8 +130,15 @@ def challenge_name(hostname: Name, apex: Name) -> Name:
 
 
 def home_zone(hostname: Name, apexes: list[Name]) -> Name:
-    """The zone in which the challenge name of *hostname* is the shortest; the first one if several are equal."""
-    return min(apexes, key=lambda apex: len(challenge_name(hostname, apex).wire) - len(apex.wire))
+    """
+    The zone in which the challenge name of *hostname* is the shortest; the first one if several are equal.
+
+    A zone whose apex is a name that a CA queries is only for the hostnames whose queried name is in it, unless there is
+    no other zone.
+    """
+    asked = delegated_name(hostname)
+    fit = [apex for apex in apexes if apex.labels[:1] != [CHALLENGE_LABEL] or asked.is_within(apex)]
+    return min(fit or apexes, key=lambda apex: len(challenge_name(hostname, apex).wire) - len(apex.wire))
 
 
 def zone_of(name: Name, apexes: Iterable[Name]) -> Name | None:

@@ -178,6 +178,19 @@ def test_home_zone() -> None:
     assert other == home_zone(Name.parse("some.example.net"), [other, APEX])
 
 
+def test_home_zone_beside_the_zone_of_one_hostname() -> None:
+    """A zone like `_acme-challenge.www.other.org` is for the hostname that it is named after, unless it is alone."""
+    narrow = Name.parse("_acme-challenge.www.other.org")
+
+    homes = {
+        host: home_zone(Name.parse(host), [narrow, APEX])
+        for host in ("www.other.org", "api.other.org", "a.www.other.org", "other.org", "some.example.com")
+    }
+
+    assert {"www.other.org": narrow} == {host: apex for host, apex in homes.items() if apex != APEX}
+    assert narrow == home_zone(Name.parse("api.other.org"), [narrow])
+
+
 @pytest.mark.parametrize(
     ("name", "apex"),
     [
