@@ -10,7 +10,7 @@ import click
 from responder.cli.context import OUTPUT, Access, Context, print_json
 from responder.cli.parameters import Hostname, TokenId
 from responder.cli.tables import WIDE, print_table, short_ids, span_text
-from responder.errors import NotFound
+from responder.errors import Invalid, NotFound
 from responder.names import Name
 from responder.store import LiveValue, Store
 from responder.tokens.hostname import delegated_name
@@ -94,12 +94,23 @@ def clear(context: Context, name: str, value: str | None, output: str) -> None:
 
 
 async def _challenge_name(store: Store, text: str) -> Name:
-    """The challenge name that *text* means: *text* may be that name, the name of its CNAME, or its hostname."""
+    """
+    The challenge name that *text* means: *text* may be that name, the name of its CNAME, or its hostname.
+
+    Raises `NotFound`, or `Invalid` if it means several, because one token's challenge name is another's hostname.
+    """
     name = Name.parse(text.removeprefix("*."))
-    for live in await store.values():
-        if name == live.challenge_name or any(name in (host, delegated_name(host)) for host in live.hostnames):
-            return live.challenge_name
-    raise NotFound(f"there is no value for {name}: see responder value list")
+    meant = {
+        live.challenge_name: live.hostnames
+        for live in await store.values()
+        if name == live.challenge_name or any(name in (host, delegated_name(host)) for host in live.hostnames)
+    }
+    if not meant:
+        raise NotFound(f"there is no value for {name}: see responder value list")
+    if len(meant) > 1:
+        each = " and ".join(f"{challenge_name} of {hosts[0]}" for challenge_name, hosts in sorted(meant.items()))
+        raise Invalid(f"{name} means several challenge names, {each}: write a name that only one of them has")
+    return next(iter(meant))
 
 
 def _describe(live: LiveValue) -> dict[str, object]:

@@ -820,6 +820,28 @@ def test_value_clear_of_a_value_like_an_option(run: Run, tmp_path: Path, minted:
         assert f"cleared {value}\n" == run("value", "clear", HOST, value).out
 
 
+def test_value_clear_of_an_ambiguous_name(run: Run, tmp_path: Path) -> None:
+    """A name that is one hostname's challenge name and another hostname clears neither; the other names do."""
+    alias, queried = "x.acme.example.com", "_acme-challenge.x.acme.example.com"
+    names = {alias: ("token", "mint", HOST, "--alias", alias), queried: ("token", "mint", alias)}
+    for challenge_name, mint in names.items():
+        minted = run(*mint, "--output", "json").json["id"]
+        present(tmp_path, minted, VALUE, name=challenge_name, lifetime=timedelta(hours=1))
+
+    for value in ((), (VALUE,)):
+        fault = fails(run, "value", "clear", alias, *value)
+        assert fault.startswith(f"{alias} means several challenge names, {alias} of {HOST} and {queried} of {alias}: ")
+
+    def left() -> set[str]:
+        return {value["challenge_name"] for value in run("value", "list", "--output", "json").json}
+
+    assert {alias, queried} == left()
+    run("value", "clear", HOST)
+    assert {queried} == left()
+    run("value", "clear", queried)
+    assert set() == left()
+
+
 def test_value_clear_of_nothing(run: Run, tmp_path: Path, minted: str) -> None:
     """What is not there cannot be cleared by hand."""
     nothing = f"there is no value for {HOST}: see responder value list"
