@@ -55,6 +55,8 @@ class _Commands(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[:1] == ["serve"]:  # the supervisor takes a SIGHUP that comes before it is there, as a reload
+            signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])
         try:
             return super().resolve_command(ctx, args)
         except click.exceptions.NoSuchCommand as error:  # click knows only commands that are imported

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 from collections.abc import Sequence
 from dataclasses import replace
 from http.client import HTTPException
@@ -34,6 +35,7 @@ _log = structlog.get_logger("serve")
 def serve(context: Context, ready: bool, answer_to: int | None) -> None:  # noqa: FBT001  # an option's name
     """Run the service until SIGTERM. SIGHUP has it take over a changed configuration, or another version."""
     if ready:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGHUP])  # `commands` blocks it for the service
         _ask_whether_ready(_settings_in_force(context).admin.listen)
         return
     if answer_to is not None:

@@ -320,6 +320,39 @@ def versions(service: Responder) -> set[str]:
     return {Path(command).parent.parent.name for command in commands}
 
 
+HANG_UP_ON_IMPORT = """
+import os, signal, sys
+
+class HangUp:
+    def find_spec(name, path=None, target=None):
+        if name == "{module}":
+            os.kill(os.getpid(), signal.SIGHUP)
+
+sys.meta_path.insert(0, HangUp)
+"""
+
+
+@pytest.mark.parametrize("module", ["responder.cli.service", "responder.store"])
+def test_during_the_start(tmp_path: Path, module: str) -> None:
+    """A reload that is asked for before there is a supervisor, while *module* is imported, comes after the start."""
+    (tmp_path / "sitecustomize.py").write_text(HANG_UP_ON_IMPORT.format(module=module))
+    service = Responder(tmp_path, environment={"PYTHONPATH": str(tmp_path)})
+    try:
+        service.start()
+        wait_until(lambda: logged(service, RELOADED), "the service is reloaded", LONG)
+        service.wait_until_ready()
+    finally:
+        service.stop()
+
+
+def test_question_that_is_interrupted(tmp_path: Path) -> None:
+    """SIGHUP ends a command that only asks whether the service is ready."""
+    (tmp_path / "sitecustomize.py").write_text(HANG_UP_ON_IMPORT.format(module="responder.cli.service"))
+    service = Responder(tmp_path, environment={"PYTHONPATH": str(tmp_path)})
+
+    assert -signal.SIGHUP == service.attempt("serve", "--ready").returncode
+
+
 def test_twice_in_a_row(service: Responder) -> None:
     """Of reloads that come together the last one counts: it has the configuration that was there when it came."""
     supervisor = service.supervisor.pid

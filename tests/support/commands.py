@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -70,8 +71,10 @@ def bare(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
     def run(*arguments: str, status: int = 0) -> Done:
         monkeypatch.setattr(sys, "argv", ["responder", *arguments])
         monkeypatch.setattr(logs, "configure", lambda **_: None)  # the tests' own stays
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [])
         with pytest.raises(SystemExit) as ended:
             cli.main()
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         captured = capsys.readouterr()
         done = Done(int(ended.value.code or 0), captured.out, captured.err)
         assert status == done.status, done
