@@ -80,10 +80,12 @@ def events(connection: Connection, since: datetime, hostname: Name | None) -> li
     query = select(audit).where(audit.c.at >= since).order_by(audit.c.at, audit.c.id)
     if hostname is not None:
         theirs = select(grants.c.token_id).join(hostnames).where(hostnames.c.hostname == hostname)
+        past = audit.alias("past")
+        had = select(past.c.token_id).where(past.c.hostname == hostname, past.c.outcome == AuditResult.DONE.value)
         name = select(hostnames.c.challenge_name).where(hostnames.c.hostname == hostname).scalar_subquery()
         sharing = select(hostnames.c.hostname).where(hostnames.c.challenge_name == name)
         about = (audit.c.hostname == hostname) | (audit.c.hostname.in_(sharing) & audit.c.value.is_not(None))
-        query = query.where(about | (audit.c.hostname.is_(None) & audit.c.token_id.in_(theirs)))
+        query = query.where(about | (audit.c.hostname.is_(None) & audit.c.token_id.in_(theirs.union(had))))
     return [
         AuditEvent(
             at=row.at,

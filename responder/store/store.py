@@ -400,7 +400,7 @@ class Store:
         """
         Return the audit events at or after *since*, oldest first: all, or those that concern *hostname*.
 
-        These include events without a hostname of the tokens that have a grant for it, such as early refusals.
+        These include events without a hostname of the tokens that have or had a grant for it, such as early refusals.
         """
         return await self._database.read(audit.events, since, hostname)
 

@@ -102,6 +102,22 @@ def test_what_tokens_of_a_hostname_were_refused(run: Run, tmp_path: Path) -> Non
     assert [] == actions("third.example.com")
 
 
+def test_a_hostname_that_was_denied(run: Run, tmp_path: Path) -> None:
+    """What was about the token as a whole remains in the audit of a hostname that the token had."""
+    minted = run("token", "mint", HOST, "b.example.com", "--output", "json").json["id"]
+    other = run("token", "mint", "c.example.com", "--output", "json").json["id"]
+    run("token", "rotate", minted)
+    run("token", "deny", minted, HOST)
+    present(tmp_path, other, VALUE, lifetime=timedelta(hours=1))  # refused, as it never had this hostname
+    run("token", "rotate", other)
+    run("token", "revoke", minted)
+
+    events = run("audit", "--host", HOST, "--output", "json").json
+
+    actions = {id_: [event["action"] for event in events if event["token_id"] == id_] for id_ in (minted, other)}
+    assert {minted: ["mint", "rotate", "deny", "revoke"], other: ["present"]} == actions
+
+
 def test_who_administers(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What administrators do has their user, with a hint from sudo; what tokens do has the address of the client."""
     me = getpwuid(os.getuid()).pw_name
