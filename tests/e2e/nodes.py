@@ -10,7 +10,7 @@ from pathlib import Path
 from tests.support.ports import free_port
 
 from . import configuration
-from .dns_client import answers
+from .dns_client import answers, exists
 from .programs import wait_until
 from .service import ZONE, Responder, Token
 
@@ -95,3 +95,6 @@ def wait_until_granted(nodes: dict[str, Responder], tokens: Sequence[Token]) -> 
     for node in nodes.values():
         wait_until(lambda node=node: node.introspect(tokens[0]).status == 200, "it knows the token")  # type: ignore[misc]
         wait_until(lambda node=node: answers(node.dns, ZONE, "SOA"), "it answers")  # type: ignore[misc]
+        wait_until(
+            lambda node=node: all(exists(node.dns, each.challenge_name) for each in tokens), "it serves all names"
+        )  # type: ignore[misc]

@@ -64,10 +64,15 @@ class Server(PostgresServer):
         family = self._family()
         self.signal(signal.SIGKILL)
         wait_until(lambda: not any(each.alive for each in family), "PostgreSQL is gone")
+        # As after a boot, no process has its id; here, it may be a zombie until the first process looks after it.
+        for lock in (self.data / "postmaster.pid", self.data.parent / f".s.PGSQL.{self.port}.lock"):
+            lock.unlink(missing_ok=True)
 
     def _family(self) -> list[Process]:
-        pid = int((self.data / "postmaster.pid").read_text().split()[0])
-        return [each for each in processes() if each.pid == pid or each.parent == pid]
+        with suppress(FileNotFoundError):
+            pid = int((self.data / "postmaster.pid").read_text().split()[0])
+            return [each for each in processes() if each.pid == pid or each.parent == pid]
+        return []
 
 
 class Cluster:
