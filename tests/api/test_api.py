@@ -1028,11 +1028,9 @@ async def nameserver(running: Control, *, deaf: Transport | None = None) -> Asyn
             self.transport = cast("asyncio.DatagramTransport", transport)
 
         def datagram_received(self, data: bytes, addr: Any) -> None:
-            if deaf is Transport.UDP:
-                reply = b""
-            else:
+            if deaf is not Transport.UDP:
                 reply = made(Exchange(running.snapshots[-1]).respond(data, Transport.UDP, "127.0.0.1"))
-            self.transport.sendto(reply, addr)
+                self.transport.sendto(reply, addr)
 
     async def attend(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if deaf is not Transport.TCP:

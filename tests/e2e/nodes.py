@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 from tests.support.ports import free_port
@@ -92,9 +93,10 @@ def mint(node: Responder, hostnames: Sequence[str]) -> list[Token]:
 
 def wait_until_granted(nodes: dict[str, Responder], tokens: Sequence[Token]) -> None:
     """Return when every node knows the tokens, and serves their names."""
-    for node in nodes.values():
-        wait_until(lambda node=node: node.introspect(tokens[0]).status == 200, "it knows the token")  # type: ignore[misc]
-        wait_until(lambda node=node: answers(node.dns, ZONE, "SOA"), "it answers")  # type: ignore[misc]
-        wait_until(
-            lambda node=node: all(exists(node.dns, each.challenge_name) for each in tokens), "it serves all names"
-        )  # type: ignore[misc]
+    for name, node in nodes.items():
+        wait_until(partial(_serves, node, tokens), f"{name} serves all names")
+
+
+def _serves(node: Responder, tokens: Sequence[Token]) -> bool:
+    is_known = node.introspect(tokens[0]).status == 200 and answers(node.dns, ZONE, "SOA")
+    return is_known and all(exists(node.dns, each.challenge_name) for each in tokens)
