@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -83,10 +83,11 @@ class History:
         lines = [{"kind": type(each).__name__, **asdict(each)} for each in everything]
         file.write_text("".join(json.dumps(line, default=sorted) + "\n" for line in lines))
 
-    def violations(self, *, lost: Iterable[str] = ()) -> list[str]:
+    def violations(self, *, lost: frozenset[str] | None = None) -> list[str]:
         """
         What breaks the promise; *lost* are acknowledged values that the database was configured to lose, and that the
-        service has named.
+        service has named. Such a database may have lost cleanups, too: cleaned up values may be there again. None is
+        for a database that loses nothing.
         """
         calls: defaultdict[str, list[Call]] = defaultdict(list)
         for call in self.calls:
@@ -95,8 +96,7 @@ class History:
         by_name: defaultdict[str, dict[str, Value]] = defaultdict(dict)
         for value, known in values.items():
             by_name[known.name][value] = known
-        excused = frozenset(lost)
-        found = [each for query in self.queries for each in _wrong(query, by_name[query.name], excused)]
+        found = [each for query in self.queries for each in _wrong(query, by_name[query.name], lost)]
         found += [
             f"nobody answered for {each.name} from {each.begin:.3f} to {each.end:.3f}"
             for each in self.resolutions
@@ -121,9 +121,10 @@ class Value:
             self.is_gone_from = float("inf")
 
 
-def _wrong(query: Query, values: dict[str, Value], excused: frozenset[str]) -> Iterator[str]:
+def _wrong(query: Query, values: dict[str, Value], lost: frozenset[str] | None) -> Iterator[str]:
     if query.values is None:
         return
+    excused = lost or frozenset()
     where = f"{query.node} at {query.begin:.3f}"
     for value, known in values.items():
         must = known.is_there_from <= query.begin and query.end <= known.is_there_until
@@ -132,7 +133,7 @@ def _wrong(query: Query, values: dict[str, Value], excused: frozenset[str]) -> I
     for value in query.values:
         if value not in values or query.end < values[value].may_be_there_from:
             yield f"{where}: {value} was never acknowledged and is served"
-        elif query.begin >= values[value].is_gone_from:
+        elif lost is None and query.begin >= values[value].is_gone_from:
             yield f"{where}: {value} is cleaned up since {values[value].is_gone_from:.3f} and served"
 
 

@@ -229,7 +229,7 @@ def settle(history: History, nodes: Mapping[str, Responder], tokens: Sequence[To
             )
 
 
-def expect_kept(history: History, *, lost: Sequence[str] = ()) -> None:
+def expect_kept(history: History, *, lost: frozenset[str] | None = None) -> None:
     """Fail the test if the history breaks the promise of the service."""
     if violations := history.violations(lost=lost):
         pytest.fail(f"{len(violations)} violations, among them:\n" + "\n".join(violations[:20]))

@@ -16,7 +16,7 @@ def cleanup(begin: float, end: float, outcome: Outcome = Outcome.ACKNOWLEDGED) -
 
 
 def violations(
-    calls: Iterable[Call], at: float, values: Iterable[str] | None, *, lost: Iterable[str] = ()
+    calls: Iterable[Call], at: float, values: Iterable[str] | None, *, lost: frozenset[str] | None = None
 ) -> list[str]:
     """What is wrong with an answer of these *values* to a query *at* that time."""
     query = Query(name="name", node="b", begin=at, end=at, values=None if values is None else frozenset(values))
@@ -29,7 +29,7 @@ def test_an_acknowledged_value_is_served() -> None:
         found = violations([present(1, 2), cleanup(4, 6)], at, [])
         assert missing is any("is acknowledged since 2.000 and not served" in each for each in found)
     assert [] == violations([present(1, 2)], 3, None)
-    assert [] == violations([present(1, 2)], 3, [], lost=["v"])
+    assert [] == violations([present(1, 2)], 3, [], lost=frozenset({"v"}))
 
 
 def test_a_value_is_gone() -> None:
@@ -37,6 +37,7 @@ def test_a_value_is_gone() -> None:
     assert violations([present(1, 2), cleanup(3, 4)], 5, ["v"])
     assert [] == violations([present(1, 2), cleanup(3, 4)], 3.5, ["v"])
     assert [] == violations([present(0, 1, Outcome.UNKNOWN), present(1, 2), cleanup(3, 4)], 5, ["v"])
+    assert [] == violations([present(1, 2), cleanup(3, 4)], 5, ["v"], lost=frozenset())
 
 
 def test_a_value_comes_from_somebody() -> None:
