@@ -24,7 +24,7 @@ from responder.errors import (
 )
 from responder.names import Name
 from responder.tokens.hostname import challenge_name, home_zone, parse_hostname, zone_of
-from responder.tokens.network import network_fault, parse_network
+from responder.tokens.network import is_within, network_fault, parse_network
 from responder.tokens.secret import Secret, digest, mint_secret
 from responder.tokens.serving import Serving
 from responder.tokens.token import Grant, State, Token, describe
@@ -353,6 +353,34 @@ def test_tokens_show_no_index() -> None:
     """The index by name is an inner matter: it is neither shown nor compared."""
     assert "_by_name" not in repr(token("some.example.com"))
     assert token("some.example.com") == token("some.example.com")
+
+
+def test_addresses_in_networks() -> None:
+    """An address is in a network of its own kind, and text that is no address is in none."""
+    networks = [ip_network("192.0.2.0/24"), ip_network("2001:db8::/32")]
+    found = {text: is_within(text, networks) for text in ("192.0.2.7", "2001:db8::1", "198.51.100.1", "unknown")}
+    assert {"192.0.2.7": True, "2001:db8::1": True, "198.51.100.1": False, "unknown": False} == found
+
+
+@pytest.mark.parametrize(
+    ("apex", "needs"),
+    [
+        (
+            "_acme-challenge.some.example.com",
+            "no CNAME, but the NS records for _acme-challenge.some.example.com that responder zone delegation prints",
+        ),
+        (
+            "acme.example.com",
+            "_acme-challenge.some.example.com. 300 IN CNAME _acme-challenge.some.acme.example.com.",
+        ),
+        ("some.example.com", "no CNAME needed, _acme-challenge.some.example.com is in our zone"),
+    ],
+)
+def test_what_a_grant_needs(apex: str, needs: str) -> None:
+    """The record for the hostname's own zone, if its DNS needs one."""
+    hostname, zone = Name.parse("some.example.com"), Name.parse(apex)
+    grant = Grant(hostname=hostname, challenge_name=challenge_name(hostname, zone), apex=zone)
+    assert needs == grant.needs
 
 
 def test_networks() -> None:
