@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 import resource
 import signal
@@ -45,7 +44,7 @@ class Lifeline:
         """The JSON document that the supervisor sent. Blocks until it is here; call it once, first of all."""
         if (orders := receive_orders(self._socket)) is None:
             raise SystemExit("the supervisor went away")
-        return json.loads(orders)
+        return orders
 
     def watch(self) -> None:
         """Read messages from now on, and end this process at once when the supervisor is gone."""

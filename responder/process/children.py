@@ -5,7 +5,6 @@ A child process as its supervisor sees it: how it is started, what it reports, a
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import signal
 import socket
@@ -113,7 +112,7 @@ class Child:
             self._lifeline, theirs = pair()
             with theirs:
                 _wake_for(self._lifeline)
-                send_orders(self._lifeline, json.dumps(orders).encode())
+                send_orders(self._lifeline, orders)
                 self.process = self._popen(theirs)
         except OSError as fault:
             _log.error("cannot start a process", process=self.name, reason=fault.strerror)

@@ -7,10 +7,13 @@ process there is gone.
 
 from __future__ import annotations
 
-import os
 import socket
 from dataclasses import dataclass
 from enum import StrEnum, auto
+from typing import Any
+
+from responder.process import parcel
+from responder.process.parcel import pair as pair
 
 _LONGEST = 64
 """Octets of a message at most: a word and a number of 19 digits. What is cut here makes no sense any more."""
@@ -48,26 +51,15 @@ class Message:
     descriptor: int | None = None
 
 
-def pair() -> tuple[socket.socket, socket.socket]:
-    """Both ends of a new lifeline."""
-    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+def send_orders(lifeline: socket.socket, orders: Any) -> None:
+    """Send *orders*, a JSON document. Never blocks, even if the child never reads them. Raises `OSError`."""
+    parcel.send(lifeline, orders, [])
 
 
-def send_orders(lifeline: socket.socket, orders: bytes) -> None:
-    """Send *orders* in an anonymous file. Never blocks, even if the child never reads them."""
-    with os.fdopen(os.memfd_create("orders"), "wb") as file:
-        file.write(orders)
-        file.seek(0)
-        socket.send_fds(lifeline, [b"orders"], [file.fileno()])
-
-
-def receive_orders(lifeline: socket.socket) -> bytes | None:
+def receive_orders(lifeline: socket.socket) -> Any:
     """The orders; None if the supervisor went away instead. Blocks until there is either."""
-    _, files, _, _ = socket.recv_fds(lifeline, _LONGEST, 1)
-    if not files:
-        return None
-    with os.fdopen(files[0], "rb") as file:
-        return file.read()
+    received = parcel.receive(lifeline)
+    return None if received is None else received[0]
 
 
 def send(lifeline: socket.socket, message: Message) -> None:

@@ -18,7 +18,7 @@ _MORE, _LAST = b"more", b"last"
 
 
 def pair() -> tuple[socket.socket, socket.socket]:
-    """Both ends of a new socket for parcels."""
+    """Both ends of a new socket for parcels and other messages."""
     return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
 

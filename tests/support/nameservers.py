@@ -131,7 +131,7 @@ def start(
         "dns": settings.model_dump(mode="json"),
         "user": "",
     }
-    lifeline.send_orders(ours, json.dumps(orders).encode())
+    lifeline.send_orders(ours, orders)
     with feed_end:
         lifeline.send(ours, Message(Word.FEED, os.getpid(), feed_end.fileno()))
     lifeline.send(ours, Message(Word.SERVE, 1))
