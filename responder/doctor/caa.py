@@ -44,7 +44,7 @@ class Judgment:
     """
     What a set of CAA records means for a policy. *fault* is None if they allow it.
 
-    Issuance is limited to *account_uris*, or to no account if that is None. *binds_method* is whether it is limited to
+    Issuance is limited to *account_uris*, or to no account if they are None. *binds_method* is whether it is limited to
     certain methods, dns-01 among them.
     """
 

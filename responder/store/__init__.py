@@ -9,6 +9,7 @@ here: see `responder.tokens` and `responder.challenges`.
 
 from responder.store.accounts import Account
 from responder.store.audit import AuditAction, AuditEvent, AuditResult
+from responder.store.batch import Applied
 from responder.store.certificates import OwnCertificate
 from responder.store.grants import UnservedZone
 from responder.store.hints import Hint, Hints
@@ -21,7 +22,7 @@ from responder.store.sealing import Sealer
 from responder.store.statistics import Statistics
 from responder.store.store import Store
 from responder.store.tokens import NewToken
-from responder.store.values import Applied, LiveValue
+from responder.store.values import LiveValue
 from responder.tokens.values import MAX_VALUES, Cleanup, Expect, Operation, Outcome, Present, Step, Update, names
 
 __all__ = [

@@ -15,10 +15,10 @@ from sqlalchemy import Connection, bindparam, select, update
 from responder.errors import NameTaken
 from responder.store import journal
 from responder.store.audit import AuditAction
+from responder.store.batch import apply
 from responder.store.grants import Wanted, give, owned
 from responder.store.schema import tokens
 from responder.store.tokens import NewToken, insert_tokens
-from responder.store.values import apply
 from responder.tokens.serving import Serving
 from responder.tokens.values import Present
 

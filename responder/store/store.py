@@ -33,8 +33,12 @@ from responder.store import (
     tokens,
     values,
 )
+from responder.store import (
+    batch as batches,
+)
 from responder.store.accounts import Account
 from responder.store.audit import AuditEvent
+from responder.store.batch import Applied
 from responder.store.certificates import Certificates
 from responder.store.database import Database, P, T, Work
 from responder.store.grants import UnservedZone
@@ -46,7 +50,7 @@ from responder.store.pruning import Pruning
 from responder.store.sealing import Sealer
 from responder.store.statistics import Statistics
 from responder.store.tokens import NewToken
-from responder.store.values import Applied, LiveValue
+from responder.store.values import LiveValue
 from responder.tokens.secret import Digest
 from responder.tokens.serving import Serving
 from responder.tokens.token import Grant, Token
@@ -267,7 +271,7 @@ class Store:
         `NotServed` if the name is in no zone of *serving*, `NotAChallenge`, `TooManyValues`, `PrerequisiteFailed`.
         Batches may have some thousands of operations.
         """
-        return await self._database.write(self._here(values.apply), batch, serving=serving, now=now)
+        return await self._database.write(self._here(batches.apply), batch, serving=serving, now=now)
 
     async def expire(self, *, now: datetime) -> list[Change]:
         """Remove some of the expired values. Call it again until it returns an empty list."""
@@ -372,7 +376,7 @@ class Store:
         """
         Return the exchange of hints for the node *name*; it calls *heard* with each hint of another node.
 
-        It listens at *listen_url*, or at the URL of this database if that is None. Returns None if there are no hints:
+        It listens at *listen_url*, or at the URL of this database if it is not given. Returns None without hints:
         SQLite has only one node, and with an empty *listen_url* the nodes look twice a second instead.
         """
         return self._database.hints(listen_url, name=name, instance=instance, heard=heard)

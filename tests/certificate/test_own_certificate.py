@@ -526,8 +526,8 @@ async def test_name_that_is_taken(host: Host) -> None:
     await host.look(keeper)
 
     (entry,) = host.logged("the challenge name of api.hostname is not available")
-    mend = "choose another api.hostname, or revoke the tokens of that hostname"
-    assert f"_acme-challenge.{HOST} already belongs to api.example.com: {mend}" == entry["reason"]
+    fix = "choose another api.hostname, or revoke the tokens of that hostname"
+    assert f"_acme-challenge.{HOST} already belongs to api.example.com: {fix}" == entry["reason"]
     assert entry["reason"] == host.logged("cannot obtain a certificate")[0]["reason"]
 
 

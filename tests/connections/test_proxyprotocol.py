@@ -15,7 +15,7 @@ from tests.connections.test_connections import TRUSTING, Server, serving
 from tests.support.processes import PATIENCE, eventually
 
 PROXY = "127.0.0.200"
-"""The trusted proxy of these tests: nobody else may speak for others."""
+"""The trusted proxy of these tests."""
 
 SIGNATURE = b"\r\n\r\n\x00\r\nQUIT\n"
 REQUEST = b"GET /client HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
